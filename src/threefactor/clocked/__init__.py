@@ -1,0 +1,44 @@
+"""Networks on a time grid, and the rules that train them online."""
+
+from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
+from threefactor.clocked.network import Network, fc
+from threefactor.clocked.neuron import LIF, Neuron, reset_state
+from threefactor.clocked.noise import LinearSchedule, Perturbation
+from threefactor.clocked.rules import (
+    DFA,
+    DKP,
+    OPZO,
+    RULES,
+    ZO,
+    FeedbackRule,
+    Rule,
+    SpatialBP,
+    TimeStep,
+)
+from threefactor.clocked.session import Result, run
+from threefactor.clocked.synapse import Linear, Synapse
+
+__all__ = [
+    "DFA",
+    "DKP",
+    "LIF",
+    "OPZO",
+    "RULES",
+    "ZO",
+    "CrossEntropyMSE",
+    "FeedbackRule",
+    "Linear",
+    "LinearSchedule",
+    "Network",
+    "Neuron",
+    "Perturbation",
+    "Result",
+    "Rule",
+    "SpatialBP",
+    "Synapse",
+    "TimeStep",
+    "fc",
+    "from_autograd",
+    "reset_state",
+    "run",
+]

@@ -1,0 +1,90 @@
+"""Losses of one time step, with the error that they send to the output."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from threefactor.errors import InputError
+
+__all__ = ["CrossEntropyMSE", "Loss", "from_autograd"]
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(B, m) output and targets in; (B,) losses and (B, m) gradient of each sample's loss out."""
+
+
+class CrossEntropyMSE:
+    r"""Cross entropy with a share of mean squared error, on class labels.
+
+    .. math:: \ell = (1 - c)\,\mathrm{CE}(o, y) + c\,\mathrm{MSE}(o, \mathrm{onehot}(y))
+
+    The squared error is averaged over the m outputs, as `torch.nn.MSELoss` does.
+
+    Args:
+        mse_weight: c, between 0 and 1; 0.05 for static data and 0.001 for event data.
+
+    Source: Xiao et al. 2022 (OTTT); Xiao et al. 2026 (OPZO), appendix C.2.2.
+    """
+
+    def __init__(self, mse_weight: float = 0.05) -> None:
+        if not 0.0 <= mse_weight <= 1.0:
+            raise InputError(f"mse_weight is {mse_weight}; give a share between 0 and 1")
+        self.mse_weight = mse_weight
+
+    def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
+        """Refuse targets that are not `samples` integer class labels below `outputs`."""
+        if targets.shape != (samples,):
+            raise InputError(
+                f"targets have shape {tuple(targets.shape)}; "
+                f"expected one class label per sample, shape ({samples},)"
+            )
+        if targets.dtype != torch.int64:
+            raise InputError(
+                f"targets are {targets.dtype}; expected class labels as torch.int64, "
+                "use targets.long()"
+            )
+        low, high = (int(v) for v in targets.aminmax())
+        if low < 0 or high >= outputs:
+            raise InputError(
+                f"targets lie between {low} and {high}; "
+                f"a network with {outputs} outputs knows classes 0 to {outputs - 1}"
+            )
+
+    def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses, (B,), and their gradients by the output, (B, m)."""
+        c = self.mse_weight
+        column = targets.unsqueeze(1)
+        log_p = F.log_softmax(output, dim=1)
+        difference = output.scatter_add(1, column, output.new_full((1, 1), -1.0).expand_as(column))
+        losses = log_p.gather(1, column).squeeze(1).mul_(c - 1.0)
+        losses = losses.add_(difference.square().mean(1), alpha=c)
+        error = log_p.exp_().scatter_add_(1, column, log_p.new_full((), -1.0).expand_as(column))
+        error = error.mul_(1.0 - c).add_(difference, alpha=2.0 * c / output.shape[1])
+        return losses, error
+
+
+def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
+    """Make a loss out of a differentiable function that returns one value per sample, (B,).
+
+    Example:
+        >>> loss = from_autograd(lambda o, y: (o - y).square().sum(1))
+        >>> loss(torch.ones(1, 2), torch.zeros(1, 2))
+        (tensor([2.]), tensor([[2., 2.]]))
+    """
+
+    def loss(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = output.detach().requires_grad_()
+            losses = function(leaf, targets)
+            if losses.shape != output.shape[:1]:
+                raise InputError(
+                    f"the loss has shape {tuple(losses.shape)}; "
+                    f"expected one value per sample, shape ({len(output)},)"
+                )
+            (error,) = torch.autograd.grad(losses.sum(), leaf)
+        return losses.detach(), error
+
+    return loss

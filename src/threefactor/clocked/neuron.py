@@ -1,0 +1,251 @@
+"""Hidden layers on a time grid: LIF neurons, and the contract for neurons of one's own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.errors import InputError
+
+if TYPE_CHECKING:
+    from threefactor.clocked.probe import Probe
+
+__all__ = ["LIF", "Neuron", "lif_step_", "reset_state", "surrogate_times"]
+
+
+def lif_step_(
+    potential: Tensor,
+    spikes: Tensor,
+    current: Tensor,
+    leak: float,
+    threshold: float,
+    noise: Tensor | None = None,
+) -> None:
+    r"""Advance leaky integrate-and-fire neurons by one step, in place.
+
+    .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t] + \xi[t], \qquad s[t] = [u[t] \ge V]
+
+    Args:
+        potential: u[t-1], overwritten with u[t]; any shape.
+        spikes: s[t-1] as 0.0 or 1.0, overwritten with s[t]; same shape.
+        current: I[t], the weighted input with its bias; same shape.
+        leak: lambda, between 0 and 1.
+        threshold: V, in units of the potential. The reset is soft: V is subtracted.
+        noise: xi[t], added to the membrane potential; same shape.
+
+    Source: Xiao et al. 2026 (OPZO), section 3.1.
+    """
+    potential.sub_(spikes, alpha=threshold)
+    torch.add(current, potential, alpha=leak, out=potential)
+    if noise is not None:
+        potential.add_(noise)
+    torch.ge(potential, threshold, out=spikes)
+
+
+def surrogate_times(
+    error: Tensor,
+    potential: Tensor,
+    threshold: float,
+    width: float,
+    gate: Tensor | float = 1.0,
+) -> Tensor:
+    r"""Multiply an error by the sigmoid-like surrogate derivative of the spike function.
+
+    .. math:: e \, \psi(u) \, d, \qquad \psi(u) = \sigma'((u - V) / a) / a
+
+    Args:
+        error: signal that reaches the activity; any shape.
+        potential: u[t]; same shape.
+        threshold: V.
+        width: a, in units of the potential.
+        gate: d, a factor per neuron (dropout, scale of the activity) or one for all.
+
+    Returns:
+        A new tensor of the same shape; `error` is left as it was.
+
+    Source: Xiao et al. 2026 (OPZO), appendix C.2.2.
+    """
+    # One pass for (u - V) / a: a scalar plus a scaled tensor.
+    delta = torch.add(potential.new_full((), -threshold / width), potential, alpha=1 / width)
+    # The built-in backward kernel of the sigmoid is e * sigmoid * (1 - sigmoid), fused.
+    torch.ops.aten.sigmoid_backward.grad_input(error, delta.sigmoid_(), grad_input=delta)
+    if isinstance(gate, Tensor):
+        return torch.addcmul(delta.new_zeros(()), delta, gate, value=1 / width, out=delta)
+    return delta.mul_(gate / width)
+
+
+class Neuron(nn.Module, ABC):
+    """A hidden layer: current in, activity out, and a derivative that is local to each neuron.
+
+    A subclass says how its state advances (`advance`) and what its local derivative is
+    (`modulate`). Dropout, whose mask is held over the time steps until `reset`, and the scale of
+    the activity are common to all. The state is no part of `state_dict`.
+
+    Used on its own, the layer is differentiable within a time step (the surrogate derivative) and
+    never across steps. A rule attaches a `Probe` while it works.
+
+    Args:
+        dropout: probability that a neuron is silenced, per sample, for all time steps.
+        scale: factor of the activity that the next layer sees.
+    """
+
+    def __init__(self, dropout: float = 0.0, scale: float = 1.0) -> None:
+        super().__init__()
+        if not 0.0 <= dropout < 1.0:
+            raise InputError(f"dropout is {dropout}; give a probability of at least 0 and below 1")
+        if not scale > 0.0:
+            raise InputError(f"scale is {scale}; give a number above 0")
+        self.dropout = float(dropout)
+        self.scale = float(scale)
+        self.state: tuple[Tensor, ...] | None = None
+        self.gate: Tensor | None = None
+        self.probe: Probe | None = None
+
+    @abstractmethod
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Update `self.state` by one step; return the raw output. Runs without autograd.
+
+        Args:
+            current: (B, ...) input current.
+            noise: (B, ...) perturbation of the membrane potential, or None.
+        """
+
+    @abstractmethod
+    def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
+        """Return error times gate times the derivative of the raw output by the current.
+
+        Args:
+            error: (B, ...) error of the activity; must not be changed.
+            state: the state after the step, as `advance` left it.
+            gate: (B, ...) dropout mask times scale, or the scale alone.
+        """
+
+    def reset(self) -> None:
+        """Forget the state and the dropout mask."""
+        self.state = None
+        self.gate = None
+
+    def forward(self, current: Tensor) -> Tensor:
+        """Run one time step. (B, ...) current in, (B, ...) activity out."""
+        if self.probe is not None:
+            return self.probe.step(current)
+        if current.requires_grad and self.state is not None:
+            # Earlier steps saved this state for their backward pass.
+            self.state = tuple(part.clone() for part in self.state)
+        activity = self.activity(self.advance(current.detach()))
+        return attach(self, current, activity)
+
+    def activity(self, raw: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Apply dropout, scale and noise. Returns a new tensor."""
+        if self.training and self.dropout and self.gate is None:
+            # Much faster on a CPU than bernoulli_.
+            self.gate = torch.rand_like(raw).ge_(self.dropout)
+            self.gate.mul_(self.scale / (1.0 - self.dropout))
+        if self.gate is not None:
+            if noise is not None:
+                return torch.addcmul(noise, raw, self.gate)
+            return raw * self.gate
+        if noise is not None:
+            return torch.add(noise, raw, alpha=self.scale)
+        return raw * self.scale
+
+    def delta(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | None) -> Tensor:
+        """Carry an error from the activity to the current: through scale, dropout and spike."""
+        return self.modulate(error, state, self.scale if gate is None else gate)
+
+
+class LIF(Neuron):
+    r"""Leaky integrate-and-fire neurons with a soft reset.
+
+    .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t], \qquad s[t] = [u[t] \ge V]
+
+    Args:
+        leak: lambda, the share of the potential that is kept from step to step, 0 to 1.
+        threshold: V, above 0.
+        dropout: probability that a neuron is silenced for all time steps of a sample.
+        scale: factor of the activity that the next layer sees.
+        surrogate_width: a of the sigmoid-like surrogate derivative, above 0.
+
+    Raises:
+        InputError: if a setting is out of its range.
+
+    Example:
+        >>> neuron = LIF(leak=0.5, threshold=1.0)
+        >>> [neuron(torch.tensor([[0.8]])).item() for _ in range(3)]
+        [0.0, 1.0, 0.0]
+
+    Source: Xiao et al. 2026 (OPZO), section 3.1.
+    """
+
+    def __init__(
+        self,
+        leak: float = 0.5,
+        threshold: float = 1.0,
+        dropout: float = 0.0,
+        scale: float = 1.0,
+        surrogate_width: float = 0.25,
+    ) -> None:
+        super().__init__(dropout, scale)
+        if not 0.0 <= leak <= 1.0:
+            raise InputError(f"leak is {leak}; give the share kept from step to step, 0 to 1")
+        if not threshold > 0.0:
+            raise InputError(f"threshold is {threshold}; give a number above 0")
+        if not surrogate_width > 0.0:
+            raise InputError(f"surrogate_width is {surrogate_width}; give a number above 0")
+        self.leak = float(leak)
+        self.threshold = float(threshold)
+        self.surrogate_width = float(surrogate_width)
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        if self.state is None:
+            self.state = (torch.zeros_like(current), torch.zeros_like(current))
+        potential, spikes = self.state
+        if potential.shape != current.shape:
+            raise InputError(
+                f"current of shape {tuple(current.shape)} meets neurons with state of shape "
+                f"{tuple(potential.shape)}; call reset() before a batch of another size"
+            )
+        lif_step_(potential, spikes, current, self.leak, self.threshold, noise)
+        return spikes
+
+    def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
+        return surrogate_times(error, state[0], self.threshold, self.surrogate_width, gate)
+
+    def extra_repr(self) -> str:
+        return (
+            f"leak={self.leak}, threshold={self.threshold}, dropout={self.dropout}, "
+            f"scale={self.scale}, surrogate_width={self.surrogate_width}"
+        )
+
+
+class _LocalDerivative(torch.autograd.Function):
+    """Gives an activity computed without autograd the neuron's local derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, activity: Tensor, neuron: Neuron) -> Tensor:
+        assert neuron.state is not None
+        ctx.neuron, ctx.gate = neuron, neuron.gate
+        # Saved this way, a state overwritten before its use is an error and not a wrong gradient.
+        ctx.save_for_backward(*neuron.state)
+        return activity.view_as(activity)
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.neuron.delta(error, ctx.saved_tensors, ctx.gate), None, None
+
+
+def attach(neuron: Neuron, current: Tensor, activity: Tensor) -> Tensor:
+    """Connect an activity to its current for the chain rule within the time step."""
+    if not (current.requires_grad and torch.is_grad_enabled()):
+        return activity
+    return _LocalDerivative.apply(current, activity, neuron)  # type: ignore[no-any-return,no-untyped-call]
+
+
+def reset_state(network: nn.Module) -> None:
+    """Forget the state of every neuron in a network, whatever its class."""
+    for module in network.modules():
+        if isinstance(module, Neuron):
+            module.reset()

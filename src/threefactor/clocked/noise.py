@@ -1,0 +1,123 @@
+"""Perturbations of hidden activity: distribution, position, antithetic pairs, scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from threefactor.errors import InputError, unknown_name
+
+__all__ = ["DEFAULT_SCALE", "DISTRIBUTIONS", "POSITIONS", "LinearSchedule", "Perturbation"]
+
+Fill = Callable[[Tensor, float, torch.Generator | None], Tensor]
+
+
+def gaussian_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill with independent normal values of standard deviation `scale`."""
+    return out.normal_(0.0, scale, generator=generator)
+
+
+def rademacher_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill with +scale or -scale, each with probability one half."""
+    return out.uniform_(generator=generator).ge_(0.5).mul_(2 * scale).sub_(scale)
+
+
+def sphere_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill each sample, (B, ...), uniformly on the sphere of radius scale * sqrt(n)."""
+    rows = out.normal_(generator=generator).flatten(1)
+    norms = torch.linalg.vector_norm(rows, dim=1).clamp_min(torch.finfo(out.dtype).tiny)
+    factors = norms.reciprocal().mul_(scale * math.sqrt(rows.shape[1]))
+    return out.mul_(factors.view(-1, *[1] * (out.dim() - 1)))
+
+
+DISTRIBUTIONS: dict[str, Fill] = {
+    "gaussian": gaussian_,
+    "rademacher": rademacher_,
+    "sphere": sphere_,
+}
+POSITIONS = ("after", "before")
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """A noise scale that moves linearly from `start` to `end` while `progress` goes from 0 to 1.
+
+    Example:
+        >>> LinearSchedule(0.5, 0.25)(0.5)
+        0.375
+
+    Source: Xiao et al. 2026 (OPZO), appendix C.2.2: from 0.2 to 0.01 over the epochs.
+    """
+
+    start: float
+    end: float
+
+    def __call__(self, progress: float) -> float:
+        return self.start + (self.end - self.start) * progress
+
+
+DEFAULT_SCALE = LinearSchedule(0.2, 0.01)
+
+
+class Perturbation:
+    """How a rule perturbs hidden layers: zero mean, unit variance, times a scale.
+
+    Args:
+        scale: alpha, a number above 0, or a function of training progress (0 to 1).
+        distribution: "gaussian", "rademacher", or "sphere" (radius sqrt of the layer's size).
+        position: "after" the neuron, on its activity, or "before" it, on its membrane potential.
+        antithetic: whether each odd time step repeats the noise of the step before, negated.
+        generator: source of randomness; PyTorch's global one by default.
+
+    Raises:
+        InputError: if the scale is not above 0.
+        ConfigurationError: if a name is not known.
+
+    Source: Xiao et al. 2026 (OPZO), section 4.4.
+    """
+
+    def __init__(
+        self,
+        scale: float | Callable[[float], float],
+        distribution: str = "gaussian",
+        position: str = "after",
+        antithetic: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if distribution not in DISTRIBUTIONS:
+            raise unknown_name("noise distribution", distribution, DISTRIBUTIONS)
+        if position not in POSITIONS:
+            raise unknown_name("noise position", position, POSITIONS)
+        self.schedule = scale if callable(scale) else LinearSchedule(scale, scale)
+        self.distribution = distribution
+        self.position = position
+        self.antithetic = antithetic
+        self.generator = generator
+        self.set_progress(0.0)
+
+    def set_progress(self, progress: float) -> None:
+        """Set the scale for this share of the training, 0 at its start and 1 at its end."""
+        scale = float(self.schedule(progress))
+        if not (scale > 0.0 and math.isfinite(scale)):
+            raise InputError(
+                f"noise scale is {scale} at training progress {progress}; it must be above 0"
+            )
+        self.scale = scale
+
+    def draw(self, noise: Tensor | None, like: Tensor, step: int) -> Tensor:
+        """Return the noise of one layer at one time step, already scaled.
+
+        Args:
+            noise: the layer's noise of the step before, overwritten; None at the first step.
+            like: (B, ...) tensor that gives shape, dtype and device.
+            step: number of the time step since the start of the sequence.
+        """
+        if noise is None:
+            noise = torch.empty_like(like)
+        elif self.antithetic and step % 2 == 1:
+            return noise.neg_()
+        return DISTRIBUTIONS[self.distribution](noise, self.scale, self.generator)

@@ -1,0 +1,19 @@
+"""Learning rules for clocked networks, by name."""
+
+from threefactor.clocked.rules.base import Rule, TimeStep
+from threefactor.clocked.rules.dfa import DFA
+from threefactor.clocked.rules.dkp import DKP
+from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.rules.opzo import OPZO
+from threefactor.clocked.rules.spatial_bp import SpatialBP
+from threefactor.clocked.rules.zo import ZO
+
+__all__ = ["DFA", "DKP", "OPZO", "RULES", "ZO", "FeedbackRule", "Rule", "SpatialBP", "TimeStep"]
+
+RULES: dict[str, type[Rule]] = {
+    "spatial-bp": SpatialBP,
+    "dfa": DFA,
+    "dkp": DKP,
+    "zo": ZO,
+    "opzo": OPZO,
+}

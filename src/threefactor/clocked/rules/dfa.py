@@ -1,0 +1,51 @@
+"""Direct feedback alignment: fixed random feedback."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.errors import InputError
+
+__all__ = ["DFA"]
+
+
+class DFA(FeedbackRule):
+    r"""Direct feedback alignment.
+
+    .. math:: g_l[t] = B_l e[t]
+
+    with B_l random and fixed. Cheap and parallel over the layers; its gradient is aligned with
+    the true one only as far as the forward weights learn to fit B_l, which fails in convolutions.
+
+    Args:
+        network: see `Rule`.
+        feedback_scale: B_l is uniform in [-feedback_scale, feedback_scale];
+            1/sqrt(n_l) by default, as in a fresh read-out.
+        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+
+    Example:
+        >>> import torch
+        >>> from threefactor import clocked
+        >>> rule = clocked.DFA(clocked.fc(4, (8,), 3))
+        >>> rule.feedback[0].shape
+        torch.Size([3, 8])
+
+    Source: Nokland 2016; Xiao et al. 2026 (OPZO), table 1.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+    ) -> None:
+        super().__init__(network, **common)
+        if feedback_scale is not None and not feedback_scale > 0.0:
+            raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
+        for i, n in enumerate(self.layer_sizes):
+            self.register_buffer(f"feedback_{i}", self._random_feedback(n, feedback_scale))
+
+    def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
+        return [step.error @ b for b in self.feedback]

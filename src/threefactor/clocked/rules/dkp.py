@@ -1,0 +1,85 @@
+"""Direct Kolen-Pollack learning: direct feedback that learns like the forward weights."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.errors import InputError
+
+__all__ = ["DKP"]
+
+
+class DKP(FeedbackRule):
+    r"""Direct Kolen-Pollack learning, with traces in place of activations.
+
+    .. math:: g_l[t] = B_l e[t], \qquad \nabla B_l = \sum_t \hat a_l[t] e[t]^T
+
+    B_l is a parameter: give `rule.parameters()` to the optimiser together with the network's, so
+    that weights and feedback share its step size and weight decay.
+
+    Args:
+        network: see `Rule`.
+        feedback_scale: B_l starts uniform in [-feedback_scale, feedback_scale];
+            1/sqrt(n_l) by default.
+        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+
+    Warns:
+        UserWarning: once, if the feedback has gradients but no optimiser changes it.
+
+    Example:
+        >>> import torch
+        >>> from threefactor import clocked
+        >>> net = clocked.fc(4, (8,), 3)
+        >>> rule = clocked.DKP(net)
+        >>> optimizer = torch.optim.AdamW([*net.parameters(), *rule.parameters()])
+
+    Source: Webster et al. 2020; Xiao et al. 2026 (OPZO), appendix D.4.
+    """
+
+    keeps_layer_traces = True
+
+    def __init__(
+        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+    ) -> None:
+        super().__init__(network, **common)
+        if feedback_scale is not None and not feedback_scale > 0.0:
+            raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
+        for i, n in enumerate(self.layer_sizes):
+            matrix = nn.Parameter(self._random_feedback(n, feedback_scale))
+            self.register_parameter(f"feedback_{i}", matrix)
+        self._seen_version: int | None = None
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        self._warn_if_idle()
+        return super().step(*args, **kwargs)
+
+    step.__doc__ = FeedbackRule.step.__doc__
+
+    def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
+        errors = []
+        for b, layer in zip(self.feedback, step.layers, strict=True):
+            assert layer.trace is not None
+            errors.append(step.error @ b)
+            if b.grad is None:
+                b.grad = torch.zeros_like(b)
+            b.grad.addmm_(step.error.t(), layer.trace.flatten(1))
+        return errors
+
+    def _warn_if_idle(self) -> None:
+        if not self.layer_sizes:
+            return
+        version, idle = self.feedback[0]._version, self.feedback[0].grad is not None
+        if idle and version == self._seen_version:
+            warnings.warn(
+                "DKP's feedback has gradients, but nothing changed it since the last step; give "
+                "rule.parameters() to the optimiser together with network.parameters()",
+                stacklevel=3,
+            )
+        self._seen_version = version

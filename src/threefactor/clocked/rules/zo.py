@@ -1,0 +1,73 @@
+"""Zeroth-order learning by node perturbation: a scalar loss times the noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
+from threefactor.clocked.rules.base import Rule, TimeStep
+from threefactor.errors import unknown_name
+
+__all__ = ["ZO"]
+
+SECOND_PASS = {"one-point": None, "one-sided": 0.0, "two-point": -1.0}
+
+
+class ZO(Rule):
+    r"""Zeroth-order learning: every neuron gets a scalar loss times its own noise.
+
+    .. math:: g_l[t] = \frac{\tilde L[t]}{\alpha} z_l[t]
+              \quad\text{or}\quad \frac{\tilde L - L(0)}{\alpha} z_l
+              \quad\text{or}\quad \frac{L(+) - L(-)}{2\alpha} z_l
+
+    for one-point, one-sided and two-point estimation. Unbiased as alpha tends to 0 on a smooth
+    network, with a variance that grows with the number of perturbed neurons. The second forward
+    pass of the last two keeps its own neuron state and shares the dropout mask; traces and local
+    derivatives are those of the pass with +alpha z.
+
+    Args:
+        network: see `Rule`.
+        points: "one-point", "one-sided" or "two-point".
+        noise_scale, noise_distribution, noise_position, antithetic, generator: see `Perturbation`.
+            Antithetic pairs mean little to the one-sided and two-point forms; leave them on for
+            the one-point form.
+        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+
+    Raises:
+        ConfigurationError: if a name is not known.
+
+    Source: Xiao et al. 2026 (OPZO), section 3.2, lemmas 3.1 and 3.2.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        points: str = "one-point",
+        noise_scale: float | Callable[[float], float] = DEFAULT_SCALE,
+        noise_distribution: str = "gaussian",
+        noise_position: str = "after",
+        antithetic: bool = True,
+        generator: Any = None,
+        **common: Any,
+    ) -> None:
+        if points not in SECOND_PASS:
+            raise unknown_name("number of points", points, SECOND_PASS)
+        noise = Perturbation(noise_scale, noise_distribution, noise_position, antithetic, generator)
+        super().__init__(network, perturbation=noise, **common)
+        self.points = points
+        self.second_pass = SECOND_PASS[points]
+
+    def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
+        assert self.perturbation is not None
+        losses = step.losses
+        if step.second_losses is not None:
+            losses = losses - step.second_losses
+            if self.points == "two-point":
+                losses = losses / 2
+        # The layers hold alpha z: one more alpha in the divisor.
+        factor = (losses / self.perturbation.scale**2).unsqueeze(1)
+        return [factor * layer.noise.flatten(1) for layer in step.layers if layer.noise is not None]

@@ -1,0 +1,232 @@
+"""Synapse layers, and the pathway that gives one its presynaptic trace while a rule works."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threefactor.errors import InputError
+
+__all__ = ["Linear", "Pathway", "Synapse"]
+
+
+class Synapse(nn.Module):
+    """What a rule needs of a layer with weights; mix it into the PyTorch layer it extends.
+
+    Used on its own the layer is the plain PyTorch layer. While a rule or a run works on the
+    network, a `Pathway` stands in for its forward pass.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    pathway: Pathway | None = None
+
+    @abstractmethod
+    def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return the current that `x` causes, bias included; in `out`, if given."""
+
+    @abstractmethod
+    def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
+        """Add sum over the batch of delta trace^T to `weight.grad`."""
+
+    @abstractmethod
+    def add_bias_grad(self, delta: Tensor) -> None:
+        """Add the sum of delta over everything but the output units to `bias.grad`."""
+
+    @abstractmethod
+    def input_error(self, delta: Tensor) -> Tensor:
+        """Carry an error of the current back to the input (spatial backpropagation only)."""
+
+
+class Linear(Synapse, nn.Linear):  # type: ignore[misc]
+    """`torch.nn.Linear` whose weight gradient can use the presynaptic trace.
+
+    (B, in_features) in, (B, out_features) out. Arguments are those of `torch.nn.Linear`.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.transmit(x) if self.pathway is None else self.pathway(x)
+
+    def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            return F.linear(x, self.weight, self.bias)
+        if self.bias is None:
+            return torch.mm(x, self.weight.t(), out=out)
+        return torch.addmm(self.bias, x, self.weight.t(), out=out)
+
+    def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
+        rows, columns = delta.flatten(0, -2).t(), trace.flatten(0, -2)
+        if self.weight.grad is None:  # a plain product saves filling a matrix with zeros
+            self.weight.grad = rows @ columns
+        else:
+            self.weight.grad.addmm_(rows, columns)
+
+    def add_bias_grad(self, delta: Tensor) -> None:
+        if self.bias is not None and self.bias.requires_grad:
+            total = delta.flatten(0, -2).sum(0)
+            self.bias.grad = total if self.bias.grad is None else self.bias.grad.add_(total)
+
+    def input_error(self, delta: Tensor) -> Tensor:
+        return delta @ self.weight.detach()
+
+
+MAX_GATHERED_STEPS = 6
+MAX_GATHERED_BYTES = 8 * 2**20
+
+
+class Pathway:
+    r"""The presynaptic side of one synapse layer during a run.
+
+    Keeps the presynaptic trace :math:`\hat a[t] = \lambda \hat a[t-1] + s[t]` and adds
+    :math:`\sum_t \delta[t] \hat a[t]^T` to the weight gradient (Xiao et al. 2022, OTTT). The bias
+    has no presynaptic trace; its gradient is :math:`\sum_t \delta[t]`.
+
+    A few steps of traces and deltas are gathered before they are multiplied: one large product
+    instead of several small ones. The number is bounded, so memory does not grow with T.
+
+    For an input that is the same at every step, the trace is a number times the input: the product
+    with the weights is made once, and so is the gradient, from the weighted sum of the deltas.
+
+    The current that a call returns is overwritten by the call of the next step.
+
+    Args:
+        synapse: the layer.
+        decay: lambda of the trace.
+        learning: whether currents get a graph node that fills the gradients.
+    """
+
+    def __init__(self, synapse: Synapse, decay: float, learning: bool = True) -> None:
+        self.synapse = synapse
+        self.decay = decay
+        self.learning = learning
+        self.constant_input: Tensor | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the trace and the input."""
+        self.trace: Tensor | None = None
+        self.used = False
+        self._buffer: Tensor | None = None
+        self._traces: Tensor | None = None
+        self._deltas: Tensor | None = None
+        self._gathered = 0
+        self._gain = 0.0
+        self._input: Tensor | None = None
+        self._forget_products()
+
+    def _forget_products(self) -> None:
+        self._current: Tensor | None = None
+        self._delta_sum: Tensor | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.used:
+            raise InputError(
+                f"{self.synapse} is used twice in one time step, but has one presynaptic trace; "
+                "give each use a layer of its own"
+            )
+        self.used = True
+        values = x.detach()
+        constant = self._is_constant(values)
+        current = self._transmit(values, constant)
+        if not (self.learning and torch.is_grad_enabled()):
+            return current
+        self._follow(values, constant)
+        synapse = self.synapse
+        anchor = synapse.weight if synapse.weight.requires_grad else synapse.bias
+        return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
+
+    def _is_constant(self, x: Tensor) -> bool:
+        whole = self.constant_input
+        return (
+            whole is not None
+            and x.data_ptr() == whole.data_ptr()
+            and x.numel() == whole.numel()
+            and x.is_contiguous()
+        )
+
+    def _transmit(self, x: Tensor, constant: bool) -> Tensor:
+        with torch.no_grad():
+            if not constant:
+                self._buffer = self.synapse.transmit(x, self._buffer)
+                return self._buffer
+            if self._current is None:
+                self._input, self._current = x, self.synapse.transmit(x)
+            return self._current
+
+    def _follow(self, x: Tensor, constant: bool) -> None:
+        """Advance the trace to this step."""
+        if constant:
+            self._gain = self.decay * self._gain + 1.0
+            return
+        if self._traces is None:
+            steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
+            self._traces = x.new_empty((steps, *x.shape))
+        slot = self._traces[self._gathered]
+        if self.trace is None:
+            slot.copy_(x)
+        else:
+            torch.add(x, self.trace, alpha=self.decay, out=slot)
+        self.trace = slot
+
+    def learn(self, delta: Tensor, constant: bool) -> None:
+        """Take in `delta`, the error of this step's current."""
+        if constant:
+            self.synapse.add_bias_grad(delta)
+            if self._delta_sum is None:
+                self._delta_sum = delta * self._gain
+            else:
+                self._delta_sum.add_(delta, alpha=self._gain)
+            return
+        assert self._traces is not None
+        if self._deltas is None:
+            self._deltas = delta.new_empty((len(self._traces), *delta.shape))
+        self._deltas[self._gathered].copy_(delta)
+        self._gathered += 1
+        if self._gathered == len(self._traces):
+            self._multiply()
+
+    def _multiply(self) -> None:
+        """Turn the gathered steps into gradients."""
+        n, self._gathered = self._gathered, 0
+        assert self._traces is not None and self._deltas is not None
+        deltas, traces = self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1)
+        self.synapse.add_bias_grad(deltas)
+        if self.synapse.weight.requires_grad:
+            self.synapse.add_weight_grad(deltas, traces)
+
+    def flush(self) -> None:
+        """Put all that was gathered into `.grad`; the weights may change after it."""
+        if self._gathered:
+            self._multiply()
+        if self._delta_sum is not None and self.synapse.weight.requires_grad:
+            assert self._input is not None
+            self.synapse.add_weight_grad(self._delta_sum, self._input)
+        self._forget_products()
+
+
+class _Transmission(torch.autograd.Function):
+    """A product made without autograd; its backward pass uses the trace in place of the input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        anchor: Tensor | None,
+        current: Tensor,
+        pathway: Pathway,
+        constant: bool,
+    ) -> Tensor:
+        # The anchor only tells autograd that there is something to learn here.
+        ctx.pathway, ctx.constant = pathway, constant
+        return current.view_as(current)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        pathway: Pathway = ctx.pathway
+        pathway.learn(delta, ctx.constant)
+        error = pathway.synapse.input_error(delta) if ctx.needs_input_grad[0] else None
+        return error, None, None, None, None
