@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked.losses import Loss
 from threefactor.clocked.neuron import Neuron, reset_state
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Pathway, Synapse
@@ -30,7 +31,7 @@ class Result:
         output: (B, m) read-out summed over the time steps; its argmax is the predicted class.
         firing_rates: spikes per neuron and time step of each hidden layer, by its name.
         steps: number of time steps T.
-        loss: mean over the batch of the loss summed over the steps; None if nothing was learned.
+        loss: mean over batch and steps of the instantaneous loss; None without targets.
     """
 
     output: Tensor
@@ -180,7 +181,14 @@ class Session:
             raise InputError(f"inputs hold {bad} NaN or infinite values; clean the data first")
 
 
-def run(network: nn.Module, inputs: Inputs, *, steps: int | None = None) -> Result:
+def run(
+    network: nn.Module,
+    inputs: Inputs,
+    *,
+    steps: int | None = None,
+    targets: Tensor | None = None,
+    loss: Loss | None = None,
+) -> Result:
     """Run a network over time without learning, from a state of rest.
 
     Call `network.eval()` first to switch dropout off. A constant input's product with the first
@@ -190,6 +198,8 @@ def run(network: nn.Module, inputs: Inputs, *, steps: int | None = None) -> Resu
         network: module made of this package's synapse and neuron layers.
         inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or iterable.
         steps: T, for a constant input or an iterable without length.
+        targets: (B,) what the loss expects; with it, the result has a loss.
+        loss: as given to a rule.
 
     Raises:
         InputError: if the input does not fit the network.
@@ -204,13 +214,17 @@ def run(network: nn.Module, inputs: Inputs, *, steps: int | None = None) -> Resu
     session.reset()
     count, sequence = session.time_steps(inputs, steps)
     output: Tensor | None = None
+    losses: list[Tensor] = []
     try:
         with torch.no_grad(), session.attached():
             for x_t in sequence:
                 o_t = session.forward(x_t)
                 output = o_t.clone() if output is None else output.add_(o_t)
+                if loss is not None and targets is not None:
+                    losses.append(loss(o_t, targets)[0].mean() / count)
         assert output is not None
-        return Result(output, session.firing_rates(), count)
+        total = torch.stack(losses).sum() if losses else None
+        return Result(output, session.firing_rates(), count, total)
     finally:
         session.reset()
 

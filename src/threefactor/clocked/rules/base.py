@@ -249,7 +249,7 @@ class Rule(nn.Module, ABC):
 
     def _measure(
         self, network: nn.Module, input_shape: Sequence[int] | None
-    ) -> tuple[list[int], int]:
+    ) -> tuple[dict[str, int], int]:
         """Find the number of neurons of each hidden layer and of outputs by running one zero."""
         shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
         if shape is None:
@@ -265,7 +265,7 @@ class Rule(nn.Module, ABC):
             session.reset()
             with torch.no_grad(), session.attached():
                 output = session.forward(weight.new_zeros((1, *shape)))
-            sizes = [probe.size for probe in session.probes]
+            sizes = {probe.name: probe.size for probe in session.probes}
         except (RuntimeError, AssertionError) as problem:
             raise InputError(
                 f"the network does not run on one sample of shape {tuple(shape)}: {problem}"

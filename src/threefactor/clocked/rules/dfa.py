@@ -44,7 +44,7 @@ class DFA(FeedbackRule):
         super().__init__(network, **common)
         if feedback_scale is not None and not feedback_scale > 0.0:
             raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
-        for i, n in enumerate(self.layer_sizes):
+        for i, n in enumerate(self.layer_sizes.values()):
             self.register_buffer(f"feedback_{i}", self._random_feedback(n, feedback_scale))
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:

@@ -51,7 +51,7 @@ class DKP(FeedbackRule):
         super().__init__(network, **common)
         if feedback_scale is not None and not feedback_scale > 0.0:
             raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
-        for i, n in enumerate(self.layer_sizes):
+        for i, n in enumerate(self.layer_sizes.values()):
             matrix = nn.Parameter(self._random_feedback(n, feedback_scale))
             self.register_parameter(f"feedback_{i}", matrix)
         self._seen_version: int | None = None

@@ -82,7 +82,7 @@ class OPZO(FeedbackRule):
         self.momentum = momentum
         self.divide_by_scale = divide_by_scale
         self.second_pass = SECOND_PASS[points]
-        for i, n in enumerate(self.layer_sizes):
+        for i, n in enumerate(self.layer_sizes.values()):
             self.register_buffer(f"feedback_{i}", self._feedback_like(n).zero_())
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:

@@ -1,0 +1,60 @@
+"""The commands, and what becomes of an error on the command line."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from threefactor.cli import data, demo, runs
+from threefactor.cli.console import fail
+from threefactor.errors import ThreefactorError
+from threefactor.version import __version__
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="threefactor",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="""
+Train spiking neural networks online, forward in time, with three-factor learning rules.
+
+Begin with `threefactor demo`, which trains four rules on embedded data in about a minute.
+`threefactor recipes` lists what can be trained, `threefactor data list` the data sets.
+`threefactor --install-completion` makes the Tab key complete commands, recipes and rules.
+""",
+)
+app.command()(demo.demo)
+app.command()(runs.train)
+app.command()(runs.evaluate)
+app.command()(runs.recipes)
+app.add_typer(data.app, name="data")
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    del version
+
+
+def main() -> None:
+    """Run the command line; errors made on purpose end it with a message and no traceback."""
+    try:
+        app()
+    except ThreefactorError as problem:
+        fail(str(problem))
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        fail("stopped")
+        sys.exit(130)

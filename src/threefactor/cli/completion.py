@@ -1,0 +1,26 @@
+"""What the Tab key offers."""
+
+from __future__ import annotations
+
+__all__ = ["dataset_names", "recipe_names", "rule_names"]
+
+
+def recipe_names(incomplete: str) -> list[str]:
+    """Recipes that begin with what was typed."""
+    from threefactor.recipes import RECIPES
+
+    return [name for name in RECIPES if name.startswith(incomplete)]
+
+
+def rule_names(incomplete: str) -> list[str]:
+    """Rules that begin with what was typed."""
+    from threefactor.clocked import RULES
+
+    return [name for name in RULES if name.startswith(incomplete)]
+
+
+def dataset_names(incomplete: str) -> list[str]:
+    """Data sets that begin with what was typed."""
+    from threefactor.data import DATASETS
+
+    return [name for name in DATASETS if name.startswith(incomplete)]

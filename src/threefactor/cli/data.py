@@ -1,0 +1,58 @@
+"""`threefactor data`: list, fetch, info."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from threefactor import data
+from threefactor.cli.completion import dataset_names
+from threefactor.cli.console import console
+
+__all__ = ["DataDir", "app"]
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="""
+List, download and describe data sets.
+
+A data set lies in a subfolder of its name below `--data-dir`, the variable `THREEFACTOR_DATA`, or
+the user's cache folder, whichever is given first.
+""",
+)
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        help="Folder with one subfolder per data set. [default: THREEFACTOR_DATA, or a cache]",
+        show_default=False,
+    ),
+]
+Name = Annotated[str, typer.Argument(help="Data set.", autocompletion=dataset_names)]
+
+
+@app.command("list")
+def list_(data_dir: DataDir = None) -> None:
+    """List the data sets, and whether they are at hand."""
+    table = Table("name", "title", "training", "test", "at hand")
+    for name, entry in data.DATASETS.items():
+        here = "yes" if data.available(name, data_dir) else f"threefactor data fetch {name}"
+        table.add_row(name, entry.title, f"{entry.train:,}", f"{entry.test:,}", here)
+    console.print(table)
+
+
+@app.command()
+def fetch(name: Name, data_dir: DataDir = None) -> None:
+    """Download a data set, checksums checked. Files that are there already are kept."""
+    folder = data.fetch(name, data_dir, progress=console.is_terminal)
+    console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def info(name: Name, data_dir: DataDir = None) -> None:
+    """Describe a data set: samples, licence, source, where it lies."""
+    console.print(data.describe(name, data_dir), markup=False, highlight=False, soft_wrap=True)

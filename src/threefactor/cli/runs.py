@@ -1,0 +1,161 @@
+"""`threefactor train`, `evaluate` and `recipes`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.table import Table
+
+from threefactor import training
+from threefactor.cli.completion import recipe_names, rule_names
+from threefactor.cli.console import console
+from threefactor.cli.data import DataDir
+from threefactor.errors import ConfigurationError
+from threefactor.recipes import RECIPES, recipe
+from threefactor.training.progress import EpochLines
+from threefactor.training.settings import Settings, parse_assignment
+
+__all__ = ["evaluate", "recipes", "train"]
+
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
+]
+
+
+def train(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="RECIPE", help="What to train.", autocompletion=recipe_names),
+    ] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """
+    Train a recipe with a rule.
+
+    `threefactor train mnist-fc --rule opzo --seed 0` trains the paper's network with its settings.
+    `--set` changes any setting by name, or by full name where two share it:
+    `--set epochs=6 --set lr=1e-3 --set "hidden=[400, 400]" --set momentum=0.999`.
+
+    The run folder gets config.json, metrics.jsonl (one line per epoch), and the checkpoints last/
+    and best/ (by test accuracy). Ctrl-C leaves a checkpoint; `--resume` continues from the last
+    one, to the same weights as a run never interrupted.
+    """
+    _use(device, threads)
+    changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
+    given = {"seed": seed, "epochs": epochs}
+    changes.update({key: value for key, value in given.items() if value is not None})
+    settings = _settings(name, rule, changes, resume)
+    if out is None:
+        if settings is None:
+            raise ConfigurationError("give --out DIR, the folder of the run to resume")
+        out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
+    common: dict[str, Any] = {
+        "data_dir": data_dir,
+        "device": device,
+        "watcher": EpochLines(console),
+    }
+    if resume:
+        history = training.resume(out, settings=settings, **common)
+    else:
+        assert settings is not None
+        history = training.train(settings, out, **common)
+    console.print(
+        f"test accuracy {history[-1]['test_accuracy']:.2%} after {len(history)} epochs; "
+        f"the run is in {out}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _settings(
+    name: str | None, rule: str | None, changes: dict[str, Any], resume: bool
+) -> Settings | None:
+    if name is not None:
+        return recipe(name).settings_for(rule, changes)
+    if resume and rule is None and not changes:
+        return None
+    if resume:
+        raise ConfigurationError(
+            "to resume, give either --resume --out DIR alone (the run's own settings are used), "
+            "or the recipe with all its options as at the start"
+        )
+    raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
+
+
+def _use(device: str, threads: int | None) -> None:
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise ConfigurationError(f"device {device!r} cannot be used: {reason}") from None
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
+    checkpoint: Annotated[str, typer.Option(help="Which checkpoint: last or best.")] = "last",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """
+    Evaluate a trained run on its test data.
+
+    Note that `best` was chosen by test accuracy: quote `last`.
+    """
+    _use(device, threads)
+    if checkpoint not in ("last", "best"):
+        raise ConfigurationError(f"checkpoint is {checkpoint!r}; give last or best")
+    folder = training.RunFolder(run)
+    trainer = training.Trainer(training.build(folder.settings(), data_dir, device))
+    trainer.load(folder.last if checkpoint == "last" else folder.best)
+    found = trainer.evaluate()
+    line = {
+        "run": str(run),
+        "checkpoint": checkpoint,
+        "epoch": trainer.epoch,
+        "test_loss": found.loss,
+        "test_accuracy": found.accuracy,
+        "firing_rates": found.firing_rates,
+    }
+    if as_json:
+        typer.echo(json.dumps(line))
+        return
+    rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in found.firing_rates.items())
+    console.print(
+        f"{run}, {checkpoint} checkpoint after {trainer.epoch} epochs: test accuracy "
+        f"{found.accuracy:.2%}, loss {found.loss:.4f}; spikes per neuron and step: {rates}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def recipes() -> None:
+    """List the recipes."""
+    table = Table("recipe", "what it trains", "data", "epochs")
+    for name, entry in RECIPES.items():
+        table.add_row(name, entry.title, entry.settings.data.name, str(entry.settings.epochs))
+    console.print(table)

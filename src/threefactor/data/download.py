@@ -1,0 +1,112 @@
+"""Download the files of a data set, checked and never half-written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from threefactor.data.folders import data_folder, debian_advice
+from threefactor.data.registry import DataFile, DataSet, lookup
+from threefactor.data.transfer import progress_bars, quiet, transfer
+from threefactor.errors import ConfigurationError, DataError
+
+__all__ = ["fetch"]
+
+
+def fetch(
+    name: str,
+    data_dir: str | Path | None = None,
+    progress: bool = False,
+    mirrors: Sequence[str] | None = None,
+) -> Path:
+    """Download the files of a data set that are not there yet.
+
+    Each file is tried from the mirrors in turn, written under a temporary name in the same
+    folder, compared with its MD5 sum and only then given its name; nothing else stays behind
+    when that fails. Files that are there with the right sum are left alone.
+
+    Args:
+        name: a key of `DATASETS`.
+        data_dir: the folder above the set's own; see `data_folder`.
+        progress: show a bar for each file on standard error.
+        mirrors: base URLs to use in place of the set's own.
+
+    Returns:
+        The folder that holds the files.
+
+    Raises:
+        ConfigurationError: the name is unknown, the set needs no download, or `mirrors` is empty.
+        DataError: a file of that name with other contents is there, which is left untouched; or
+            no mirror delivered; or the folder cannot be written to.
+    """
+    entry = lookup(name)
+    if not entry.files:
+        raise ConfigurationError(
+            f"{name!r} needs no download: it comes with an installed package; "
+            f"just load it, threefactor.data.load({name!r})"
+        )
+    bases = _base_urls(entry.mirrors if mirrors is None else mirrors)
+    folder = data_folder(name, data_dir)
+    try:
+        missing = _missing(entry, folder)
+        with quiet(), progress_bars(progress) as bar:
+            for file in missing:
+                bases = _download(entry, file, folder, bases, bar(file.name))
+    except OSError as error:
+        raise DataError(
+            f"cannot keep {name!r} in {folder}: {error.strerror or error}; "
+            "free some space, set its rights, or name another folder with --data-dir DIR"
+        ) from error
+    return folder
+
+
+def _base_urls(mirrors: Sequence[str]) -> list[str]:
+    given = [mirrors] if isinstance(mirrors, str) else list(mirrors)
+    if not given:
+        raise ConfigurationError("mirrors is empty; give at least one base URL, or None")
+    return [base if base.endswith("/") else f"{base}/" for base in given]
+
+
+def _missing(entry: DataSet, folder: Path) -> list[DataFile]:
+    """List the files to download; refuse, before any download, files that are not ours."""
+    present = [file for file in entry.files if (folder / file.name).exists()]
+    for file in present:
+        _check_present(entry, file, folder / file.name)
+    return [file for file in entry.files if file not in present]
+
+
+def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
+    import pooch
+
+    found = pooch.file_hash(str(path), alg="md5") if path.is_file() else "none, it is no file"
+    if found != file.md5:
+        raise DataError(
+            f"{path} is there already but is not the published file: its MD5 sum is {found}, "
+            f"expected {file.md5}. It was left untouched. If it is a repacked copy of your own, "
+            f"no download is needed: just load {entry.name!r}. "
+            "Otherwise delete it or name another folder with --data-dir DIR"
+        )
+
+
+def _download(
+    entry: DataSet, file: DataFile, folder: Path, bases: list[str], bar: object
+) -> list[str]:
+    """Download one file; return the base URLs with the one that delivered first."""
+    reasons = []
+    for base in bases:
+        reason = transfer(base + file.name, folder / file.name, file.md5, bar)
+        if reason is None:
+            return [base, *(other for other in bases if other != base)]
+        reasons.append(f"  {base}: {reason}")
+    failure = f"no mirror delivered {file.name} of the data set {entry.name!r}:"
+    raise DataError("\n".join([failure, *reasons, *_by_hand(entry, folder)]))
+
+
+def _by_hand(entry: DataSet, folder: Path) -> list[str]:
+    names = ", ".join(file.name for file in entry.files)
+    return [
+        "Check the connection and try again, or get the files elsewhere and place them by hand:",
+        f"  {names}",
+        f"  in {folder}",
+        *debian_advice(entry),
+    ]

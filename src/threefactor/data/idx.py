@@ -1,0 +1,122 @@
+"""Read idx files, the format in which MNIST and the sets modelled on it are published."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import zlib
+from io import BufferedIOBase
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threefactor.errors import DataError
+
+__all__ = ["read_idx"]
+
+GZIP_MAGIC = b"\x1f\x8b"
+UNSIGNED_BYTE = 0x08
+DIMENSIONS = (1, 3)
+CHUNK = 1 << 20
+ADVICE = "delete it and fetch the data set again, or put an intact copy in its place"
+
+
+def read_idx(path: str | Path) -> NDArray[np.uint8]:
+    """Read an idx file of unsigned bytes, plain or gzip-compressed.
+
+    The first bytes decide whether the file is compressed; its name does not matter. The sizes in
+    the header are believed only once as many bytes have been read: memory use is bounded by
+    what the file really holds.
+
+    Args:
+        path: an idx1 file (labels) or an idx3 file (images).
+
+    Returns:
+        A writable uint8 array, (N,) for idx1 or (N, height, width) for idx3.
+
+    Raises:
+        DataError: the file is absent, unreadable, empty, damaged, or of another kind.
+
+    Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database", section on file formats.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; expected an idx file, plain or .gz")
+    try:
+        with path.open("rb") as file:
+            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+            file.seek(0)
+            return _read_array(gzip.GzipFile(fileobj=file) if packed else file, path)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a damaged gzip file ({error}); {ADVICE}") from error
+    except MemoryError as error:
+        raise DataError(f"{path} does not fit into memory; expected a few hundred MB") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(f"{path} cannot be read ({reason}); check the path and rights") from error
+
+
+def _read_array(stream: BufferedIOBase, path: Path) -> NDArray[np.uint8]:
+    shape = _read_shape(stream, path)
+    payload = _read_payload(stream, math.prod(shape), path, shape)
+    return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
+
+
+def _read_shape(stream: BufferedIOBase, path: Path) -> tuple[int, ...]:
+    """Read the header: two zero bytes, type code, number of dimensions, then their sizes."""
+    start = stream.read(4)
+    if not start:
+        raise DataError(f"{path} is empty; expected an idx file; {ADVICE}")
+    _check_start(start, path)
+    sizes = stream.read(4 * start[3]) if len(start) == 4 else b""
+    expected = 4 + 4 * start[3] if len(start) == 4 else 8
+    if len(start) + len(sizes) < expected:
+        raise DataError(
+            f"{path} ends within its header: {len(start) + len(sizes)} bytes found, "
+            f"at least {expected} expected; {ADVICE}"
+        )
+    shape = tuple(int(size) for size in np.frombuffer(sizes, dtype=">u4"))
+    if 0 in shape:
+        raise DataError(f"{path} holds no values: its header gives the shape {shape}; {ADVICE}")
+    return shape
+
+
+def _check_start(start: bytes, path: Path) -> None:
+    """Refuse a first word that is not 00 00 08 01 or 00 00 08 03; a cut one may pass."""
+    if start[:2] != b"\0\0"[: len(start)] or (len(start) == 4 and start[3] not in DIMENSIONS):
+        raise DataError(
+            f"{path} has the wrong magic number {start.hex(' ')}; expected 00 00 08 01 (labels) "
+            f"or 00 00 08 03 (images), so this is no such idx file{_guess(start)}; {ADVICE}"
+        )
+    if len(start) > 2 and start[2] != UNSIGNED_BYTE:
+        raise DataError(
+            f"{path} has type code 0x{start[2]:02x}; "
+            f"expected 0x{UNSIGNED_BYTE:02x}, unsigned bytes; {ADVICE}"
+        )
+
+
+def _guess(start: bytes) -> str:
+    """Name what commonly ends up in place of a downloaded file."""
+    kinds = {b"<": "a web page", b"vers": "a Git LFS pointer", b"PK": "a zip archive"}
+    found = [kind for magic, kind in kinds.items() if start.startswith(magic)]
+    return f" but perhaps {found[0]}" if found else ""
+
+
+def _read_payload(
+    stream: BufferedIOBase, size: int, path: Path, shape: tuple[int, ...]
+) -> bytearray:
+    """Read exactly `size` bytes, and to the end of the stream, which checks gzip's own sum."""
+    payload = bytearray()
+    while len(payload) < size and (chunk := stream.read(min(CHUNK, size - len(payload)))):
+        payload += chunk
+    found = len(payload)
+    while chunk := stream.read(CHUNK):
+        found += len(chunk)
+    if found != size:
+        fault = "is cut short" if found < size else "is too long"
+        raise DataError(
+            f"{path} {fault}: {found} bytes of data found, "
+            f"{size} expected from the shape {shape} in its header; {ADVICE}"
+        )
+    return payload

@@ -1,0 +1,99 @@
+"""Load a data set by its name, scaled and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from threefactor.data.images import ImageData
+from threefactor.data.readers import READERS, RawImages
+from threefactor.data.registry import lookup
+from threefactor.errors import DataError, InputError
+
+__all__ = ["load"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+BLOCK = 1024  # images whose pixels are counted at once
+
+
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    normalise: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> ImageData:
+    """Load a data set of images.
+
+    Args:
+        name: a key of `DATASETS`.
+        data_dir: the folder above the set's own; see `data_folder`. Not used for `digits`.
+        normalise: subtract the training images' mean from all images and divide by their
+            standard deviation; else the pixels are just scaled to 0..1.
+        dtype: of the images: torch.float16, bfloat16, float32 or float64.
+
+    Raises:
+        ConfigurationError: there is no data set of this name.
+        DataError: a file is absent or damaged, or the files do not fit together.
+        InputError: `dtype` is none of these.
+    """
+    entry = lookup(name)
+    if dtype not in DTYPES:
+        known = ", ".join(str(each) for each in DTYPES)
+        raise InputError(f"dtype is {dtype}; expected one of {known}")
+    raw = READERS[entry.reader](entry, data_dir)
+    mean, std = _statistics(raw, name)
+    train_images, test_images = (
+        _scale(images, raw.peak, mean, std, normalise, dtype)
+        for images in (raw.train_images, raw.test_images)
+    )
+    return ImageData(
+        train_images=train_images,
+        train_labels=torch.from_numpy(raw.train_labels.astype(np.int64)),
+        test_images=test_images,
+        test_labels=torch.from_numpy(raw.test_labels.astype(np.int64)),
+        classes=entry.classes,
+        name=name,
+        mean=mean,
+        std=std,
+    )
+
+
+def _statistics(raw: RawImages, name: str) -> tuple[float, float]:
+    """Return the mean and population standard deviation of the training pixels over `peak`.
+
+    They come from the exact numbers of each pixel value, without a copy in floating point.
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    for block in _blocks(raw.train_images):
+        counts += np.bincount(block.reshape(-1), minlength=256)
+    values = np.arange(256) / raw.peak
+    mean = float(np.average(values, weights=counts))
+    std = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+    if std == 0.0:
+        raise DataError(
+            f"all pixels of the training images of {name!r} are equal; "
+            "these are not the published files: delete them and fetch the data set again"
+        )
+    return mean, std
+
+
+def _blocks(images: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    for start in range(0, len(images), BLOCK):
+        yield images[start : start + BLOCK]
+
+
+def _scale(
+    images: NDArray[np.uint8],
+    peak: int,
+    mean: float,
+    std: float,
+    normalise: bool,
+    dtype: torch.dtype,
+) -> Tensor:
+    scaled = torch.from_numpy(images).to(dtype).div_(peak)
+    return scaled.sub_(mean).div_(std) if normalise else scaled

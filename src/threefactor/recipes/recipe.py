@@ -1,0 +1,48 @@
+"""What a recipe is, and how it becomes the settings of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from threefactor.training.build import option_groups, rule_options
+from threefactor.training.settings import Settings, override
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment, and what is different for some rules.
+
+    Attributes:
+        title: one line for people.
+        settings: the settings, for the rule they name.
+        per_rule: fields by full name that a rule changes, by the rule's name.
+    """
+
+    title: str
+    settings: Settings
+    per_rule: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def settings_for(
+        self, rule: str | None = None, changes: Mapping[str, Any] | None = None
+    ) -> Settings:
+        """Return the full settings of one run, the rule's options included.
+
+        Args:
+            rule: name of the rule; the recipe's own by default.
+            changes: fields or options by name, as for `--set`, after what the rule changes.
+
+        Raises:
+            ConfigurationError: if a name is not known, or a value out of its range.
+        """
+        name = rule or self.settings.rule.name
+        defaults = rule_options(name)
+        settings = override(
+            self.settings,
+            {"rule.name": name, "rule.options": defaults, **self.per_rule.get(name, {})},
+            {},
+        )
+        return override(settings, changes or {}, option_groups(settings))

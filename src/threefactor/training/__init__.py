@@ -1,0 +1,28 @@
+"""The training loop that every engine shares, its settings, run folders and checkpoints."""
+
+from threefactor.training.build import Experiment, build
+from threefactor.training.loop import (
+    Evaluation,
+    InterruptedRunError,
+    Trainer,
+    evaluate,
+    resume,
+    train,
+)
+from threefactor.training.run_folder import RunFolder
+from threefactor.training.settings import Settings, make_settings, override
+
+__all__ = [
+    "Evaluation",
+    "Experiment",
+    "InterruptedRunError",
+    "RunFolder",
+    "Settings",
+    "Trainer",
+    "build",
+    "evaluate",
+    "make_settings",
+    "override",
+    "resume",
+    "train",
+]

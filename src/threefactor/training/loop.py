@@ -1,0 +1,373 @@
+"""The training loop: epochs, evaluation, metrics, checkpoints, interruption and resumption."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor import clocked
+from threefactor.clocked.losses import Loss
+from threefactor.errors import CheckpointError, DivergenceError, ThreefactorError
+from threefactor.training import checkpoint
+from threefactor.training.build import Experiment, build
+from threefactor.training.loggers import open_tensorboard
+from threefactor.training.progress import Quiet, Watcher
+from threefactor.training.run_folder import RunFolder
+from threefactor.training.settings import Settings
+
+__all__ = ["Evaluation", "InterruptedRunError", "Trainer", "evaluate", "resume", "train"]
+
+EVALUATION_BATCH = 500
+
+
+class InterruptedRunError(ThreefactorError):
+    """The user stopped the run; it can be resumed."""
+
+    exit_code = 130
+
+
+@dataclass
+class Evaluation:
+    """Loss, accuracy (fractions) and spikes per neuron and step over a whole data set."""
+
+    loss: float
+    accuracy: float
+    firing_rates: dict[str, float]
+
+
+@dataclass
+class _Sums:
+    """Running sums of an epoch; part of a checkpoint, so that a resumed epoch ends the same."""
+
+    batch: int = 0
+    samples: int = 0
+    correct: int = 0
+    loss: float = 0.0
+    seconds: float = 0.0
+    spikes: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: clocked.Result, labels: Tensor) -> None:
+        n = len(labels)
+        assert result.loss is not None
+        self.batch += 1
+        self.samples += n
+        self.correct += int((result.output.argmax(1) == labels).sum())
+        self.loss += float(result.loss) * n
+        for name, rate in result.firing_rates.items():
+            self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / max(self.samples, 1)
+
+    @property
+    def accuracy(self) -> float:
+        return self.correct / max(self.samples, 1)
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, inputs: Tensor, labels: Tensor, steps: int, loss: Loss
+) -> Evaluation:
+    """Run a network over a data set without noise, dropout or learning.
+
+    Args:
+        network: the network; its training mode is restored afterwards.
+        inputs: (N, ...) constant inputs.
+        labels: (N,) class labels.
+        steps: T.
+        loss: the loss to report.
+    """
+    training = network.training
+    network.eval()
+    sums = _Sums()
+    for start in range(0, len(labels), EVALUATION_BATCH):
+        y = labels[start : start + EVALUATION_BATCH]
+        x = inputs[start : start + EVALUATION_BATCH]
+        sums.add(clocked.run(network, x, steps=steps, targets=y, loss=loss), y)
+    network.train(training)
+    rates = {name: total / sums.samples for name, total in sums.spikes.items()}
+    return Evaluation(sums.mean_loss, sums.accuracy, rates)
+
+
+class Trainer:
+    """Trains one experiment, and can stop and go on at any batch with the same bits.
+
+    Args:
+        experiment: the live objects, from `build`, or made by hand.
+        run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
+        watcher: shown the progress.
+    """
+
+    def __init__(
+        self, experiment: Experiment, run: RunFolder | None = None, watcher: Watcher | None = None
+    ) -> None:
+        self.experiment = experiment
+        self.run = run
+        self.watcher = watcher or Quiet()
+        self.epoch = 0
+        self.best_accuracy = -1.0
+        self.history: list[dict[str, Any]] = []
+        self._sums = _Sums()
+        self._stop = False
+        self._tensorboard: Any = None
+        device = next(experiment.network.parameters()).device
+        data = experiment.data
+        self._train = data.train_images.to(device), data.train_labels.to(device)
+        self._test = data.test_images.to(device), data.test_labels.to(device)
+
+    def fit(self) -> list[dict[str, Any]]:
+        """Train to the last epoch; return the metrics lines of all epochs.
+
+        Raises:
+            DivergenceError: if the loss becomes NaN or infinite.
+            InterruptedRunError: on Ctrl-C, after a checkpoint was written.
+            CheckpointError: if a checkpoint or metrics line cannot be written.
+        """
+        settings = self.experiment.settings
+        batches = math.ceil(len(self._train[1]) / settings.batch_size)
+        if self.run is not None:
+            self._tensorboard = open_tensorboard(self.run.path, self.epoch)
+            if not checkpoint.exists(self.run.last):
+                self.save(self.run.last)
+        with self.watcher, self._interruptible():
+            done = self.epoch * batches + self._sums.batch
+            self.watcher.start(settings.rule.name, done, settings.epochs * batches)
+            while self.epoch < settings.epochs:
+                self._run_epoch()
+        return self.history
+
+    def evaluate(self) -> Evaluation:
+        """Evaluate the network as it is on the test data."""
+        experiment = self.experiment
+        return evaluate(
+            experiment.network, *self._test, experiment.settings.steps, experiment.rule.loss
+        )
+
+    def _run_epoch(self) -> None:
+        experiment, settings = self.experiment, self.experiment.settings
+        progress = self.epoch / (settings.epochs - 1) if settings.epochs > 1 else 0.0
+        experiment.rule.set_progress(progress)
+        experiment.network.train()
+        order = torch.split(self._order(), settings.batch_size)
+        for index in order[self._sums.batch :]:
+            self._run_batch(index)
+            if self._stop:
+                self._interrupt()
+        self._finish_epoch()
+
+    def _order(self) -> Tensor:
+        """The order of the data: a function of seed and epoch alone."""
+        generator = torch.Generator().manual_seed(
+            self.experiment.settings.seed * 100_003 + self.epoch
+        )
+        order = torch.randperm(len(self._train[1]), generator=generator)
+        return order.to(self._train[1].device)
+
+    def _run_batch(self, index: Tensor) -> None:
+        experiment, settings = self.experiment, self.experiment.settings
+        start = time.perf_counter()
+        x, y = self._train[0].index_select(0, index), self._train[1].index_select(0, index)
+        optimizer = experiment.optimizer
+        optimizer.zero_grad()
+
+        def learn() -> None:
+            optimizer.step()
+            optimizer.zero_grad()
+
+        each = learn if settings.update == "step" else None
+        result = experiment.rule.step(x, y, steps=settings.steps, after_step=each)
+        if not math.isfinite(float(result.loss)):  # type: ignore[arg-type]
+            self._diverge(float(result.loss))  # type: ignore[arg-type]
+        if settings.update == "sequence":
+            optimizer.step()
+        self._sums.add(result, y)
+        self._sums.seconds += time.perf_counter() - start
+        self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, len(y))
+
+    def _diverge(self, loss: float) -> None:
+        kept = ""
+        if self.run is not None:
+            kept = f" The last good checkpoint is in {self.run.last}."
+        raise DivergenceError(
+            f"the loss became {loss} in epoch {self.epoch + 1} at batch {self._sums.batch + 1}."
+            f"{kept} Try a lower learning rate (--set lr=...) or another noise scale"
+        )
+
+    def _interrupt(self) -> None:
+        if self.run is None:
+            raise InterruptedRunError("stopped; nothing was kept, since the run has no folder")
+        self.save(self.run.last)
+        raise InterruptedRunError(
+            f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
+            f"go on with: threefactor train --resume --out {self.run.path}"
+        )
+
+    def _finish_epoch(self) -> None:
+        experiment, sums = self.experiment, self._sums
+        lr = experiment.optimizer.param_groups[0]["lr"]
+        if experiment.scheduler is not None:
+            experiment.scheduler.step()
+        start = time.perf_counter()
+        test = self.evaluate()
+        self.epoch += 1
+        line = {
+            "epoch": self.epoch,
+            "train_loss": sums.mean_loss,
+            "train_accuracy": sums.accuracy,
+            "test_loss": test.loss,
+            "test_accuracy": test.accuracy,
+            "seconds": sums.seconds + time.perf_counter() - start,
+            "samples_per_second": sums.samples / sums.seconds,
+            "lr": lr,
+            "firing_rates": test.firing_rates,
+        }
+        if experiment.rule.perturbation is not None:
+            line["noise_scale"] = experiment.rule.perturbation.scale
+        self._sums = _Sums()
+        self._keep(line)
+        self.watcher.epoch(line, experiment.settings.epochs)
+
+    def _keep(self, line: dict[str, Any]) -> None:
+        self.history.append(line)
+        better = line["test_accuracy"] > self.best_accuracy
+        self.best_accuracy = max(self.best_accuracy, line["test_accuracy"])
+        if self.run is None:
+            return
+        self.run.append_metrics(line)
+        if better:
+            self.save(self.run.best)
+        self.save(self.run.last)
+        if self._tensorboard is not None:
+            self._tensorboard.write(line)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Finish the current batch on the first Ctrl-C; the second one stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, frame: Any) -> None:
+            if self._stop:
+                raise KeyboardInterrupt
+            self._stop = True
+
+        previous = signal.signal(signal.SIGINT, handle)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint of everything that decides how the run goes on."""
+        experiment = self.experiment
+        scheduler = experiment.scheduler
+        state = {
+            "network": dict(experiment.network.state_dict()),
+            "rule": dict(experiment.rule.state_dict()),
+            "optimizer": experiment.optimizer.state_dict(),
+            "scheduler": None if scheduler is None else _plain_state(scheduler.state_dict()),
+            "random": checkpoint.random_state(),
+            "epoch": self.epoch,
+            "best_accuracy": self.best_accuracy,
+            "sums": asdict(self._sums),
+        }
+        checkpoint.save_state(folder, state)
+
+    def load(self, folder: Path) -> None:
+        """Go back to a checkpoint.
+
+        Raises:
+            CheckpointError: if it is corrupt, or belongs to other settings.
+        """
+        state = checkpoint.load_state(folder)
+        experiment = self.experiment
+        try:
+            experiment.network.load_state_dict(state["network"])
+            experiment.rule.load_state_dict(state["rule"])
+            experiment.optimizer.load_state_dict(state["optimizer"])
+            if experiment.scheduler is not None:
+                experiment.scheduler.load_state_dict(state["scheduler"])
+            checkpoint.set_random_state(state["random"])
+            self.epoch, self.best_accuracy = state["epoch"], state["best_accuracy"]
+            self._sums = _Sums(**state["sums"])
+        except (RuntimeError, KeyError, TypeError, ValueError) as problem:
+            raise CheckpointError(f"{folder} does not fit this run: {problem}") from problem
+
+
+def _plain_state(state: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what a scheduler keeps that is no state, such as wrapped functions."""
+    plain = (bool, int, float, str, list, dict, tuple, type(None), Tensor)
+    return {key: value for key, value in state.items() if isinstance(value, plain)}
+
+
+def train(
+    settings: Settings,
+    out: str | Path | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    watcher: Watcher | None = None,
+) -> list[dict[str, Any]]:
+    """Train from the beginning; return the metrics lines.
+
+    Args:
+        settings: the experiment.
+        out: the run folder, made here; None keeps nothing on disk.
+        data_dir: see `threefactor.data.load`.
+        device: where to train, such as "cpu" or "cuda".
+        watcher: shown the progress.
+
+    Raises:
+        ThreefactorError: one of its kinds; see `Trainer.fit` and `build`.
+    """
+    experiment = build(settings, data_dir, device)
+    run = None
+    if out is not None:
+        run = RunFolder(out)
+        run.create(settings)
+    return Trainer(experiment, run, watcher).fit()
+
+
+def resume(
+    out: str | Path,
+    *,
+    settings: Settings | None = None,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    watcher: Watcher | None = None,
+) -> list[dict[str, Any]]:
+    """Go on with a run from its last checkpoint; return the metrics lines of all epochs.
+
+    The result has the same bits as that of a run never interrupted, on the same machine with the
+    same number of threads.
+
+    Args:
+        out: the run folder.
+        settings: if given, must be those of the run.
+        data_dir, device, watcher: as in `train`.
+
+    Raises:
+        CheckpointError: if the folder holds no run, one of other settings, or a corrupt one.
+    """
+    run = RunFolder(out)
+    if settings is not None:
+        run.check_same(settings)
+    experiment = build(run.settings(), data_dir, device)
+    trainer = Trainer(experiment, run, watcher)
+    if checkpoint.exists(run.last):
+        trainer.load(run.last)
+    run.keep_metrics(trainer.epoch)
+    trainer.history = run.metrics()
+    return trainer.fit()

@@ -1,0 +1,102 @@
+"""What a person sees while a run trains: a bar on a terminal, one line per epoch elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+__all__ = ["EpochLines", "Quiet", "Watcher", "describe_epoch"]
+
+
+class Watcher(AbstractContextManager["Watcher"]):
+    """Told of every batch and epoch of a run; does nothing itself."""
+
+    def __enter__(self) -> Watcher:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def start(self, title: str, done: int, total: int) -> None:
+        """Say how many of the batches of the whole run are done."""
+
+    def batch(self, loss: float, accuracy: float, samples: int) -> None:
+        """Report one batch: running loss and accuracy of the epoch, samples in the batch."""
+
+    def epoch(self, line: Mapping[str, Any], epochs: int) -> None:
+        """Report the metrics line of a finished epoch."""
+
+
+class Quiet(Watcher):
+    """Shows nothing."""
+
+
+class EpochLines(Watcher):
+    """Shows a progress bar with time left (on a terminal) and a line per epoch."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console()
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]:.4f}"),
+            TextColumn("accuracy {task.fields[accuracy]:.2%}  {task.fields[rate]:,.0f} samples/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self._task: Any = None
+        self._since = time.perf_counter()
+        self._samples = 0
+
+    def __enter__(self) -> EpochLines:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        self._bar.stop()
+
+    def start(self, title: str, done: int, total: int) -> None:
+        self._task = self._bar.add_task(
+            title, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0
+        )
+
+    def batch(self, loss: float, accuracy: float, samples: int) -> None:
+        self._samples += samples
+        rate = self._samples / (time.perf_counter() - self._since)
+        self._bar.update(self._task, advance=1, loss=loss, accuracy=accuracy, rate=rate)
+
+    def epoch(self, line: Mapping[str, Any], epochs: int) -> None:
+        self._since, self._samples = time.perf_counter(), 0
+        self.console.print(describe_epoch(line, epochs), highlight=False, soft_wrap=True)
+
+
+def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
+    """One line of text about a finished epoch."""
+    left = line["seconds"] * (epochs - line["epoch"])
+    return (
+        f"epoch {line['epoch']:>3}/{epochs}  "
+        f"train loss {line['train_loss']:.4f} accuracy {line['train_accuracy']:.2%}  "
+        f"test loss {line['test_loss']:.4f} accuracy {line['test_accuracy']:.2%}  "
+        f"{line['samples_per_second']:,.0f} samples/s  about {_duration(left)} left"
+    )
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

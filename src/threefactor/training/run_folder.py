@@ -1,0 +1,142 @@
+"""The folder of one run: configuration, metrics, checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from threefactor.errors import CheckpointError
+from threefactor.training import checkpoint
+from threefactor.training.settings import Settings, make_settings
+from threefactor.version import __version__
+
+__all__ = ["RunFolder"]
+
+
+class RunFolder:
+    """`config.json`, `metrics.jsonl`, `last/` and `best/` of one run.
+
+    Args:
+        path: the folder itself.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.last = self.path / "last"
+        self.best = self.path / "best"
+
+    def create(self, settings: Settings) -> None:
+        """Make the folder and write the full configuration.
+
+        Raises:
+            CheckpointError: if a run is there already, or the folder cannot be written.
+        """
+        if self.config_path.exists():
+            raise CheckpointError(
+                f"{self.path} already holds a run; add --resume to continue it, "
+                "or choose another folder with --out"
+            )
+        document = {"settings": dataclasses.asdict(settings), "environment": environment()}
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise CheckpointError(f"cannot make {self.path}: {problem.strerror}") from problem
+        content = json.dumps(document, indent=2) + "\n"
+        checkpoint.write_atomically(self.config_path, content.encode())
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration.
+
+        Raises:
+            CheckpointError: if the folder holds no run.
+        """
+        try:
+            document = json.loads(self.config_path.read_bytes())
+            document["settings"], document["environment"]
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            raise CheckpointError(
+                f"{self.path} holds no run: config.json cannot be read ({problem})"
+            ) from problem
+        return document  # type: ignore[no-any-return]
+
+    def settings(self) -> Settings:
+        """Return the settings of the run."""
+        return make_settings(self.config()["settings"])
+
+    def check_same(self, settings: Settings) -> None:
+        """Refuse settings other than those that the run was started with."""
+        old = dict(_flat(json.loads(json.dumps(self.config()["settings"]))))
+        new = dict(_flat(json.loads(json.dumps(dataclasses.asdict(settings)))))
+        differ = [
+            f"{key}: {old.get(key)!r} there, {new.get(key)!r} asked"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
+        if differ:
+            raise CheckpointError(
+                f"{self.path} is a run of another configuration ({'; '.join(differ)}); "
+                "resume it with its own settings, or choose another folder with --out"
+            )
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics of the finished epochs; a last line cut short is left out."""
+        if not self.metrics_path.exists():
+            return []
+        lines = []
+        for text in self.metrics_path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:
+                break
+        return lines
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line; on a full disk the file stays as it was."""
+        size = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
+        try:
+            with open(self.metrics_path, "ab") as file:
+                file.write(json.dumps(line).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as problem:
+            os.truncate(self.metrics_path, size)
+            raise CheckpointError(
+                f"cannot write {self.metrics_path}: {problem.strerror}; "
+                "the run can be resumed when there is room"
+            ) from problem
+
+    def keep_metrics(self, epochs: int) -> None:
+        """Drop lines of epochs that the checkpoint does not know."""
+        lines = [line for line in self.metrics() if line["epoch"] <= epochs]
+        content = "".join(json.dumps(line) + "\n" for line in lines)
+        checkpoint.write_atomically(self.metrics_path, content.encode())
+
+
+def environment() -> dict[str, Any]:
+    """What beyond the settings a run's numbers may depend on."""
+    return {
+        "threefactor": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "command": " ".join(["threefactor", *sys.argv[1:]]),
+    }
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value

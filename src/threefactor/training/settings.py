@@ -1,0 +1,196 @@
+"""The settings of an experiment: typed, frozen, validated when made, overridable by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from threefactor.errors import ConfigurationError, unknown_name
+
+__all__ = [
+    "DataSettings",
+    "LossSettings",
+    "NetworkSettings",
+    "OptimizerSettings",
+    "RuleSettings",
+    "SchedulerSettings",
+    "Settings",
+    "make_settings",
+    "override",
+    "parse_assignment",
+]
+
+_STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+Options = dict[str, Any]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSettings:
+    """Which data, and how much of it: the first `train` and `test` samples, or all."""
+
+    name: str = "digits"
+    train: int | None = Field(default=None, ge=1)
+    test: int | None = Field(default=None, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class NetworkSettings:
+    """A network built by `threefactor.clocked`; see `clocked.fc` for the fields."""
+
+    kind: Literal["fc"] = "fc"
+    hidden: tuple[int, ...] = (800, 800)
+    leak: float = Field(default=0.5, ge=0, le=1)
+    threshold: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    surrogate_width: float = Field(default=0.25, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RuleSettings:
+    """A rule by name, with its options; [start, end] as noise_scale is a linear schedule."""
+
+    name: str = "opzo"
+    options: Options = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LossSettings:
+    """Cross entropy with this share of mean squared error."""
+
+    mse_weight: float = Field(default=0.05, ge=0, le=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerSettings:
+    """Any optimiser of `torch.optim` by its class name."""
+
+    name: str = "AdamW"
+    lr: float = Field(default=2e-4, ge=0)
+    options: Options = Field(default_factory=lambda: {"weight_decay": 2e-4})
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SchedulerSettings:
+    """Any scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
+
+    The option value "epochs" stands for the number of epochs.
+    """
+
+    name: str | None = "CosineAnnealingLR"
+    options: Options = Field(default_factory=lambda: {"T_max": "epochs"})
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Settings:
+    """One experiment.
+
+    Attributes:
+        recipe: name of the recipe it came from.
+        seed: seeds initial weights, feedback, noise, dropout and the order of the data.
+        epochs: passes over the training data.
+        batch_size: samples per batch.
+        steps: time steps T that a static image is shown.
+        update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
+        dtype: of weights and data.
+    """
+
+    recipe: str
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    epochs: int = Field(default=50, ge=1)
+    batch_size: int = Field(default=128, ge=1)
+    steps: int = Field(default=6, ge=1)
+    update: Literal["sequence", "step"] = "sequence"
+    dtype: Literal["float32", "float64"] = "float32"
+    data: DataSettings = Field(default_factory=DataSettings)
+    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    rule: RuleSettings = Field(default_factory=RuleSettings)
+    loss: LossSettings = Field(default_factory=LossSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+
+_ADAPTER = TypeAdapter(Settings)
+
+
+def make_settings(values: Mapping[str, Any]) -> Settings:
+    """Build settings from nested plain values, such as those of a config.json.
+
+    Raises:
+        ConfigurationError: naming every field that is unknown or out of its range.
+    """
+    try:
+        return _ADAPTER.validate_python(dict(values))
+    except ValidationError as problem:
+        lines = [
+            f"{'.'.join(str(part) for part in error['loc'])} = {error['input']!r}: {error['msg']}"
+            for error in problem.errors()
+        ]
+        raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
+
+
+def parse_assignment(text: str) -> tuple[str, Any]:
+    """Split "key=value"; the value is read as JSON, or else as a string.
+
+    >>> parse_assignment("hidden=[100, 50]")
+    ('hidden', [100, 50])
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigurationError(f"cannot read {text!r}; write --set key=value")
+    try:
+        return key.strip(), json.loads(value)
+    except json.JSONDecodeError:
+        return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
+
+
+def override(
+    settings: Settings, changes: Mapping[str, Any], options: Mapping[str, str]
+) -> Settings:
+    """Return settings with some fields replaced.
+
+    Args:
+        settings: where to start.
+        changes: by full name ("network.dropout") or, where only one field has it, by its last
+            part ("dropout").
+        options: further names that are accepted, such as the rule's options, each with the full
+            name of the group that it belongs to ("momentum": "rule.options").
+
+    Raises:
+        ConfigurationError: for a name that is not known or not unique, or a bad value.
+    """
+    values = dataclasses.asdict(settings)
+    for key, value in changes.items():
+        *groups, last = _full_name(key, settings, options).split(".")
+        place = values
+        for group in groups:
+            place = place[group]
+        place[last] = value
+    return make_settings(values)
+
+
+def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
+    fields = list(_leaves(settings))
+    named = [f"{group}.{name}" for name, group in options.items()]
+    if key in fields or key in named:
+        return key
+    matches = [full for full in (*fields, *named) if full.rpartition(".")[2] == key]
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
+    known = [full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)]
+    raise unknown_name("setting", key, set(known))
+
+
+def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name
