@@ -1,0 +1,120 @@
+import pytest
+
+from threefactor.data import DATASETS, available, data_folder, describe, load
+from threefactor.errors import ConfigurationError, DataError
+
+
+def test_data_folder_prefers_the_argument_then_the_variable_then_the_cache(tmp_path, monkeypatch):
+    assert data_folder("mnist") == tmp_path / "cache" / "threefactor" / "mnist"
+    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "variable"))
+    assert data_folder("mnist") == tmp_path / "variable" / "mnist"
+    assert data_folder("mnist", tmp_path / "given") == tmp_path / "given" / "mnist"
+    monkeypatch.setenv("THREEFACTOR_DATA", "")
+    assert data_folder("fashion-mnist") == tmp_path / "cache" / "threefactor" / "fashion-mnist"
+
+
+def test_data_folder_expands_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert data_folder("mnist", "~/sets") == tmp_path / "sets" / "mnist"
+
+
+@pytest.mark.parametrize("call", [data_folder, load, available, describe])
+def test_an_unknown_name_is_answered_with_the_nearest(call):
+    with pytest.raises(ConfigurationError, match="unknown data set 'fashon_mnist'; did you mean"):
+        call("fashon_mnist")
+
+
+@pytest.mark.parametrize("dot", [False, True], ids=["hyphen", "dot"])
+@pytest.mark.parametrize("ending", ["", ".gz"], ids=["plain", "packed"])
+def test_all_customary_file_names_are_found(tmp_path, place, ending, dot):
+    place(tmp_path / "mnist", ending, dot)
+    assert available("mnist", tmp_path)
+    assert len(load("mnist", tmp_path).train_labels) == 40
+
+
+def test_a_directory_of_a_files_name_does_not_count(tmp_path, place):
+    place(tmp_path / "mnist", "", dot=True)
+    (tmp_path / "mnist" / "train-images-idx3-ubyte").mkdir()
+    assert len(load("mnist", tmp_path).train_labels) == 40
+
+
+def test_the_variable_is_honoured(tmp_path, place, monkeypatch):
+    place(tmp_path / "sets" / "mnist")
+    assert not available("mnist")
+    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "sets"))
+    assert available("mnist")
+    assert len(load("mnist").test_labels) == 10
+
+
+def test_debians_folder_is_used_only_if_no_folder_is_named(tmp_path, place, monkeypatch):
+    place(tmp_path / "debian")
+    assert len(load("fashion-mnist").train_labels) == 40
+    assert f"found in {tmp_path / 'debian'}" in describe("fashion-mnist")
+    assert not available("fashion-mnist", tmp_path / "typo")
+    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "typo"))
+    assert not available("fashion-mnist")
+
+
+def test_the_cache_comes_before_debians_folder_but_only_if_complete(tmp_path, place, arrays):
+    place(tmp_path / "debian")
+    cache = place(data_folder("fashion-mnist"), data=[array[:7] for array in arrays])
+    assert len(load("fashion-mnist").train_labels) == 7
+    (cache / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert len(load("fashion-mnist").train_labels) == 40
+
+
+def test_absent_data_are_answered_with_the_command(tmp_path):
+    with pytest.raises(DataError) as caught:
+        load("mnist")
+    text = str(caught.value)
+    assert "threefactor data fetch mnist\n" in text
+    assert "--data-dir DIR or THREEFACTOR_DATA" in text
+    assert f"{tmp_path / 'cache' / 'threefactor' / 'mnist'}: no train-images-idx3-ubyte.gz" in text
+    assert "apt" not in text
+
+
+def test_absent_files_are_listed_with_the_folder_that_was_named(tmp_path, place):
+    folder = place(tmp_path / "my sets" / "fashion-mnist")
+    (folder / "t10k-images-idx3-ubyte.gz").unlink()
+    with pytest.raises(DataError) as caught:
+        load("fashion-mnist", tmp_path / "my sets")
+    text = str(caught.value)
+    assert f"{folder}: no t10k-images-idx3-ubyte.gz\n" in text
+    assert f"threefactor data fetch fashion-mnist --data-dir '{tmp_path / 'my sets'}'" in text
+    assert "apt install dataset-fashion-mnist" in text
+    assert str(tmp_path / "debian") not in text
+
+
+def test_debians_folder_is_among_those_looked_in(tmp_path):
+    with pytest.raises(DataError, match="apt install dataset-fashion-mnist") as caught:
+        load("fashion-mnist")
+    assert str(tmp_path / "debian") in str(caught.value)
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, place, name):
+    entry = DATASETS[name]
+    text = describe(name, tmp_path)
+    for part in (entry.title, str(entry.train), "10: ", entry.licence, entry.source):
+        assert part in text
+    if entry.files:
+        assert f"not found in {tmp_path / name}" in text
+        assert f"threefactor data fetch {name} --data-dir {tmp_path}" in text
+        assert f"found in {place(tmp_path / name)}" in describe(name, tmp_path)
+
+
+def test_digits_are_always_there(tmp_path):
+    assert available("digits")
+    assert available("digits", tmp_path / "nowhere")
+    assert "nothing to download" in describe("digits")
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_every_entry_is_consistent(name):
+    entry = DATASETS[name]
+    assert entry.name == name
+    assert len(set(entry.classes)) == len(entry.classes) == 10
+    assert all(len(file.md5) == 32 and int(file.md5, 16) for file in entry.files)
+    assert all(mirror.endswith("/") for mirror in entry.mirrors)
+    assert bool(entry.files) == bool(entry.mirrors)
