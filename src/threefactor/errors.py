@@ -49,6 +49,7 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigurationEr
     unknown rule 'ozpo'; did you mean 'opzo'? Known: dfa, opzo
     """
     names = sorted(known)
-    close = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.4)
+    close = [name for name in names if given.lower() in name]
+    close = close or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return ConfigurationError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")

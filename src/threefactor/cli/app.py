@@ -51,7 +51,7 @@ def _options(
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     try:
-        app()
+        app(prog_name="threefactor")
     except ThreefactorError as problem:
         fail(str(problem))
         sys.exit(problem.exit_code)

@@ -17,7 +17,7 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 def draw_curves(
     histories: Mapping[str, Sequence[Mapping[str, Any]]], path: Path, title: str
 ) -> None:
-    """Draw test accuracy and training loss against the epoch, one curve per run.
+    """Draw test error and training loss against the epoch, one curve per run.
 
     Args:
         histories: metrics lines by the name of the curve.
@@ -29,6 +29,7 @@ def draw_curves(
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     except ImportError as problem:
         raise ConfigurationError(
             "drawing needs matplotlib; install it with: pip install 'threefactor[plot]'"
@@ -39,12 +40,15 @@ def draw_curves(
     for i, (name, history) in enumerate(histories.items()):
         epochs = [line["epoch"] for line in history]
         style = {"color": _COLOURS[i % len(_COLOURS)], "label": name, "linewidth": 1.8}
-        left.plot(epochs, [100 * line["test_accuracy"] for line in history], **style)
+        left.plot(epochs, [100 - 100 * line["test_accuracy"] for line in history], **style)
         right.plot(epochs, [line["train_loss"] for line in history], **style)
-    left.set(xlabel="epoch", ylabel="test accuracy (%)")
+    left.set(xlabel="epoch", ylabel="test error (%)", yscale="log")
     right.set(xlabel="epoch", ylabel="training loss", yscale="log")
     left.legend(frameon=False)
     for axes in (left, right):
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
     figure.savefig(path, dpi=150)

@@ -161,9 +161,9 @@ class Trainer:
         experiment.network.train()
         order = torch.split(self._order(), settings.batch_size)
         for index in order[self._sums.batch :]:
-            self._run_batch(index)
             if self._stop:
                 self._interrupt()
+            self._run_batch(index)
         self._finish_epoch()
 
     def _order(self) -> Tensor:

@@ -1,0 +1,44 @@
+# `make demo` and `make test` start from a bare checkout: Python 3.10 to 3.13 and the package
+# registry are all they need. A C compiler makes training on the CPU faster.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo test check bench clean
+
+help:
+	@echo "make demo   train four rules on embedded data: one table, one picture (about two minutes)"
+	@echo "make test   linter, type checker and all tests"
+	@echo "make bench  time and memory of a training step, and the peers that are installed"
+	@echo "make clean  remove the virtual environment and caches"
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo-installed: $(SOURCES) | $(BIN)/python
+	$(INSTALL) -e '.[plot]'
+	@touch $@
+
+$(VENV)/dev-installed: $(SOURCES) | $(BIN)/python
+	$(INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/demo-installed
+
+demo: $(VENV)/demo-installed
+	$(BIN)/threefactor demo
+
+check: $(VENV)/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/python -m pytest
+
+bench: $(VENV)/demo-installed
+	$(BIN)/python benchmarks/clocked_step.py
+	$(BIN)/python benchmarks/clocked_memory.py
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

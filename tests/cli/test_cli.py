@@ -1,0 +1,161 @@
+"""The command line, run as a user would; every error ends with a message and no traceback."""
+
+import json
+import sys
+
+import pytest
+
+from threefactor.cli import main
+
+SMALL = ["--epochs", "2", "--set", "hidden=[20]", "--set", "data.train=64", "--set", "data.test=32"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run a command in an empty folder; return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_train_then_evaluate(run, tmp_path):
+    code, out, _ = run("train", "digits-fc", "--rule", "dfa", "--seed", 3, *SMALL)
+    assert code == 0
+    assert "epoch   2/2" in out
+    folder = tmp_path / "runs" / "digits-fc-dfa-seed3"
+    last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    code, out, _ = run("evaluate", folder, "--json")
+    assert code == 0
+    assert json.loads(out)["test_accuracy"] == last["test_accuracy"]
+    code, out, _ = run("evaluate", folder, "--checkpoint", "best")
+    assert code == 0
+    assert "best checkpoint after" in out
+
+
+def test_resume_of_a_finished_run_and_of_another_configuration(run):
+    assert run("train", "digits-fc", *SMALL, "--out", "r")[0] == 0
+    assert run("train", "--resume", "--out", "r")[0] == 0
+    assert run("train", "digits-fc", *SMALL, "--out", "r", "--resume")[0] == 0
+    code, _, err = run("train", "digits-fc", *SMALL, "--rule", "dfa", "--out", "r", "--resume")
+    assert code == 1
+    assert "rule.name: 'opzo' there, 'dfa' asked" in err
+    code, _, err = run("train", "digits-fc", *SMALL, "--out", "r")
+    assert code == 1
+    assert "already holds a run; add --resume" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "digit-fc"], 2, "unknown recipe 'digit-fc'; did you mean 'digits-fc'"),
+        (["train", "digits-fc", "--rule", "bp"], 2, "unknown rule 'bp'; did you mean 'spatial-bp'"),
+        (["train", "digits-fc", "--set", "droput=0"], 2, "did you mean 'dropout'"),
+        (["train", "digits-fc", "--set", "dropout"], 2, "write --set key=value"),
+        (["train", "digits-fc", "--set", "dropout=2"], 2, "network.dropout = 2"),
+        (["train", "digits-fc", "--set", "hidden=[0]"], 1, "layer sizes are [64, 0, 10]"),
+        (["train", "digits-fc", "--epochs", "0"], 2, "epochs = 0"),
+        (["train", "digits-fc", "--set", "data.train=9999"], 1, "9999"),
+        (["train", "digits-fc", "--set", "data.name=mnisst"], 2, "did you mean 'mnist'"),
+        (["train", "digits-fc", "--device", "tpu0"], 2, "device 'tpu0' cannot be used"),
+        (["train"], 2, "give a recipe: digits-fc"),
+        (["train", "--resume"], 2, "give --out DIR"),
+        (["train", "--resume", "--rule", "dfa", "--out", "r"], 2, "to resume, give either"),
+        (["train", "--resume", "--out", "nowhere"], 1, "nowhere holds no run"),
+        (["train", "mnist-fc"], 1, "threefactor data fetch mnist"),
+        (["evaluate", "nowhere"], 1, "nowhere holds no run"),
+        (["data", "info", "minst"], 2, "did you mean 'mnist'"),
+        (["data", "fetch", "digits"], 2, "digits"),
+        (["frobnicate"], 2, "No such command"),
+        (["train", "digits-fc", "--epochs", "x"], 2, "Invalid value for '--epochs'"),
+    ],
+)
+def test_what_bad_input_gets(run, arguments, code, message):
+    got, _, err = run(*arguments)
+    assert got == code, err
+    assert message in " ".join(err.split())
+
+
+def test_a_corrupt_checkpoint_is_an_error_and_not_a_crash(run, tmp_path):
+    assert run("train", "digits-fc", *SMALL, "--out", "r")[0] == 0
+    (file,) = (tmp_path / "r/last").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:50])
+    for command in (["evaluate", "r"], ["train", "--resume", "--out", "r"]):
+        code, _, err = run(*command)
+        assert code == 1
+        assert "cut short" in err
+    code, _, err = run("evaluate", "r", "--checkpoint", "worst")
+    assert (code, "give last or best" in err) == (2, True)
+
+
+def test_data_commands(run):
+    code, out, _ = run("data", "list")
+    assert code == 0
+    for word in ("digits", "mnist", "fashion-mnist", "60,000"):
+        assert word in out
+    code, out, _ = run("data", "info", "mnist")
+    assert (code, "LeCun" in out) == (0, True)
+
+
+def test_help_teaches(run):
+    for arguments, word in (
+        ([], "threefactor demo"),
+        (["--help"], "install-completion"),
+        (["train", "--help"], "momentum=0.999"),
+        (["data", "--help"], "THREEFACTOR_DATA"),
+        (["recipes"], "mnist-fc"),
+    ):
+        _, out, err = run(*arguments)
+        assert word in out + err
+
+
+def test_version(run):
+    from threefactor import __version__
+
+    assert run("--version")[1].strip() == __version__
+
+
+def test_demo_prints_a_table_and_draws_a_picture(run, tmp_path):
+    code, out, _ = run("demo", "--epochs", 1, "--out", "shown")
+    assert code == 0
+    for word in ("spatial BP", "OPZO", "DFA", "ZO", "test accuracy", "spikes / neuron / step"):
+        assert word in out
+    picture = (tmp_path / "shown/learning_curves.png").read_bytes()
+    assert picture.startswith(b"\x89PNG")
+    assert len(picture) > 10_000
+    rows = json.loads((tmp_path / "shown/results.json").read_text())["summary"]
+    assert set(rows) == {"spatial BP", "OPZO", "DFA", "ZO"}
+
+
+def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, _ = run("demo", "--epochs", 1)
+    assert code == 0
+    assert "pip install 'threefactor[plot]'" in out
+
+
+def test_tab_completion_offers_names():
+    from threefactor.cli import completion
+
+    assert completion.recipe_names("mn") == ["mnist-fc"]
+    assert completion.rule_names("") == ["spatial-bp", "dfa", "dkp", "zo", "opzo"]
+    assert completion.dataset_names("f") == ["fashion-mnist"]
+
+
+def test_the_shell_really_completes(run, monkeypatch, capsys):
+    monkeypatch.setenv("_THREEFACTOR_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "threefactor train digits-fc --rule sp")
+    monkeypatch.setenv("COMP_CWORD", "4")
+    assert "spatial-bp" in run()[1]

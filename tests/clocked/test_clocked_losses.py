@@ -1,0 +1,90 @@
+"""The losses of one step against PyTorch's own and against autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from threefactor.clocked import CrossEntropyMSE, from_autograd
+from threefactor.errors import InputError
+
+WEIGHTS = [0.0, 0.001, 0.05, 0.5, 1.0]
+
+
+def data(batch: int = 5, outputs: int = 4, spread: float = 3.0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    o = spread * torch.randn(batch, outputs, generator=generator, dtype=torch.float64)
+    return o, torch.randint(outputs, (batch,), generator=generator)
+
+
+def expected(o: Tensor, y: Tensor, c: float) -> Tensor:
+    onehot = F.one_hot(y, o.shape[1]).to(o)
+    mse = F.mse_loss(o, onehot, reduction="none").mean(1)
+    return (1 - c) * F.cross_entropy(o, y, reduction="none") + c * mse
+
+
+@pytest.mark.parametrize("outputs", [1, 2, 4, 11])
+@pytest.mark.parametrize("c", WEIGHTS)
+def test_values_and_errors(c: float, outputs: int) -> None:
+    o, y = data(outputs=outputs)
+    leaf = o.clone().requires_grad_()
+    values = expected(leaf, y, c)
+    (gradient,) = torch.autograd.grad(values.sum(), leaf)
+    losses, error = CrossEntropyMSE(c)(o, y)
+    assert losses.shape == (5,) and error.shape == o.shape
+    assert outputs == 1 or gradient.abs().max() > 0.1
+    torch.testing.assert_close(losses, values.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(error, gradient, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("c", WEIGHTS)
+def test_from_autograd_gives_the_same(c: float) -> None:
+    o, y = data()
+    by_hand, by_autograd = (
+        loss(o, y) for loss in (CrossEntropyMSE(c), from_autograd(lambda o, y: expected(o, y, c)))
+    )
+    assert by_hand[1].abs().max() > 0.1
+    for a, b in zip(by_hand, by_autograd, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
+        assert not b.requires_grad
+
+
+def test_default_share_of_the_squared_error() -> None:
+    o, y = data()
+    torch.testing.assert_close(CrossEntropyMSE()(o, y)[0], expected(o, y, 0.05))
+
+
+def test_arguments_stay_as_they_were() -> None:
+    o, y = data()
+    before = o.clone(), y.clone()
+    for loss in (CrossEntropyMSE(), from_autograd(lambda o, y: expected(o, y, 0.05))):
+        loss(o, y)
+        assert torch.equal(o, before[0]) and torch.equal(y, before[1])
+
+
+def test_far_outputs_stay_finite() -> None:
+    o, y = data(spread=1e4)
+    losses, error = CrossEntropyMSE()(o, y)
+    assert losses.isfinite().all() and error.isfinite().all()
+    torch.testing.assert_close(losses, expected(o, y, 0.05))
+
+
+def test_from_autograd_works_under_no_grad() -> None:
+    o, y = data()
+    with torch.no_grad():
+        losses, error = from_autograd(lambda o, y: expected(o, y, 0.5))(o, y)
+    torch.testing.assert_close((losses, error), CrossEntropyMSE(0.5)(o, y))
+
+
+@pytest.mark.parametrize("c", [-0.1, 1.1, float("nan")])
+def test_share_out_of_range(c: float) -> None:
+    with pytest.raises(InputError, match=r"mse_weight is .* between 0 and 1"):
+        CrossEntropyMSE(c)
+
+
+def test_from_autograd_refuses_a_mean_loss() -> None:
+    loss = from_autograd(lambda o, y: F.cross_entropy(o, y))
+    with pytest.raises(InputError, match=r"shape \(\); expected one value per sample, shape \(5,"):
+        loss(*data())

@@ -1,0 +1,136 @@
+"""Small networks, data and one row per rule and option, shared by the tests of clocked rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor import clocked
+from threefactor.clocked.noise import DISTRIBUTIONS
+
+INPUTS, OUTPUTS, BATCH, STEPS = 7, 3, 4, 5
+ALPHA = 0.3
+ZO_DEFAULTS: dict[str, Any] = {"points": "one-point", "noise_scale": ALPHA}
+OPZO_DEFAULTS: dict[str, Any] = {**ZO_DEFAULTS, "momentum": 0.9, "divide_by_scale": False}
+
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "spatial-bp": ("spatial-bp", {}),
+    "dfa": ("dfa", {}),
+    "dfa-scaled": ("dfa", {"feedback_scale": 1.7}),
+    "dkp": ("dkp", {}),
+    "zo-one-point": ("zo", ZO_DEFAULTS),
+    "zo-one-sided": ("zo", {**ZO_DEFAULTS, "points": "one-sided"}),
+    "zo-two-point": ("zo", {**ZO_DEFAULTS, "points": "two-point"}),
+    "zo-before": ("zo", {**ZO_DEFAULTS, "noise_position": "before"}),
+    "zo-two-point-before": (
+        "zo",
+        {**ZO_DEFAULTS, "points": "two-point", "noise_position": "before"},
+    ),
+    "zo-independent": ("zo", {**ZO_DEFAULTS, "antithetic": False}),
+    "zo-rademacher": ("zo", {**ZO_DEFAULTS, "noise_distribution": "rademacher"}),
+    "zo-sphere": ("zo", {**ZO_DEFAULTS, "noise_distribution": "sphere"}),
+    "opzo": ("opzo", OPZO_DEFAULTS),
+    "opzo-divided": ("opzo", {**OPZO_DEFAULTS, "divide_by_scale": True}),
+    "opzo-two-point": ("opzo", {**OPZO_DEFAULTS, "points": "two-point"}),
+    "opzo-two-point-divided": (
+        "opzo",
+        {**OPZO_DEFAULTS, "points": "two-point", "divide_by_scale": True},
+    ),
+    "opzo-before": ("opzo", {**OPZO_DEFAULTS, "noise_position": "before"}),
+    "opzo-two-point-before": (
+        "opzo",
+        {**OPZO_DEFAULTS, "points": "two-point", "noise_position": "before"},
+    ),
+    "opzo-independent": ("opzo", {**OPZO_DEFAULTS, "antithetic": False}),
+    "opzo-no-momentum": ("opzo", {**OPZO_DEFAULTS, "momentum": 0.0}),
+    "opzo-rademacher": ("opzo", {**OPZO_DEFAULTS, "noise_distribution": "rademacher"}),
+    "opzo-sphere": ("opzo", {**OPZO_DEFAULTS, "noise_distribution": "sphere"}),
+}
+"""Rule name and options, by the name of the case. Adding a rule is adding a row."""
+
+
+def strengthen(network: nn.Module, gain: float = 2.5) -> None:
+    """Scale fresh weights up, so that neurons of such small layers really spike."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(gain)
+
+
+def make_network(
+    hidden: Sequence[int] = (6, 5), *, dtype: torch.dtype = torch.float64, **options: Any
+) -> clocked.Network:
+    network = clocked.fc(INPUTS, hidden, OUTPUTS, **options).to(dtype)
+    strengthen(network)
+    return network
+
+
+def make_rule(case: str, network: nn.Module, *, seed: int = 1, **extra: Any) -> clocked.Rule:
+    """The rule of a case; its noise comes from a generator of its own."""
+    name, options = CASES[case]
+    options = {**options, **extra}
+    if name in ("zo", "opzo"):
+        options["generator"] = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    return clocked.RULES[name](network, **options)
+
+
+def build(case: str, hidden: Sequence[int] = (6, 5), *, seed: int = 1, **options: Any) -> Any:
+    """A fresh network and rule; equal seeds give equal ones. The global seed is set, too."""
+    torch.manual_seed(seed)
+    network = make_network(hidden, **options)
+    rule = make_rule(case, network, seed=seed)
+    torch.manual_seed(seed + 1)
+    return network, rule
+
+
+def make_data(
+    steps: int = STEPS, batch: int = BATCH, *, dtype: torch.dtype = torch.float64, seed: int = 5
+) -> tuple[Tensor, Tensor]:
+    """A sequence (T, B, n) and labels; one step of it serves as a constant input."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (steps, batch, INPUTS)
+    inputs = torch.randn(shape, generator=generator, dtype=torch.float64)
+    labels = torch.randint(OUTPUTS, (batch,), generator=generator)
+    return inputs.to(dtype), labels
+
+
+def replay_noise(
+    sizes: Sequence[int], steps: int, options: dict[str, Any], *, batch: int = BATCH, seed: int = 1
+) -> list[list[Tensor]]:
+    """The noise that a rule of `make_rule` draws: layer by layer within each step."""
+    fill = DISTRIBUTIONS[options.get("noise_distribution", "gaussian")]
+    generator = torch.Generator().manual_seed(seed)
+    drawn: list[list[Tensor]] = []
+    for t in range(steps):
+        if options.get("antithetic", True) and t % 2 == 1:
+            drawn.append([-z for z in drawn[-1]])
+            continue
+        shapes = [torch.empty(batch, n, dtype=torch.float64) for n in sizes]
+        drawn.append([fill(z, options["noise_scale"], generator) for z in shapes])
+    return drawn
+
+
+def learned(rule: clocked.Rule) -> dict[str, Tensor]:
+    """Copies of all gradients and of all feedback, by name."""
+    parts = {f"network.{k}": v.grad for k, v in rule.network.named_parameters()}
+    parts |= {f"rule.{k}": v.grad for k, v in rule.named_parameters()}
+    parts |= {f"state.{k}": v for k, v in rule.state_dict().items()}
+    return {k: v.detach().clone() for k, v in parts.items() if v is not None}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor], rtol: float = 1e-9) -> None:
+    """Equal up to rounding, and nothing of it absent or all zero."""
+    assert a.keys() == b.keys() and a
+    for key, value in a.items():
+        assert value.abs().max() > 0, f"{key} is all zero: nothing is compared"
+        scale = float(value.abs().max())
+        torch.testing.assert_close(b[key], value, rtol=rtol, atol=rtol * scale, msg=lambda m: m)
+
+
+def assert_alive(result: clocked.Result) -> None:
+    """The network really spikes, in every layer, and is not saturated."""
+    for name, rate in result.firing_rates.items():
+        assert 0.02 < float(rate) < 0.98, f"{name} fires at {float(rate):.3f}"

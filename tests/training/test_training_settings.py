@@ -1,0 +1,100 @@
+"""Settings: overriding by name, and what a wrong name or value gets."""
+
+import json
+
+import pytest
+
+from threefactor.errors import ConfigurationError
+from threefactor.recipes import recipe
+from threefactor.training.settings import make_settings, parse_assignment
+
+
+def changed(rule="opzo", **changes):
+    return recipe("mnist-fc").settings_for(rule, changes)
+
+
+def test_a_bare_name_reaches_the_one_field_that_has_it():
+    settings = changed(dropout=0.1, lr=1e-3, hidden=[50, 40, 30], epochs=7)
+    assert settings.network.dropout == 0.1
+    assert settings.optimizer.lr == 1e-3
+    assert settings.network.hidden == (50, 40, 30)
+    assert settings.epochs == 7
+
+
+def test_options_of_rule_optimizer_and_scheduler_are_reached_by_name():
+    settings = changed(momentum=0.9, weight_decay=0.5, T_max=3)
+    assert settings.rule.options["momentum"] == 0.9
+    assert settings.optimizer.options == {"weight_decay": 0.5}
+    assert settings.scheduler.options == {"T_max": 3}
+
+
+def test_all_options_of_the_rule_are_written_out():
+    options = changed().rule.options
+    assert options["momentum"] == 0.99999
+    assert options["noise_scale"] == [0.2, 0.01]
+    assert options["noise_position"] == "after"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"droput": 0.1}, "unknown setting 'droput'; did you mean 'dropout'"),
+        ({"network.droput": 0.1}, "did you mean 'network.dropout'"),
+        ({"momentun": 0.1}, "did you mean 'momentum'"),
+        ({"name": "x"}, "not unique; write one of data.name, rule.name"),
+        ({"dropout": 1.0}, "network.dropout = 1.0"),
+        ({"epochs": 0}, "epochs = 0"),
+        ({"epochs": "many"}, "epochs = 'many'"),
+        ({"steps": 0}, "steps = 0"),
+        ({"lr": float("nan")}, "optimizer.lr"),
+        ({"update": "never"}, "update = 'never'"),
+        ({"seed": -1}, "seed = -1"),
+    ],
+)
+def test_bad_settings_are_named(changes, message):
+    with pytest.raises(ConfigurationError) as caught:
+        changed(**changes)
+    assert message in str(caught.value)
+
+
+def test_the_options_of_another_rule_are_unknown():
+    with pytest.raises(ConfigurationError, match="unknown setting 'momentum'"):
+        changed("dfa", momentum=0.9)
+
+
+def test_unknown_recipe_and_rule_name_the_nearest():
+    with pytest.raises(ConfigurationError, match="did you mean 'mnist-fc'"):
+        recipe("mnist_fc")
+    with pytest.raises(ConfigurationError, match="did you mean 'opzo'"):
+        changed("ozpo")
+
+
+def test_settings_survive_json(tmp_path):
+    import dataclasses
+
+    settings = changed("zo", seed=3)
+    assert make_settings(json.loads(json.dumps(dataclasses.asdict(settings)))) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a=1", ("a", 1)),
+        ("a=1e-3", ("a", 1e-3)),
+        ("a=[1, 2]", ("a", [1, 2])),
+        ("a=null", ("a", None)),
+        ("a=None", ("a", None)),
+        ("a=true", ("a", True)),
+        ("a=False", ("a", False)),
+        ("a=word", ("a", "word")),
+        ("a=x=y", ("a", "x=y")),
+    ],
+)
+def test_assignments(text, expected):
+    assert parse_assignment(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "=1", ""])
+def test_what_is_no_assignment(text):
+    with pytest.raises(ConfigurationError, match="--set key=value"):
+        parse_assignment(text)
