@@ -55,6 +55,9 @@ def main() -> None:
     except ThreefactorError as problem:
         fail(str(problem))
         sys.exit(problem.exit_code)
+    except OSError as problem:
+        fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
+        sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped")
         sys.exit(130)

@@ -36,6 +36,7 @@ def demo(
     Real data (scikit-learn's 8x8 digits), nothing to download, about a minute. Prints one table
     and writes learning_curves.png and results.json.
     """
+    out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
     torch.set_num_threads(threads)  # so small a network is slower on more
     histories: dict[str, list[dict[str, Any]]] = {}
     rows: dict[str, dict[str, float]] = {}
@@ -51,7 +52,6 @@ def demo(
         rows[title] = summary(histories[title], sizes)
         console.print(f"{title}: test accuracy {rows[title]['test_accuracy']:.2%}")
     console.print(comparison_table("digits-fc: four rules, one network, one seed", rows))
-    out.mkdir(parents=True, exist_ok=True)
     document = json.dumps({"seed": seed, "summary": rows, "epochs": histories}, indent=1)
     write_atomically(out / "results.json", document.encode())
     try:

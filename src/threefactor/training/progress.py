@@ -71,6 +71,7 @@ class EpochLines(Watcher):
         self._bar.stop()
 
     def start(self, title: str, done: int, total: int) -> None:
+        self._since = time.perf_counter()
         self._task = self._bar.add_task(
             title, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0
         )
