@@ -50,18 +50,30 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--steps", type=int, default=600, help="compared with T = 6")
+    parser.add_argument("--rules", nargs="+", default=list(clocked.RULES))
     parser.add_argument("--json", help="also write the table to this file")
     options = parser.parse_args()
     if options.child:
         child(options.child, options.steps, options.batch)
         return
     rows = {}
-    print(f"{'rule':12} {'T=6 MiB':>9} {'T=' + str(options.steps) + ' MiB':>11} {'ratio':>7}")
-    for name in clocked.RULES:
-        short = measure(name, 6, options.batch)["peak"]
-        long = measure(name, options.steps, options.batch)["peak"]
-        rows[name] = {"peak_mib_6": short, "peak_mib_long": long, "ratio": long / short}
-        print(f"{name:12} {short:9.1f} {long:11.1f} {long / short:7.3f}")
+    long_name = f"T={options.steps}"
+    print(f"{'rule':12} {'T=6 MiB':>9} {long_name + ' MiB':>11} {'ratio':>7} {'of the growth':>14}")
+    for name in options.rules:
+        short = measure(name, 6, options.batch)
+        long = measure(name, options.steps, options.batch)
+        growth = [measured["peak"] - measured["before"] for measured in (short, long)]
+        rows[name] = {
+            "peak_mib_6": short["peak"],
+            "peak_mib_long": long["peak"],
+            "ratio": long["peak"] / short["peak"],
+            "growth_mib_6": growth[0],
+            "growth_mib_long": growth[1],
+        }
+        print(
+            f"{name:12} {short['peak']:9.1f} {long['peak']:11.1f} "
+            f"{rows[name]['ratio']:7.3f} {growth[1] / growth[0]:14.3f}"
+        )
     if options.json:
         document = {"torch": torch.__version__, "steps": options.steps, "rows": rows}
         with open(options.json, "w", encoding="utf-8") as file:
