@@ -1,0 +1,94 @@
+"""The pages are true where a machine can tell: code runs, links and file names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [
+    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()
+]
+BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
+FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
+FILE = re.compile(r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|c))`")
+ONLY_COMPILED = {"data.md": "its blocks load MNIST, and quote a definition"}
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+
+
+class Block(NamedTuple):
+    line: int
+    note: str
+    code: str
+
+    @property
+    def padded(self) -> str:
+        """The code at its own line numbers, for tracebacks."""
+        return "\n" * self.line + self.code
+
+
+def blocks(text: str) -> list[Block]:
+    return [
+        Block(text.count("\n", 0, found.start("code")), found["note"] or "", found["code"])
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def prose(page: Path) -> str:
+    return FENCE.sub("", page.read_text())
+
+
+@every_page
+def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Block after block in one namespace, with no data at hand but what is embedded."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "no-data"))
+    text = page.read_text()
+    found = blocks(text)
+    assert len(found) == text.count("```python"), "a block that the pattern does not see"
+    names: dict[str, object] = {"__name__": "page"}
+    for block in found:
+        code = compile(block.padded, str(page), "exec", dont_inherit=True)
+        if page.name not in ONLY_COMPILED and not block.note.startswith("not run: "):
+            exec(code, names)
+
+
+@every_page
+def test_quotations_are_exact(page: Path) -> None:
+    """A block after `<!-- from FILE -->` stands in that file word for word."""
+    for block in blocks(page.read_text()):
+        if block.note.startswith("from "):
+            assert block.code in (ROOT / block.note.removeprefix("from ")).read_text()
+
+
+def test_the_page_on_rules_quotes_its_example() -> None:
+    notes = [block.note for block in blocks((ROOT / "docs" / "adding-a-rule.md").read_text())]
+    assert "from examples/own_rule.py" in notes
+
+
+@every_page
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = [found["target"] for found in LINK.finditer(prose(page))]
+    missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@every_page
+def test_files_that_are_named_exist(page: Path) -> None:
+    """Named from the root, or, as in a page that says so, from src/threefactor."""
+    names = {found["path"] for found in FILE.finditer(prose(page))}
+    places = (ROOT, ROOT / "src" / "threefactor")
+    missing = [name for name in names if not any((place / name).exists() for place in places)]
+    assert not missing
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "index.md").read_text()
+    linked = {found["target"] for found in LINK.finditer(index)}
+    assert {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"} <= linked
+    assert {f"../examples/{path.name}" for path in (ROOT / "examples").glob("*.py")} <= linked
