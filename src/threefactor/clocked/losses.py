@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
 __all__ = ["CrossEntropyMSE", "Loss", "from_autograd"]
@@ -55,15 +55,7 @@ class CrossEntropyMSE:
 
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, (B,), and their gradients by the output, (B, m)."""
-        c = self.mse_weight
-        column = targets.unsqueeze(1)
-        log_p = F.log_softmax(output, dim=1)
-        difference = output.scatter_add(1, column, output.new_full((1, 1), -1.0).expand_as(column))
-        losses = log_p.gather(1, column).squeeze(1).mul_(c - 1.0)
-        losses = losses.add_(difference.square().mean(1), alpha=c)
-        error = log_p.exp_().scatter_add_(1, column, log_p.new_full((), -1.0).expand_as(column))
-        error = error.mul_(1.0 - c).add_(difference, alpha=2.0 * c / output.shape[1])
-        return losses, error
+        return kernels.cross_entropy_mse(output, targets, self.mse_weight)
 
 
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +39,7 @@ def lif_step_(
 
     Source: Xiao et al. 2026 (OPZO), section 3.1.
     """
-    potential.sub_(spikes, alpha=threshold)
-    torch.add(current, potential, alpha=leak, out=potential)
-    if noise is not None:
-        potential.add_(noise)
-    torch.ge(potential, threshold, out=spikes)
+    kernels.lif_step_(potential, spikes, current, leak, threshold, noise)
 
 
 def surrogate_times(
@@ -68,13 +65,7 @@ def surrogate_times(
 
     Source: Xiao et al. 2026 (OPZO), appendix C.2.2.
     """
-    # One pass for (u - V) / a: a scalar plus a scaled tensor.
-    delta = torch.add(potential.new_full((), -threshold / width), potential, alpha=1 / width)
-    # The built-in backward kernel of the sigmoid is e * sigmoid * (1 - sigmoid), fused.
-    torch.ops.aten.sigmoid_backward.grad_input(error, delta.sigmoid_(), grad_input=delta)
-    if isinstance(gate, Tensor):
-        return torch.addcmul(delta.new_zeros(()), delta, gate, value=1 / width, out=delta)
-    return delta.mul_(gate / width)
+    return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
 class Neuron(nn.Module, ABC):
@@ -140,10 +131,7 @@ class Neuron(nn.Module, ABC):
 
     def activity(self, raw: Tensor, noise: Tensor | None = None) -> Tensor:
         """Apply dropout, scale and noise. Returns a new tensor."""
-        if self.training and self.dropout and self.gate is None:
-            # Much faster on a CPU than bernoulli_.
-            self.gate = torch.rand_like(raw).ge_(self.dropout)
-            self.gate.mul_(self.scale / (1.0 - self.dropout))
+        self._draw_gate(raw)
         if self.gate is not None:
             if noise is not None:
                 return torch.addcmul(noise, raw, self.gate)
@@ -151,6 +139,18 @@ class Neuron(nn.Module, ABC):
         if noise is not None:
             return torch.add(noise, raw, alpha=self.scale)
         return raw * self.scale
+
+    def _draw_gate(self, like: Tensor) -> None:
+        """Draw the dropout mask of a sequence, if there is none yet."""
+        if self.training and self.dropout and self.gate is None:
+            self.gate = kernels.mask_like(like, self.dropout, self.scale / (1.0 - self.dropout))
+
+    def respond(
+        self, current: Tensor, before: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor | int]:
+        """Advance with noise before or after the neuron; return activity and sum of raw output."""
+        raw = self.advance(current, before)
+        return self.activity(raw, after), raw.sum()
 
     def delta(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | None) -> Tensor:
         """Carry an error from the activity to the current: through scale, dropout and spike."""
@@ -199,10 +199,14 @@ class LIF(Neuron):
         self.threshold = float(threshold)
         self.surrogate_width = float(surrogate_width)
 
-    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+    def _state_for(self, current: Tensor) -> tuple[Tensor, ...]:
+        """Return potential and spikes, which start at 0."""
         if self.state is None:
             self.state = (torch.zeros_like(current), torch.zeros_like(current))
-        potential, spikes = self.state
+        return self.state
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        potential, spikes = self._state_for(current)
         if potential.shape != current.shape:
             raise InputError(
                 f"current of shape {tuple(current.shape)} meets neurons with state of shape "
@@ -210,6 +214,22 @@ class LIF(Neuron):
             )
         lif_step_(potential, spikes, current, self.leak, self.threshold, noise)
         return spikes
+
+    def respond(
+        self, current: Tensor, before: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor | int]:
+        # A subclass may have an `advance` or `activity` of its own, which has to be asked.
+        plain = type(self).advance is LIF.advance and type(self).activity is Neuron.activity
+        if plain and before is None:
+            potential, spikes = self._state_for(current)
+            self._draw_gate(spikes)
+            gate = self.scale if self.gate is None else self.gate
+            given = kernels.lif_activity(
+                potential, spikes, current, self.leak, self.threshold, gate, after
+            )
+            if given is not None:
+                return given
+        return super().respond(current, before, after)
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         return surrogate_times(error, state[0], self.threshold, self.surrogate_width, gate)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from threefactor.clocked import kernels
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["DEFAULT_SCALE", "DISTRIBUTIONS", "POSITIONS", "LinearSchedule", "Perturbation"]
@@ -18,7 +19,7 @@ Fill = Callable[[Tensor, float, torch.Generator | None], Tensor]
 
 def gaussian_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
     """Fill with independent normal values of standard deviation `scale`."""
-    return out.normal_(0.0, scale, generator=generator)
+    return kernels.gaussian_(out, scale, generator)
 
 
 def rademacher_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
@@ -28,7 +29,7 @@ def rademacher_(out: Tensor, scale: float, generator: torch.Generator | None = N
 
 def sphere_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
     """Fill each sample, (B, ...), uniformly on the sphere of radius scale * sqrt(n)."""
-    rows = out.normal_(generator=generator).flatten(1)
+    rows = kernels.gaussian_(out, 1.0, generator).flatten(1)
     norms = torch.linalg.vector_norm(rows, dim=1).clamp_min(torch.finfo(out.dtype).tiny)
     factors = norms.reciprocal().mul_(scale * math.sqrt(rows.shape[1]))
     return out.mul_(factors.view(-1, *[1] * (out.dim() - 1)))

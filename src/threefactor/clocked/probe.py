@@ -45,7 +45,7 @@ class Probe:
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
         self.trace: Tensor | None = None
-        self.spike_sum: Tensor | None = None
+        self.spike_sum: Tensor | int = 0
         self.steps = 0
         self.noise_factor = 1.0
         self.main_pass = True
@@ -71,11 +71,11 @@ class Probe:
         self.used = True
         noise = self._draw(current) if self.perturbation else None
         before = noise if self.perturbation and self.perturbation.position == "before" else None
-        raw = self.neuron.advance(current.detach(), before)
-        activity = self.neuron.activity(raw, noise if before is None else None)
+        after = noise if before is None else None
+        activity, fired = self.neuron.respond(current.detach(), before, after)
         if not self.main_pass:
             return activity
-        self._record(current, raw, activity)
+        self._record(current, fired, activity)
         return attach(self.neuron, current, activity) if self.couple else activity
 
     def _draw(self, current: Tensor) -> Tensor | None:
@@ -86,11 +86,10 @@ class Probe:
         assert self.noise is not None
         return self.noise * self.noise_factor if self.noise_factor else None
 
-    def _record(self, current: Tensor, raw: Tensor, activity: Tensor) -> None:
+    def _record(self, current: Tensor, fired: Tensor | int, activity: Tensor) -> None:
         self.steps += 1
         self.current, self.activity = current, activity
-        fired = raw.sum()
-        self.spike_sum = fired if self.spike_sum is None else self.spike_sum.add_(fired)
+        self.spike_sum = self.spike_sum + fired
         if self.trace_decay is not None:
             if self.trace is None:
                 self.trace = activity.clone()
@@ -100,8 +99,9 @@ class Probe:
     @property
     def firing_rate(self) -> Tensor:
         """Spikes per neuron and time step, averaged over batch, neurons and steps; a scalar."""
-        assert self.spike_sum is not None and self.activity is not None
-        return self.spike_sum / (self.activity.numel() * self.steps)
+        assert self.activity is not None
+        share = self.spike_sum / (self.activity.numel() * self.steps)
+        return share if isinstance(share, Tensor) else self.activity.new_tensor(share)
 
     def delta(self, error: Tensor) -> Tensor:
         """Turn the error of the activity, (B, n) or (B, ...), into that of the current."""

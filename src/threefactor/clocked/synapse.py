@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -130,6 +131,11 @@ class Pathway:
             )
         self.used = True
         values = x.detach()
+        if self.trace is not None and self.trace.shape != values.shape:
+            raise InputError(
+                f"input of shape {tuple(values.shape)} meets a trace of shape "
+                f"{tuple(self.trace.shape)}; call reset() before a batch of another size"
+            )
         constant = self._is_constant(values)
         current = self._transmit(values, constant)
         if not (self.learning and torch.is_grad_enabled()):
@@ -222,7 +228,8 @@ class _Transmission(torch.autograd.Function):
     ) -> Tensor:
         # The anchor only tells autograd that there is something to learn here.
         ctx.pathway, ctx.constant = pathway, constant
-        return current.view_as(current)
+        # Not a view: autograd lets no one write to the base of a view, as the next step will.
+        return current.detach()
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
@@ -230,3 +237,34 @@ class _Transmission(torch.autograd.Function):
         pathway.learn(delta, ctx.constant)
         error = pathway.synapse.input_error(delta) if ctx.needs_input_grad[0] else None
         return error, None, None, None, None
+
+
+def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
+    """Send each head's error to the synapse layers that made the head.
+
+    If every head is the current of a layer of its own, whose input needs no error, nothing is left
+    for the chain rule to do, and the layers get their errors without it. In every other case
+    (operations between, skip connections, hooks) autograd carries them.
+    """
+    nodes = [_only_node(h, e) for h, e in zip(heads, errors, strict=True)]
+    direct = [node for node in nodes if node is not None]
+    if len(set(direct)) < len(heads):
+        torch.autograd.backward(heads, errors)
+        return
+    with torch.no_grad():
+        for node, error in zip(direct, errors, strict=True):
+            node.pathway.learn(error, node.constant)
+
+
+def _only_node(head: Tensor, error: Tensor) -> Any:
+    """Return the `_Transmission` that is the whole graph of a head; None if there is more to it."""
+    node: Any = head.grad_fn
+    alone = (
+        isinstance(getattr(node, "pathway", None), Pathway)
+        and not node.needs_input_grad[0]
+        and not head._backward_hooks
+        and not head.retains_grad
+        and error.shape == head.shape
+        and error.dtype == head.dtype
+    )
+    return node if alone else None

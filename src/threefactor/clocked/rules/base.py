@@ -9,11 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked import kernels
 from threefactor.clocked.losses import CrossEntropyMSE, Loss
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Inputs, Result, Session
+from threefactor.clocked.synapse import deliver
 from threefactor.errors import InputError
 
 __all__ = ["Rule", "TimeStep"]
@@ -97,6 +99,7 @@ class Rule(nn.Module, ABC):
                 trace_decay=decay if self.keeps_layer_traces else None,
             )
 
+        kernels.keep_freed_memory()
         self._session = Session(network, trace_decay=decay, make_probe=make_probe)
         self.layer_sizes, self.outputs = self._measure(network, input_shape)
 
@@ -212,7 +215,7 @@ class Rule(nn.Module, ABC):
                     errors.append(probe.delta(g))
         pairs = [(h, e) for h, e in zip(heads, errors, strict=True) if h.requires_grad]
         if pairs:
-            torch.autograd.backward([h for h, _ in pairs], [e for _, e in pairs])
+            deliver([h for h, _ in pairs], [e for _, e in pairs])
         for probe in session.probes:
             probe.current = None  # releases the graph of this step
         return record

@@ -1,0 +1,279 @@
+"""Element-wise work of a time step, in compiled kernels where they apply.
+
+The package may come with a small C library, built on installation if there is a compiler. Its
+kernels take contiguous float32 tensors on the CPU. For all others (float64, CUDA, no library) the
+functions here do the same with PyTorch operations. `usable` decides, and nothing else does.
+
+Results agree to rounding, and spikes exactly, with one exception: noise and dropout masks are
+other values of the same distribution. A kernel's random stream starts from one number drawn from
+the generator in use, so seeds, `generator=` and saved generator states work the same on both ways.
+
+Set the environment variable THREEFACTOR_KERNELS=0 before the import to use PyTorch alone.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "available",
+    "cross_entropy_mse",
+    "gaussian_",
+    "keep_freed_memory",
+    "lif_activity",
+    "lif_step_",
+    "mask_like",
+    "surrogate_times",
+    "usable",
+]
+
+LIBRARY_NAME = "threefactor.clocked._kernels"
+VERSION = 2
+KEPT_BYTES = 31 * 2**20  # glibc's limit does not grow beyond 32 MB
+_SIGNATURES = {
+    "tf_gaussian": "npsf",
+    "tf_mask": "npsif",
+    "tf_lif": "nppppff",
+    "tf_lif_activity": "nppppfppff",
+    "tf_surrogate": "nppppfff",
+    "tf_cross_entropy_mse": "nnppfpp",
+}
+_CTYPES = {
+    "n": ctypes.c_int64,
+    "p": ctypes.c_void_p,
+    "s": ctypes.c_uint64,
+    "i": ctypes.c_int32,
+    "f": ctypes.c_float,
+}
+
+
+def _load() -> ctypes.CDLL | None:
+    """Find the library next to this file; None if it was not built, or is not of this version."""
+    if os.environ.get("THREEFACTOR_KERNELS") == "0":
+        return None
+    spec = find_spec(LIBRARY_NAME)
+    if spec is None or spec.origin is None:
+        return None
+    try:
+        library = ctypes.CDLL(spec.origin)
+        if library.tf_version() != VERSION:
+            return None
+        for name, letters in _SIGNATURES.items():
+            function = getattr(library, name)
+            function.argtypes = [_CTYPES[letter] for letter in letters]
+            function.restype = None
+        library.tf_cross_entropy_mse.restype = ctypes.c_int32
+        library.tf_lif_activity.restype = ctypes.c_int64
+    except (OSError, AttributeError):
+        return None
+    return library
+
+
+_library = _load()
+
+
+def available() -> bool:
+    """Return whether the compiled kernels are there and switched on."""
+    return _library is not None
+
+
+def usable(*tensors: Tensor) -> bool:
+    """Return whether the compiled kernels may work on these tensors, all of one shape."""
+    if _library is None:
+        return False
+    shape = tensors[0].shape
+    for t in tensors:
+        if not (
+            t.dtype is torch.float32
+            and t.is_cpu
+            and t.is_contiguous()
+            and t.shape == shape
+            and not t.requires_grad  # PyTorch operations then know what to do, or refuse
+            and type(t) is Tensor
+            and not t.is_inference()
+        ):
+            return False
+    return True
+
+
+def lif_step_(
+    potential: Tensor,
+    spikes: Tensor,
+    current: Tensor,
+    leak: float,
+    threshold: float,
+    noise: Tensor | None = None,
+) -> None:
+    """See `threefactor.clocked.neuron.lif_step_`."""
+    tensors = (potential, spikes, current) if noise is None else (potential, spikes, current, noise)
+    if usable(*tensors):
+        assert _library is not None
+        _library.tf_lif(
+            potential.numel(),
+            potential.data_ptr(),
+            spikes.data_ptr(),
+            current.data_ptr(),
+            None if noise is None else noise.data_ptr(),
+            leak,
+            threshold,
+        )
+        _mark_changed(potential, spikes)
+        return
+    potential.sub_(spikes, alpha=threshold)
+    torch.add(current, potential, alpha=leak, out=potential)
+    if noise is not None:
+        potential.add_(noise)
+    torch.ge(potential, threshold, out=spikes)
+
+
+def lif_activity(
+    potential: Tensor,
+    spikes: Tensor,
+    current: Tensor,
+    leak: float,
+    threshold: float,
+    gate: Tensor | float,
+    noise: Tensor | None,
+) -> tuple[Tensor, int] | None:
+    """Do `lif_step_` and compute spikes times gate plus noise in the same pass.
+
+    Returns:
+        The activity and the number of spikes; None, with nothing done, if no kernel applies.
+    """
+    mask = gate if isinstance(gate, Tensor) else None
+    if not usable(potential, spikes, current, *(t for t in (mask, noise) if t is not None)):
+        return None
+    assert _library is not None
+    out = torch.empty_like(potential)
+    fired = _library.tf_lif_activity(
+        potential.numel(),
+        potential.data_ptr(),
+        spikes.data_ptr(),
+        current.data_ptr(),
+        None if mask is None else mask.data_ptr(),
+        1.0 if isinstance(gate, Tensor) else gate,
+        None if noise is None else noise.data_ptr(),
+        out.data_ptr(),
+        leak,
+        threshold,
+    )
+    _mark_changed(potential, spikes)
+    return out, fired
+
+
+def surrogate_times(
+    error: Tensor,
+    potential: Tensor,
+    threshold: float,
+    width: float,
+    gate: Tensor | float = 1.0,
+) -> Tensor:
+    """See `threefactor.clocked.neuron.surrogate_times`."""
+    mask = gate if isinstance(gate, Tensor) else None
+    tensors = (error, potential) if mask is None else (error, potential, mask)
+    if usable(*tensors):
+        assert _library is not None
+        result = torch.empty_like(potential)
+        _library.tf_surrogate(
+            result.numel(),
+            result.data_ptr(),
+            error.data_ptr(),
+            potential.data_ptr(),
+            None if mask is None else mask.data_ptr(),
+            threshold,
+            1 / width,
+            1 / width if isinstance(gate, Tensor) else gate / width,
+        )
+        return result
+    # One pass for (u - V) / a: a scalar plus a scaled tensor.
+    result = torch.add(potential.new_full((), -threshold / width), potential, alpha=1 / width)
+    # The built-in backward kernel of the sigmoid is e * sigmoid * (1 - sigmoid), fused.
+    torch.ops.aten.sigmoid_backward.grad_input(error, result.sigmoid_(), grad_input=result)
+    if isinstance(gate, Tensor):
+        return torch.addcmul(result.new_zeros(()), result, gate, value=1 / width, out=result)
+    return result.mul_(gate / width)
+
+
+def cross_entropy_mse(output: Tensor, targets: Tensor, c: float) -> tuple[Tensor, Tensor]:
+    """See `threefactor.clocked.losses.CrossEntropyMSE`."""
+    if usable(output) and _are_labels(targets, output):
+        assert _library is not None
+        losses, error = output.new_empty(len(output)), torch.empty_like(output)
+        if _library.tf_cross_entropy_mse(
+            *output.shape,
+            output.data_ptr(),
+            targets.data_ptr(),
+            c,
+            losses.data_ptr(),
+            error.data_ptr(),
+        ):
+            return losses, error
+    m, column = output.shape[1], targets.unsqueeze(1)
+    error = torch.log_softmax(output, dim=1)
+    losses = error.gather(1, column).mul_(c - 1.0)
+    # |o - onehot|^2 = |o|^2 - 2 o_y + 1
+    losses.add_(output.square().sum(1, keepdim=True).add_(1.0), alpha=c / m)
+    losses.sub_(output.gather(1, column), alpha=2.0 * c / m)
+    error.exp_().mul_(1.0 - c).add_(output, alpha=2.0 * c / m)
+    minus = error.new_full((), c - 1.0 - 2.0 * c / m).expand_as(column)
+    return losses.squeeze(1), error.scatter_add_(1, column, minus)
+
+
+def _are_labels(targets: Tensor, output: Tensor) -> bool:
+    return (
+        output.dim() == 2
+        and output.numel() > 0
+        and targets.shape == output.shape[:1]
+        and targets.dtype is torch.int64
+        and targets.is_cpu
+        and targets.is_contiguous()
+    )
+
+
+def gaussian_(out: Tensor, scale: float, generator: torch.Generator | None = None) -> Tensor:
+    """Fill with independent normal values of standard deviation `scale`."""
+    if usable(out):
+        assert _library is not None
+        _library.tf_gaussian(out.numel(), out.data_ptr(), _draw_seed(generator), scale)
+        _mark_changed(out)
+        return out
+    return out.normal_(0.0, scale, generator=generator)
+
+
+def mask_like(like: Tensor, dropout: float, value: float) -> Tensor:
+    """Return a new tensor of `value`, with 0 in its place with probability `dropout`."""
+    if usable(like):
+        assert _library is not None
+        out = torch.empty_like(like)
+        threshold = min(round(dropout * 2**31), 2**31 - 1)
+        _library.tf_mask(out.numel(), out.data_ptr(), _draw_seed(None), threshold, value)
+        return out
+    # Much faster on a CPU than bernoulli_.
+    return torch.rand_like(like).ge_(dropout).mul_(value)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep the memory of freed tensors for the tensors of the next step.
+
+    glibc gives large blocks back to the system when they are freed, and every step would fetch
+    its tensors and gradients anew, page by page. The size from which it does so grows with the
+    largest block that was ever freed. This frees one that never held anything; elsewhere it does
+    nothing.
+    """
+    torch.empty(KEPT_BYTES, dtype=torch.uint8, device="cpu")
+
+
+def _draw_seed(generator: torch.Generator | None) -> int:
+    """Draw the number that a kernel's random stream starts from."""
+    return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
+
+
+def _mark_changed(*tensors: Tensor) -> None:
+    """Tell autograd about values that were written behind its back."""
+    for tensor in tensors:
+        torch.autograd.graph.increment_version(tensor)
