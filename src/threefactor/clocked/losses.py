@@ -36,6 +36,10 @@ class CrossEntropyMSE:
 
     def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
         """Refuse targets that are not `samples` integer class labels below `outputs`."""
+        if not isinstance(targets, Tensor):
+            raise InputError(
+                f"targets are a {type(targets).__name__}; expected a torch.Tensor of class labels"
+            )
         if targets.shape != (samples,):
             raise InputError(
                 f"targets have shape {tuple(targets.shape)}; "
@@ -56,6 +60,13 @@ class CrossEntropyMSE:
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, (B,), and their gradients by the output, (B, m)."""
         return kernels.cross_entropy_mse(output, targets, self.mse_weight)
+
+
+def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> None:
+    """Let a loss that has a method `check_targets` refuse targets that have no meaning."""
+    check = getattr(loss, "check_targets", None)
+    if check is not None:
+        check(targets, samples, outputs)
 
 
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:

@@ -93,7 +93,7 @@ class Perturbation:
             raise unknown_name("noise distribution", distribution, DISTRIBUTIONS)
         if position not in POSITIONS:
             raise unknown_name("noise position", position, POSITIONS)
-        self.schedule = scale if callable(scale) else LinearSchedule(scale, scale)
+        self.schedule = scale if callable(scale) else (lambda _: scale)
         self.distribution = distribution
         self.position = position
         self.antithetic = antithetic

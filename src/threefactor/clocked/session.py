@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.losses import Loss
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets
 from threefactor.clocked.neuron import Neuron, reset_state
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Pathway, Synapse
@@ -29,7 +31,8 @@ class Result:
 
     Attributes:
         output: (B, m) read-out summed over the time steps; its argmax is the predicted class.
-        firing_rates: spikes per neuron and time step of each hidden layer, by its name.
+        firing_rates: spikes per neuron and time step of each hidden layer, by its name; counted
+            before dropout silences neurons.
         steps: number of time steps T.
         loss: mean over batch and steps of the instantaneous loss; None without targets.
     """
@@ -78,6 +81,8 @@ class Session:
             if isinstance(module, Neuron)
         ]
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
+        self.batch: int | None = None
+        self.sample_shape: torch.Size | None = None
 
     def reset(self) -> None:
         """Forget neuron states, traces, noise and statistics."""
@@ -85,6 +90,7 @@ class Session:
         for part in self._parts:
             part.reset()
         self.set_constant_input(None)
+        self.batch = None
 
     def set_constant_input(self, inputs: Tensor | None) -> None:
         """Tell the pathways which tensor stays the same at every step."""
@@ -108,6 +114,13 @@ class Session:
 
     def forward(self, x_t: Tensor) -> Tensor:
         """Run one time step of the attached network."""
+        if self.batch is None:
+            self.batch = len(x_t)
+        elif len(x_t) != self.batch:
+            raise InputError(
+                f"{len(x_t)} samples follow a stream of {self.batch}; "
+                "call reset() before a batch of another size"
+            )
         for part in self._parts:
             part.used = False
         output = self.network(x_t)
@@ -131,8 +144,10 @@ class Session:
         Raises:
             InputError: if shape, dtype, T or a value has no meaning.
         """
-        if steps is not None and (isinstance(steps, bool) or int(steps) != steps or steps < 1):
-            raise InputError(f"steps is {steps}; give a whole number of time steps of at least 1")
+        if steps is not None:
+            steps = whole_steps(steps)
+        if isinstance(inputs, Tensor) and inputs.dim() == 0:
+            self.check_input(inputs)
         if isinstance(inputs, Tensor) and steps is not None:
             self.check_input(inputs)
             inputs = inputs.contiguous()
@@ -159,11 +174,22 @@ class Session:
     def check_input(self, x_t: Tensor) -> None:
         """Refuse one time step of input that has no meaning."""
         weight = next(self.network.parameters())
+        if not isinstance(x_t, Tensor):
+            raise InputError(
+                f"one time step of input is a {type(x_t).__name__}; expected a torch.Tensor "
+                "(batch, ...), use torch.as_tensor(inputs)"
+            )
         if x_t.dim() < 2 or x_t.numel() == 0:
             raise InputError(
                 f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, ...) with "
                 "at least one sample and one value. A constant input needs steps=T, "
                 "a sequence (T, batch, ...) goes without"
+            )
+        if self.sample_shape is not None and x_t[0].numel() != self.sample_shape.numel():
+            raise InputError(
+                f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, "
+                f"{', '.join(map(str, self.sample_shape))}), or as many values per sample. "
+                "A constant input needs steps=T, a sequence (T, batch, ...) goes without"
             )
         if x_t.dtype != weight.dtype:
             raise InputError(
@@ -198,8 +224,8 @@ def run(
         network: module made of this package's synapse and neuron layers.
         inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or iterable.
         steps: T, for a constant input or an iterable without length.
-        targets: (B,) what the loss expects; with it, the result has a loss.
-        loss: as given to a rule.
+        targets: (B,) what the loss expects; with them, the result has a loss.
+        loss: as given to a rule; `CrossEntropyMSE()` by default.
 
     Raises:
         InputError: if the input does not fit the network.
@@ -213,6 +239,7 @@ def run(
     session = Session(network, trace_decay=0.0, learning=False)
     session.reset()
     count, sequence = session.time_steps(inputs, steps)
+    loss = CrossEntropyMSE() if loss is None else loss
     output: Tensor | None = None
     losses: list[Tensor] = []
     try:
@@ -220,13 +247,23 @@ def run(
             for x_t in sequence:
                 o_t = session.forward(x_t)
                 output = o_t.clone() if output is None else output.add_(o_t)
-                if loss is not None and targets is not None:
+                if targets is not None:
+                    if not losses:
+                        check_targets(loss, targets, *o_t.shape)
                     losses.append(loss(o_t, targets)[0].mean() / count)
         assert output is not None
         total = torch.stack(losses).sum() if losses else None
         return Result(output, session.firing_rates(), count, total)
     finally:
         session.reset()
+
+
+def whole_steps(steps: int) -> int:
+    """Return a number of time steps as an int, or refuse it."""
+    whole = isinstance(steps, (int, float, numbers.Integral)) and not isinstance(steps, bool)
+    if not whole or not math.isfinite(steps) or int(steps) != steps or steps < 1:
+        raise InputError(f"steps is {steps}; give a whole number of time steps of at least 1")
+    return int(steps)
 
 
 def _check_layers(network: nn.Module) -> None:

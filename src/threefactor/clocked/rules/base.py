@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import kernels
-from threefactor.clocked.losses import CrossEntropyMSE, Loss
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Inputs, Result, Session
+from threefactor.clocked.session import Inputs, Result, Session, whole_steps
 from threefactor.clocked.synapse import deliver
 from threefactor.errors import InputError
 
@@ -152,7 +152,7 @@ class Rule(nn.Module, ABC):
             with session.attached():
                 for x_t in sequence:
                     if total is None:
-                        self._check_targets(targets, len(x_t))
+                        check_targets(self.loss, targets, len(x_t), self.outputs)
                     record = self._advance(x_t, targets, count)
                     fresh = record.losses.sum()
                     loss = fresh if loss is None else loss.add_(fresh)
@@ -182,10 +182,9 @@ class Rule(nn.Module, ABC):
         Raises:
             InputError: if inputs or targets do not fit the network or the stream.
         """
-        if isinstance(steps, bool) or int(steps) != steps or steps < 1:
-            raise InputError(f"steps is {steps}; give a whole number of at least 1")
+        steps = whole_steps(steps)
         self._session.check_input(x_t)
-        self._check_targets(targets, len(x_t))
+        check_targets(self.loss, targets, len(x_t), self.outputs)
         with self._session.attached():
             record = self._advance(x_t, targets, steps)
         self._session.flush()
@@ -219,11 +218,6 @@ class Rule(nn.Module, ABC):
         for probe in session.probes:
             probe.current = None  # releases the graph of this step
         return record
-
-    def _check_targets(self, targets: Tensor, samples: int) -> None:
-        check = getattr(self.loss, "check_targets", None)
-        if check is not None:
-            check(targets, samples, self.outputs)
 
     def _check_count(self, given: Sequence[Tensor]) -> None:
         if len(given) != len(self._session.probes):
@@ -260,6 +254,7 @@ class Rule(nn.Module, ABC):
                 "the network has no attribute input_shape; give input_shape=, "
                 "the shape of one sample at one time step"
             )
+        self._session.sample_shape = torch.Size(shape)
         weight = next(network.parameters())
         session = Session(network, trace_decay=0.0, learning=False)
         modes = [(module, module.training) for module in network.modules()]
@@ -268,8 +263,11 @@ class Rule(nn.Module, ABC):
             session.reset()
             with torch.no_grad(), session.attached():
                 output = session.forward(weight.new_zeros((1, *shape)))
+            unused = [probe.name for probe in session.probes if probe.activity is None]
+            if unused:
+                raise InputError(f"the network's forward pass leaves out its layers {unused}")
             sizes = {probe.name: probe.size for probe in session.probes}
-        except (RuntimeError, AssertionError) as problem:
+        except RuntimeError as problem:
             raise InputError(
                 f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
             ) from problem

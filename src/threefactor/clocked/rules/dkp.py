@@ -54,15 +54,12 @@ class DKP(FeedbackRule):
         for i, n in enumerate(self.layer_sizes.values()):
             matrix = nn.Parameter(self._random_feedback(n, feedback_scale))
             self.register_parameter(f"feedback_{i}", matrix)
-        self._seen_version: int | None = None
-
-    def step(self, *args: Any, **kwargs: Any) -> Any:
-        self._warn_if_idle()
-        return super().step(*args, **kwargs)
-
-    step.__doc__ = FeedbackRule.step.__doc__
+        self._seen: tuple[int, int] | None = None
+        self._warned = False
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
+        if step.layers and step.layers[0].steps == 1:
+            self._warn_if_idle()
         errors = []
         for b, layer in zip(self.feedback, step.layers, strict=True):
             assert layer.trace is not None
@@ -73,13 +70,15 @@ class DKP(FeedbackRule):
         return errors
 
     def _warn_if_idle(self) -> None:
-        if not self.layer_sizes:
+        """Compare with the sequence before: did the weights move, and the feedback not?"""
+        weight = next(self.network.parameters())
+        seen, self._seen = self._seen, (weight._version, self.feedback[0]._version)
+        if self._warned or seen is None or self.feedback[0].grad is None:
             return
-        version, idle = self.feedback[0]._version, self.feedback[0].grad is not None
-        if idle and version == self._seen_version:
+        if seen[0] != self._seen[0] and seen[1] == self._seen[1]:
+            self._warned = True
             warnings.warn(
                 "DKP's feedback has gradients, but nothing changed it since the last step; give "
                 "rule.parameters() to the optimiser together with network.parameters()",
-                stacklevel=3,
+                stacklevel=5,  # the caller of step or observe
             )
-        self._seen_version = version
