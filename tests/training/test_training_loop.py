@@ -86,7 +86,7 @@ def test_wrong_names_and_options_are_refused_before_training(small, changes, mes
 
 
 def test_a_rules_own_bad_value_names_it(small):
-    with pytest.raises(ValueError, match="momentum is 1.5"):
+    with pytest.raises(ValueError, match=r"momentum is 1\.5"):
         training.train(small(momentum=1.5))
 
 

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import FeedbackRule
-from threefactor.errors import InputError
 
 __all__ = ["DFA"]
 
@@ -42,8 +41,6 @@ class DFA(FeedbackRule):
         self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
     ) -> None:
         super().__init__(network, **common)
-        if feedback_scale is not None and not feedback_scale > 0.0:
-            raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
         for i, n in enumerate(self.layer_sizes.values()):
             self.register_buffer(f"feedback_{i}", self._random_feedback(n, feedback_scale))
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from threefactor.clocked.rules.base import Rule
+from threefactor.errors import InputError
 
 __all__ = ["FeedbackRule"]
 
@@ -24,6 +25,8 @@ class FeedbackRule(Rule):
 
     def _random_feedback(self, n: int, scale: float | None) -> Tensor:
         """Uniform values whose bound defaults to that of a fresh read-out's weights, 1/sqrt(n)."""
+        if scale is not None and not scale > 0.0:
+            raise InputError(f"feedback_scale is {scale}; give a number above 0")
         bound = n**-0.5 if scale is None else scale
         return self._feedback_like(n).uniform_(-bound, bound)
 
