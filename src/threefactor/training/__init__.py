@@ -1,14 +1,8 @@
 """The training loop that every engine shares, its settings, run folders and checkpoints."""
 
 from threefactor.training.build import Experiment, build
-from threefactor.training.loop import (
-    Evaluation,
-    InterruptedRunError,
-    Trainer,
-    evaluate,
-    resume,
-    train,
-)
+from threefactor.training.evaluation import Evaluation, evaluate
+from threefactor.training.loop import InterruptedRunError, Trainer, resume, train
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings, make_settings, override
 

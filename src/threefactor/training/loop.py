@@ -8,96 +8,29 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from threefactor import clocked
-from threefactor.clocked.losses import Loss
 from threefactor.errors import CheckpointError, DivergenceError, ThreefactorError
 from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, build
+from threefactor.training.evaluation import Evaluation, Sums, evaluate
 from threefactor.training.loggers import open_tensorboard
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings
 
-__all__ = ["Evaluation", "InterruptedRunError", "Trainer", "evaluate", "resume", "train"]
-
-EVALUATION_BATCH = 500
+__all__ = ["InterruptedRunError", "Trainer", "resume", "train"]
 
 
 class InterruptedRunError(ThreefactorError):
     """The user stopped the run; it can be resumed."""
 
     exit_code = 130
-
-
-@dataclass
-class Evaluation:
-    """Loss, accuracy (fractions) and spikes per neuron and step over a whole data set."""
-
-    loss: float
-    accuracy: float
-    firing_rates: dict[str, float]
-
-
-@dataclass
-class _Sums:
-    """Running sums of an epoch; part of a checkpoint, so that a resumed epoch ends the same."""
-
-    batch: int = 0
-    samples: int = 0
-    correct: int = 0
-    loss: float = 0.0
-    seconds: float = 0.0
-    spikes: dict[str, float] = field(default_factory=dict)
-
-    def add(self, result: clocked.Result, labels: Tensor) -> None:
-        n = len(labels)
-        assert result.loss is not None
-        self.batch += 1
-        self.samples += n
-        self.correct += int((result.output.argmax(1) == labels).sum())
-        self.loss += float(result.loss) * n
-        for name, rate in result.firing_rates.items():
-            self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
-
-    @property
-    def mean_loss(self) -> float:
-        return self.loss / max(self.samples, 1)
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / max(self.samples, 1)
-
-
-@torch.no_grad()
-def evaluate(
-    network: nn.Module, inputs: Tensor, labels: Tensor, steps: int, loss: Loss
-) -> Evaluation:
-    """Run a network over a data set without noise, dropout or learning.
-
-    Args:
-        network: the network; its training mode is restored afterwards.
-        inputs: (N, ...) constant inputs.
-        labels: (N,) class labels.
-        steps: T.
-        loss: the loss to report.
-    """
-    training = network.training
-    network.eval()
-    sums = _Sums()
-    for start in range(0, len(labels), EVALUATION_BATCH):
-        y = labels[start : start + EVALUATION_BATCH]
-        x = inputs[start : start + EVALUATION_BATCH]
-        sums.add(clocked.run(network, x, steps=steps, targets=y, loss=loss), y)
-    network.train(training)
-    rates = {name: total / sums.samples for name, total in sums.spikes.items()}
-    return Evaluation(sums.mean_loss, sums.accuracy, rates)
 
 
 class Trainer:
@@ -118,7 +51,7 @@ class Trainer:
         self.epoch = 0
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
-        self._sums = _Sums()
+        self._sums = Sums()
         self._stop = False
         self._tensorboard: Any = None
         device = next(experiment.network.parameters()).device
@@ -234,7 +167,7 @@ class Trainer:
         }
         if experiment.rule.perturbation is not None:
             line["noise_scale"] = experiment.rule.perturbation.scale
-        self._sums = _Sums()
+        self._sums = Sums()
         self._keep(line)
         self.watcher.epoch(line, experiment.settings.epochs)
 
@@ -301,7 +234,7 @@ class Trainer:
                 experiment.scheduler.load_state_dict(state["scheduler"])
             checkpoint.set_random_state(state["random"])
             self.epoch, self.best_accuracy = state["epoch"], state["best_accuracy"]
-            self._sums = _Sums(**state["sums"])
+            self._sums = Sums(**state["sums"])
         except (RuntimeError, KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(f"{folder} does not fit this run: {problem}") from problem
 
