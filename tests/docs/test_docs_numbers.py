@@ -34,6 +34,14 @@ def test_mnist(name):
     assert float(quoted) == pytest.approx(accuracies("mnist-fc", NAMES[name])[0], abs=0.0051)
 
 
+def test_three_seeds_of_opzo():
+    found = re.search(r"three seeds \(2022, 0, 1\): ([\d.]+) ± ([\d.]+) %", README).groups()
+    seeds = accuracies("mnist-fc", "opzo")
+    assert len(seeds) == 3
+    assert float(found[0]) == pytest.approx(statistics.mean(seeds), abs=0.0051)
+    assert float(found[1]) == pytest.approx(statistics.stdev(seeds), abs=0.0051)
+
+
 def test_times():
     rows = json.loads((ROOT / "results/benchmarks/clocked_step.json").read_text())["rows"]
     for name, rule in NAMES.items():
