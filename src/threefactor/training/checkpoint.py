@@ -21,7 +21,14 @@ from torch import Tensor
 
 from threefactor.errors import CheckpointError
 
-__all__ = ["exists", "load_state", "save_state", "write_atomically"]
+__all__ = [
+    "exists",
+    "load_state",
+    "random_state",
+    "save_state",
+    "set_random_state",
+    "write_atomically",
+]
 
 STATE = "state.json"
 
