@@ -10,7 +10,7 @@ from torch import Tensor
 from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
-__all__ = ["CrossEntropyMSE", "Loss", "from_autograd"]
+__all__ = ["CrossEntropyMSE", "Loss", "check_labels", "check_targets", "from_autograd"]
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(B, m) output and targets in; (B,) losses and (B, m) gradient of each sample's loss out."""
@@ -36,30 +36,38 @@ class CrossEntropyMSE:
 
     def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
         """Refuse targets that are not `samples` integer class labels below `outputs`."""
-        if not isinstance(targets, Tensor):
-            raise InputError(
-                f"targets are a {type(targets).__name__}; expected a torch.Tensor of class labels"
-            )
-        if targets.shape != (samples,):
-            raise InputError(
-                f"targets have shape {tuple(targets.shape)}; "
-                f"expected one class label per sample, shape ({samples},)"
-            )
-        if targets.dtype != torch.int64:
-            raise InputError(
-                f"targets are {targets.dtype}; expected class labels as torch.int64, "
-                "use targets.long()"
-            )
-        low, high = (int(v) for v in targets.aminmax())
-        if low < 0 or high >= outputs:
-            raise InputError(
-                f"targets lie between {low} and {high}; "
-                f"a network with {outputs} outputs knows classes 0 to {outputs - 1}"
-            )
+        check_labels(targets, samples, outputs)
 
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, (B,), and their gradients by the output, (B, m)."""
         return kernels.cross_entropy_mse(output, targets, self.mse_weight)
+
+
+def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
+    """Refuse targets that are not `samples` integer class labels below `outputs`.
+
+    Raises:
+        InputError: saying what was given and what was expected.
+    """
+    if not isinstance(targets, Tensor):
+        raise InputError(
+            f"targets are a {type(targets).__name__}; expected a torch.Tensor of class labels"
+        )
+    if targets.shape != (samples,):
+        raise InputError(
+            f"targets have shape {tuple(targets.shape)}; "
+            f"expected one class label per sample, shape ({samples},)"
+        )
+    if targets.dtype != torch.int64:
+        raise InputError(
+            f"targets are {targets.dtype}; expected class labels as torch.int64, use targets.long()"
+        )
+    low, high = (int(v) for v in targets.aminmax())
+    if low < 0 or high >= outputs:
+        raise InputError(
+            f"targets lie between {low} and {high}; "
+            f"a network with {outputs} outputs knows classes 0 to {outputs - 1}"
+        )
 
 
 def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> None:

@@ -7,6 +7,10 @@ from threefactor.data.images import ImageData
 from threefactor.data.info import available, describe
 from threefactor.data.loading import load
 from threefactor.data.registry import DATASETS, DataFile, DataSet
+from threefactor.data.shd import read_shd_file
+from threefactor.data.spike_data import SpikeData
+from threefactor.data.spike_loading import load_spikes
+from threefactor.data.yin_yang import yin_yang
 
 __all__ = [
     "DATASETS",
@@ -14,10 +18,14 @@ __all__ = [
     "DataFile",
     "DataSet",
     "ImageData",
+    "SpikeData",
     "available",
     "data_folder",
     "describe",
     "fetch",
     "load",
+    "load_spikes",
     "read_idx",
+    "read_shd_file",
+    "yin_yang",
 ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from threefactor.data.archives import unpack_files
+from threefactor.data.entry import DataFile, DataSet
+from threefactor.data.finding import found_in
 from threefactor.data.folders import data_folder, debian_advice
-from threefactor.data.registry import DataFile, DataSet, lookup
+from threefactor.data.registry import lookup
 from threefactor.data.transfer import progress_bars, quiet, transfer
 from threefactor.errors import ConfigurationError, DataError
 
@@ -25,6 +28,9 @@ def fetch(
     folder, compared with its MD5 sum and only then given its name; nothing else stays behind
     when that fails. Files that are there with the right sum are left alone.
 
+    Of an archive, only the files that are read are unpacked, and the archive is removed after
+    that unless it was there before. If they are all there already, nothing is downloaded.
+
     Args:
         name: a key of `DATASETS`.
         data_dir: the folder above the set's own; see `data_folder`.
@@ -37,13 +43,14 @@ def fetch(
     Raises:
         ConfigurationError: the name is unknown, the set needs no download, or `mirrors` is empty.
         DataError: a file of that name with other contents is there, which is left untouched; or
-            no mirror delivered; or the folder cannot be written to.
+            no mirror delivered; or the folder cannot be written to; or an archive is not safe.
     """
     entry = lookup(name)
     if not entry.files:
+        loader = "load" if entry.kind == "images" else "load_spikes"
         raise ConfigurationError(
-            f"{name!r} needs no download: it comes with an installed package; "
-            f"just load it, threefactor.data.load({name!r})"
+            f"{name!r} needs no download (files: {entry.origin}); "
+            f"just load it, threefactor.data.{loader}({name!r})"
         )
     bases = _base_urls(entry.mirrors if mirrors is None else mirrors)
     folder = data_folder(name, data_dir)
@@ -52,6 +59,7 @@ def fetch(
         with quiet(), progress_bars(progress) as bar:
             for file in missing:
                 bases = _download(entry, file, folder, bases, bar(file.name))
+            _unpack(entry, folder, missing)
     except OSError as error:
         raise DataError(
             f"cannot keep {name!r} in {folder}: {error.strerror or error}; "
@@ -69,6 +77,8 @@ def _base_urls(mirrors: Sequence[str]) -> list[str]:
 
 def _missing(entry: DataSet, folder: Path) -> list[DataFile]:
     """List the files to download; refuse, before any download, files that are not ours."""
+    if any(file.members for file in entry.files) and found_in(folder, entry):
+        return []
     present = [file for file in entry.files if (folder / file.name).exists()]
     for file in present:
         _check_present(entry, file, folder / file.name)
@@ -86,6 +96,17 @@ def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
             f"no download is needed: just load {entry.name!r}. "
             "Otherwise delete it or name another folder with --data-dir DIR"
         )
+
+
+def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
+    archives = [file for file in entry.files if file.members]
+    if not archives or found_in(folder, entry):
+        return
+    for file in archives:
+        unpack_files(folder / file.name, file.members, folder)
+        if file in downloaded:
+            # It is much larger than what is read of it.
+            (folder / file.name).unlink()
 
 
 def _download(

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie, and how to get those that are missing."""
+"""In which folders the files of a data set lie, and how to get those that are missing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import os
 import shlex
 from pathlib import Path
 
-from threefactor.data.registry import DataFile, DataSet, lookup
-from threefactor.errors import DataError
+from threefactor.data.entry import DataSet
+from threefactor.data.registry import lookup
 
 __all__ = [
     "DATA_VARIABLE",
     "advice",
     "data_folder",
     "debian_advice",
-    "find_files",
     "search_folders",
 ]
 
@@ -55,44 +54,6 @@ def search_folders(entry: DataSet, data_dir: str | Path | None = None) -> list[P
     if _named_folder(data_dir) is None and entry.debian_folder is not None:
         folders.append(entry.debian_folder)
     return folders
-
-
-def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Path]:
-    """Return the path of each of the set's files, in the order of `entry.files`.
-
-    A folder counts only if it holds all the files, so that copies are never mixed. Each file
-    may be compressed or not, and named as published or with a dot: the first that exists of
-    `train-images-idx3-ubyte.gz`, `train-images-idx3-ubyte`, `train-images.idx3-ubyte.gz`,
-    `train-images.idx3-ubyte`.
-
-    Raises:
-        DataError: no folder holds all the files; says where it looked and how to get them.
-    """
-    folders = search_folders(entry, data_dir)
-    for folder in folders:
-        paths = [_find_file(folder, file) for file in entry.files]
-        found = [path for path in paths if path is not None]
-        if len(found) == len(entry.files):
-            return found
-    raise DataError(_absence(entry, folders, data_dir))
-
-
-def _find_file(folder: Path, file: DataFile) -> Path | None:
-    plain = file.name.removesuffix(".gz")
-    dotted = plain.replace("-idx", ".idx")
-    for name in (f"{plain}.gz", plain, f"{dotted}.gz", dotted):
-        # Unlike Path.is_file, this is False, not an error, in a folder that may not be read.
-        if os.path.isfile(folder / name):
-            return folder / name
-    return None
-
-
-def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -> str:
-    lines = [f"the data set {entry.name!r} was not found. Looked, for plain or .gz files, in:"]
-    for folder in folders:
-        missing = [file.name for file in entry.files if _find_file(folder, file) is None]
-        lines.append(f"  {folder}: no {', '.join(missing)}")
-    return "\n".join([*lines, *advice(entry, data_dir)])
 
 
 def advice(entry: DataSet, data_dir: str | Path | None = None) -> list[str]:

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
-from io import BufferedIOBase
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
+from threefactor.data.sources import ADVICE, Source, guess
 from threefactor.errors import DataError
 
-__all__ = ["read_idx"]
+__all__ = ["read_idx", "read_idx_source"]
 
-GZIP_MAGIC = b"\x1f\x8b"
 UNSIGNED_BYTE = 0x08
 DIMENSIONS = (1, 3)
 CHUNK = 1 << 20
-ADVICE = "delete it and fetch the data set again, or put an intact copy in its place"
 
 
 def read_idx(path: str | Path) -> NDArray[np.uint8]:
@@ -43,27 +40,22 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
     path = Path(path)
     if path.is_dir():
         raise DataError(f"{path} is a directory; expected an idx file, plain or .gz")
-    try:
-        with path.open("rb") as file:
-            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            file.seek(0)
-            return _read_array(gzip.GzipFile(fileobj=file) if packed else file, path)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path} is a damaged gzip file ({error}); {ADVICE}") from error
-    except MemoryError as error:
-        raise DataError(f"{path} does not fit into memory; expected a few hundred MB") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"{path} cannot be read ({reason}); check the path and rights") from error
+    return read_idx_source(Source(path))
 
 
-def _read_array(stream: BufferedIOBase, path: Path) -> NDArray[np.uint8]:
+def read_idx_source(source: Source) -> NDArray[np.uint8]:
+    """Read an idx file that may be a member of an archive; see `read_idx`."""
+    with source.open() as stream:
+        return _read_array(stream, source)
+
+
+def _read_array(stream: IO[bytes], path: Source) -> NDArray[np.uint8]:
     shape = _read_shape(stream, path)
     payload = _read_payload(stream, math.prod(shape), path, shape)
     return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
 
 
-def _read_shape(stream: BufferedIOBase, path: Path) -> tuple[int, ...]:
+def _read_shape(stream: IO[bytes], path: Source) -> tuple[int, ...]:
     """Read the header: two zero bytes, type code, number of dimensions, then their sizes."""
     start = stream.read(4)
     if not start:
@@ -82,12 +74,12 @@ def _read_shape(stream: BufferedIOBase, path: Path) -> tuple[int, ...]:
     return shape
 
 
-def _check_start(start: bytes, path: Path) -> None:
+def _check_start(start: bytes, path: Source) -> None:
     """Refuse a first word that is not 00 00 08 01 or 00 00 08 03; a cut one may pass."""
     if start[:2] != b"\0\0"[: len(start)] or (len(start) == 4 and start[3] not in DIMENSIONS):
         raise DataError(
             f"{path} has the wrong magic number {start.hex(' ')}; expected 00 00 08 01 (labels) "
-            f"or 00 00 08 03 (images), so this is no such idx file{_guess(start)}; {ADVICE}"
+            f"or 00 00 08 03 (images), so this is no such idx file{guess(start)}; {ADVICE}"
         )
     if len(start) > 2 and start[2] != UNSIGNED_BYTE:
         raise DataError(
@@ -96,16 +88,7 @@ def _check_start(start: bytes, path: Path) -> None:
         )
 
 
-def _guess(start: bytes) -> str:
-    """Name what commonly ends up in place of a downloaded file."""
-    kinds = {b"<": "a web page", b"vers": "a Git LFS pointer", b"PK": "a zip archive"}
-    found = [kind for magic, kind in kinds.items() if start.startswith(magic)]
-    return f" but perhaps {found[0]}" if found else ""
-
-
-def _read_payload(
-    stream: BufferedIOBase, size: int, path: Path, shape: tuple[int, ...]
-) -> bytearray:
+def _read_payload(stream: IO[bytes], size: int, path: Source, shape: tuple[int, ...]) -> bytearray:
     """Read exactly `size` bytes, and to the end of the stream, which checks gzip's own sum."""
     payload = bytearray()
     while len(payload) < size and (chunk := stream.read(min(CHUNK, size - len(payload)))):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from threefactor.errors import InputError
+from threefactor.data.subset import check_numbers
 
 __all__ = ["ImageData"]
 
@@ -44,6 +44,16 @@ class ImageData:
         """The number of classes."""
         return len(self.classes)
 
+    @property
+    def train(self) -> tuple[Tensor, Tensor]:
+        """The training images and their labels."""
+        return self.train_images, self.train_labels
+
+    @property
+    def test(self) -> tuple[Tensor, Tensor]:
+        """The test images and their labels."""
+        return self.test_images, self.test_labels
+
     def subset(self, train: int | None = None, test: int | None = None) -> ImageData:
         """Return the first `train` and `test` samples; None keeps all.
 
@@ -52,25 +62,11 @@ class ImageData:
         Raises:
             InputError: a number is not between 1 and the number of samples there are.
         """
-        for part, number, labels in (
-            ("train", train, self.train_labels),
-            ("test", test, self.test_labels),
-        ):
-            _check_number(part, number, len(labels))
+        check_numbers(self, train, test)
         return replace(
             self,
             train_images=self.train_images[:train],
             train_labels=self.train_labels[:train],
             test_images=self.test_images[:test],
             test_labels=self.test_labels[:test],
-        )
-
-
-def _check_number(part: str, number: int | None, available: int) -> None:
-    if number is None:
-        return
-    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= available:
-        raise InputError(
-            f"{part} is {number!r}; expected a whole number of samples from 1 to {available}, "
-            "or None for all"
         )

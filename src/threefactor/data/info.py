@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from threefactor.data.folders import advice, find_files, search_folders
-from threefactor.data.registry import DataSet, lookup
+from threefactor.data.entry import DataSet
+from threefactor.data.finding import find_files
+from threefactor.data.folders import advice, search_folders
+from threefactor.data.registry import lookup
 from threefactor.errors import DataError
 
 __all__ = ["available", "describe"]
 
 
 def available(name: str, data_dir: str | Path | None = None) -> bool:
-    """Tell whether `load` would find the files of a data set; their contents are not read.
+    """Tell whether the files of a data set would be found; their contents are not read.
 
     Raises:
         ConfigurationError: there is no data set of this name.
@@ -31,25 +33,32 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
         ConfigurationError: there is no data set of this name.
     """
     entry = lookup(name)
-    shape = "x".join(str(size) for size in entry.shape)
     facts = {
         "samples": f"{entry.train} for training, {entry.test} for testing",
-        "shape": f"{shape} (channels, height, width)",
+        "shape": _shape(entry),
         "classes": f"{len(entry.classes)}: {', '.join(entry.classes)}",
         "licence": entry.licence,
         "source": entry.source,
         "homepage": entry.homepage,
         "files": _whereabouts(entry, data_dir),
     }
+    if entry.needs:
+        facts["needs"] = entry.needs
     width = max(map(len, facts)) + 2
     return "\n".join([entry.title, *(f"  {key:{width}}{fact}" for key, fact in facts.items())])
 
 
+def _shape(entry: DataSet) -> str:
+    if entry.kind == "spikes":
+        return f"{entry.shape[0]} channels (spike times in seconds)"
+    return f"{'x'.join(str(size) for size in entry.shape)} (channels, height, width)"
+
+
 def _whereabouts(entry: DataSet, data_dir: str | Path | None) -> str:
     if not entry.files:
-        return "come with scikit-learn; nothing to download"
+        return f"{entry.origin}; nothing to download"
     try:
-        return f"found in {find_files(entry, data_dir)[0].parent}"
+        return f"found in {find_files(entry, data_dir)[0].path.parent}"
     except DataError:
         folders = ", ".join(str(folder) for folder in search_folders(entry, data_dir))
         return "\n    ".join([f"not found in {folders}", *advice(entry, data_dir)])

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.entry import DataSet
 from threefactor.data.images import ImageData
 from threefactor.data.readers import READERS, RawImages
-from threefactor.data.registry import lookup
-from threefactor.errors import DataError, InputError
+from threefactor.data.registry import DATASETS, lookup
+from threefactor.errors import ConfigurationError, DataError, InputError
 
 __all__ = ["load"]
 
@@ -37,11 +38,12 @@ def load(
         dtype: of the images: torch.float16, bfloat16, float32 or float64.
 
     Raises:
-        ConfigurationError: there is no data set of this name.
+        ConfigurationError: there is no data set of this name, or it is one of spikes.
         DataError: a file is absent or damaged, or the files do not fit together.
         InputError: `dtype` is none of these.
     """
     entry = lookup(name)
+    _check_kind(entry)
     if dtype not in DTYPES:
         known = ", ".join(str(each) for each in DTYPES)
         raise InputError(f"dtype is {dtype}; expected one of {known}")
@@ -61,6 +63,16 @@ def load(
         mean=mean,
         std=std,
     )
+
+
+def _check_kind(entry: DataSet) -> None:
+    if entry.kind != "images":
+        images = ", ".join(each.name for each in DATASETS.values() if each.kind == "images")
+        raise ConfigurationError(
+            f"{entry.name!r} holds spikes, not images; use "
+            f"threefactor.data.load_spikes({entry.name!r}), for networks of exact spike times. "
+            f"Sets of images: {images}"
+        )
 
 
 def _statistics(raw: RawImages, name: str) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""How the files of each kind of data set become arrays."""
+"""How the files of each set of images become arrays."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.folders import find_files
-from threefactor.data.idx import read_idx
-from threefactor.data.registry import DataSet
+from threefactor.data.entry import DataSet
+from threefactor.data.finding import find_files
+from threefactor.data.idx import read_idx_source
+from threefactor.data.sources import Source
 from threefactor.errors import DataError
 
 __all__ = ["READERS", "RawImages"]
@@ -63,10 +64,24 @@ def read_idx_pairs(entry: DataSet, data_dir: str | Path | None = None) -> RawIma
     return RawImages(*train, *test, BYTE_PEAK)
 
 
+def read_emnist(entry: DataSet, data_dir: str | Path | None = None) -> RawImages:
+    """Read idx files in which rows and columns are exchanged, and set the images upright.
+
+    Raises:
+        DataError: a file is absent or damaged, or the files do not fit together.
+    """
+    raw = read_idx_pairs(entry, data_dir)
+    train, test = (
+        np.ascontiguousarray(images.swapaxes(2, 3))
+        for images in (raw.train_images, raw.test_images)
+    )
+    return raw._replace(train_images=train, test_images=test)
+
+
 def _read_pair(
-    entry: DataSet, image_path: Path, label_path: Path
+    entry: DataSet, image_path: Source, label_path: Source
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    images, labels = read_idx(image_path), read_idx(label_path)
+    images, labels = read_idx_source(image_path), read_idx_source(label_path)
     _check_shapes(entry, image_path, images.shape, label_path, labels.shape)
     high = int(labels.max())
     if high >= len(entry.classes):
@@ -79,9 +94,9 @@ def _read_pair(
 
 def _check_shapes(
     entry: DataSet,
-    image_path: Path,
+    image_path: Source,
     images: tuple[int, ...],
-    label_path: Path,
+    label_path: Source,
     labels: tuple[int, ...],
 ) -> None:
     size = entry.shape[1:]
@@ -105,5 +120,9 @@ def _check_shapes(
 
 Reader = Callable[[DataSet, "str | Path | None"], RawImages]
 
-READERS: dict[str, Reader] = {"digits": read_digits, "idx": read_idx_pairs}
-"""The reader of each kind of data set, by the name that the registry gives it."""
+READERS: dict[str, Reader] = {
+    "digits": read_digits,
+    "idx": read_idx_pairs,
+    "emnist": read_emnist,
+}
+"""The reader of each kind of images, by the name that the registry gives it."""

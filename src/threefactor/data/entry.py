@@ -1,0 +1,84 @@
+"""How a data set is described before it is there: `DataSet` and `DataFile`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+__all__ = ["DataFile", "DataSet"]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """One file of a data set as it is published.
+
+    Args:
+        name: the published file name.
+        md5: the MD5 sum of the published file, 32 hexadecimal digits.
+        members: if the file is an archive, the files in it that are read, with their full names.
+    """
+
+    name: str
+    md5: str
+    members: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What is known of a data set without having it.
+
+    Args:
+        name: the name that users type, also that of the set's subfolder.
+        title: the full name.
+        reader: the key in `threefactor.data.readers.READERS` of the function that reads the files.
+        shape: (C, H, W) of one image; (channels,) of a set of spikes.
+        train, test: number of samples published for training and for testing.
+        classes: one name per label, in the order of the labels.
+        licence: under which terms the data may be used, as far as is known.
+        source: the publication to cite.
+        homepage: where to read more.
+        kind: "images", for `load` and `load_spikes`; or "spikes", for `load_spikes` alone.
+        files: the published files, none if the set needs no download. Sets of idx files list
+            training images, training labels, test images, test labels, here or as the members
+            of one archive; sets of spikes list the training file, then the test file.
+        mirrors: base URLs under each of which all the files lie, best first.
+        endings: what may follow the name of a file without .gz, in the order of preference.
+        origin: what to say of the files of a set that needs no download.
+        needs: what must be installed to read the files, beyond the library itself.
+        debian_package, debian_folder: Debian's package of the set and where it installs the files.
+    """
+
+    name: str
+    title: str
+    reader: str
+    shape: tuple[int, ...]
+    train: int
+    test: int
+    classes: tuple[str, ...]
+    licence: str
+    source: str
+    homepage: str
+    kind: Literal["images", "spikes"] = "images"
+    files: tuple[DataFile, ...] = ()
+    mirrors: tuple[str, ...] = ()
+    endings: tuple[str, ...] = (".gz", "")
+    origin: str = ""
+    needs: str = ""
+    debian_package: str | None = None
+    debian_folder: Path | None = None
+
+    @property
+    def contents(self) -> tuple[str, ...]:
+        """The names of the files that are read: members of archives, published files else."""
+        return tuple(
+            PurePosixPath(name).name
+            for file in self.files
+            for name in (file.members or (file.name,))
+        )
+
+    @property
+    def subfolders(self) -> tuple[str, ...]:
+        """The folders into which other programs unpack the archives, beside the set's own."""
+        parents = (PurePosixPath(name).parent for file in self.files for name in file.members)
+        return tuple(dict.fromkeys(str(parent) for parent in parents if parent.name))

@@ -1,0 +1,74 @@
+"""Find the files of a data set among the folders in which they may lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from threefactor.data.entry import DataSet
+from threefactor.data.folders import advice, search_folders
+from threefactor.data.sources import Source
+from threefactor.errors import DataError
+
+__all__ = ["find_files", "found_in"]
+
+
+def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Source]:
+    """Return each of the files that are read of a set, in the order of `entry.contents`.
+
+    A folder counts only if it holds all the files, so that copies are never mixed. Each file
+    may be compressed or not, and named as published or with a dot: the first that exists of
+    `train-images-idx3-ubyte.gz`, `train-images-idx3-ubyte`, `train-images.idx3-ubyte.gz`,
+    `train-images.idx3-ubyte`. If they are published in an archive, a folder may also hold them
+    in the subfolder that the archive has for them, or the archive itself.
+
+    Raises:
+        DataError: no folder holds all the files; says where it looked and how to get them.
+    """
+    folders = search_folders(entry, data_dir)
+    for folder in folders:
+        found = found_in(folder, entry) or _in_archives(folder, entry)
+        if found:
+            return found
+    raise DataError(_absence(entry, folders, data_dir))
+
+
+def found_in(folder: Path, entry: DataSet) -> list[Source]:
+    """Return the files of a set that lie in a folder, unpacked; none unless all are there."""
+    for place in (folder, *(folder / name for name in entry.subfolders)):
+        paths = [_find_file(place, name, entry.endings) for name in entry.contents]
+        found = [Source(path) for path in paths if path is not None]
+        if len(found) == len(entry.contents):
+            return found
+    return []
+
+
+def _in_archives(folder: Path, entry: DataSet) -> list[Source]:
+    archives = [folder / file.name for file in entry.files if file.members]
+    if len(archives) < len(entry.files) or not all(map(os.path.isfile, archives)):
+        return []
+    return [Source(folder / file.name, member) for file in entry.files for member in file.members]
+
+
+def _find_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:
+    plain = name.removesuffix(".gz")
+    for stem in (plain, plain.replace("-idx", ".idx")):
+        for ending in endings:
+            path = folder / f"{stem}{ending}"
+            # Unlike Path.is_file, this is False, not an error, in a folder that may not be read.
+            if os.path.isfile(path):
+                return path
+    return None
+
+
+def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -> str:
+    *others, last = [ending or "plain" for ending in sorted(entry.endings)]
+    kinds = f"{', '.join(others)} or {last}"
+    lines = [f"the data set {entry.name!r} was not found. Looked, for {kinds} files, in:"]
+    archives = "".join(f", nor {file.name}" for file in entry.files if file.members)
+    for folder in folders:
+        missing = [
+            name for name in entry.contents if _find_file(folder, name, entry.endings) is None
+        ]
+        lines.append(f"  {folder}: no {', '.join(missing)}{archives}")
+    return "\n".join([*lines, *advice(entry, data_dir)])

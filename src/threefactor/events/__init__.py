@@ -1,0 +1,26 @@
+"""Networks of exact spike times, and the rules that train them; needs the extra `events`."""
+
+from threefactor.events.losses import SpikeCount
+from threefactor.events.network import Activity, Layer, Network, fc
+from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
+from threefactor.events.spikes import SpikeBatch, latency_code
+from threefactor.events.trial import Result, Trial, run
+
+__all__ = [
+    "DFA",
+    "RULES",
+    "SFDFA",
+    "Activity",
+    "ExactBP",
+    "FeedbackRule",
+    "Layer",
+    "Network",
+    "Result",
+    "Rule",
+    "SpikeBatch",
+    "SpikeCount",
+    "Trial",
+    "fc",
+    "latency_code",
+    "run",
+]

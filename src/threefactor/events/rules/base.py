@@ -1,0 +1,152 @@
+"""The whole contract of a learning rule for event-driven networks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from threefactor.clocked.losses import Loss
+from threefactor.errors import InputError, unknown_name
+from threefactor.events.losses import SpikeCount
+from threefactor.events.network import Activity, Layer, Network
+from threefactor.events.parallel import over
+from threefactor.events.spikes import SpikeBatch
+from threefactor.events.trial import Result, Trial
+
+__all__ = ["Rule"]
+
+LOCAL_GRADIENTS = ("modified", "exact")
+
+
+class Rule(nn.Module, ABC):
+    r"""A learning rule: a way to obtain the error of every spike by its time.
+
+    Everything else is common to all rules: the forward pass, the local gradient of a spike time,
+    the gradient of the weights,
+
+    .. math:: \frac{dL}{dw_{ij}} = \sum_k q_k \frac{dt_k}{dw_{ij}}
+
+    with q_k the error of spike k of neuron i. The network is no submodule: `rule.state_dict()`
+    holds what the rule itself learns.
+
+    Args:
+        network: from `fc`, or a `Network` of `Layer`s.
+        loss: (counts, targets) -> (losses, gradients); `SpikeCount()` by default.
+        local_gradient: "modified", bounded (equation 18), or "exact" (equation 14), which
+            diverges where a potential only just reaches the threshold.
+        rate_penalty: strength of the firing-rate regularisation of hidden neurons.
+        rate_target: spikes per sample to which it draws a neuron's mean count over the batch.
+
+    Raises:
+        InputError: if the network is of another kind, or a number out of its range.
+        ConfigurationError: if a name is not known.
+
+    Source: Bacho & Chu (SFDFA), equations 5, 12 to 18, 23.
+    """
+
+    perturbation: None = None
+    """Event-driven rules add no noise to the spikes."""
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        loss: Loss | None = None,
+        local_gradient: str = "modified",
+        rate_penalty: float = 0.0,
+        rate_target: float = 0.0,
+    ) -> None:
+        super().__init__()
+        layers = list(network) if isinstance(network, Network) else []
+        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+            raise InputError(
+                f"the network is a {type(network).__module__}.{type(network).__name__}; "
+                "expected one of threefactor.events, such as events.fc(...)"
+            )
+        if local_gradient not in LOCAL_GRADIENTS:
+            raise unknown_name("local gradient", local_gradient, LOCAL_GRADIENTS)
+        for name, value in (("rate_penalty", rate_penalty), ("rate_target", rate_target)):
+            if not (math.isfinite(value) and value >= 0.0):
+                raise InputError(f"{name} is {value}; give a number of at least 0")
+        self.loss = SpikeCount() if loss is None else loss
+        self.local_gradient = local_gradient
+        self.rate_penalty = rate_penalty
+        self.rate_target = rate_target
+        self.network: Network
+        # Registered modules would enter state_dict and parameters.
+        object.__setattr__(self, "network", network)
+        self.layers: list[Layer]
+        object.__setattr__(self, "layers", layers)
+        self.outputs: int = layers[-1].neurons
+        names = [name for name, _ in network.named_children()]
+        self.layer_sizes: dict[str, int] = {
+            name: layer.neurons for name, layer in zip(names[:-1], layers, strict=False)
+        }
+
+    @abstractmethod
+    def learn(self, trial: Trial) -> None:
+        """Add the gradients of all layers to `.grad`, and learn what the rule itself owns."""
+
+    def set_progress(self, progress: float) -> None:
+        """Say how much of the training is done, 0 to 1; nothing here depends on it."""
+        if not 0.0 <= progress <= 1.0:
+            raise InputError(f"progress is {progress}; give a share between 0 and 1")
+
+    @torch.no_grad()
+    def step(self, inputs: SpikeBatch, targets: Tensor) -> Result:
+        """Run a batch and add the gradients to `.grad`, as `backward` would.
+
+        Args:
+            inputs: the spikes of B samples.
+            targets: (B,) class labels as int64, or what the loss expects.
+
+        Returns:
+            Result with loss, output spike counts, and spike statistics.
+
+        Raises:
+            InputError: if inputs or targets do not fit the network.
+        """
+        trial = Trial(self.network, inputs, targets, self.loss)
+        self.learn(trial)
+        return trial.result()
+
+    def rate_error(self, trial: Trial, layer: int) -> Tensor:
+        """Return the error of each hidden neuron, (n_l,), from its firing rate (appendix A.1)."""
+        counts = trial.counts[layer]
+        return self.rate_penalty / len(counts) * (self.rate_target - counts.mean(0))
+
+    def spike_weights(
+        self, layer: Layer, activity: Activity, errors: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return v_k of every spike, decayed with tau_s and tau to the time of its parent.
+
+        Args:
+            layer: the layer.
+            activity: what it did.
+            errors: (spikes,) the error q_k of every spike.
+        """
+        spikes, inputs = activity.spikes, activity.inputs
+        fast, slow = np.empty_like(activity.currents), np.empty_like(activity.currents)
+        over(
+            "spike_weights", len(inputs), inputs.offsets, inputs.times, spikes.offsets,
+            spikes.times, spikes.addresses, activity.parents, activity.currents,
+            errors, layer.neurons, layer.theta, layer.tau, self.local_gradient == "exact",
+            fast, slow,
+        )  # fmt: skip
+        return fast, slow
+
+    def add_gradient(
+        self, layer: Layer, activity: Activity, weights: tuple[NDArray[Any], NDArray[Any]]
+    ) -> None:
+        """Add the gradient of a layer's weights, given what `spike_weights` returned."""
+        over(
+            "weight_gradient", layer.neurons, activity.inputs.offsets, activity.inputs.addresses,
+            activity.decays, activity.spikes.offsets, activity.spikes.addresses,
+            activity.parents, *weights, layer.grad_array(),
+        )  # fmt: skip

@@ -1,0 +1,46 @@
+"""Direct feedback alignment: fixed random feedback."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from threefactor.errors import InputError
+from threefactor.events.network import Network
+from threefactor.events.rules.feedback import FeedbackRule
+
+__all__ = ["DFA"]
+
+
+class DFA(FeedbackRule):
+    r"""Direct feedback alignment with exact spike times.
+
+    .. math:: \mathrm{error}_i = \sum_o B_{io} e_o
+
+    with B random and fixed.
+
+    Args:
+        network: see `Rule`.
+        feedback_scale: B is uniform in [-feedback_scale, feedback_scale].
+        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
+            `rate_target` of `Rule`.
+
+    Raises:
+        InputError: if the scale is not above 0.
+
+    Example:
+        >>> from threefactor import events
+        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
+        >>> events.DFA(net).feedback[0].shape
+        torch.Size([3, 8])
+
+    Source: Bacho & Chu (SFDFA), equations 6 and 12.
+    """
+
+    def __init__(self, network: Network, *, feedback_scale: float = 1.0, **common: Any) -> None:
+        super().__init__(network, **common)
+        if not (math.isfinite(feedback_scale) and feedback_scale > 0.0):
+            raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
+        for i, n in enumerate(self.layer_sizes.values()):
+            random = self.feedback_like(n).uniform_(-feedback_scale, feedback_scale)
+            self.register_buffer(f"feedback_{i}", random)

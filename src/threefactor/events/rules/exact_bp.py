@@ -1,0 +1,63 @@
+"""Backpropagation of exact spike times through all spikes and layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from threefactor.events.network import Network
+from threefactor.events.parallel import over
+from threefactor.events.rules.base import Rule
+from threefactor.events.trial import Trial
+
+__all__ = ["ExactBP"]
+
+
+class ExactBP(Rule):
+    r"""Exact backpropagation through spike times.
+
+    .. math:: q_z = \sum_i \sum_{t_k > t_z} \lambda_k F_k w_{ij}
+              \left( y_k e^{t_z/\tau_s}/\tau_s - e^{t_z/\tau}/\tau \right)
+
+    An output spike carries q = e_o, a hidden spike the sum over the later spikes that it helped to
+    cause; lam_k accounts for the resets of the spike's own neuron. Neither local nor online: the
+    reference for the other rules.
+
+    Args:
+        network: see `Rule`.
+        local_gradient: "exact" by default; "modified" bounds the factor F_k in every layer.
+        **common: `loss`, `rate_penalty`, `rate_target` of `Rule`.
+
+    Example:
+        >>> import torch
+        >>> from threefactor import events
+        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
+        >>> rule = events.ExactBP(net)
+        >>> result = rule.step(events.latency_code(torch.rand(2, 4)), torch.tensor([0, 2]))
+        >>> net.lif1.weight.grad.shape
+        torch.Size([4, 8])
+
+    Source: Bacho & Chu 2023, Exploring trade-offs in spiking neural networks.
+    """
+
+    def __init__(self, network: Network, *, local_gradient: str = "exact", **common: Any) -> None:
+        super().__init__(network, local_gradient=local_gradient, **common)
+
+    def learn(self, trial: Trial) -> None:
+        errors = trial.per_spike(-1, trial.error)
+        for i in reversed(range(len(self.layers))):
+            layer, activity = self.layers[i], trial.activities[i]
+            weights = self.spike_weights(layer, activity, errors)
+            self.add_gradient(layer, activity, weights)
+            if i == 0:
+                return
+            inputs, spikes = activity.inputs, activity.spikes
+            errors = np.empty(len(inputs.times), layer.weight_array().dtype)
+            over(
+                "input_errors", len(inputs), inputs.offsets, inputs.addresses, activity.decays,
+                spikes.offsets, spikes.addresses, activity.parents, *weights,
+                layer.weight_array(), layer.tau, errors,
+            )  # fmt: skip
+            rate = self.rate_error(trial, i - 1).expand_as(trial.counts[i - 1])
+            errors += trial.per_spike(i - 1, rate)

@@ -1,0 +1,84 @@
+"""Direct feedback connections from the output's error to every hidden neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threefactor.errors import unknown_name
+from threefactor.events.network import Activity, Layer, Network
+from threefactor.events.parallel import over
+from threefactor.events.rules.base import Rule
+from threefactor.events.trial import Trial
+
+__all__ = ["FeedbackRule"]
+
+TRACES = ("summed", "forward")
+
+
+class FeedbackRule(Rule):
+    r"""A rule that sends the output's error to each hidden neuron, the same for all its spikes.
+
+    .. math:: \mathrm{error}_i = \sum_o B_{io} e_o
+              + \mathrm{reg}\,(\mathrm{rate\ target} - \overline{n_i})
+
+    Since a neuron's spikes share one error, the sum over them of dt_k/dw_ij can run forward in
+    time as an eligibility trace and meet the error when the sample is over.
+
+    It owns one feedback matrix per hidden layer, kept as `feedback_0`, `feedback_1`, ..., (m, n_l)
+    each, the transpose of the formula's.
+
+    Args:
+        network: see `Rule`.
+        traces: "summed", the same number from sums over later spikes, or "forward", the
+            eligibility traces of equations 19 to 21 themselves; slower.
+        **common: `loss`, `local_gradient`, `rate_penalty`, `rate_target` of `Rule`.
+
+    Raises:
+        ConfigurationError: if a name is not known.
+    """
+
+    def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
+        super().__init__(network, **common)
+        if traces not in TRACES:
+            raise unknown_name("kind of traces", traces, TRACES)
+        self.traces = traces
+
+    @property
+    def feedback(self) -> list[Tensor]:
+        """The feedback matrices, (m, n_l) each, first hidden layer first."""
+        return [getattr(self, f"feedback_{i}") for i in range(len(self.layer_sizes))]
+
+    def feedback_like(self, n: int) -> Tensor:
+        """An empty matrix for a layer of n neurons, with the network's dtype."""
+        return torch.empty(self.outputs, n, dtype=self.layers[0].weight.dtype)
+
+    def layer_errors(self, trial: Trial) -> Sequence[Tensor]:
+        """Return the error of every hidden neuron in every sample, (B, n_l) for each layer."""
+        return [trial.error @ b + self.rate_error(trial, i) for i, b in enumerate(self.feedback)]
+
+    def learn(self, trial: Trial) -> None:
+        errors = [*self.layer_errors(trial), trial.error]
+        add = self._add_summed if self.traces == "summed" else self._add_forward
+        for i, (layer, activity) in enumerate(zip(self.layers, trial.activities, strict=True)):
+            add(layer, activity, trial, i, errors[i])
+
+    def _add_summed(
+        self, layer: Layer, activity: Activity, trial: Trial, i: int, errors: Tensor
+    ) -> None:
+        weights = self.spike_weights(layer, activity, trial.per_spike(i, errors))
+        self.add_gradient(layer, activity, weights)
+
+    def _add_forward(
+        self, layer: Layer, activity: Activity, trial: Trial, i: int, errors: Tensor
+    ) -> None:
+        spikes, inputs = activity.spikes, activity.inputs
+        over(
+            "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
+            spikes.offsets, spikes.times, spikes.addresses, activity.parents, activity.currents,
+            errors.contiguous().numpy(), layer.theta, layer.tau, self.local_gradient == "exact",
+            layer.grad_array(),
+        )  # fmt: skip

@@ -1,0 +1,118 @@
+"""One pass of a batch through a network, with or without a loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from threefactor.clocked.losses import Loss, check_targets
+from threefactor.errors import InputError
+from threefactor.events.losses import SpikeCount
+from threefactor.events.network import Activity, Network
+from threefactor.events.spikes import SpikeBatch
+
+__all__ = ["Result", "Trial", "run"]
+
+
+@dataclass
+class Result:
+    """What came of running a network on a batch.
+
+    Attributes:
+        output: (B, m) spike counts of the output neurons; their argmax is the predicted class.
+        firing_rates: spikes per neuron and sample of each hidden layer, by its name.
+        capped: for each layer, how many neurons, summed over the samples, reached the threshold
+            once more after their last permitted spike.
+        spikes: the spikes of each layer.
+        loss: mean loss over the batch; None without targets.
+    """
+
+    output: Tensor
+    firing_rates: dict[str, Tensor]
+    capped: dict[str, int]
+    spikes: dict[str, SpikeBatch]
+    loss: Tensor | None = None
+
+
+class Trial:
+    """What a rule may use to answer which error reaches each spike.
+
+    B samples, m outputs. The error is already divided by B, so that gradients summed over the
+    batch are those of the mean loss.
+
+    Attributes:
+        activities: what each layer did, first to last.
+        counts: for each layer, its (B, n_l) spike counts.
+        output: (B, m) spike counts of the output.
+        losses: (B,) loss of each sample; None without targets.
+        error: (B, m) minus the gradient of the loss by the counts: with `SpikeCount`, target
+            minus count. A later spike means fewer spikes: it is the gradient by a spike's time.
+    """
+
+    def __init__(
+        self, network: Network, inputs: SpikeBatch, targets: Tensor | None, loss: Loss
+    ) -> None:
+        if isinstance(inputs, SpikeBatch) and len(inputs) == 0:
+            raise InputError("the batch holds no sample; give at least one, which may be empty")
+        self.names = [name for name, _ in network.named_children()]
+        self.activities: list[Activity] = network.run(inputs)
+        dtype = next(network.parameters()).dtype
+        self.counts = [
+            torch.from_numpy(activity.spikes.counts()).to(dtype) for activity in self.activities
+        ]
+        self.output = self.counts[-1]
+        self.losses: Tensor | None = None
+        if targets is not None:
+            check_targets(loss, targets, *self.output.shape)
+            self.losses, gradient = loss(self.output, targets)
+            self.error = gradient / -len(self.output)
+
+    def result(self) -> Result:
+        """Sum up."""
+        hidden = zip(self.names[:-1], self.counts[:-1], strict=True)
+        layers = list(zip(self.names, self.activities, strict=True))
+        return Result(
+            self.output,
+            {name: counts.mean() for name, counts in hidden},
+            {name: activity.capped for name, activity in layers},
+            {name: activity.spikes for name, activity in layers},
+            None if self.losses is None else self.losses.mean(),
+        )
+
+    def per_spike(self, layer: int, errors: Tensor) -> np.ndarray:
+        """Give every spike of a layer the error, (B, n_l), of its neuron in its sample."""
+        spikes = self.activities[layer].spikes
+        samples = np.repeat(np.arange(len(spikes)), np.diff(spikes.offsets))
+        return errors.numpy()[samples, spikes.addresses]
+
+
+def run(
+    network: Network,
+    inputs: SpikeBatch,
+    *,
+    targets: Tensor | None = None,
+    loss: Loss | None = None,
+) -> Result:
+    """Run a network on a batch without learning.
+
+    Args:
+        network: built by `fc`, or a `Network` of `Layer`s.
+        inputs: the spikes of B samples.
+        targets: (B,) class labels as int64, or what the loss expects; with them, the result has
+            a loss.
+        loss: `SpikeCount()` by default.
+
+    Raises:
+        InputError: if the input does not fit the network.
+
+    Example:
+        >>> from threefactor import events
+        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
+        >>> events.run(net, events.latency_code(torch.rand(2, 4))).output.shape
+        torch.Size([2, 3])
+    """
+    with torch.no_grad():
+        return Trial(network, inputs, targets, loss or SpikeCount()).result()
