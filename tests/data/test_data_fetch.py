@@ -1,53 +1,12 @@
 import errno
 import re
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pooch
 import pytest
 
 from threefactor.data import DATASETS, available, data_folder, fetch, load
 from threefactor.errors import ConfigurationError, DataError
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Serves /good/; answers other first folders as their names say."""
-
-    def do_GET(self):
-        _, kind, name = self.path.split("/")
-        self.server.requests.append(self.path)
-        body = self.server.bodies[name]
-        status = {"404": 404, "500": 500}.get(kind, 200)
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if kind == "cut":
-            body = body[: len(body) // 2]
-        elif kind == "wrong":
-            body = bytes(len(body))
-        self.wfile.write(body if status == 200 else bytes(len(body)))
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server(packed):
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.bodies = packed
-        server.requests = []
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
-
-
-@pytest.fixture
-def mirror(server):
-    """A function that gives the base URL of a mirror of the kind that `Handler` knows."""
-    return lambda kind: f"http://127.0.0.1:{server.server_port}/{kind}/"
 
 
 def contents(folder):

@@ -93,15 +93,23 @@ def test_debians_folder_is_among_those_looked_in(tmp_path):
 
 
 @pytest.mark.parametrize("name", list(DATASETS))
-def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, place, name):
+def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, name):
     entry = DATASETS[name]
     text = describe(name, tmp_path)
-    for part in (entry.title, str(entry.train), "10: ", entry.licence, entry.source):
+    facts = (entry.title, str(entry.train), f"{len(entry.classes)}: ", entry.licence, entry.source)
+    for part in facts:
         assert part in text
-    if entry.files:
-        assert f"not found in {tmp_path / name}" in text
-        assert f"threefactor data fetch {name} --data-dir {tmp_path}" in text
-        assert f"found in {place(tmp_path / name)}" in describe(name, tmp_path)
+    assert ("channels (spike times in seconds)" in text) == (entry.kind == "spikes")
+    assert ("pip install 'threefactor[data]'" in text) == (name == "shd")
+    if not entry.files:
+        assert "nothing to download" in text
+        return
+    assert f"not found in {tmp_path / name}" in text
+    assert f"threefactor data fetch {name} --data-dir {tmp_path}" in text
+    (tmp_path / name).mkdir()
+    for file in entry.contents:
+        (tmp_path / name / file).touch()
+    assert f"found in {tmp_path / name}" in describe(name, tmp_path)
 
 
 def test_digits_are_always_there(tmp_path):
@@ -114,7 +122,10 @@ def test_digits_are_always_there(tmp_path):
 def test_every_entry_is_consistent(name):
     entry = DATASETS[name]
     assert entry.name == name
-    assert len(set(entry.classes)) == len(entry.classes) == 10
+    outputs = {"emnist-balanced": 47, "shd": 20, "yin-yang": 3}.get(name, 10)
+    assert len(set(entry.classes)) == len(entry.classes) == outputs
+    assert len(entry.shape) == {"images": 3, "spikes": 1}[entry.kind]
     assert all(len(file.md5) == 32 and int(file.md5, 16) for file in entry.files)
     assert all(mirror.endswith("/") for mirror in entry.mirrors)
-    assert bool(entry.files) == bool(entry.mirrors)
+    assert bool(entry.files) == bool(entry.mirrors) != bool(entry.origin)
+    assert len(entry.contents) in (0, 2, 4)

@@ -13,10 +13,10 @@ def recipe_names(incomplete: str) -> list[str]:
 
 
 def rule_names(incomplete: str) -> list[str]:
-    """Rules that begin with what was typed."""
-    from threefactor.clocked import RULES
+    """Rules of either engine that begin with what was typed."""
+    from threefactor import clocked, events
 
-    return [name for name in RULES if name.startswith(incomplete)]
+    return [name for name in {**clocked.RULES, **events.RULES} if name.startswith(incomplete)]
 
 
 def dataset_names(incomplete: str) -> list[str]:

@@ -22,9 +22,13 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
     `train-images.idx3-ubyte`. If they are published in an archive, a folder may also hold them
     in the subfolder that the archive has for them, or the archive itself.
 
+    A set that needs no files has none.
+
     Raises:
         DataError: no folder holds all the files; says where it looked and how to get them.
     """
+    if not entry.files:
+        return []
     folders = search_folders(entry, data_dir)
     for folder in folders:
         found = found_in(folder, entry) or _in_archives(folder, entry)

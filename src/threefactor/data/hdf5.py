@@ -13,7 +13,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.members import ADVICE, LIMIT, members, reading
+from threefactor.data.members import LIMIT, members, reading
+from threefactor.data.safety import ADVICE
 from threefactor.data.sources import Source, guess
 from threefactor.errors import ConfigurationError, DataError
 
@@ -85,7 +86,7 @@ def _zipped(path: Path) -> bytes:
     return found[0]
 
 
-def _unpacked(stream: IO[bytes], path: Path) -> bytearray:
+def _unpacked(stream: gzip.GzipFile, path: Path) -> bytearray:
     payload = bytearray()
     while chunk := stream.read(CHUNK):
         payload += chunk

@@ -11,19 +11,18 @@ import zipfile
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path, PurePosixPath
 from typing import IO
 
+from threefactor.data.safety import ADVICE, Bounded, Checks
 from threefactor.errors import DataError
 
-__all__ = ["ADVICE", "LIMIT", "members", "reading"]
+__all__ = ["LIMIT", "members", "reading"]
 
 LIMIT = 4 << 30
 """Bytes that may be unpacked from one archive, unless the caller says otherwise."""
 
-BLOCK = 4096  # bytes that a file takes on disk at least, so that many empty files count as well
 GZIP, ZIP = b"\x1f\x8b", b"PK"
-ADVICE = "delete it and fetch the data set again, or put an intact copy in its place"
 DAMAGE = (
     *(EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError),
     *(struct.error, ValueError, OverflowError, NotImplementedError, RuntimeError),
@@ -56,7 +55,7 @@ def members(
         if start == ZIP:
             yield from _zip_members(file, archive, limit, wanted)
         elif start == GZIP:
-            yield from _tar_members(_Bounded(file, archive, limit), archive, wanted)
+            yield from _tar_members(Bounded(file, archive, limit), archive, wanted)
         else:
             raise DataError(
                 f"{archive} begins with {start.hex(' ') or 'nothing'}; "
@@ -91,7 +90,7 @@ def reading(archive: Path, writes: bool = True) -> Iterator[None]:
 def _zip_members(
     file: IO[bytes], archive: Path, limit: int, wanted: Collection[PurePosixPath] | None
 ) -> Iterator[Member]:
-    check = _Check(archive, limit)
+    check = Checks(archive, limit)
     with zipfile.ZipFile(file) as opened:
         entries = [(check.name(info.filename), info) for info in opened.infolist()]
         for name, info in entries:
@@ -108,9 +107,9 @@ def _zip_members(
 
 
 def _tar_members(
-    stream: _Bounded, archive: Path, wanted: Collection[PurePosixPath] | None
+    stream: Bounded, archive: Path, wanted: Collection[PurePosixPath] | None
 ) -> Iterator[Member]:
-    check = _Check(archive, stream.limit)
+    check = Checks(archive, stream.limit)
     # A pipe is never rewound: each byte is unpacked once, and counted once.
     with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
         for info in opened:
@@ -125,67 +124,3 @@ def _tar_members(
                 yield name, member
     while stream.read(io.DEFAULT_BUFFER_SIZE):
         pass  # gzip compares its checksum at the end
-
-
-class _Check:
-    """What an archive may hold, entry by entry."""
-
-    def __init__(self, archive: Path, limit: int) -> None:
-        self.archive, self.limit = archive, limit
-        self.seen: set[str] = set()
-        self.total = 0
-
-    def name(self, given: str) -> PurePosixPath:
-        path = PurePosixPath(given)
-        outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(given).drive
-        if outside or "\\" in given or "\0" in given:
-            raise DataError(
-                f"{self.archive} holds the name {given!r}, which leads out of its folder; "
-                "nothing was unpacked: do not use this archive"
-            )
-        return path
-
-    def kind(self, name: PurePosixPath, regular: bool) -> None:
-        folded = str(name).casefold()
-        if not regular or folded in self.seen:
-            fault = "twice" if regular else "as a link or device"
-            raise DataError(
-                f"{self.archive} holds {name} {fault}; nothing was unpacked: "
-                "do not use this archive"
-            )
-        self.seen.add(folded)
-
-    def method(self, name: PurePosixPath, given: int) -> None:
-        if given not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise DataError(
-                f"{self.archive} holds {name} compressed by method {given}; expected 0 (stored) "
-                "or 8 (deflated), as data sets are published: pack it anew"
-            )
-
-    def size(self, given: int) -> None:
-        self.total += max(given, BLOCK)
-        if self.total > self.limit:
-            raise _too_large(self.archive, self.limit)
-
-
-class _Bounded:
-    """A gzip file, unpacked, that ends in an error after `limit` bytes."""
-
-    def __init__(self, file: IO[bytes], archive: Path, limit: int) -> None:
-        self.stream = gzip.GzipFile(fileobj=file)
-        self.archive, self.limit = archive, limit
-        self.count = 0
-
-    def read(self, size: int) -> bytes:
-        part = self.stream.read(size)
-        self.count += len(part)
-        if self.count > self.limit:
-            raise _too_large(self.archive, self.limit)
-        return part
-
-
-def _too_large(archive: Path, limit: int) -> DataError:
-    return DataError(
-        f"{archive} would unpack to more than {limit:,} bytes, far more than the data set; "
-        "nothing was unpacked: do not use this archive"
-    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from threefactor.data.archives import read_member
-from threefactor.data.members import ADVICE
+from threefactor.data.safety import ADVICE
 from threefactor.errors import DataError
 
 __all__ = ["ADVICE", "GZIP_MAGIC", "Source", "guess"]
@@ -35,7 +35,7 @@ class Source(NamedTuple):
         return str(self.path) if self.member is None else f"{self.path} ({self.member})"
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes]]:
+    def open(self) -> Iterator[IO[bytes] | gzip.GzipFile]:
         """Open for reading; a gzip-compressed file, known by its first bytes, is unpacked.
 
         Raises:

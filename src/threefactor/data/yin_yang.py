@@ -55,7 +55,7 @@ def yin_yang(samples: int, seed: int) -> Points:
     Example:
         >>> values, labels = yin_yang(3, seed=42)
         >>> labels.tolist(), values[0].round(3).tolist()
-        ([2, 1, 2], [0.184, 0.525, 0.816, 0.475])
+        ([2, 1, 2], [0.68, 0.45, 0.32, 0.55])
 
     Source: L. Kriener, J. Göltz, M. A. Petrovici 2022, The Yin-Yang dataset, NICE 2022.
     """

@@ -15,20 +15,29 @@ Source: Bacho & Chu (SFDFA), equations 1 to 4 and 13 to 18.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from numba import njit
 
-__all__ = ["NEVER", "OPTIONS", "crossing", "factor"]
+__all__ = ["NEVER", "compiled", "crossing", "factor"]
 
 # Compiled once and kept on disk; no fast-math but the fusing of products and sums.
-OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {
+    "nogil": True,
+    "cache": True,
+    "fastmath": {"contract", "nsz"},
+    "error_model": "numpy",
+}
+compiled: Any = njit(**_OPTIONS)
+inlined: Any = njit(inline="always", **_OPTIONS)
 RESOLUTION = 1e-6
+"""What rounding leaves of I_k - theta, as a share of theta."""
 NEVER = -1.0
 """What `crossing` returns when the threshold is not reached."""
 
 
-@njit(inline="always", **OPTIONS)
-def crossing(c, s, theta, y_end):  # type: ignore[no-untyped-def]
+@inlined
+def crossing(c, s, theta, y_end):
     """Return y of the first upward crossing of theta, between 1 and y_end, or `NEVER`.
 
     An upward crossing has s y^2 >= theta, so s >= theta at every earlier moment. With
@@ -46,8 +55,8 @@ def crossing(c, s, theta, y_end):  # type: ignore[no-untyped-def]
     return y
 
 
-@njit(inline="always", **OPTIONS)
-def factor(current, theta, tau, exact):  # type: ignore[no-untyped-def]
+@inlined
+def factor(current, theta, tau, exact):
     r"""Return F_k / y_k in seconds per potential.
 
     .. math:: \frac{F_k}{y_k} = \frac{\tau}{I_k - \theta} \;\text{(exact)}, \qquad

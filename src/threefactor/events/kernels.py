@@ -7,9 +7,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from threefactor.events.dynamics import NEVER, OPTIONS, crossing, factor
+from threefactor.events.dynamics import NEVER, compiled, crossing, factor
 
 __all__ = [
     "collect",
@@ -25,16 +24,16 @@ FIRST = np.zeros(1, np.int64)
 WORD = 8  # marks of neurons that are looked at together
 
 
-@njit(**OPTIONS)
-def _update(c, s, w, slow, fast):  # type: ignore[no-untyped-def]
+@compiled
+def _update(c, s, w, slow, fast):
     """Decay the states to now and add one input spike."""
     for i in range(len(c)):
         c[i] = c[i] * slow + w[i]
         s[i] = s[i] * fast + w[i]
 
 
-@njit(**OPTIONS)
-def _update_and_check(c, s, w, slow, fast, theta, theta4, y, y2, yy, mask):  # type: ignore[no-untyped-def]
+@compiled
+def _update_and_check(c, s, w, slow, fast, theta, theta4, y, y2, yy, mask):
     """As `_update`; also mark the neurons that may fire before the next input spike.
 
     A neuron can fire only if the parabola has a root, and its peak lies within the interval or
@@ -53,8 +52,8 @@ def _update_and_check(c, s, w, slow, fast, theta, theta4, y, y2, yy, mask):  # t
     return any_hit
 
 
-@njit(**OPTIONS)
-def integrate(  # type: ignore[no-untyped-def]
+@compiled
+def integrate(
     first, last, offsets, times, addresses, decays, weight, theta, tau, duration, cap,
     counts, capped, out_times, out_neurons, out_parents, out_currents,
 ):  # fmt: skip
@@ -116,8 +115,8 @@ def integrate(  # type: ignore[no-untyped-def]
         counts[b] = n
 
 
-@njit(**OPTIONS)
-def collect(  # type: ignore[no-untyped-def]
+@compiled
+def collect(
     first, last, offsets, raw_times, raw_neurons, raw_parents, raw_currents,
     times, neurons, parents, currents,
 ):  # fmt: skip
@@ -141,8 +140,8 @@ def collect(  # type: ignore[no-untyped-def]
             start = stop
 
 
-@njit(**OPTIONS)
-def spike_weights(  # type: ignore[no-untyped-def]
+@compiled
+def spike_weights(
     first, last, in_offsets, in_times, offsets, times, neurons, parents, currents, errors, size,
     theta, tau, exact, fast, slow,
 ):  # fmt: skip
@@ -170,8 +169,8 @@ def spike_weights(  # type: ignore[no-untyped-def]
             fast[k] = v * decay * decay
 
 
-@njit(**OPTIONS)
-def _step_back(p, q, fast, slow, grad):  # type: ignore[no-untyped-def]
+@compiled
+def _step_back(p, q, fast, slow, grad):
     for i in range(len(p)):
         pi = p[i] * fast
         qi = q[i] * slow
@@ -180,8 +179,8 @@ def _step_back(p, q, fast, slow, grad):  # type: ignore[no-untyped-def]
         grad[i] += pi - qi
 
 
-@njit(**OPTIONS)
-def weight_gradient(  # type: ignore[no-untyped-def]
+@compiled
+def weight_gradient(
     first, last, in_offsets, in_addresses, decays, offsets, neurons, parents, fast, slow, grad
 ):
     r"""Add to the gradient of neurons first to last - 1, over all samples, backward in time.
@@ -212,8 +211,8 @@ def weight_gradient(  # type: ignore[no-untyped-def]
                 k -= 1
 
 
-@njit(**OPTIONS)
-def input_errors(  # type: ignore[no-untyped-def]
+@compiled
+def input_errors(
     first, last, in_offsets, in_addresses, decays, offsets, neurons, parents, fast, slow, weight,
     tau, out,
 ):  # fmt: skip
@@ -243,8 +242,8 @@ def input_errors(  # type: ignore[no-untyped-def]
             out[z] = total * rate
 
 
-@njit(**OPTIONS)
-def grades(  # type: ignore[no-untyped-def]
+@compiled
+def grades(
     first, last, in_offsets, in_addresses, in_grades, offsets, neurons, parents, weight,
     perturbation, out,
 ):  # fmt: skip
@@ -276,8 +275,8 @@ def grades(  # type: ignore[no-untyped-def]
                 k += 1
 
 
-@njit(**OPTIONS)
-def eligibility_gradient(  # type: ignore[no-untyped-def]
+@compiled
+def eligibility_gradient(
     first, last, in_offsets, in_times, in_addresses, offsets, times, neurons, parents, currents,
     errors, theta, tau, exact, grad,
 ):  # fmt: skip

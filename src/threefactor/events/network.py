@@ -7,7 +7,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -122,6 +122,8 @@ class Layer(nn.Module):
                 are not float32 or float64 on the CPU.
         """
         weight = self.weight_array()
+        if not np.isfinite(weight.sum()) and not np.isfinite(weight).all():
+            raise InputError("the weights hold NaN or infinite values; lower the learning rate")
         if not isinstance(inputs, SpikeBatch):
             raise InputError(
                 f"the input is a {type(inputs).__name__}; expected a threefactor.events.SpikeBatch "
@@ -197,10 +199,26 @@ class Layer(nn.Module):
 class Network(nn.Sequential):
     """Layers in a row: hidden ones `lif1`, `lif2`, ..., then `readout`."""
 
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers by name, first to last.
+
+        Raises:
+            InputError: if there is none, or one of another kind.
+        """
+        found = dict(self.named_children())
+        wrong = [name for name, layer in found.items() if not isinstance(layer, Layer)]
+        if wrong or not found:
+            raise InputError(
+                f"the network's parts are {list(found)}, of which {wrong} are no "
+                "threefactor.events.Layer; build it of such layers alone, at least one"
+            )
+        return cast("dict[str, Layer]", found)
+
     def run(self, inputs: SpikeBatch) -> list[Activity]:
         """Return the activity of every layer, first to last."""
         activities: list[Activity] = []
-        for layer in self:
+        for layer in self.layers.values():
             activities.append(layer.run(activities[-1].spikes if activities else inputs))
         return activities
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
@@ -57,7 +59,7 @@ class Trial:
     ) -> None:
         if isinstance(inputs, SpikeBatch) and len(inputs) == 0:
             raise InputError("the batch holds no sample; give at least one, which may be empty")
-        self.names = [name for name, _ in network.named_children()]
+        self.names = list(network.layers)
         self.activities: list[Activity] = network.run(inputs)
         dtype = next(network.parameters()).dtype
         self.counts = [
@@ -82,11 +84,11 @@ class Trial:
             None if self.losses is None else self.losses.mean(),
         )
 
-    def per_spike(self, layer: int, errors: Tensor) -> np.ndarray:
+    def per_spike(self, layer: int, errors: Tensor) -> NDArray[Any]:
         """Give every spike of a layer the error, (B, n_l), of its neuron in its sample."""
         spikes = self.activities[layer].spikes
         samples = np.repeat(np.arange(len(spikes)), np.diff(spikes.offsets))
-        return errors.numpy()[samples, spikes.addresses]
+        return np.asarray(errors.numpy()[samples, spikes.addresses])
 
 
 def run(

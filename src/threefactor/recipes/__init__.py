@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from threefactor.errors import unknown_name
 from threefactor.recipes.clocked import CLOCKED
+from threefactor.recipes.events import EVENTS
 from threefactor.recipes.recipe import Recipe
 
 __all__ = ["RECIPES", "Recipe", "recipe"]
 
-RECIPES: dict[str, Recipe] = {**CLOCKED}
+RECIPES: dict[str, Recipe] = {**CLOCKED, **EVENTS}
 
 
 def recipe(name: str) -> Recipe:

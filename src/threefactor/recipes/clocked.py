@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
+    ClockedNetworkSettings,
     DataSettings,
-    NetworkSettings,
     OptimizerSettings,
     Settings,
 )
@@ -23,7 +23,7 @@ CLOCKED: dict[str, Recipe] = {
             epochs=30,
             batch_size=64,
             data=DataSettings(name="digits"),
-            network=NetworkSettings(hidden=(200, 200)),
+            network=ClockedNetworkSettings(hidden=(200, 200)),
             optimizer=OptimizerSettings(lr=2e-3),
         ),
         per_rule={"zo": {"optimizer.lr": 2e-4, "network.dropout": 0.0}},

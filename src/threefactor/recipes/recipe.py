@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from threefactor.training.build import option_groups, rule_options
+from threefactor.training.build import option_groups
+from threefactor.training.engines import engine_of
 from threefactor.training.settings import Settings, override
 
 __all__ = ["Recipe"]
@@ -18,8 +19,9 @@ class Recipe:
 
     Attributes:
         title: one line for people.
-        settings: the settings, for the rule they name.
-        per_rule: fields by full name that a rule changes, by the rule's name.
+        settings: the settings, for the rule they name. Its options go to every rule that has
+            options of these names.
+        per_rule: fields or options by full name that a rule changes, by the rule's name.
     """
 
     title: str
@@ -39,10 +41,10 @@ class Recipe:
             ConfigurationError: if a name is not known, or a value out of its range.
         """
         name = rule or self.settings.rule.name
-        defaults = rule_options(name)
+        defaults = engine_of(self.settings).rule_options(name)
+        shared = {k: v for k, v in self.settings.rule.options.items() if k in defaults}
         settings = override(
-            self.settings,
-            {"rule.name": name, "rule.options": defaults, **self.per_rule.get(name, {})},
-            {},
+            self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}, {}
         )
+        settings = override(settings, self.per_rule.get(name, {}), option_groups(settings))
         return override(settings, changes or {}, option_groups(settings))

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from threefactor import clocked, data
-from threefactor.clocked import RULES, LinearSchedule, Rule
+from threefactor.clocked import LinearSchedule
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.training.engines import DTYPES, Engine, engine_of
 from threefactor.training.settings import (
     OptimizerSettings,
     RuleSettings,
@@ -22,9 +22,7 @@ from threefactor.training.settings import (
     Settings,
 )
 
-__all__ = ["Experiment", "build", "option_groups", "rule_options"]
-
-_NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+__all__ = ["Experiment", "build", "option_groups"]
 
 
 @dataclass
@@ -32,16 +30,17 @@ class Experiment:
     """The live objects of one experiment."""
 
     settings: Settings
-    data: data.ImageData
+    engine: Engine
+    data: Any
     network: nn.Module
-    rule: Rule
+    rule: Any
     optimizer: torch.optim.Optimizer
     scheduler: lr_scheduler.LRScheduler | None
 
     @property
     def layer_sizes(self) -> dict[str, int]:
         """Number of neurons of each hidden layer, by its name in the network."""
-        return self.rule.layer_sizes
+        return self.rule.layer_sizes  # type: ignore[no-any-return]
 
 
 def build(
@@ -53,61 +52,29 @@ def build(
         ConfigurationError: if a name or option is not known.
         DataError: if the data is absent or corrupt.
     """
-    if settings.rule.name not in RULES:
-        raise unknown_name("rule", settings.rule.name, RULES)
-    dtype = {"float32": torch.float32, "float64": torch.float64}[settings.dtype]
-    samples = data.load(settings.data.name, data_dir, dtype=dtype)
-    samples = samples.subset(settings.data.train, settings.data.test)
+    engine = engine_of(settings)
+    engine.rule(settings.rule.name)
+    samples = engine.load(settings, data_dir).subset(settings.data.train, settings.data.test)
     torch.manual_seed(settings.seed)
-    network = _network(settings, samples).to(device=device, dtype=dtype)
-    rule = _rule(settings, network)
+    network = engine.network(settings, samples).to(device=device, dtype=DTYPES[settings.dtype])
+    rule = _rule(settings, engine, network)
     parameters = [*network.parameters(), *rule.parameters()]
     optimizer = _optimizer(settings.optimizer, parameters)
     scheduler = _scheduler(settings.scheduler, optimizer, settings.epochs)
-    return Experiment(settings, samples, network, rule, optimizer, scheduler)
-
-
-def rule_options(name: str) -> dict[str, Any]:
-    """Return the options of a rule with their defaults, as plain values."""
-    if name not in RULES:
-        raise unknown_name("rule", name, RULES)
-    found: dict[str, Any] = {}
-    for kind in (Rule, RULES[name]):
-        for key, parameter in inspect.signature(kind.__init__).parameters.items():
-            if key not in _NOT_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD:
-                found[key] = _plain(parameter.default)
-    return found
+    return Experiment(settings, engine, samples, network, rule, optimizer, scheduler)
 
 
 def option_groups(settings: Settings) -> dict[str, str]:
     """Names beyond the fields that `override` should accept for these settings."""
-    groups = dict.fromkeys(rule_options(settings.rule.name), "rule.options")
+    groups = dict.fromkeys(engine_of(settings).rule_options(settings.rule.name), "rule.options")
     groups.update(dict.fromkeys(settings.optimizer.options, "optimizer.options"))
     groups.update(dict.fromkeys(settings.scheduler.options, "scheduler.options"))
     return groups
 
 
-def _plain(value: Any) -> Any:
-    return [value.start, value.end] if isinstance(value, LinearSchedule) else value
-
-
-def _network(settings: Settings, samples: data.ImageData) -> nn.Module:
-    given = settings.network
-    in_features = torch.Size(samples.input_shape).numel()
-    return clocked.fc(
-        in_features,
-        given.hidden,
-        samples.outputs,
-        leak=given.leak,
-        threshold=given.threshold,
-        dropout=given.dropout,
-        surrogate_width=given.surrogate_width,
-    )
-
-
-def _rule(settings: Settings, network: nn.Module) -> Rule:
+def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     given: RuleSettings = settings.rule
-    known = rule_options(given.name)
+    known = engine.rule_options(given.name)
     for key in given.options:
         if key not in known:
             raise unknown_name(f"option of rule {given.name!r}:", key, known)
@@ -117,8 +84,8 @@ def _rule(settings: Settings, network: nn.Module) -> Rule:
         if len(scale) != 2:
             raise ConfigurationError(f"noise_scale is {scale}; give a number or [start, end]")
         options["noise_scale"] = LinearSchedule(*map(float, scale))
-    loss = clocked.CrossEntropyMSE(settings.loss.mse_weight)
-    return _call(RULES[given.name], f"rule {given.name!r}", network, loss=loss, **options)  # type: ignore[no-any-return]
+    loss = engine.loss(settings)
+    return _call(engine.rule(given.name), f"rule {given.name!r}", network, loss=loss, **options)
 
 
 def _optimizer(

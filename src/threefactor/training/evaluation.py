@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from threefactor import clocked
-from threefactor.clocked.losses import Loss
 
 __all__ = ["Evaluation", "Sums", "evaluate"]
 
@@ -17,7 +16,7 @@ EVALUATION_BATCH = 500
 
 @dataclass
 class Evaluation:
-    """Loss, accuracy (fractions) and spikes per neuron and step over a whole data set."""
+    """Loss, accuracy (fractions) and firing rates over a whole data set."""
 
     loss: float
     accuracy: float
@@ -34,16 +33,19 @@ class Sums:
     loss: float = 0.0
     seconds: float = 0.0
     spikes: dict[str, float] = field(default_factory=dict)
+    capped: dict[str, int] = field(default_factory=dict)
 
-    def add(self, result: clocked.Result, labels: Tensor) -> None:
+    def add(self, result: Any, labels: Tensor) -> None:
+        """Add the result of a batch, of either engine."""
         n = len(labels)
-        assert result.loss is not None
         self.batch += 1
         self.samples += n
         self.correct += int((result.output.argmax(1) == labels).sum())
         self.loss += float(result.loss) * n
         for name, rate in result.firing_rates.items():
             self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
+        for name, count in getattr(result, "capped", {}).items():  # event-driven networks only
+            self.capped[name] = self.capped.get(name, 0) + count
 
     @property
     def mean_loss(self) -> float:
@@ -56,24 +58,22 @@ class Sums:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, inputs: Tensor, labels: Tensor, steps: int, loss: Loss
+    network: nn.Module, inputs: Any, labels: Tensor, run: Callable[[Any, Tensor], Any]
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
 
     Args:
         network: the network; its training mode is restored afterwards.
-        inputs: (N, ...) constant inputs.
+        inputs: N samples that can be sliced.
         labels: (N,) class labels.
-        steps: T.
-        loss: the loss to report.
+        run: (inputs, labels) of a batch -> result with loss, output and firing rates.
     """
     training = network.training
     network.eval()
     sums = Sums()
     for start in range(0, len(labels), EVALUATION_BATCH):
-        y = labels[start : start + EVALUATION_BATCH]
-        x = inputs[start : start + EVALUATION_BATCH]
-        sums.add(clocked.run(network, x, steps=steps, targets=y, loss=loss), y)
+        part = slice(start, start + EVALUATION_BATCH)
+        sums.add(run(inputs[part], labels[part]), labels[part])
     network.train(training)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     return Evaluation(sums.mean_loss, sums.accuracy, rates)

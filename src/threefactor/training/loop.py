@@ -55,9 +55,8 @@ class Trainer:
         self._stop = False
         self._tensorboard: Any = None
         device = next(experiment.network.parameters()).device
-        data = experiment.data
-        self._train = data.train_images.to(device), data.train_labels.to(device)
-        self._test = data.test_images.to(device), data.test_labels.to(device)
+        self._train = _place(experiment.data.train, device)
+        self._test = _place(experiment.data.test, device)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -83,9 +82,13 @@ class Trainer:
     def evaluate(self) -> Evaluation:
         """Evaluate the network as it is on the test data."""
         experiment = self.experiment
-        return evaluate(
-            experiment.network, *self._test, experiment.settings.steps, experiment.rule.loss
-        )
+
+        def run(x: Any, y: Tensor) -> Any:
+            return experiment.engine.run(
+                experiment.network, x, y, experiment.settings, experiment.rule.loss
+            )
+
+        return evaluate(experiment.network, *self._test, run)
 
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
@@ -110,7 +113,7 @@ class Trainer:
     def _run_batch(self, index: Tensor) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         start = time.perf_counter()
-        x, y = self._train[0].index_select(0, index), self._train[1].index_select(0, index)
+        x, y = self._train[0][index], self._train[1][index]
         optimizer = experiment.optimizer
         optimizer.zero_grad()
 
@@ -118,10 +121,9 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-        each = learn if settings.update == "step" else None
-        result = experiment.rule.step(x, y, steps=settings.steps, after_step=each)
-        if not math.isfinite(float(result.loss)):  # type: ignore[arg-type]
-            self._diverge(float(result.loss))  # type: ignore[arg-type]
+        result = experiment.engine.step(experiment.rule, x, y, settings, learn)
+        if not math.isfinite(float(result.loss)):
+            self._diverge(float(result.loss))
         if settings.update == "sequence":
             optimizer.step()
         self._sums.add(result, y)
@@ -167,6 +169,8 @@ class Trainer:
         }
         if experiment.rule.perturbation is not None:
             line["noise_scale"] = experiment.rule.perturbation.scale
+        if sums.capped:
+            line["capped"] = sums.capped
         self._sums = Sums()
         self._keep(line)
         self.watcher.epoch(line, experiment.settings.epochs)
@@ -237,6 +241,11 @@ class Trainer:
             self._sums = Sums(**state["sums"])
         except (RuntimeError, KeyError, TypeError, ValueError) as problem:
             raise CheckpointError(f"{folder} does not fit this run: {problem}") from problem
+
+
+def _place(part: tuple[Any, Tensor], device: torch.device) -> tuple[Any, Tensor]:
+    inputs, labels = part
+    return inputs.to(device) if isinstance(inputs, Tensor) else inputs, labels.to(device)
 
 
 def _plain_state(state: dict[str, Any]) -> dict[str, Any]:

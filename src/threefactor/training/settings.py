@@ -5,21 +5,31 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 from pydantic.dataclasses import dataclass
 
 from threefactor.errors import ConfigurationError, unknown_name
 
 __all__ = [
+    "ClockedNetworkSettings",
+    "CrossEntropySettings",
     "DataSettings",
-    "LossSettings",
-    "NetworkSettings",
+    "EventNetworkSettings",
     "OptimizerSettings",
     "RuleSettings",
     "SchedulerSettings",
     "Settings",
+    "SpikeCountSettings",
     "make_settings",
     "override",
     "parse_assignment",
@@ -27,20 +37,25 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Options = dict[str, Any]
+_KINDS = ("fc", "events-fc", "cross-entropy", "spike-count")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class DataSettings:
-    """Which data, and how much of it: the first `train` and `test` samples, or all."""
+    """Which data, and how much of it: the first `train` and `test` samples, or all.
+
+    `window` is the time in seconds over which an event-driven network gets an image as spikes.
+    """
 
     name: str = "digits"
     train: int | None = Field(default=None, ge=1)
     test: int | None = Field(default=None, ge=1)
+    window: float = Field(default=0.1, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
-class NetworkSettings:
-    """A network built by `threefactor.clocked`; see `clocked.fc` for the fields."""
+class ClockedNetworkSettings:
+    """A network on a time grid; see `clocked.fc` for the fields."""
 
     kind: Literal["fc"] = "fc"
     hidden: tuple[int, ...] = (800, 800)
@@ -48,6 +63,18 @@ class NetworkSettings:
     threshold: float = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
     surrogate_width: float = Field(default=0.25, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EventNetworkSettings:
+    """A network of exact spike times; see `events.fc` for the fields."""
+
+    kind: Literal["events-fc"] = "events-fc"
+    hidden: tuple[int, ...] = (800,)
+    tau_s: float = Field(default=0.130, gt=0)
+    thresholds: tuple[float, ...] = (0.2, 0.7)
+    duration: float = Field(default=0.2, gt=0)
+    max_spikes: int = Field(default=30, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -59,10 +86,43 @@ class RuleSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class LossSettings:
-    """Cross entropy with this share of mean squared error."""
+class CrossEntropySettings:
+    """Cross entropy with this share of mean squared error; see `clocked.CrossEntropyMSE`."""
 
+    kind: Literal["cross-entropy"] = "cross-entropy"
     mse_weight: float = Field(default=0.05, ge=0, le=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class SpikeCountSettings:
+    """Target spike counts of the outputs; see `events.SpikeCount`."""
+
+    kind: Literal["spike-count"] = "spike-count"
+    true: float = Field(default=15.0, ge=0)
+    false: float = Field(default=3.0, ge=0)
+
+
+def _kind(default: str) -> Discriminator:
+    """Tell the members of a union apart by their kind, which older runs may lack."""
+
+    def find(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return value.get("kind", default)
+        return getattr(value, "kind", default)
+
+    return Discriminator(find)
+
+
+NetworkSettings = Annotated[
+    Annotated[ClockedNetworkSettings, Tag("fc")]
+    | Annotated[EventNetworkSettings, Tag("events-fc")],
+    _kind("fc"),
+]
+LossSettings = Annotated[
+    Annotated[CrossEntropySettings, Tag("cross-entropy")]
+    | Annotated[SpikeCountSettings, Tag("spike-count")],
+    _kind("cross-entropy"),
+]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -94,7 +154,8 @@ class Settings:
         seed: seeds initial weights, feedback, noise, dropout and the order of the data.
         epochs: passes over the training data.
         batch_size: samples per batch.
-        steps: time steps T that a static image is shown.
+        steps: time steps T that a static image is shown; None for event-driven networks, which
+            have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
     """
@@ -103,15 +164,32 @@ class Settings:
     seed: int = Field(default=0, ge=0, lt=2**31)
     epochs: int = Field(default=50, ge=1)
     batch_size: int = Field(default=128, ge=1)
-    steps: int = Field(default=6, ge=1)
+    steps: int | None = Field(default=6, ge=1)
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
     data: DataSettings = Field(default_factory=DataSettings)
-    network: NetworkSettings = Field(default_factory=NetworkSettings)
+    network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
     rule: RuleSettings = Field(default_factory=RuleSettings)
-    loss: LossSettings = Field(default_factory=LossSettings)
+    loss: LossSettings = Field(default_factory=CrossEntropySettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+
+    @model_validator(mode="after")
+    def _fits_engine(self) -> Settings:
+        if isinstance(self.network, EventNetworkSettings):
+            if self.steps is not None or self.update != "sequence":
+                raise ValueError(
+                    f"steps is {self.steps} and update {self.update!r}; an event-driven network "
+                    'has no time grid: give steps=None, update="sequence"'
+                )
+        elif self.steps is None:
+            raise ValueError("steps is None; give the number of time steps of a clocked network")
+        elif isinstance(self.loss, SpikeCountSettings):
+            raise ValueError(
+                'loss.kind is "spike-count"; the read-out of a clocked network does not spike: '
+                'give "cross-entropy"'
+            )
+        return self
 
 
 _ADAPTER = TypeAdapter(Settings)
@@ -126,11 +204,16 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as problem:
-        lines = [
-            f"{'.'.join(str(part) for part in error['loc'])} = {error['input']!r}: {error['msg']}"
-            for error in problem.errors()
-        ]
+        lines = [_describe(error) for error in problem.errors()]
         raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
+
+
+def _describe(error: Any) -> str:
+    if not error["loc"]:
+        return str(error["msg"])
+    # A union adds the kind that was chosen to the path.
+    path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
+    return f"{path} = {error['input']!r}: {error['msg']}"
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:

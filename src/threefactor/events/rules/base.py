@@ -63,8 +63,7 @@ class Rule(nn.Module, ABC):
         rate_target: float = 0.0,
     ) -> None:
         super().__init__()
-        layers = list(network) if isinstance(network, Network) else []
-        if not layers or not all(isinstance(layer, Layer) for layer in layers):
+        if not isinstance(network, Network):
             raise InputError(
                 f"the network is a {type(network).__module__}.{type(network).__name__}; "
                 "expected one of threefactor.events, such as events.fc(...)"
@@ -79,15 +78,14 @@ class Rule(nn.Module, ABC):
         self.rate_penalty = rate_penalty
         self.rate_target = rate_target
         self.network: Network
+        self.layers: list[Layer]
+        named = network.layers
         # Registered modules would enter state_dict and parameters.
         object.__setattr__(self, "network", network)
-        self.layers: list[Layer]
-        object.__setattr__(self, "layers", layers)
-        self.outputs: int = layers[-1].neurons
-        names = [name for name, _ in network.named_children()]
-        self.layer_sizes: dict[str, int] = {
-            name: layer.neurons for name, layer in zip(names[:-1], layers, strict=False)
-        }
+        object.__setattr__(self, "layers", list(named.values()))
+        *hidden, last = named.values()
+        self.outputs = last.neurons
+        self.layer_sizes = {name: layer.neurons for name, layer in zip(named, hidden, strict=False)}
 
     @abstractmethod
     def learn(self, trial: Trial) -> None:

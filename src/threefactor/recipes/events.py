@@ -1,0 +1,105 @@
+"""Recipes of networks of exact spike times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from threefactor.recipes.recipe import Recipe
+from threefactor.training.settings import (
+    DataSettings,
+    EventNetworkSettings,
+    OptimizerSettings,
+    RuleSettings,
+    SchedulerSettings,
+    Settings,
+    SpikeCountSettings,
+)
+
+__all__ = ["EVENTS"]
+
+
+def _settings(
+    recipe: str,
+    data: str,
+    hidden: Sequence[int],
+    thresholds: Sequence[float],
+    rates: tuple[float, float],
+    *,
+    lr: float = 3e-3,
+    epochs: int = 30,
+    **network: Any,
+) -> Settings:
+    """Return settings in which the paper's experiments agree, completed.
+
+    `rates` are the strength and the target of the firing-rate regularisation.
+    """
+    return Settings(
+        recipe=recipe,
+        epochs=epochs,
+        batch_size=50,
+        steps=None,
+        data=DataSettings(name=data),
+        network=EventNetworkSettings(hidden=tuple(hidden), thresholds=tuple(thresholds), **network),
+        rule=RuleSettings("sfdfa", {"rate_penalty": rates[0], "rate_target": rates[1]}),
+        loss=SpikeCountSettings(),
+        optimizer=OptimizerSettings("Adam", lr, {}),
+        scheduler=SchedulerSettings(None, {}),
+    )
+
+
+# Appendix A of Bacho & Chu (SFDFA) and the authors' runs; BP as in Bacho & Chu 2023.
+EVENTS: dict[str, Recipe] = {
+    "mnist-events": Recipe(
+        "MNIST, 784-800-10, exact spike times: SFDFA paper, table 1",
+        _settings("mnist-events", "mnist", [800], [0.2, 0.7], (0.1, 0.2)),
+        per_rule={
+            "dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_target": 0.4},
+            "exact-bp": {"network.thresholds": [0.2, 1.3], "epochs": 100},
+        },
+    ),
+    "emnist-events": Recipe(
+        "EMNIST balanced, 784-800-47, exact spike times: SFDFA paper, table 1",
+        _settings("emnist-events", "emnist-balanced", [800], [0.2, 0.7], (0.3, 0.2)),
+    ),
+    "fashion-mnist-events": Recipe(
+        "Fashion-MNIST, 784-400-400-10, exact spike times: SFDFA paper, table 1",
+        _settings(
+            "fashion-mnist-events",
+            "fashion-mnist",
+            [400, 400],
+            [0.2, 0.2, 0.7],
+            (0.3, 0.4),
+            epochs=50,
+        ),
+        per_rule={
+            "exact-bp": {
+                "network.thresholds": [0.13, 0.45, 0.7],
+                "batch_size": 5,
+                "optimizer.lr": 5e-4,
+            }
+        },
+    ),
+    "shd-events": Recipe(
+        "Spiking Heidelberg Digits, 700-128-20, exact spike times: SFDFA paper, table 1",
+        _settings(
+            "shd-events",
+            "shd",
+            [128],
+            [1.0, 1.2],
+            (0.03, 2.0),
+            lr=1e-3,
+            epochs=150,
+            tau_s=0.100,
+            duration=1.0,
+        ),
+    ),
+    "digits-events": Recipe(
+        "scikit-learn's 8x8 digits, 64-100-10, exact spike times (embedded data)",
+        _settings("digits-events", "digits", [100], [0.2, 0.7], (0.1, 0.2), epochs=20),
+    ),
+    "yin-yang-events": Recipe(
+        "Yin-Yang, 5-100-3, exact spike times (generated data; Kriener et al. 2022)",
+        _settings("yin-yang-events", "yin-yang", [100], [0.2, 0.7], (0.0, 0.0), epochs=100),
+    ),
+}
