@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from threefactor import data
 from threefactor.cli.completion import dataset_names
@@ -20,7 +20,8 @@ app = typer.Typer(
 List, download and describe data sets.
 
 A data set lies in a subfolder of its name below `--data-dir`, the variable `THREEFACTOR_DATA`, or
-the user's cache folder, whichever is given first.
+the user's cache folder, whichever is given first. Sets of images serve all networks, sets of
+spikes those of exact spike times.
 """,
 )
 
@@ -38,21 +39,22 @@ Name = Annotated[str, typer.Argument(help="Data set.", autocompletion=dataset_na
 @app.command("list")
 def list_(data_dir: DataDir = None) -> None:
     """List the data sets, and whether they are at hand."""
-    table = Table("name", "title", "training", "test", "at hand")
+    table = Table(Column("name", no_wrap=True), "title", "kind", "training", "test", "at hand")
     for name, entry in data.DATASETS.items():
-        here = "yes" if data.available(name, data_dir) else f"threefactor data fetch {name}"
-        table.add_row(name, entry.title, f"{entry.train:,}", f"{entry.test:,}", here)
+        here = "yes" if data.available(name, data_dir) else "no"
+        table.add_row(name, entry.title, entry.kind, f"{entry.train:,}", f"{entry.test:,}", here)
     console.print(table)
+    console.print("To download one: threefactor data fetch NAME", highlight=False)
 
 
 @app.command()
 def fetch(name: Name, data_dir: DataDir = None) -> None:
-    """Download a data set, checksums checked. Files that are there already are kept."""
+    """Download a data set, checksums checked, and unpack it. Files that are there are kept."""
     folder = data.fetch(name, data_dir, progress=console.is_terminal)
     console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
 
 
 @app.command()
 def info(name: Name, data_dir: DataDir = None) -> None:
-    """Describe a data set: samples, licence, source, where it lies."""
+    """Describe a data set: samples, shape, licence, source, where it lies."""
     console.print(data.describe(name, data_dir), markup=False, highlight=False, soft_wrap=True)

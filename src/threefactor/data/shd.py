@@ -56,19 +56,18 @@ def read_shd_file(
     path = Path(path)
     times, units, labels = read_arrays(path)
     _check_labels(path, labels, len(times), len(units), classes)
-    rows = [
-        _sample(path, sample, *row, size)
-        for sample, row in enumerate(zip(times, units, strict=True))
-    ]
-    offsets = np.concatenate([[0], np.cumsum([len(seconds) for seconds, _ in rows])])
-    seconds, channels = (np.concatenate(column) for column in zip(*rows, strict=True))
-    batch = SpikeBatch(offsets.astype(np.int64), seconds, channels, size)
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in times])])
+    seconds, channels = np.empty(offsets[-1]), np.empty(offsets[-1], dtype=np.int32)
+    for sample, row in enumerate(zip(times, units, strict=True)):
+        part = slice(offsets[sample], offsets[sample + 1])
+        seconds[part], channels[part] = _sample(path, sample, *row, size)
+    batch = SpikeBatch(offsets, seconds, channels, size)
     return batch, torch.from_numpy(labels.astype(np.int64))
 
 
 def _sample(
     path: Path, sample: int, times: NDArray[Any], units: NDArray[Any], size: int
-) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
+) -> tuple[NDArray[np.float64], NDArray[Any]]:
     """Check the spikes of one sample and sort them, which is faster than sorting all at once."""
     where = f"{path}: sample {sample} (of spikes/times and spikes/units, counted from 0)"
     if times.shape != units.shape:
@@ -89,7 +88,7 @@ def _sample(
             f"{where} has units from {units.min()} to {units.max()}; expected 0 to {size - 1}"
         )
     order = np.lexsort((units, seconds))
-    return seconds[order], units[order].astype(np.int32)
+    return seconds[order], units[order]
 
 
 def _check_labels(path: Path, labels: NDArray[Any], times: int, units: int, classes: int) -> None:

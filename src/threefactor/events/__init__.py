@@ -1,6 +1,6 @@
 """Networks of exact spike times, and the rules that train them; needs the extra `events`."""
 
-from threefactor.events.losses import SpikeCount
+from threefactor.events.losses import FirstSpike, SpikeCount
 from threefactor.events.network import Activity, Layer, Network, fc
 from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
 from threefactor.events.spikes import SpikeBatch, latency_code
@@ -13,6 +13,7 @@ __all__ = [
     "Activity",
     "ExactBP",
     "FeedbackRule",
+    "FirstSpike",
     "Layer",
     "Network",
     "Result",

@@ -1,16 +1,19 @@
-"""The loss on output spike counts."""
+"""Losses on the output's spikes: their counts, or the time of the first."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.clocked.losses import check_labels
+from threefactor.clocked.losses import Loss, check_labels
 from threefactor.errors import InputError
+from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["SpikeCount"]
+__all__ = ["FirstSpike", "SpikeCount", "first_spikes", "reads_first_spikes"]
 
 
 class SpikeCount:
@@ -45,3 +48,54 @@ class SpikeCount:
         wanted.scatter_(1, targets.unsqueeze(1), self.true)
         gradient = counts - wanted
         return 0.5 * gradient.square().sum(1), gradient
+
+
+class FirstSpike:
+    r"""Cross entropy on the times of the outputs' first spikes: the class spikes first.
+
+    .. math:: \ell = -\log \frac{e^{-t_y / \xi}}{\sum_o e^{-t_o / \xi}}
+
+    t_o is the time of the first spike of output o, the end of the simulation if there is none.
+    The error reaches first spikes alone; an output that does not spike gets none.
+
+    Args:
+        temperature: xi in seconds; about a fifth of tau_s is usual.
+
+    Raises:
+        InputError: if the temperature is not above 0 and finite.
+
+    Source: Goeltz et al. 2021, Fast and energy-efficient neuromorphic deep learning with
+    first-spike times, equation 3.
+    """
+
+    reads_first_spikes = True
+    """Whether the output is minus the time of the first spike, in seconds, not the count."""
+
+    def __init__(self, temperature: float = 0.02) -> None:
+        if not (math.isfinite(temperature) and temperature > 0.0):
+            raise InputError(f"temperature is {temperature}; give seconds above 0")
+        self.temperature = float(temperature)
+
+    def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
+        """Refuse targets that are not `samples` integer class labels below `outputs`."""
+        check_labels(targets, samples, outputs)
+
+    def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the losses, (B,), and their gradients by minus the first times, (B, m)."""
+        logits = output / self.temperature
+        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
+        gradient = logits.softmax(1)
+        gradient[torch.arange(len(targets)), targets] -= 1.0
+        return losses, gradient / self.temperature
+
+
+def reads_first_spikes(loss: Loss) -> bool:
+    """Whether a loss reads the times of first spikes; any other reads counts."""
+    return bool(getattr(loss, "reads_first_spikes", False))
+
+
+def first_spikes(spikes: SpikeBatch) -> NDArray[np.int64]:
+    """Return the places of the first spike of every neuron in every sample, in rising order."""
+    # Spikes are sorted by time, and `unique` finds the first place of each.
+    _, first = np.unique(spikes.samples * spikes.size + spikes.addresses, return_index=True)
+    return np.sort(first)

@@ -166,14 +166,20 @@ class SpikeBatch:
         part = slice(self.offsets[b], self.offsets[b + 1])
         return self.times[part], self.addresses[part]
 
+    @property
+    def samples(self) -> NDArray[np.int64]:
+        """(S,) the sample of each spike."""
+        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+
     def counts(self) -> NDArray[np.int64]:
         """Return the number of spikes of each address in each sample, (B, size)."""
-        which = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        flat = np.bincount(which * self.size + self.addresses, minlength=len(self) * self.size)
+        flat = np.bincount(
+            self.samples * self.size + self.addresses, minlength=len(self) * self.size
+        )
         return flat.reshape(len(self), self.size)
 
     def _sort(self) -> None:
-        which = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        which = self.samples
         later = np.diff(self.times) > 0
         tied = (np.diff(self.times) == 0) & (np.diff(self.addresses) >= 0)
         if np.all(later | tied | (np.diff(which) > 0)):

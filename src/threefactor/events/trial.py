@@ -12,7 +12,7 @@ from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
-from threefactor.events.losses import SpikeCount
+from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
 from threefactor.events.network import Activity, Network
 from threefactor.events.spikes import SpikeBatch
 
@@ -24,7 +24,8 @@ class Result:
     """What came of running a network on a batch.
 
     Attributes:
-        output: (B, m) spike counts of the output neurons; their argmax is the predicted class.
+        output: (B, m) spike counts of the output neurons, or minus the times of their first
+            spikes if that is what the loss reads; the argmax is the predicted class.
         firing_rates: spikes per neuron and sample of each hidden layer, by its name.
         capped: for each layer, how many neurons, summed over the samples, reached the threshold
             once more after their last permitted spike.
@@ -48,9 +49,9 @@ class Trial:
     Attributes:
         activities: what each layer did, first to last.
         counts: for each layer, its (B, n_l) spike counts.
-        output: (B, m) spike counts of the output.
+        output: (B, m) spike counts of the output, or what else the loss reads.
         losses: (B,) loss of each sample; None without targets.
-        error: (B, m) minus the gradient of the loss by the counts: with `SpikeCount`, target
+        error: (B, m) minus the gradient of the loss by the output: with `SpikeCount`, target
             minus count. A later spike means fewer spikes: it is the gradient by a spike's time.
     """
 
@@ -65,7 +66,8 @@ class Trial:
         self.counts = [
             torch.from_numpy(activity.spikes.counts()).to(dtype) for activity in self.activities
         ]
-        self.output = self.counts[-1]
+        self.first_only = reads_first_spikes(loss)
+        self.output = self._first_times(network) if self.first_only else self.counts[-1]
         self.losses: Tensor | None = None
         if targets is not None:
             check_targets(loss, targets, *self.output.shape)
@@ -85,10 +87,26 @@ class Trial:
         )
 
     def per_spike(self, layer: int, errors: Tensor) -> NDArray[Any]:
-        """Give every spike of a layer the error, (B, n_l), of its neuron in its sample."""
+        """Give every spike of a layer the error, (B, n_l), of its neuron in its sample.
+
+        Of the outputs' spikes only those get one that the loss reads.
+        """
         spikes = self.activities[layer].spikes
-        samples = np.repeat(np.arange(len(spikes)), np.diff(spikes.offsets))
-        return np.asarray(errors.numpy()[samples, spikes.addresses])
+        given: NDArray[Any] = errors.numpy()[spikes.samples, spikes.addresses]
+        if self.first_only and self.activities[layer] is self.activities[-1]:
+            later = np.ones(len(given), bool)
+            later[first_spikes(spikes)] = False
+            given[later] = 0
+        return given
+
+    def _first_times(self, network: Network) -> Tensor:
+        """Return minus the time of each output's first spike, (B, m)."""
+        last = list(network.layers.values())[-1]
+        times = torch.full_like(self.counts[-1], -last.duration)
+        spikes = self.activities[-1].spikes
+        first = first_spikes(spikes)
+        times.numpy()[spikes.samples[first], spikes.addresses[first]] = -spikes.times[first]
+        return times
 
 
 def run(

@@ -17,6 +17,7 @@ from threefactor.errors import unknown_name
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     EventNetworkSettings,
+    FirstSpikeSettings,
     Settings,
     SpikeCountSettings,
 )
@@ -87,6 +88,8 @@ class Engine(ABC):
         given = settings.loss
         if isinstance(given, SpikeCountSettings):
             return events.SpikeCount(given.true, given.false)
+        if isinstance(given, FirstSpikeSettings):
+            return events.FirstSpike(given.temperature)
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 

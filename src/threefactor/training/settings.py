@@ -25,6 +25,7 @@ __all__ = [
     "CrossEntropySettings",
     "DataSettings",
     "EventNetworkSettings",
+    "FirstSpikeSettings",
     "OptimizerSettings",
     "RuleSettings",
     "SchedulerSettings",
@@ -37,7 +38,7 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Options = dict[str, Any]
-_KINDS = ("fc", "events-fc", "cross-entropy", "spike-count")
+_KINDS = ("fc", "events-fc", "cross-entropy", "spike-count", "first-spike")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -102,6 +103,14 @@ class SpikeCountSettings:
     false: float = Field(default=3.0, ge=0)
 
 
+@dataclass(frozen=True, config=_STRICT)
+class FirstSpikeSettings:
+    """Times of the outputs' first spikes; see `events.FirstSpike`."""
+
+    kind: Literal["first-spike"] = "first-spike"
+    temperature: float = Field(default=0.02, gt=0)
+
+
 def _kind(default: str) -> Discriminator:
     """Tell the members of a union apart by their kind, which older runs may lack."""
 
@@ -120,7 +129,8 @@ NetworkSettings = Annotated[
 ]
 LossSettings = Annotated[
     Annotated[CrossEntropySettings, Tag("cross-entropy")]
-    | Annotated[SpikeCountSettings, Tag("spike-count")],
+    | Annotated[SpikeCountSettings, Tag("spike-count")]
+    | Annotated[FirstSpikeSettings, Tag("first-spike")],
     _kind("cross-entropy"),
 ]
 
@@ -184,10 +194,10 @@ class Settings:
                 )
         elif self.steps is None:
             raise ValueError("steps is None; give the number of time steps of a clocked network")
-        elif isinstance(self.loss, SpikeCountSettings):
+        elif not isinstance(self.loss, CrossEntropySettings):
             raise ValueError(
-                'loss.kind is "spike-count"; the read-out of a clocked network does not spike: '
-                'give "cross-entropy"'
+                f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
+                "spike: give 'cross-entropy'"
             )
         return self
 
@@ -239,7 +249,7 @@ def override(
     Args:
         settings: where to start.
         changes: by full name ("network.dropout") or, where only one field has it, by its last
-            part ("dropout").
+            part ("dropout"); or a whole group ("loss": {"kind": "first-spike"}).
         options: further names that are accepted, such as the rule's options, each with the full
             name of the group that it belongs to ("momentum": "rule.options").
 
@@ -259,7 +269,11 @@ def override(
 def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
     fields = list(_leaves(settings))
     named = [f"{group}.{name}" for name, group in options.items()]
-    if key in fields or key in named:
+    if (
+        key in fields
+        or key in named
+        or key in {field.name for field in dataclasses.fields(settings)}
+    ):
         return key
     matches = [full for full in (*fields, *named) if full.rpartition(".")[2] == key]
     if len(matches) == 1:

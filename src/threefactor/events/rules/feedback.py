@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threefactor.errors import unknown_name
+from threefactor.errors import InputError, unknown_name
+from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Activity, Layer, Network
 from threefactor.events.parallel import over
 from threefactor.events.rules.base import Rule
@@ -39,12 +40,18 @@ class FeedbackRule(Rule):
 
     Raises:
         ConfigurationError: if a name is not known.
+        InputError: if forward traces are asked for with a loss that reads first spikes only.
     """
 
     def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
         super().__init__(network, **common)
         if traces not in TRACES:
             raise unknown_name("kind of traces", traces, TRACES)
+        if traces == "forward" and reads_first_spikes(self.loss):
+            raise InputError(
+                "traces is 'forward' and the loss reads first spikes only, but forward traces "
+                "meet one error for all spikes of a neuron; give traces='summed'"
+            )
         self.traces = traces
 
     @property

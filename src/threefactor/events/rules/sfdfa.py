@@ -112,8 +112,7 @@ class SFDFA(FeedbackRule):
                 p.numpy(), emitted,
             )  # fmt: skip
             given = emitted
-        samples = np.repeat(np.arange(len(spikes)), np.diff(spikes.offsets))
-        flat = samples * self.outputs + spikes.addresses
+        flat = spikes.samples * self.outputs + spikes.addresses
         total = np.bincount(flat, weights=given, minlength=none.numel())
         return torch.from_numpy(total).to(none.dtype).view_as(none)
 

@@ -1,0 +1,396 @@
+"""Time and memory of the event-driven engine, and of jaxsnn if it is installed.
+
+    python benchmarks/events_step.py [--json FILE] [--only SECTION ...]
+
+A synaptic event is one input spike that reaches one neuron: what a layer does is to be counted in
+nanoseconds per synaptic event, whatever its width and however many spikes there are. Inputs are
+random spikes with the statistics of MNIST's images, so no data is needed. All contestants take
+turns; read the ratios. See benchmarks/README.md.
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from threefactor import events
+from threefactor.data import yin_yang
+
+Step = Callable[[], object]
+RULES = {"exact-bp": events.ExactBP, "dfa": events.DFA, "sfdfa": events.SFDFA}
+SECTIONS = ("rules", "widths", "inputs", "rates", "memory", "yin-yang")
+PIXELS, CLASSES, SPIKES, WINDOW = 784, 10, 150, 0.1
+BATCHES = 4  # different ones, in turn
+YIN_YANG_TRAIN, YIN_YANG_TEST, YIN_YANG_BATCH = 4992, 2944, 64
+
+
+class Case(NamedTuple):
+    """One line of a table."""
+
+    what: str
+    threads: int = 1
+    width: int = 800
+    spikes: int = SPIKES
+    threshold: float = 0.2
+
+
+class Contestant(NamedTuple):
+    step: Step
+    synaptic_events: float
+    hidden_spikes: float
+
+
+def mnist_like(samples: int, spikes: int, seed: int) -> events.SpikeBatch:
+    """Random spikes with the statistics of MNIST's images in the latency code.
+
+    A sample has 150 +- 41 spikes, most at the centre of the image. Two fifths of its pixels are
+    nearly white, many of which spike at once; the others are of any grey.
+    """
+    random = np.random.default_rng(seed)
+    side = np.arange(28) - 13.5
+    weight = np.exp(-(side[:, None] ** 2 + side**2) / (2 * 6.5**2)).ravel()
+    images = np.zeros((samples, PIXELS), np.uint8)
+    for image in images:
+        n = int(np.clip(random.normal(spikes, 0.27 * spikes), 1, PIXELS))
+        grey, white = random.integers(1, 250, n), random.integers(252, 255, n)
+        pixels = random.choice(PIXELS, n, replace=False, p=weight / weight.sum())
+        image[pixels] = np.where(random.random(n) < 0.4, white, grey)
+    return events.latency_code(images, WINDOW)
+
+
+def contestant(case: Case, batch: int) -> Contestant:
+    """Build one forward pass or one training step (rule and Adam)."""
+    torch.manual_seed(0)
+    net = events.fc(
+        PIXELS, (case.width,), CLASSES,
+        tau_s=0.130, thresholds=(case.threshold, 0.7), duration=0.2,
+    )  # fmt: skip
+    batches = [mnist_like(batch, case.spikes, seed) for seed in range(BATCHES)]
+    labels = torch.randint(0, CLASSES, (batch,))
+    results = [events.run(net, spikes) for spikes in batches]
+    hidden = statistics.mean(len(result.spikes["lif1"].times) for result in results)
+    given = statistics.mean(len(spikes.times) for spikes in batches)
+    turns = itertools.cycle(batches)
+    if case.what == "forward":
+
+        def step() -> None:
+            torch.set_num_threads(case.threads)
+            events.run(net, next(turns))
+
+    else:
+        rule = RULES[case.what](net)
+        # A learning rate of 0 costs as much and keeps the firing rates as they are.
+        optimizer = torch.optim.Adam(net.parameters(), lr=0.0, fused=True)
+
+        def step() -> None:
+            torch.set_num_threads(case.threads)
+            optimizer.zero_grad()
+            rule.step(next(turns), labels)
+            optimizer.step()
+
+    return Contestant(step, given * case.width + hidden * CLASSES, hidden / (batch * case.width))
+
+
+def take_turns(steps: Sequence[Step], rounds: int, repeats: int) -> list[list[float]]:
+    """Return the seconds of every repetition of every step."""
+    times: list[list[float]] = [[] for _ in steps]
+    for _ in range(rounds):
+        for step, row in zip(steps, times, strict=True):
+            step()  # warms the caches up, and compiles in the first round
+            for _ in range(repeats):
+                start = time.perf_counter()
+                step()
+                row.append(time.perf_counter() - start)
+    return times
+
+
+def table(title: str, cases: Sequence[Case], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure cases in turn; print and return nanoseconds per synaptic event."""
+    print(f"\n{title}")
+    print(
+        f"{'':10} {'threads':>7} {'width':>6} {'spikes':>6} {'threshold':>9} {'hidden':>7} "
+        f"{'ns median':>10} {'ns min':>8} {'medians':>8} {'minima':>7}"
+    )
+    contestants = [contestant(case, options.batch) for case in cases]
+    times = take_turns([c.step for c in contestants], options.rounds, options.repeats)
+    rows: list[dict[str, Any]] = []
+    for case, c, seconds in zip(cases, contestants, times, strict=True):
+        per_event = 1e9 / c.synaptic_events
+        median, least = statistics.median(seconds) * per_event, min(seconds) * per_event
+        row = {
+            **case._asdict(),
+            "hidden_spikes_per_neuron": c.hidden_spikes,
+            "synaptic_events_per_step": c.synaptic_events,
+            "median_ns": median,
+            "min_ns": least,
+            "ratio_of_medians": median / rows[0]["median_ns"] if rows else 1.0,
+            "ratio_of_minima": least / rows[0]["min_ns"] if rows else 1.0,
+        }
+        rows.append(row)
+        print(
+            f"{case.what:10} {case.threads:7} {case.width:6} {case.spikes:6} "
+            f"{case.threshold:9.3f} {c.hidden_spikes:7.3f} {median:10.3f} {least:8.3f} "
+            f"{row['ratio_of_medians']:8.2f} {row['ratio_of_minima']:7.2f}"
+        )
+    return rows
+
+
+def peak_mebibytes() -> float:
+    """Highest resident memory of this process so far (kibibytes on Linux, bytes on macOS)."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def memory_child(samples: int, batch: int) -> None:
+    """Print what one epoch adds to the memory after the data is there and one batch was seen."""
+    torch.set_num_threads(1)
+    data = mnist_like(samples, SPIKES, 0)
+    labels = torch.arange(samples) % CLASSES
+    net = events.fc(PIXELS, (800,), CLASSES, tau_s=0.130, thresholds=(0.2, 0.7), duration=0.2)
+    rule = events.SFDFA(net, rate_penalty=0.1, rate_target=0.2)
+    optimizer = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)
+    before = 0.0
+    for i, chosen in enumerate(torch.randperm(samples).split(batch)):
+        optimizer.zero_grad()
+        rule.step(data[chosen], labels[chosen])
+        optimizer.step()
+        if i == 0:
+            before = peak_mebibytes()
+    print(json.dumps({"spikes": len(data.times), "before": before, "peak": peak_mebibytes()}))
+
+
+def memory(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Print and return what training on few and on many samples adds to the memory."""
+    print("\nmemory: MiB that an epoch of SFDFA adds after its first batch, data not counted")
+    rows = []
+    for samples in (options.memory_samples // 10, options.memory_samples):
+        command = [sys.executable, __file__, "--child", str(samples), "--batch", str(options.batch)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        found = json.loads(done.stdout)
+        added = found["peak"] - found["before"]
+        rows.append({"samples": samples, "spikes": found["spikes"], "added_mib": added})
+        print(f"{samples:8} samples {found['spikes']:10} spikes {added:8.1f} MiB")
+    return rows
+
+
+class TargetTimes:
+    """The loss of jaxsnn's example: squared distance of first spikes from their target times."""
+
+    reads_first_spikes = True
+
+    def __init__(self, tau_s: float) -> None:
+        self.true, self.false, self.tau = 0.9 * tau_s, 1.1 * tau_s, 2.0 * tau_s
+
+    def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return losses and gradients by the output, which is minus the first times."""
+        wanted = torch.full_like(output, self.false).scatter_(1, targets.unsqueeze(1), self.true)
+        late = (-output - wanted) / self.tau
+        return late.square().sum(1), -2.0 / self.tau * late
+
+
+class YinYang:
+    """jaxsnn's example in threefactor: network, code, loss, initial weights, clipping and Adam.
+
+    Every neuron spikes once at most. jaxsnn looks at the first 50 events of the hidden layer only,
+    input included; here all of them count, about twice as many.
+    """
+
+    def __init__(self, train: int, test: int) -> None:
+        torch.manual_seed(0)
+        self.tau_s = 5e-3
+        self.train, self.labels = self._code(train, 42)
+        self.test, self.test_labels = self._code(test, 40)
+        self.net = events.fc(
+            5, (100,), 3,
+            tau_s=self.tau_s, thresholds=2 * self.tau_s, duration=4 * self.tau_s, max_spikes=1,
+        )  # fmt: skip
+        with torch.no_grad():
+            self.net.lif1.weight.normal_(3.0, 1.6)
+            self.net.readout.weight.normal_(0.5, 0.8)
+        self.rule = events.ExactBP(self.net, loss=TargetTimes(self.tau_s))
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=5e-3, fused=True)
+        self.scheduler = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, 0.99)
+        self.hidden_spikes = 0.0
+        self.accuracy = 0.0
+
+    def _code(self, samples: int, seed: int) -> tuple[events.SpikeBatch, Tensor]:
+        """Times of 5 spikes: x, y, 1 - x, 1 - y over two synaptic time constants, a bias at 0."""
+        values, labels = yin_yang(samples, seed)
+        times = np.concatenate([2.0 * self.tau_s * values, np.zeros((samples, 1))], axis=1)
+        offsets, addresses = np.arange(samples + 1) * 5, np.tile(np.arange(5), samples)
+        return events.SpikeBatch(offsets, times.ravel(), addresses, 5), torch.from_numpy(labels)
+
+    def learn(self) -> None:
+        for chosen in torch.randperm(len(self.labels)).split(YIN_YANG_BATCH):
+            self.optimizer.zero_grad()
+            self.rule.step(self.train[chosen], self.labels[chosen])
+            for weight in self.net.parameters():
+                weight.grad.mul_(1.0 / self.tau_s).clamp_(-0.01, 0.01)
+            self.optimizer.step()
+        self.scheduler.step()
+
+    def evaluate(self) -> None:
+        result = events.run(self.net, self.test, loss=self.rule.loss)
+        self.accuracy = (result.output.argmax(1) == self.test_labels).float().mean().item()
+        self.hidden_spikes = len(result.spikes["lif1"].times) / len(self.test)
+
+
+Epochs = dict[str, list[float]]
+
+
+def timed(seconds: list[float], function: Step) -> object:
+    start = time.perf_counter()
+    result = function()
+    seconds.append(time.perf_counter() - start)
+    return result
+
+
+def jaxsnn_epochs(epochs: int, train: int, test: int, between: Step) -> tuple[Epochs, float]:
+    """Run jaxsnn's example `yinyang_analytical` as it is, epoch by epoch, with a stopwatch.
+
+    Its own stopwatch stops before the computation does, which runs on by itself.
+    """
+    import jax
+    from jaxsnn.base.dataset import data_loader
+    from jaxsnn.event.types import OptState
+    from jaxsnn.examples.event import yinyang_analytical as example
+
+    found: Epochs = {"train": [], "test": []}
+
+    def epoch(
+        update: Any, evaluate: Any, trainset: Any, testset: Any, *rest: Any
+    ) -> tuple[Any, tuple[Any, Any, float]]:
+        batch_size, test_batch_size, state, _ = rest
+        rng, train_rng, test_rng = jax.random.split(state.rng, 3)
+
+        def learn() -> Any:
+            batches = data_loader(trainset, batch_size, rng=train_rng)
+            return jax.block_until_ready(jax.lax.scan(update, state, batches))
+
+        state, _ = timed(found["train"], learn)
+        batches = data_loader(testset, test_batch_size, rng=test_rng)
+
+        def test_all() -> Any:
+            return jax.block_until_ready(evaluate(state.params, batches))
+
+        result, _ = timed(found["test"], test_all)
+        return OptState(state.opt_state, state.params, rng), (result, state.params, 0.0)
+
+    def scan(function: Any, state: Any, steps: Any) -> tuple[Any, tuple[Any, None, None]]:
+        results = []
+        for i in steps:
+            state, (result, _, _) = function(state, i)
+            results.append(result)
+            between()
+        accuracies = [float(result[1]) for result in results]
+        return state, ((None, accuracies), None, None)
+
+    example.epoch, example.scan = epoch, scan
+    arguments = ["--epochs", epochs, "--trainset-size", train, "--testset-size", test]
+    return found, example.main(example.get_parser().parse_args([str(a) for a in arguments]))
+
+
+def yin_yang_epochs(options: argparse.Namespace) -> dict[str, Any]:
+    """Print and return seconds of an epoch on Yin-Yang, of ours and of jaxsnn's example."""
+    print("\nyin-yang: 5-100-3, exact gradients, batches of 64; first epochs (compilation) apart")
+    train, test = options.yin_yang_samples, max(YIN_YANG_BATCH, options.yin_yang_samples // 2)
+    if train == YIN_YANG_TRAIN:
+        test = YIN_YANG_TEST
+    torch.set_num_threads(1)
+    ours = YinYang(train, test)
+    seconds: Epochs = {"train": [], "test": []}
+
+    def turn() -> None:
+        for _ in range(options.repeats):
+            timed(seconds["train"], ours.learn)
+            timed(seconds["test"], ours.evaluate)
+
+    document: dict[str, Any] = {"train": train, "test": test}
+    if importlib.util.find_spec("jaxsnn") is None:
+        print("jaxsnn is not installed: left out (see benchmarks/README.md)")
+        for _ in range(options.rounds):
+            turn()
+    else:
+        theirs, accuracy = jaxsnn_epochs(options.rounds + 1, train, test, turn)
+        document["jaxsnn"] = summary("jaxsnn", theirs, accuracy)
+    document["threefactor"] = summary("threefactor, 1 thread", seconds, ours.accuracy)
+    document["threefactor"]["hidden_spikes_per_sample"] = ours.hidden_spikes
+    print(f"hidden spikes per sample: {ours.hidden_spikes:.1f}")
+    if "jaxsnn" in document:
+        for part in ("train", "test"):
+            for kind in ("median", "min"):
+                key = f"{part}_{kind}_s"
+                document[f"{part}_ratio_of_{kind}"] = (
+                    document["jaxsnn"][key] / document["threefactor"][key]
+                )
+        print(
+            f"jaxsnn / threefactor, training: {document['train_ratio_of_median']:.1f} (medians), "
+            f"{document['train_ratio_of_min']:.1f} (minima)"
+        )
+    return document
+
+
+def summary(name: str, seconds: Epochs, accuracy: float) -> dict[str, float]:
+    row = {"accuracy": accuracy, "first_epoch_s": seconds["train"][0]}
+    for part, values in seconds.items():
+        later = values[1:] or values
+        row[f"{part}_median_s"], row[f"{part}_min_s"] = statistics.median(later), min(later)
+    print(
+        f"{name:22} first {row['first_epoch_s']:7.3f} s, training {row['train_median_s']:7.4f} s "
+        f"(min {row['train_min_s']:7.4f}), test {row['test_median_s']:7.4f} s, "
+        f"accuracy {accuracy:.3f} after {len(seconds['train'])} epochs"
+    )
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--widths", type=int, nargs="+", default=[100, 200, 400, 800, 1600, 3200])
+    parser.add_argument("--inputs", type=int, nargs="+", default=[75, 150, 300, 600])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.4, 0.2, 0.1, 0.05])
+    parser.add_argument("--batch", type=int, default=50)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory-samples", type=int, default=20_000)
+    parser.add_argument("--yin-yang-samples", type=int, default=YIN_YANG_TRAIN)
+    parser.add_argument("--json", help="also write the tables to this file")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        memory_child(options.child, options.batch)
+        return
+    kinds = ["forward", *RULES]
+    cases = {
+        "rules": [Case(kind, n) for kind in kinds for n in options.threads],
+        "widths": [Case(kind, width=n) for kind in kinds for n in options.widths],
+        "inputs": [Case(kind, spikes=n) for kind in kinds for n in options.inputs],
+        "rates": [Case(kind, threshold=x) for kind in kinds for x in options.thresholds],
+    }
+    document: dict[str, Any] = {"torch": torch.__version__, **vars(options)}
+    for name, rows in cases.items():
+        if name in options.only:
+            document[name] = table(f"{name}: nanoseconds per synaptic event", rows, options)
+    if "memory" in options.only:
+        document["memory"] = memory(options)
+    if "yin-yang" in options.only:
+        document["yin-yang"] = yin_yang_epochs(options)
+    if options.json:
+        with open(options.json, "w", encoding="utf-8") as file:
+            json.dump(document, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()
