@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: help demo test check bench clean
 
 help:
-	@echo "make demo   train four rules on embedded data: one table, one picture (about two minutes)"
+	@echo "make demo   train both kinds of network on embedded data: tables, a picture (about three minutes)"
 	@echo "make test   linter, type checker and all tests"
 	@echo "make bench  time and memory of a training step, and the peers that are installed"
 	@echo "make clean  remove the virtual environment and caches"
@@ -18,7 +18,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo-installed: $(SOURCES) | $(BIN)/python
-	$(INSTALL) -e '.[plot]'
+	$(INSTALL) -e '.[events,plot]'
 	@touch $@
 
 $(VENV)/dev-installed: $(SOURCES) | $(BIN)/python
@@ -39,6 +39,7 @@ test: check
 bench: $(VENV)/demo-installed
 	$(BIN)/python benchmarks/clocked_step.py
 	$(BIN)/python benchmarks/clocked_memory.py
+	$(BIN)/python benchmarks/events_step.py
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

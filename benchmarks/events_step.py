@@ -9,6 +9,7 @@ turns; read the ratios. See benchmarks/README.md.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import itertools
 import json
@@ -46,6 +47,8 @@ class Case(NamedTuple):
 
 
 class Contestant(NamedTuple):
+    """A step, what it has to do, and the spikes of a hidden neuron in a sample."""
+
     step: Step
     synaptic_events: float
     hidden_spikes: float
@@ -146,8 +149,37 @@ def table(title: str, cases: Sequence[Case], options: argparse.Namespace) -> lis
     return rows
 
 
+def fit(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, list[float]]:
+    """Split the least times on one thread into a part per synaptic event and one per hidden spike.
+
+    Least squares of relative errors over all rows of a kind.
+    """
+    print("\nfit of the minima on one thread: a * synaptic events + b * hidden spikes")
+    found = {}
+    for kind in dict.fromkeys(row["what"] for row in rows):
+        own = [row for row in rows if row["what"] == kind and row["threads"] == 1]
+        work = np.array([row["synaptic_events_per_step"] for row in own])
+        spikes = np.array([row["hidden_spikes_per_neuron"] * row["width"] * batch for row in own])
+        seconds = np.array([row["min_ns"] for row in own]) * work
+        parts = np.stack([work, spikes], 1) / seconds[:, None]
+        (a, b), *_ = np.linalg.lstsq(parts, np.ones(len(own)), rcond=None)
+        worst = np.abs(parts @ [a, b] - 1.0).max()
+        found[kind] = [float(a), float(b), float(worst)]
+        print(f"{kind:10} a = {a:6.3f} ns, b = {b:6.1f} ns, largest error {100 * worst:4.0f} %")
+    return found
+
+
+def reset_peak() -> None:
+    """Forget the highest resident memory so far; only Linux can."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
 def peak_mebibytes() -> float:
-    """Highest resident memory of this process so far (kibibytes on Linux, bytes on macOS)."""
+    """Highest resident memory of this process (kibibytes on Linux, bytes on macOS)."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        found = dict(line.split(":", 1) for line in file)
+        return int(found["VmHWM"].split()[0]) / 2**10
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
@@ -155,17 +187,24 @@ def peak_mebibytes() -> float:
 def memory_child(samples: int, batch: int) -> None:
     """Print what one epoch adds to the memory after the data is there and one batch was seen."""
     torch.set_num_threads(1)
-    data = mnist_like(samples, SPIKES, 0)
-    labels = torch.arange(samples) % CLASSES
+    part = mnist_like(min(samples, 500), SPIKES, 0)
+    copies = samples // len(part)
+    times, addresses = np.empty((copies, len(part.times))), np.empty((copies, len(part.times)), int)
+    times[:], addresses[:] = part.times, part.addresses
+    lengths = np.tile(np.diff(part.offsets), copies)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    data = events.SpikeBatch(offsets, times.ravel(), addresses.ravel(), PIXELS)
+    labels = torch.arange(len(data)) % CLASSES
     net = events.fc(PIXELS, (800,), CLASSES, tau_s=0.130, thresholds=(0.2, 0.7), duration=0.2)
     rule = events.SFDFA(net, rate_penalty=0.1, rate_target=0.2)
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3, fused=True)
     before = 0.0
-    for i, chosen in enumerate(torch.randperm(samples).split(batch)):
+    for i, chosen in enumerate(torch.randperm(len(data)).split(batch)):
         optimizer.zero_grad()
         rule.step(data[chosen], labels[chosen])
         optimizer.step()
-        if i == 0:
+        if i == 0:  # what the data's making took is forgotten
+            reset_peak()
             before = peak_mebibytes()
     print(json.dumps({"spikes": len(data.times), "before": before, "peak": peak_mebibytes()}))
 
@@ -380,9 +419,13 @@ def main() -> None:
         "rates": [Case(kind, threshold=x) for kind in kinds for x in options.thresholds],
     }
     document: dict[str, Any] = {"torch": torch.__version__, **vars(options)}
+    measured: list[dict[str, Any]] = []
     for name, rows in cases.items():
         if name in options.only:
             document[name] = table(f"{name}: nanoseconds per synaptic event", rows, options)
+            measured += document[name]
+    if any(row["threads"] == 1 for row in measured):
+        document["fit"] = fit(measured, options.batch)
     if "memory" in options.only:
         document["memory"] = memory(options)
     if "yin-yang" in options.only:

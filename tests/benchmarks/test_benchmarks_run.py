@@ -28,3 +28,29 @@ def test_memory_is_measured_and_written(tmp_path):
     row = json.loads(file.read_text())["rows"]["opzo"]
     assert row["peak_mib_long"] > 50
     assert 0.5 < row["ratio"] < 2
+
+
+def test_events_are_measured_and_written(tmp_path):
+    file = tmp_path / "events.json"
+    options = ["--rounds", 1, "--repeats", 1, "--batch", 4, "--widths", 20, 40, "--inputs", 30]
+    options += ["--thresholds", 0.2, "--threads", 1, 2, "--memory-samples", 80]
+    out = run("events_step.py", *options, "--yin-yang-samples", 128, "--json", file)
+    found = json.loads(file.read_text())
+    kinds = ["forward", "exact-bp", "dfa", "sfdfa"]
+    assert [row["what"] for row in found["inputs"]] == kinds
+    assert [row["threads"] for row in found["rules"]] == [1, 2] * 4
+    assert [row["width"] for row in found["widths"]] == [20, 40] * 4
+    for row in found["rules"] + found["widths"] + found["inputs"] + found["rates"]:
+        assert 0 < row["min_ns"] <= row["median_ns"]
+        assert row["hidden_spikes_per_neuron"] > 0, "a layer that never spikes measures nothing"
+    assert set(found["fit"]) == set(kinds)
+    assert found["memory"][1]["spikes"] > 5 * found["memory"][0]["spikes"]
+    assert found["yin-yang"]["threefactor"]["hidden_spikes_per_sample"] > 50
+    assert all(kind in out for kind in kinds)
+
+
+def test_a_section_of_the_events_benchmark_alone(tmp_path):
+    file = tmp_path / "memory.json"
+    run("events_step.py", "--only", "memory", "--memory-samples", 40, "--batch", 2, "--json", file)
+    found = json.loads(file.read_text())
+    assert len(found["memory"]) == 2 and "rules" not in found

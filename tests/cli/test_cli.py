@@ -130,13 +130,17 @@ def test_version(run):
 def test_demo_prints_a_table_and_draws_a_picture(run, tmp_path):
     code, out, _ = run("demo", "--epochs", 1, "--out", "shown")
     assert code == 0
-    for word in ("spatial BP", "OPZO", "DFA", "ZO", "test accuracy", "spikes / neuron / step"):
+    for word in ("spatial BP", "OPZO", "DFA", "ZO", "exact BP", "SFDFA", "Yin-Yang"):
         assert word in out
     picture = (tmp_path / "shown/learning_curves.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
-    rows = json.loads((tmp_path / "shown/results.json").read_text())["summary"]
-    assert set(rows) == {"spatial BP", "OPZO", "DFA", "ZO"}
+    shown = json.loads((tmp_path / "shown/results.json").read_text())["experiments"]
+    assert set(shown) == {"digits-fc", "digits-events", "yin-yang-events"}
+    assert set(shown["digits-fc"]["summary"]) == {"spatial BP", "OPZO", "DFA", "ZO"}
+    for name in ("digits-events", "yin-yang-events"):
+        assert set(shown[name]["summary"]) == {"exact BP", "SFDFA", "DFA"}
+        assert shown[name]["rate_unit"] == "spikes per neuron and sample"
 
 
 def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
@@ -149,8 +153,9 @@ def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
 def test_tab_completion_offers_names():
     from threefactor.cli import completion
 
-    assert completion.recipe_names("mn") == ["mnist-fc"]
-    assert completion.rule_names("") == ["spatial-bp", "dfa", "dkp", "zo", "opzo"]
+    assert completion.recipe_names("mn") == ["mnist-fc", "mnist-events"]
+    known = ["spatial-bp", "dfa", "dkp", "zo", "opzo", "exact-bp", "sfdfa"]
+    assert completion.rule_names("") == known
     assert completion.dataset_names("f") == ["fashion-mnist"]
 
 

@@ -22,16 +22,23 @@ VOLATILE = ("seconds", "samples_per_second")
 def assert_same_run(a, b):
     """Compare everything that decides how a run goes on, to the bit."""
     first, second = (checkpoint.load_state(run / "last") for run in (a, b))
-    for part in ("network", "rule"):
-        assert first[part].keys() == second[part].keys()
-        for key, value in first[part].items():
-            assert torch.equal(value, second[part][key]), (part, key)
-    for key, state in first["optimizer"]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(value, second["optimizer"]["state"][key][name])
+    for part in ("network", "rule", "optimizer"):
+        assert_same(first[part], second[part])
     assert first["scheduler"] == second["scheduler"]
     assert torch.equal(first["random"]["cpu"], second["random"]["cpu"])
     assert metrics(a) == metrics(b)
+
+
+def assert_same(a, b):
+    assert type(a) is type(b)
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
 
 
 def metrics(run):
@@ -57,6 +64,25 @@ def test_ctrl_c_then_resume_is_the_same_to_the_bit(small, tmp_path, rule, batch)
     settings = small(rule, **({} if rule == "zo" else {"dropout": 0.3}))
     training.train(settings, tmp_path / "whole")
     with pytest.raises(InterruptedRunError, match="go on with: threefactor train --resume --out"):
+        training.train(settings, tmp_path / "parts", watcher=StopAt(batch))
+    training.resume(tmp_path / "parts", settings=settings)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes"),
+    [
+        ("exact-bp", {}),
+        ("dfa", {"traces": "forward"}),
+        ("sfdfa", {}),
+        ("sfdfa", {"feedback_optimizer": "adam"}),
+    ],
+)
+@pytest.mark.parametrize("batch", [1, 9])
+def test_event_driven_runs_resume_to_the_bit_too(small_events, tmp_path, rule, changes, batch):
+    settings = small_events(rule, **changes)
+    training.train(settings, tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
         training.train(settings, tmp_path / "parts", watcher=StopAt(batch))
     training.resume(tmp_path / "parts", settings=settings)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")

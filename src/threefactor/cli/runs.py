@@ -145,9 +145,10 @@ def evaluate(
         typer.echo(json.dumps(line))
         return
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in found.firing_rates.items())
+    unit = trainer.experiment.engine.rate_unit
     console.print(
         f"{run}, {checkpoint} checkpoint after {trainer.epoch} epochs: test accuracy "
-        f"{found.accuracy:.2%}, loss {found.loss:.4f}; spikes per neuron and step: {rates}",
+        f"{found.accuracy:.2%}, loss {found.loss:.4f}; {unit}: {rates}",
         highlight=False,
         soft_wrap=True,
     )

@@ -28,6 +28,7 @@ def _settings(
     *,
     lr: float = 3e-3,
     epochs: int = 30,
+    batch_size: int = 50,
     **network: Any,
 ) -> Settings:
     """Return settings in which the paper's experiments agree, completed.
@@ -37,7 +38,7 @@ def _settings(
     return Settings(
         recipe=recipe,
         epochs=epochs,
-        batch_size=50,
+        batch_size=batch_size,
         steps=None,
         data=DataSettings(name=data),
         network=EventNetworkSettings(hidden=tuple(hidden), thresholds=tuple(thresholds), **network),
@@ -48,13 +49,15 @@ def _settings(
     )
 
 
+_DFA_RATES = {"dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_target": 0.4}}
+
 # Appendix A of Bacho & Chu (SFDFA) and the authors' runs; BP as in Bacho & Chu 2023.
 EVENTS: dict[str, Recipe] = {
     "mnist-events": Recipe(
         "MNIST, 784-800-10, exact spike times: SFDFA paper, table 1",
         _settings("mnist-events", "mnist", [800], [0.2, 0.7], (0.1, 0.2)),
         per_rule={
-            "dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_target": 0.4},
+            **_DFA_RATES,
             "exact-bp": {"network.thresholds": [0.2, 1.3], "epochs": 100},
         },
     ),
@@ -95,8 +98,9 @@ EVENTS: dict[str, Recipe] = {
         ),
     ),
     "digits-events": Recipe(
-        "scikit-learn's 8x8 digits, 64-100-10, exact spike times (embedded data)",
-        _settings("digits-events", "digits", [100], [0.2, 0.7], (0.1, 0.2), epochs=20),
+        "scikit-learn's 8x8 digits, 64-200-10, exact spike times (embedded data)",
+        _settings("digits-events", "digits", [200], [0.1, 0.3], (0.1, 0.2), batch_size=20),
+        per_rule=_DFA_RATES,
     ),
     "yin-yang-events": Recipe(
         "Yin-Yang, 5-100-3, exact spike times (generated data; Kriener et al. 2022)",

@@ -19,7 +19,7 @@ def summary(history: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> d
 
     Returns:
         Accuracy and loss on the test set after the last epoch, seconds of the whole run, and
-        spikes per neuron and time step over all hidden neurons.
+        the firing rate over all hidden neurons, in the unit of the metrics.
     """
     last = history[-1]
     spikes = sum(last["firing_rates"][name] * n for name, n in sizes.items())
@@ -27,15 +27,21 @@ def summary(history: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> d
         "test_accuracy": last["test_accuracy"],
         "test_loss": last["test_loss"],
         "seconds": sum(line["seconds"] for line in history),
-        "spikes_per_neuron_and_step": spikes / max(sum(sizes.values()), 1),
+        "firing_rate": spikes / max(sum(sizes.values()), 1),
     }
 
 
-def comparison_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Table:
-    """Build a table of rules side by side, from their summaries."""
+def comparison_table(title: str, rows: Mapping[str, Mapping[str, float]], rate_unit: str) -> Table:
+    """Build a table of rules side by side, from their summaries.
+
+    Args:
+        title: above the table.
+        rows: what `summary` returned, by the name of the rule.
+        rate_unit: of the firing rates, such as "spikes per neuron and step".
+    """
     table = Table(title=title, title_justify="left")
     table.add_column("rule")
-    for name in ("test accuracy", "test loss", "seconds", "spikes / neuron / step"):
+    for name in ("test accuracy", "test loss", "seconds", rate_unit):
         table.add_column(name, justify="right")
     for name, row in rows.items():
         table.add_row(
@@ -43,6 +49,6 @@ def comparison_table(title: str, rows: Mapping[str, Mapping[str, float]]) -> Tab
             f"{row['test_accuracy']:.2%}",
             f"{row['test_loss']:.4f}",
             f"{row['seconds']:.1f}",
-            f"{row['spikes_per_neuron_and_step']:.3f}",
+            f"{row['firing_rate']:.3f}",
         )
     return table

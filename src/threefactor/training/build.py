@@ -30,12 +30,16 @@ class Experiment:
     """The live objects of one experiment."""
 
     settings: Settings
-    engine: Engine
     data: Any
     network: nn.Module
     rule: Any
     optimizer: torch.optim.Optimizer
     scheduler: lr_scheduler.LRScheduler | None
+
+    @property
+    def engine(self) -> Engine:
+        """What makes and runs networks of the settings' kind."""
+        return engine_of(self.settings)
 
     @property
     def layer_sizes(self) -> dict[str, int]:
@@ -61,7 +65,7 @@ def build(
     parameters = [*network.parameters(), *rule.parameters()]
     optimizer = _optimizer(settings.optimizer, parameters)
     scheduler = _scheduler(settings.scheduler, optimizer, settings.epochs)
-    return Experiment(settings, engine, samples, network, rule, optimizer, scheduler)
+    return Experiment(settings, samples, network, rule, optimizer, scheduler)
 
 
 def option_groups(settings: Settings) -> dict[str, str]:
