@@ -61,10 +61,11 @@ class Layer(nn.Module):
         threshold: theta_hat, the published threshold; theta = theta_hat / tau, tau in seconds.
         duration: seconds that are simulated. Input spikes at or after it are not seen.
         max_spikes: the most spikes of one neuron in one sample.
+        weight_range: lowest and highest initial weight.
 
     Attributes:
         weight: (in_features, neurons) parameter, one row per input address (the transpose of
-            `torch.nn.Linear.weight`); starts uniform in [-1, 1].
+            `torch.nn.Linear.weight`); starts uniform in `weight_range`.
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
@@ -82,6 +83,7 @@ class Layer(nn.Module):
         threshold: float,
         duration: float,
         max_spikes: int = 30,
+        weight_range: tuple[float, float] = (-1.0, 1.0),
     ) -> None:
         super().__init__()
         kernels()
@@ -91,7 +93,8 @@ class Layer(nn.Module):
         self.threshold = _positive("threshold", threshold, "a potential times seconds")
         self.duration = _positive("duration", duration, "seconds")
         self.max_spikes = _whole("max_spikes", max_spikes)
-        self.weight = nn.Parameter(torch.empty(in_features, neurons).uniform_(-1.0, 1.0))
+        low, high = _range(weight_range)
+        self.weight = nn.Parameter(torch.empty(in_features, neurons).uniform_(low, high))
         self._raw: tuple[Reals, ...] = ()
 
     @property
@@ -232,6 +235,7 @@ def fc(
     thresholds: Sequence[float] | float,
     duration: float,
     max_spikes: int = 30,
+    weight_ranges: Sequence[tuple[float, float]] = ((-1.0, 1.0),),
 ) -> Network:
     """Build a fully connected network of exact spike times.
 
@@ -244,6 +248,7 @@ def fc(
             two numbers; or one number for all.
         duration: seconds that are simulated.
         max_spikes: the most spikes of one neuron in one sample.
+        weight_ranges: lowest and highest initial weight of each layer, given as `thresholds` are.
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
@@ -259,27 +264,35 @@ def fc(
     Source: Bacho & Chu (SFDFA), appendix A.
     """
     sizes = [in_features, *hidden, out_features]
-    given = [thresholds] if isinstance(thresholds, (int, float)) else list(thresholds)
     layers = len(sizes) - 1
-    if len(given) == 1:
-        given *= layers
-    if len(given) == 2 and layers != 2:
-        given = [given[0]] * (layers - 1) + [given[1]]
-    if len(given) != layers:
-        raise InputError(
-            f"thresholds are {thresholds} for {layers} layers; give one per layer, "
-            "or two, of the hidden layers and the output"
-        )
+    given = [thresholds] if isinstance(thresholds, (int, float)) else thresholds
+    levels = _per_layer("thresholds", given, layers)
+    ranges = _per_layer("weight_ranges", weight_ranges, layers)
     names = [f"lif{i}" for i in range(1, layers)] + ["readout"]
     common: dict[str, Any] = {"tau_s": tau_s, "duration": duration, "max_spikes": max_spikes}
     return Network(
         OrderedDict(
-            (name, Layer(n_in, n_out, threshold=threshold, **common))
-            for name, (n_in, n_out), threshold in zip(
-                names, itertools.pairwise(sizes), given, strict=True
+            (name, Layer(n_in, n_out, threshold=threshold, weight_range=bounds, **common))
+            for name, (n_in, n_out), threshold, bounds in zip(
+                names, itertools.pairwise(sizes), levels, ranges, strict=True
             )
         )
     )
+
+
+def _per_layer(name: str, given: Sequence[Any], layers: int) -> list[Any]:
+    """Spread one value over all layers, or two over the hidden ones and the output."""
+    values = list(given)
+    if len(values) == 1:
+        return values * layers
+    if len(values) == 2 and layers > 1:
+        return [values[0]] * (layers - 1) + [values[1]]
+    if len(values) != layers:
+        raise InputError(
+            f"{name} are {given} for {layers} layers; give one per layer, "
+            "or two, of the hidden layers and the output"
+        )
+    return values
 
 
 def _array(name: str, tensor: Tensor) -> Reals:
@@ -306,3 +319,10 @@ def _positive(name: str, value: Any, unit: str) -> float:
     if not number or not (math.isfinite(value) and value > 0):
         raise InputError(f"{name} is {value!r}; give {unit}, above 0 and finite")
     return float(value)
+
+
+def _range(given: Any) -> tuple[float, float]:
+    pair = isinstance(given, Sequence) and len(given) == 2
+    if not pair or not (math.isfinite(given[0]) and math.isfinite(given[1])) or given[0] > given[1]:
+        raise InputError(f"weight_range is {given}; give the lowest and the highest weight")
+    return float(given[0]), float(given[1])

@@ -89,7 +89,7 @@ class Engine(ABC):
         if isinstance(given, SpikeCountSettings):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
-            return events.FirstSpike(given.temperature)
+            return events.FirstSpike(given.temperature, given.early, given.early_time)
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 
@@ -147,6 +147,7 @@ class EventEngine(Engine):
             thresholds=given.thresholds,
             duration=given.duration,
             max_spikes=given.max_spikes,
+            weight_ranges=given.weight_ranges,
         )
 
     def step(

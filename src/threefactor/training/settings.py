@@ -76,6 +76,7 @@ class EventNetworkSettings:
     thresholds: tuple[float, ...] = (0.2, 0.7)
     duration: float = Field(default=0.2, gt=0)
     max_spikes: int = Field(default=30, ge=1)
+    weight_ranges: tuple[tuple[float, float], ...] = ((-1.0, 1.0),)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -109,6 +110,8 @@ class FirstSpikeSettings:
 
     kind: Literal["first-spike"] = "first-spike"
     temperature: float = Field(default=0.02, gt=0)
+    early: float = Field(default=0.0, ge=0)
+    early_time: float = Field(default=0.1, gt=0)
 
 
 def _kind(default: str) -> Discriminator:
