@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 COMPILE = """
 import json, torch
 from threefactor import events
@@ -91,3 +93,30 @@ def test_without_numba() -> None:
     assert len(lines) == 2
     for line in lines:
         assert "need Numba" in line and "pip install 'threefactor[events]'" in line
+
+
+FORKED = """
+import multiprocessing, torch
+from threefactor import events
+
+torch.set_num_threads(2)
+net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.05, duration=0.4)
+inputs = events.latency_code(torch.rand(6, 4))
+expected = events.run(net, inputs).output
+
+def child():
+    assert torch.equal(events.run(net, inputs).output, expected)
+
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(5)
+print("hangs" if process.is_alive() else process.exitcode)
+process.kill()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.xfail(strict=True, reason="the child waits for threads that only its parent has")
+def test_forked_process() -> None:
+    """A child that is forked after the first use of threads can use them, too."""
+    assert python(FORKED) == "0"

@@ -232,6 +232,30 @@ def test_spike_at_the_border_of_an_interval(
     np.testing.assert_allclose(spikes.times, expected, rtol=0, atol=1e-13 if exact else 1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("shift", [0.0, 1e-16, -1e-16, 3e-8, -3e-8])
+def test_no_spike_is_lost_between_two_intervals(shift: float, dtype: torch.dtype) -> None:
+    """Inputs without weight at the moments of 1,000 neurons' spikes change nothing.
+
+    Rounding may put a crossing after the end of one interval and before the start of the next.
+    """
+    net = make_network((2, 1000), threshold=0.2 * 2 * TAU_S, duration=0.4, dtype=dtype)
+    w = np.random.default_rng(9).uniform(0.9, 3.0, 1000)
+    set_weights(net, [[w, np.zeros(1000)]])
+    lone = events.SpikeBatch.from_lists([[0.0]], [[0]], 2)
+    expected = net(lone)
+    times = np.sort(expected.times * (1 + shift))
+    crowded = events.SpikeBatch.from_lists([[0.0, *times]], [[0] + [1] * len(times)], 2)
+    spikes = net(crowded)
+    assert len(expected.times) > 2000
+    assert np.array_equal(spikes.counts(), expected.counts())
+    for i in range(0, 1000, 50):
+        np.testing.assert_allclose(
+            spikes.times[spikes.addresses == i], expected.times[expected.addresses == i],
+            rtol=0, atol=1e-12 if dtype == torch.float64 else 1e-4 * TAU_S,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(("shift", "count"), [(1e-9, 1), (-1e-9, 0)])
 def test_strong_inhibition_just_after_or_before_a_spike(shift: float, count: int) -> None:
     net, inputs = border_case(first_spike() * (1 + shift), -50.0)

@@ -64,7 +64,7 @@ def test_rivals_of_sfdfa_have_their_own_settings():
     assert (dfa.rule.options["rate_penalty"], dfa.rule.options["rate_target"]) == (1.0, 0.4)
     bp = recipe("mnist-events").settings_for("exact-bp")
     assert (bp.network.thresholds, bp.epochs) == ((0.2, 1.3), 100)
-    assert bp.rule.options["local_gradient"] == "exact"
+    assert (bp.rule.options["local_gradient"], bp.rule.options["rate_penalty"]) == ("exact", 0.0)
     bp = recipe("fashion-mnist-events").settings_for("exact-bp")
     assert bp.network.thresholds == (0.13, 0.45, 0.7)
     assert (bp.batch_size, bp.optimizer.lr) == (5, 5e-4)

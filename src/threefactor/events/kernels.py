@@ -12,6 +12,7 @@ from threefactor.events.dynamics import NEVER, compiled, crossing, factor
 
 __all__ = [
     "collect",
+    "decay_factors",
     "eligibility_gradient",
     "grades",
     "input_errors",
@@ -20,20 +21,34 @@ __all__ = [
     "weight_gradient",
 ]
 
-FIRST = np.zeros(1, np.int64)
 WORD = 8  # marks of neurons that are looked at together
+CROWD = 16  # spikes in a bucket from which on sorting by insertion does not pay
+TINY = 1e-300
 
 
 @compiled
-def _update(c, s, w, slow, fast):
+def decay_factors(first, last, offsets, times, tau, duration, out):
+    """Fill exp(-dt / tau), dt from each spike to its sample's next, or the end of the simulation.
+
+    Spikes beyond the end are never looked at; theirs is 1.
+    """
+    for b in range(first, last):
+        until = duration
+        for z in range(offsets[b + 1] - 1, offsets[b] - 1, -1):
+            out[z] = math.exp(min(times[z] - until, 0.0) / tau)
+            until = min(times[z], duration)
+
+
+@compiled
+def _update(c, s, weight, a, slow, fast):
     """Decay the states to now and add one input spike."""
     for i in range(len(c)):
-        c[i] = c[i] * slow + w[i]
-        s[i] = s[i] * fast + w[i]
+        c[i] = c[i] * slow + weight[a, i]
+        s[i] = s[i] * fast + weight[a, i]
 
 
 @compiled
-def _update_and_check(c, s, w, slow, fast, theta, theta4, y, y2, yy, mask):
+def _update_and_check(c, s, weight, a, slow, fast, theta, theta4, y, y2, yy, mask):
     """As `_update`; also mark the neurons that may fire before the next input spike.
 
     A neuron can fire only if the parabola has a root, and its peak lies within the interval or
@@ -41,8 +56,9 @@ def _update_and_check(c, s, w, slow, fast, theta, theta4, y, y2, yy, mask):
     """
     any_hit = False
     for i in range(len(c)):
-        ci = c[i] * slow + w[i]
-        si = s[i] * fast + w[i]
+        wi = weight[a, i]
+        ci = c[i] * slow + wi
+        si = s[i] * fast + wi
         c[i] = ci
         s[i] = si
         rising_to_end = ci * y - si * yy >= theta
@@ -71,6 +87,7 @@ def integrate(
     mask = np.zeros((neurons + WORD - 1) // WORD * WORD, np.uint8)
     words = mask.view(np.uint64)
     fired = np.empty(neurons, np.int32)
+    marks = mask[:neurons]
     for b in range(first, last):
         c[:] = 0
         s[:] = 0
@@ -78,16 +95,16 @@ def integrate(
         n = 0
         slow = real(1)
         for z in range(offsets[b], offsets[b + 1]):
-            t, row, y_end = times[z], weight[addresses[z]], decays[z]
+            t, y_end = times[z], decays[z]
             if t >= duration:
                 break
             if z + 1 < offsets[b + 1] and times[z + 1] == t:
-                _update(c, s, row, slow, slow * slow)
+                _update(c, s, weight, addresses[z], slow, slow * slow)
                 slow = y_end
                 continue
             hit = _update_and_check(
-                c, s, row, slow, slow * slow, theta, theta4,
-                y_end, y_end + y_end, y_end * y_end, mask[:neurons],
+                c, s, weight, addresses[z], slow, slow * slow, theta, theta4,
+                y_end, y_end + y_end, y_end * y_end, marks,
             )  # fmt: skip
             slow = y_end
             if not hit:
@@ -103,6 +120,7 @@ def integrate(
                         if fired[i] >= cap:
                             capped[b] += fired[i] == cap
                             fired[i] = cap + 1
+                            s[i] = -np.inf  # never asked again
                             break
                         if n < room:
                             out_times[b, n] = t - tau * math.log(y)
@@ -116,11 +134,45 @@ def integrate(
 
 
 @compiled
+def _sort(times, order, heads, buckets):
+    """Fill `order` with the places of rising times; equal ones keep their order.
+
+    Times spread evenly go into one bucket each and are then nearly sorted; a crowded bucket
+    leaves it to a merge sort.
+    """
+    n = len(times)
+    low, high = times.min(), times.max()
+    scale = (n - 1) / max(high - low, TINY)
+    heads[: n + 1] = 0
+    for k in range(n):
+        bucket = int((times[k] - low) * scale)
+        buckets[k] = bucket
+        heads[bucket + 1] += 1
+    if heads[: n + 1].max() > CROWD:
+        order[:n] = np.argsort(times, kind="mergesort")
+        return
+    for k in range(n):
+        heads[k + 1] += heads[k]
+    for k in range(n):
+        order[heads[buckets[k]]] = k
+        heads[buckets[k]] += 1
+    for k in range(1, n):
+        place, at = order[k], k
+        while at > 0 and times[order[at - 1]] > times[place]:
+            order[at] = order[at - 1]
+            at -= 1
+        order[at] = place
+
+
+@compiled
 def collect(
     first, last, offsets, raw_times, raw_neurons, raw_parents, raw_currents,
     times, neurons, parents, currents,
 ):  # fmt: skip
     """Copy the spikes of samples first to last - 1 into flat arrays, sorted by time and neuron."""
+    room = raw_times.shape[1]
+    order, buckets = np.zeros(room, np.int64), np.empty(room, np.int64)
+    heads = np.empty(room + 1, np.int64)
     for b in range(first, last):
         total = offsets[b + 1] - offsets[b]
         start = 0
@@ -129,10 +181,9 @@ def collect(
             while stop < total and raw_parents[b, stop] == raw_parents[b, start]:
                 stop += 1
             # The spikes of one interval come by neuron; a stable sort keeps that order in ties.
-            if stop - start == 1:
-                order = FIRST
-            else:
-                order = np.argsort(raw_times[b, start:stop], kind="mergesort")
+            order[0] = 0
+            if stop - start > 1:
+                _sort(raw_times[b, start:stop], order, heads, buckets)
             for k in range(stop - start):
                 to, at = offsets[b] + start + k, start + order[k]
                 times[to], neurons[to] = raw_times[b, at], raw_neurons[b, at]

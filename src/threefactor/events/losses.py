@@ -51,40 +51,33 @@ class SpikeCount:
 
 
 class FirstSpike:
-    r"""Cross entropy on the times of the outputs' first spikes: the class spikes first.
+    r"""Squared distance of the outputs' first spikes from their target times.
 
-    .. math:: \ell = -\log \frac{e^{-t_y / \xi}}{\sum_o e^{-t_o / \xi}}
-              + \alpha \left( e^{t_y / \beta} - 1 \right)
+    .. math:: \ell = \frac{1}{2} \sum_o \left( \frac{t_o - T_o}{T_f - T_t} \right)^2
 
     t_o is the time of the first spike of output o, the end of the simulation if there is none.
-    The error reaches first spikes alone; an output that does not spike gets none. The second term
-    draws the class's spike forward, lest it be lost.
+    T_o is T_t for the sample's class and the later T_f for the others: the class spikes first.
+    The error reaches first spikes alone; an output that does not spike gets none, so the initial
+    weights must make every output spike.
 
     Args:
-        temperature: xi in seconds; about a fifth of tau_s is usual.
-        early: alpha, the strength of the second term; 0 leaves it out.
-        early_time: beta in seconds.
+        true, false: T_t and T_f, seconds since the start of the sample.
 
     Raises:
-        InputError: if a time is not above 0 and finite, or the strength negative or not finite.
+        InputError: if the times are not 0 <= true < false < infinity.
 
-    Source: Goeltz et al. 2021, Fast and energy-efficient neuromorphic deep learning with
-    first-spike times, equation 3.
+    Source: the Yin-Yang example of jaxsnn (0.9 and 1.1 tau_s).
     """
 
     reads_first_spikes = True
     """Whether the output is minus the time of the first spike, in seconds, not the count."""
 
-    def __init__(
-        self, temperature: float = 0.02, early: float = 0.0, early_time: float = 0.1
-    ) -> None:
-        for name, value in (("temperature", temperature), ("early_time", early_time)):
-            if not (math.isfinite(value) and value > 0.0):
-                raise InputError(f"{name} is {value}; give seconds above 0")
-        if not (math.isfinite(early) and early >= 0.0):
-            raise InputError(f"early is {early}; give a number of at least 0")
-        self.temperature = float(temperature)
-        self.early, self.early_time = float(early), float(early_time)
+    def __init__(self, true: float, false: float) -> None:
+        if not 0.0 <= true < false < math.inf:
+            raise InputError(
+                f"true is {true} and false {false}; give target times in seconds, true the earlier"
+            )
+        self.true, self.false = float(true), float(false)
 
     def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
         """Refuse targets that are not `samples` integer class labels below `outputs`."""
@@ -92,14 +85,10 @@ class FirstSpike:
 
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, (B,), and their gradients by minus the first times, (B, m)."""
-        logits = output / self.temperature
-        chosen = targets.unsqueeze(1)
-        lateness = self.early * torch.exp(-output.gather(1, chosen) / self.early_time)
-        losses = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
-        gradient = logits.softmax(1).scatter_add(1, chosen, torch.full_like(lateness, -1.0))
-        gradient = gradient / self.temperature
-        gradient.scatter_add_(1, chosen, -lateness / self.early_time)
-        return losses + lateness.squeeze(1) - self.early, gradient
+        wanted = torch.full_like(output, self.false).scatter_(1, targets.unsqueeze(1), self.true)
+        gap = self.false - self.true
+        late = (-output - wanted) / gap
+        return 0.5 * late.square().sum(1), -late / gap
 
 
 def reads_first_spikes(loss: Loss) -> bool:

@@ -125,7 +125,8 @@ class Layer(nn.Module):
                 are not float32 or float64 on the CPU.
         """
         weight = self.weight_array()
-        if not np.isfinite(weight.sum()) and not np.isfinite(weight).all():
+        # The sum is quick, and finite unless a weight is not (or the sum itself overflows).
+        if not torch.isfinite(self.weight.detach().sum()) and not np.isfinite(weight).all():
             raise InputError("the weights hold NaN or infinite values; lower the learning rate")
         if not isinstance(inputs, SpikeBatch):
             raise InputError(
@@ -136,7 +137,11 @@ class Layer(nn.Module):
             raise InputError(
                 f"the input has {inputs.size} addresses; this layer expects {self.in_features}"
             )
-        decays = self._decays(inputs).astype(weight.dtype)
+        decays = np.empty(len(inputs.times), weight.dtype)
+        over(
+            "decay_factors", len(inputs), inputs.offsets, inputs.times, self.tau, self.duration,
+            decays,
+        )  # fmt: skip
         counts, capped = self._integrate(inputs, decays, weight)
         offsets = np.concatenate([[0], np.cumsum(counts)])
         total = int(offsets[-1])
@@ -159,15 +164,6 @@ class Layer(nn.Module):
     def real(self, value: float) -> Any:
         """A number in the precision of the weights."""
         return self.weight_array().dtype.type(value)
-
-    def _decays(self, inputs: SpikeBatch) -> Reals:
-        until = np.empty_like(inputs.times)
-        until[:-1] = inputs.times[1:]
-        filled = inputs.offsets[1:][np.diff(inputs.offsets) > 0]
-        until[filled - 1] = self.duration
-        np.minimum(until, self.duration, out=until)
-        # Spikes beyond the duration have no effect; their decay only must not exceed 1.
-        return np.exp(np.minimum(inputs.times - until, 0.0) / self.tau)
 
     def _integrate(
         self, inputs: SpikeBatch, decays: Reals, weight: Reals

@@ -38,7 +38,7 @@ class SpikeBatch:
         (2, [0.01, 0.02], [0, 3])
     """
 
-    __slots__ = ("addresses", "offsets", "size", "times")
+    __slots__ = ("_samples", "addresses", "offsets", "size", "times")
 
     def __init__(
         self, offsets: ArrayLike, times: ArrayLike, addresses: ArrayLike, size: int
@@ -49,6 +49,7 @@ class SpikeBatch:
         self.offsets = _integers("offsets", offsets, np.int64)
         _check_parts(self.offsets, self.times, self.addresses)
         _check_range(self.addresses, self.size)
+        self._samples: NDArray[np.int64] | None = None
         self._sort()
 
     @classmethod
@@ -62,6 +63,7 @@ class SpikeBatch:
         """Wrap arrays that are known to be valid and sorted."""
         batch = cls.__new__(cls)
         batch.offsets, batch.times, batch.addresses, batch.size = offsets, times, addresses, size
+        batch._samples = None
         return batch
 
     @classmethod
@@ -169,7 +171,9 @@ class SpikeBatch:
     @property
     def samples(self) -> NDArray[np.int64]:
         """(S,) the sample of each spike."""
-        return np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        if self._samples is None:
+            self._samples = np.repeat(np.arange(len(self)), np.diff(self.offsets))
+        return self._samples
 
     def counts(self) -> NDArray[np.int64]:
         """Return the number of spikes of each address in each sample, (B, size)."""

@@ -89,7 +89,7 @@ class Engine(ABC):
         if isinstance(given, SpikeCountSettings):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
-            return events.FirstSpike(given.temperature, given.early, given.early_time)
+            return events.FirstSpike(given.true, given.false)
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 

@@ -109,9 +109,8 @@ class FirstSpikeSettings:
     """Times of the outputs' first spikes; see `events.FirstSpike`."""
 
     kind: Literal["first-spike"] = "first-spike"
-    temperature: float = Field(default=0.02, gt=0)
-    early: float = Field(default=0.0, ge=0)
-    early_time: float = Field(default=0.1, gt=0)
+    true: float = Field(default=0.045, ge=0)
+    false: float = Field(default=0.055, ge=0)
 
 
 def _kind(default: str) -> Discriminator:

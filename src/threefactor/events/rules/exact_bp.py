@@ -59,5 +59,6 @@ class ExactBP(Rule):
                 spikes.offsets, spikes.addresses, activity.parents, *weights,
                 layer.weight_array(), layer.tau, errors,
             )  # fmt: skip
-            rate = self.rate_error(trial, i - 1).expand_as(trial.counts[i - 1])
-            errors += trial.per_spike(i - 1, rate)
+            if self.rate_penalty > 0.0:
+                rate = self.rate_error(trial, i - 1).expand_as(trial.counts[i - 1])
+                errors += trial.per_spike(i - 1, rate)
