@@ -116,7 +116,6 @@ process.kill()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
-@pytest.mark.xfail(strict=True, reason="the child waits for threads that only its parent has")
 def test_forked_process() -> None:
     """A child that is forked after the first use of threads can use them, too."""
     assert python(FORKED) == "0"

@@ -84,9 +84,6 @@ def all_options(name: str) -> list[dict[str, Any]]:
     return [{}] if name == "exact-bp" else [{}, {"traces": "forward"}]
 
 
-THREADED_PRODUCT = pytest.mark.xfail(
-    reason="PyTorch's product of matrices rounds differently on another number of threads"
-)
 every_width = pytest.mark.parametrize("hidden", [(10,), (33,), (800,), (33, 10)], ids=str)
 
 
@@ -112,12 +109,8 @@ def test_kernels_on_any_number_of_threads(
 @every_rule
 @every_dtype
 @every_width
-def test_any_number_of_threads(
-    name: str, dtype: torch.dtype, hidden: tuple[int, ...], request: pytest.FixtureRequest
-) -> None:
+def test_any_number_of_threads(name: str, dtype: torch.dtype, hidden: tuple[int, ...]) -> None:
     """Everything a rule leaves behind, what SFDFA learned included."""
-    if name != "exact-bp":
-        request.applymarker(THREADED_PRODUCT)
     for options in all_options(name):
         if name == "sfdfa":
             options["feedback_lr"] = 0.1

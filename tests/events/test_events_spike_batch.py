@@ -202,7 +202,6 @@ def test_recordings_of_sound(sensor: Any) -> None:
     assert rows_of(batch) == [[(pytest.approx(5e-6), 0), (2.0, 699)]]
 
 
-@pytest.mark.xfail(strict=True, reason="the artificial polarity of Tonic's SHD is refused")
 def test_recordings_as_tonic_gives_shd() -> None:
     """Tonic adds an artificial polarity of 1 to a sensor of (700, 1, 1)."""
     events_ = recording([("t", int), ("x", int), ("p", int)], (1000, 3, 1), (2000, 699, 1))

@@ -216,7 +216,6 @@ def test_users_own_optimiser_and_loop(name: str) -> None:
 # Known weaknesses
 
 
-@pytest.mark.xfail(strict=True, reason="the optimiser keeps the feedback as it was before")
 @pytest.mark.parametrize("how", ["double", "assign"])
 def test_sfdfa_learns_after_its_feedback_is_replaced(how: str) -> None:
     """`rule.double()` and `load_state_dict(assign=True)` put new tensors in place of the old."""
@@ -232,7 +231,6 @@ def test_sfdfa_learns_after_its_feedback_is_replaced(how: str) -> None:
 
 
 @every_rule
-@pytest.mark.xfail(strict=True, reason="frozen weights get a gradient")
 @pytest.mark.parametrize("frozen", ["lif1", "lif2", "readout"])
 def test_frozen_layers(name: str, frozen: str) -> None:
     """A frozen layer gets no gradient; the others get what they got before."""

@@ -17,6 +17,7 @@ __all__ = [
     "grades",
     "input_errors",
     "integrate",
+    "product",
     "spike_weights",
     "weight_gradient",
 ]
@@ -228,6 +229,24 @@ def _step_back(p, q, fast, slow, grad):
         p[i] = pi
         q[i] = qi
         grad[i] += pi - qi
+
+
+@compiled
+def product(first, last, a, b, out):
+    """Multiply rows first to last - 1 of a matrix with another.
+
+    Every number is summed in the same order, however many threads there are: BLAS does not.
+    """
+    for i in range(first, last):
+        out[i] = 0
+        for k in range(a.shape[1]):
+            _add_scaled(out[i], b[k], a[i, k])
+
+
+@compiled
+def _add_scaled(out, values, factor):
+    for j in range(len(out)):
+        out[j] += factor * values[j]
 
 
 @compiled

@@ -18,7 +18,7 @@ from threefactor.errors import InputError
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["Activity", "Layer", "Network", "fc"]
+__all__ = ["Activity", "Layer", "Network", "check_network", "fc"]
 
 Reals = NDArray[Any]
 
@@ -112,6 +112,9 @@ class Layer(nn.Module):
             f"{self.in_features}, {self.neurons}, tau_s={self.tau_s}, "
             f"threshold={self.threshold}, duration={self.duration}, max_spikes={self.max_spikes}"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_raw": ()}  # copies need no working memory
 
     def forward(self, inputs: SpikeBatch) -> SpikeBatch:
         """Return the spikes of the layer's neurons."""
@@ -222,6 +225,19 @@ class Network(nn.Sequential):
         return activities
 
 
+def check_network(network: Any) -> None:
+    """Refuse a network of another kind.
+
+    Raises:
+        InputError: saying what was given.
+    """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"the network is a {type(network).__module__}.{type(network).__name__}; "
+            "expected one of threefactor.events, such as events.fc(...)"
+        )
+
+
 def fc(
     in_features: int,
     hidden: Sequence[int],
@@ -259,9 +275,12 @@ def fc(
 
     Source: Bacho & Chu (SFDFA), appendix A.
     """
+    if isinstance(hidden, (int, np.integer)):
+        raise InputError(f"hidden is {hidden}; give the sizes of all hidden layers, ({hidden},)")
     sizes = [in_features, *hidden, out_features]
     layers = len(sizes) - 1
-    given = [thresholds] if isinstance(thresholds, (int, float)) else thresholds
+    single = isinstance(thresholds, (int, float, np.number))
+    given: Sequence[float] = [thresholds] if single else thresholds  # type: ignore[list-item, assignment]
     levels = _per_layer("thresholds", given, layers)
     ranges = _per_layer("weight_ranges", weight_ranges, layers)
     names = [f"lif{i}" for i in range(1, layers)] + ["readout"]
@@ -311,7 +330,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _positive(name: str, value: Any, unit: str) -> float:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not number or not (math.isfinite(value) and value > 0):
         raise InputError(f"{name} is {value!r}; give {unit}, above 0 and finite")
     return float(value)

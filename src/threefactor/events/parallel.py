@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from threefactor.errors import ConfigurationError
 
-__all__ = ["kernels", "over"]
+__all__ = ["kernels", "over", "product"]
 
 
 @functools.cache
@@ -33,6 +35,17 @@ def kernels() -> Any:
 @functools.cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="threefactor-events")
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has the pool, but not its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply two matrices; the result has the same bits for any number of threads."""
+    out = a.new_empty(a.shape[0], b.shape[1])
+    over("product", len(out), a.contiguous().numpy(), b.contiguous().numpy(), out.numpy())
+    return out
 
 
 def over(name: str, total: int, *args: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -27,6 +28,8 @@ class SpikeBatch:
         times: (S,) seconds since the start of the sample, finite and not negative; of any order.
         addresses: (S,) integers, 0 to size - 1: which input channel or neuron spiked.
         size: the number of addresses.
+
+    Arrays of the right type that are sorted already are not copied: do not change them later.
 
     Raises:
         InputError: if a time is negative, NaN or infinite, an address out of range, or the
@@ -76,8 +79,8 @@ class SpikeBatch:
                 f"times are of {len(times)} samples and addresses of {len(addresses)}; "
                 "give one sequence of each per sample"
             )
-        rows = [np.asarray(row).reshape(-1) for row in times]
-        columns = [np.asarray(row).reshape(-1) for row in addresses]
+        rows = [_array(row).reshape(-1) for row in times]
+        columns = [_array(row).reshape(-1) for row in addresses]
         for b, (row, column) in enumerate(zip(rows, columns, strict=True)):
             if len(row) != len(column):
                 raise InputError(
@@ -133,8 +136,13 @@ class SpikeBatch:
         An event at (x, y) of polarity p gets the address (p * height + y) * width + x, as in a
         frame (polarities, height, width) laid out flat.
         """
-        sizes = [sensor_size] if isinstance(sensor_size, int) else list(sensor_size)
-        sizes = [*sizes, 1, 1][:3]
+        single = isinstance(sensor_size, (int, np.integer))
+        sizes = [sensor_size] if single else list(sensor_size)  # type: ignore[arg-type]
+        if not 1 <= len(sizes) <= 3:
+            raise InputError(
+                f"sensor_size is {sensor_size}; give (width, height, polarities) or one number"
+            )
+        sizes = [_whole("sensor_size", size) for size in (*sizes, 1, 1)][:3]
         if not (math.isfinite(time_unit) and time_unit > 0):
             raise InputError(f"time_unit is {time_unit}; give seconds per unit of time, above 0")
         times = [_field(r, "t").astype(np.float64) * time_unit for r in recordings]
@@ -218,13 +226,15 @@ def latency_code(images: ArrayLike | Tensor, window: float = 0.1) -> SpikeBatch:
     """
     if not (math.isfinite(window) and window > 0):
         raise InputError(f"window is {window}; give seconds above 0")
-    pixels = images.detach().cpu().numpy() if isinstance(images, Tensor) else np.asarray(images)
+    pixels = _array(images)
     if pixels.ndim < 2:
         raise InputError(f"images have shape {pixels.shape}; expected (batch, ...)")
     if pixels.dtype.kind not in "uif" or (pixels.dtype.kind != "f" and pixels.dtype != np.uint8):
         raise InputError(f"images are {pixels.dtype}; expected floating point or uint8")
     peak = 255 if pixels.dtype == np.uint8 else 1
-    flat = pixels.reshape(len(pixels), -1)
+    if pixels[:1].size == 0 and 0 in pixels.shape[1:]:
+        raise InputError(f"images have shape {pixels.shape}; expected at least one pixel")
+    flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
     if flat.size and not (flat.min() >= 0 and flat.max() <= peak):
         raise InputError(
             f"pixels lie between {flat.min()} and {flat.max()}; expected 0 to {peak}, "
@@ -248,7 +258,11 @@ def _joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 
 def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    # NumPy has no bfloat16; float32 holds its values exactly.
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
 def _times(values: ArrayLike) -> NDArray[np.float64]:
@@ -346,7 +360,8 @@ def _pixel(recording: NDArray[Any], sizes: Sequence[int], b: int) -> NDArray[np.
     address = np.zeros(len(recording), dtype=np.int64)
     width, height, polarities = sizes
     for name, size in (("p", polarities), ("y", height), ("x", width)):
-        if name not in (recording.dtype.names or ()) and size == 1:
+        # Tonic gives recordings without polarity, such as SHD's, a "p" that is always 1.
+        if size == 1 and (name == "p" or name not in (recording.dtype.names or ())):
             continue
         value = _field(recording, name).astype(np.int64)
         if len(value) and not 0 <= value.min() <= value.max() < size:

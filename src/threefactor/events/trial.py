@@ -13,7 +13,7 @@ from torch import Tensor
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
 from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
-from threefactor.events.network import Activity, Network
+from threefactor.events.network import Activity, Network, check_network
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Result", "Trial", "run"]
@@ -58,6 +58,7 @@ class Trial:
     def __init__(
         self, network: Network, inputs: SpikeBatch, targets: Tensor | None, loss: Loss
     ) -> None:
+        check_network(network)
         if isinstance(inputs, SpikeBatch) and len(inputs) == 0:
             raise InputError("the batch holds no sample; give at least one, which may be empty")
         self.names = list(network.layers)
@@ -72,7 +73,7 @@ class Trial:
         if targets is not None:
             check_targets(loss, targets, *self.output.shape)
             self.losses, gradient = loss(self.output, targets)
-            self.error = gradient / -len(self.output)
+            self.error = gradient.to(dtype) / -len(self.output)
 
     def result(self) -> Result:
         """Sum up."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.losses import SpikeCount
-from threefactor.events.network import Activity, Layer, Network
+from threefactor.events.network import Activity, Layer, Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial
@@ -63,11 +63,7 @@ class Rule(nn.Module, ABC):
         rate_target: float = 0.0,
     ) -> None:
         super().__init__()
-        if not isinstance(network, Network):
-            raise InputError(
-                f"the network is a {type(network).__module__}.{type(network).__name__}; "
-                "expected one of threefactor.events, such as events.fc(...)"
-            )
+        check_network(network)
         if local_gradient not in LOCAL_GRADIENTS:
             raise unknown_name("local gradient", local_gradient, LOCAL_GRADIENTS)
         for name, value in (("rate_penalty", rate_penalty), ("rate_target", rate_target)):
@@ -110,6 +106,13 @@ class Rule(nn.Module, ABC):
         Raises:
             InputError: if inputs or targets do not fit the network.
         """
+        dtype = next(self.network.parameters()).dtype
+        for name, buffer in self.named_buffers():
+            if buffer.dtype != dtype:
+                raise InputError(
+                    f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
+                    f"use rule.to({dtype})"
+                )
         trial = Trial(self.network, inputs, targets, self.loss)
         self.learn(trial)
         return trial.result()
@@ -143,6 +146,8 @@ class Rule(nn.Module, ABC):
         self, layer: Layer, activity: Activity, weights: tuple[NDArray[Any], NDArray[Any]]
     ) -> None:
         """Add the gradient of a layer's weights, given what `spike_weights` returned."""
+        if not layer.weight.requires_grad:
+            return
         over(
             "weight_gradient", layer.neurons, activity.inputs.offsets, activity.inputs.addresses,
             activity.decays, activity.spikes.offsets, activity.spikes.addresses,

@@ -11,7 +11,7 @@ from torch import Tensor
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Activity, Layer, Network
-from threefactor.events.parallel import over
+from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import Rule
 from threefactor.events.trial import Trial
 
@@ -65,7 +65,9 @@ class FeedbackRule(Rule):
 
     def layer_errors(self, trial: Trial) -> Sequence[Tensor]:
         """Return the error of every hidden neuron in every sample, (B, n_l) for each layer."""
-        return [trial.error @ b + self.rate_error(trial, i) for i, b in enumerate(self.feedback)]
+        return [
+            product(trial.error, b) + self.rate_error(trial, i) for i, b in enumerate(self.feedback)
+        ]
 
     def learn(self, trial: Trial) -> None:
         errors = [*self.layer_errors(trial), trial.error]
@@ -82,6 +84,8 @@ class FeedbackRule(Rule):
     def _add_forward(
         self, layer: Layer, activity: Activity, trial: Trial, i: int, errors: Tensor
     ) -> None:
+        if not layer.weight.requires_grad:
+            return
         spikes, inputs = activity.spikes, activity.inputs
         over(
             "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,

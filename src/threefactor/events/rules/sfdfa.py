@@ -11,7 +11,7 @@ from torch import Tensor
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.network import Network
-from threefactor.events.parallel import over
+from threefactor.events.parallel import over, product
 from threefactor.events.rules.feedback import FeedbackRule
 from threefactor.events.trial import Trial
 
@@ -89,8 +89,22 @@ class SFDFA(FeedbackRule):
         for b, p, counts in zip(self.feedback, perturbations, trial.counts, strict=False):
             fired = counts > 0
             times = fired.sum(0).clamp_(min=1)
-            b.grad = b * fired.any(0) - total.t() @ (p * fired) / times
+            b.grad = b * fired.any(0) - product(total.t(), p * fired) / times
+        self._follow_buffers()
         self.optimizer.step()
+
+    def _follow_buffers(self) -> None:
+        """Let the optimiser train the feedback as it is now: `to` and the like replace it."""
+        assert self.optimizer is not None
+        group = self.optimizer.param_groups[0]
+        for old, new in zip(group["params"], self.feedback, strict=True):
+            if old is not new and old in self.optimizer.state:
+                state = self.optimizer.state.pop(old)
+                self.optimizer.state[new] = {
+                    key: value.to(new.dtype) if value.dim() else value
+                    for key, value in state.items()
+                }
+        group["params"] = self.feedback
 
     def output_grades(self, trial: Trial, perturbations: list[Tensor]) -> Tensor:
         """Return G, (B, m): the summed grades of each output neuron's spikes.
