@@ -9,6 +9,7 @@ from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
     DataSettings,
     EventNetworkSettings,
+    FirstSpikeSettings,
     OptimizerSettings,
     RuleSettings,
     SchedulerSettings,
@@ -109,7 +110,23 @@ EVENTS: dict[str, Recipe] = {
         per_rule=_DFA_RATES,
     ),
     "yin-yang-events": Recipe(
-        "Yin-Yang, 5-100-3, exact spike times (generated data; Kriener et al. 2022)",
-        _settings("yin-yang-events", "yin-yang", [100], [0.2, 0.7], (0.0, 0.0), epochs=100),
+        "Yin-Yang, 5-100-3, one exact spike per neuron (generated; Kriener et al. 2022)",
+        Settings(
+            recipe="yin-yang-events",
+            epochs=60,
+            batch_size=50,
+            steps=None,
+            data=DataSettings(name="yin-yang"),
+            network=EventNetworkSettings(
+                hidden=(100,),
+                tau_s=0.05,
+                thresholds=(0.1,),
+                max_spikes=1,
+                weight_ranges=((-2.0, 4.0), (-0.9, 1.9)),
+            ),
+            rule=RuleSettings("exact-bp"),
+            loss=FirstSpikeSettings(true=0.075, false=0.095),
+            optimizer=OptimizerSettings("Adam", 2e-2, {}),
+        ),
     ),
 }

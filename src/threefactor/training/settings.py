@@ -109,8 +109,8 @@ class FirstSpikeSettings:
     """Times of the outputs' first spikes; see `events.FirstSpike`."""
 
     kind: Literal["first-spike"] = "first-spike"
-    true: float = Field(default=0.045, ge=0)
-    false: float = Field(default=0.055, ge=0)
+    true: float = Field(default=0.075, ge=0)
+    false: float = Field(default=0.095, ge=0)
 
 
 def _kind(default: str) -> Discriminator:
