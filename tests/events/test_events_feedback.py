@@ -41,7 +41,15 @@ def trial_of(net: events.Network, inputs: events.SpikeBatch, labels: Tensor) -> 
 def draw(trial: events.Trial, seed: int) -> list[Tensor]:
     """The perturbations that SFDFA draws, layer by layer."""
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(c.shape, dtype=c.dtype, generator=generator) for c in trial.counts[:-1]]
+    drawn = []
+    for counts in trial.counts[:-1]:  # one number for each neuron and sample that fired, in order
+        p = torch.zeros_like(counts)
+        for b, i in (counts > 0).nonzero().tolist():
+            p[b, i] = 1.0
+        values = torch.randn(int(p.sum()), dtype=counts.dtype, generator=generator)
+        p[p > 0] = values
+        drawn.append(p)
+    return drawn
 
 
 def slow_totals(

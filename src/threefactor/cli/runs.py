@@ -16,6 +16,7 @@ from threefactor.cli.console import console
 from threefactor.cli.data import DataDir
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES, recipe
+from threefactor.training.engines import engine_of
 from threefactor.training.progress import EpochLines
 from threefactor.training.settings import Settings, parse_assignment
 
@@ -61,7 +62,6 @@ def train(
     and best/ (by test accuracy). Ctrl-C leaves a checkpoint; `--resume` continues from the last
     one, to the same weights as a run never interrupted.
     """
-    _use(device, threads)
     changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
     given = {"seed": seed, "epochs": epochs}
     changes.update({key: value for key, value in given.items() if value is not None})
@@ -70,6 +70,7 @@ def train(
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
         out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
+    _use(settings or training.RunFolder(out).settings(), device, threads)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
@@ -103,9 +104,8 @@ def _settings(
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 
 
-def _use(device: str, threads: int | None) -> None:
-    if threads is not None:
-        torch.set_num_threads(threads)
+def _use(settings: Settings, device: str, threads: int | None) -> None:
+    engine_of(settings).use_threads(threads or torch.get_num_threads())
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as problem:
@@ -126,10 +126,10 @@ def evaluate(
 
     Note that `best` was chosen by test accuracy: quote `last`.
     """
-    _use(device, threads)
     if checkpoint not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint!r}; give last or best")
     folder = training.RunFolder(run)
+    _use(folder.settings(), device, threads)
     trainer = training.Trainer(training.build(folder.settings(), data_dir, device))
     trainer.load(folder.last if checkpoint == "last" else folder.best)
     found = trainer.evaluate()

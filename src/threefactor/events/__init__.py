@@ -2,6 +2,7 @@
 
 from threefactor.events.losses import FirstSpike, SpikeCount
 from threefactor.events.network import Activity, Layer, Network, fc
+from threefactor.events.parallel import get_num_threads, set_num_threads
 from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
 from threefactor.events.spikes import SpikeBatch, latency_code
 from threefactor.events.trial import Result, Trial, run
@@ -22,6 +23,8 @@ __all__ = [
     "SpikeCount",
     "Trial",
     "fc",
+    "get_num_threads",
     "latency_code",
     "run",
+    "set_num_threads",
 ]

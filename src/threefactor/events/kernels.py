@@ -255,6 +255,8 @@ def weight_gradient(
 ):
     r"""Add to the gradient of neurons first to last - 1, over all samples, backward in time.
 
+    `grad` has the columns of these neurons alone.
+
     .. math:: \frac{dL}{dw_{ij}} = \sum_z P_i(t_z) - Q_i(t_z), \quad
               P_i(t) = \sum_{t_k > t} v_k e^{(t - t_k)/\tau_s}, \quad
               Q_i(t) = \sum_{t_k > t} v_k e^{(t - t_k)/\tau}
@@ -270,7 +272,7 @@ def weight_gradient(
         q[:] = 0
         begin = in_offsets[b]
         for z in range(begin + parents[k], begin - 1, -1):
-            row = grad[in_addresses[z], first:last]
+            row = grad[in_addresses[z]]
             _step_back(p, q, decays[z] * decays[z], decays[z], row)
             while k >= offsets[b] and parents[k] == z - begin:
                 i = neurons[k] - first

@@ -128,8 +128,10 @@ class Layer(nn.Module):
                 are not float32 or float64 on the CPU.
         """
         weight = self.weight_array()
-        # The sum is quick, and finite unless a weight is not (or the sum itself overflows).
-        if not torch.isfinite(self.weight.detach().sum()) and not np.isfinite(weight).all():
+        # The product is quick, and finite unless a weight is not (or it overflows itself).
+        with np.errstate(all="ignore"):
+            square = np.vdot(weight, weight)
+        if not np.isfinite(square) and not np.isfinite(weight).all():
             raise InputError("the weights hold NaN or infinite values; lower the learning rate")
         if not isinstance(inputs, SpikeBatch):
             raise InputError(
@@ -161,7 +163,7 @@ class Layer(nn.Module):
     def grad_array(self) -> Reals:
         """`weight.grad`, made if there is none, as the array that the kernels add to."""
         if self.weight.grad is None:
-            self.weight.grad = torch.zeros_like(self.weight)
+            self.weight.grad = torch.from_numpy(np.zeros_like(self.weight_array()))
         return _array("weight.grad", self.weight.grad)
 
     def real(self, value: float) -> Any:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, InputError
 
-__all__ = ["kernels", "over", "product"]
+__all__ = ["get_num_threads", "kernels", "over", "product", "set_num_threads", "spread"]
 
 
 @functools.cache
@@ -48,10 +49,38 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return out
 
 
+_threads: int | None = None
+
+
+def set_num_threads(threads: int | None) -> None:
+    """Say on how many threads the kernels run; None for as many as PyTorch uses.
+
+    Results do not depend on it. PyTorch's own threads stay awake for a while after each of its
+    operations and take the cores from the kernels: `torch.set_num_threads(1)` beside this is
+    faster than leaving both alone.
+
+    Raises:
+        InputError: if the number is below 1.
+    """
+    global _threads
+    if threads is not None and (isinstance(threads, bool) or threads < 1):
+        raise InputError(f"threads is {threads}; give a number of at least 1, or None")
+    _threads = threads
+
+
+def get_num_threads() -> int:
+    """Return on how many threads the kernels run."""
+    return torch.get_num_threads() if _threads is None else _threads
+
+
 def over(name: str, total: int, *args: Any) -> None:
-    """Call a kernel on 0 to total - 1, cut into one range for each of PyTorch's threads."""
-    kernel = getattr(kernels(), name)
-    parts = min(torch.get_num_threads(), total)
+    """Call a kernel on 0 to total - 1, cut into one range for each thread."""
+    spread(getattr(kernels(), name), total, *args)
+
+
+def spread(kernel: Callable[..., object], total: int, *args: Any) -> None:
+    """Call anything that frees the interpreter's lock as `over` calls a kernel."""
+    parts = min(get_num_threads(), total)
     if parts <= 1:
         kernel(0, total, *args)
         return

@@ -64,8 +64,9 @@ class Trial:
         self.names = list(network.layers)
         self.activities: list[Activity] = network.run(inputs)
         dtype = next(network.parameters()).dtype
+        real = np.float64 if dtype == torch.float64 else np.float32
         self.counts = [
-            torch.from_numpy(activity.spikes.counts()).to(dtype) for activity in self.activities
+            torch.from_numpy(activity.spikes.counts().astype(real)) for activity in self.activities
         ]
         self.first_only = reads_first_spikes(loss)
         self.output = self._first_times(network) if self.first_only else self.counts[-1]

@@ -63,6 +63,10 @@ class Engine(ABC):
     def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
         """Run a batch without learning; return the result."""
 
+    def use_threads(self, threads: int) -> None:
+        """Compute on so many threads of the CPU."""
+        torch.set_num_threads(threads)
+
     def rule(self, name: str) -> type[Any]:
         """Return a rule by name.
 
@@ -132,6 +136,10 @@ class EventEngine(Engine):
     base = events.Rule
     rules = events.RULES
     rate_unit = "spikes per neuron and sample"
+
+    def use_threads(self, threads: int) -> None:
+        torch.set_num_threads(1)  # its waiting threads would take the cores from the kernels
+        events.set_num_threads(threads)
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
         return data.load_spikes(settings.data.name, data_dir, window=settings.data.window)

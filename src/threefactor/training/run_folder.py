@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from threefactor import events
 from threefactor.errors import CheckpointError
 from threefactor.training import checkpoint
 from threefactor.training.settings import Settings, make_settings
@@ -129,7 +130,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
+        "threads": max(torch.get_num_threads(), events.get_num_threads()),
         "command": " ".join(["threefactor", *sys.argv[1:]]),
     }
 

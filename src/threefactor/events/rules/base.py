@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.losses import SpikeCount
 from threefactor.events.network import Activity, Layer, Network, check_network
-from threefactor.events.parallel import over
+from threefactor.events.parallel import kernels, over, spread
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial
 
@@ -69,6 +70,7 @@ class Rule(nn.Module, ABC):
         for name, value in (("rate_penalty", rate_penalty), ("rate_target", rate_target)):
             if not (math.isfinite(value) and value >= 0.0):
                 raise InputError(f"{name} is {value}; give a number of at least 0")
+        keep_freed_memory()
         self.loss = SpikeCount() if loss is None else loss
         self.local_gradient = local_gradient
         self.rate_penalty = rate_penalty
@@ -148,8 +150,20 @@ class Rule(nn.Module, ABC):
         """Add the gradient of a layer's weights, given what `spike_weights` returned."""
         if not layer.weight.requires_grad:
             return
-        over(
-            "weight_gradient", layer.neurons, activity.inputs.offsets, activity.inputs.addresses,
-            activity.decays, activity.spikes.offsets, activity.spikes.addresses,
-            activity.parents, *weights, layer.grad_array(),
-        )  # fmt: skip
+        fresh = layer.weight.grad is None
+        grad = layer.grad_array()
+        inputs, spikes = activity.inputs, activity.spikes
+
+        def add(first: int, last: int) -> None:
+            # Columns of its own keep a thread from fetching memory that another is changing.
+            # What was in `grad` is added last, whatever the number of threads.
+            whole = fresh and last - first == layer.neurons
+            part = grad if whole else np.zeros((len(grad), last - first), grad.dtype)
+            kernels().weight_gradient(
+                first, last, inputs.offsets, inputs.addresses, activity.decays, spikes.offsets,
+                spikes.addresses, activity.parents, *weights, part,
+            )  # fmt: skip
+            if not whole:
+                grad[:, first:last] += part
+
+        spread(add, layer.neurons)

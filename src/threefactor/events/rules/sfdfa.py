@@ -81,17 +81,21 @@ class SFDFA(FeedbackRule):
         super().learn(trial)
         if self.optimizer is None:
             return
-        perturbations = [
-            torch.randn(counts.shape, dtype=counts.dtype, generator=self.generator)
-            for counts in trial.counts[:-1]
-        ]
+        perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
         total = self.output_grades(trial, perturbations)
         for b, p, counts in zip(self.feedback, perturbations, trial.counts, strict=False):
-            fired = counts > 0
-            times = fired.sum(0).clamp_(min=1)
-            b.grad = b * fired.any(0) - product(total.t(), p * fired) / times
+            times = torch.from_numpy(np.count_nonzero(counts.numpy(), axis=0)).to(b.dtype)
+            b.grad = b * (times > 0) - product(total.t(), p) / times.clamp(min=1)
         self._follow_buffers()
         self.optimizer.step()
+
+    def _perturbation(self, counts: Tensor) -> Tensor:
+        """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
+        p = np.zeros_like(counts.numpy())
+        fired = np.flatnonzero(counts.numpy())
+        drawn = torch.randn(len(fired), dtype=counts.dtype, generator=self.generator)
+        p.reshape(-1)[fired] = drawn.numpy()
+        return torch.from_numpy(p)
 
     def _follow_buffers(self) -> None:
         """Let the optimiser train the feedback as it is now: `to` and the like replace it."""
