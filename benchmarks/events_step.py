@@ -88,7 +88,7 @@ def contestant(case: Case, batch: int) -> Contestant:
     if case.what == "forward":
 
         def step() -> None:
-            torch.set_num_threads(case.threads)
+            events.set_num_threads(case.threads)
             events.run(net, next(turns))
 
     else:
@@ -97,7 +97,7 @@ def contestant(case: Case, batch: int) -> Contestant:
         optimizer = torch.optim.Adam(net.parameters(), lr=0.0, fused=True)
 
         def step() -> None:
-            torch.set_num_threads(case.threads)
+            events.set_num_threads(case.threads)
             optimizer.zero_grad()
             rule.step(next(turns), labels)
             optimizer.step()

@@ -10,7 +10,7 @@ import torch
 
 from threefactor.data import DATASETS, ImageData, SpikeData, coding, load, load_spikes
 from threefactor.errors import ConfigurationError, DataError, InputError
-from threefactor.events.spikes import SpikeBatch, latency_code
+from threefactor.events import SpikeBatch, latency_code
 
 
 @pytest.fixture(scope="module")

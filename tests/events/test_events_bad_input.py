@@ -377,7 +377,7 @@ BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "linear layer": (lambda: nn.Linear(4, 3), r"the network is a torch.nn.*Linear; expected one"),
     "layer alone": (
         lambda: events.Layer(4, 3, tau_s=0.1, threshold=0.2, duration=0.2),
-        r"the network is a threefactor.events.network.Layer; expected one of",
+        r"the network is a threefactor.events.layer.Layer; expected one of",
     ),
     "nothing": (lambda: None, r"the network is a .*NoneType; expected one of threefactor.events"),
     "no layers": (events.Network, r"the network's parts are \[\]"),
@@ -522,6 +522,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "hidden layers as a number": fc(4, 5, 3),
     "threshold in single precision": fc(thresholds=np.float32(nan)),
     "network of another kind": lambda: events.run(nn.Sequential(nn.Linear(6, 3)), make_inputs()),
+    "a threshold without a square": fc(thresholds=1e-30),
 }
 
 

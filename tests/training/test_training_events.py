@@ -1,6 +1,7 @@
 """Event-driven networks in the shared training loop."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -102,3 +103,18 @@ def test_runs_from_before_losses_had_kinds_can_be_read():
     values = dataclasses.asdict(recipe("mnist-fc").settings_for())
     del values["loss"]["kind"], values["data"]["window"]
     assert make_settings(values) == recipe("mnist-fc").settings_for()
+
+
+def test_another_device_is_refused(small_events):
+    with pytest.raises(ConfigurationError, match="run on the CPU"):
+        training.build(small_events(), device="meta")
+
+
+def test_a_run_from_before_losses_had_kinds_is_the_same_run(tmp_path):
+    settings = recipe("digits-fc").settings_for("opzo")
+    folder = training.RunFolder(tmp_path / "run")
+    folder.create(settings)
+    document = folder.config()
+    del document["settings"]["loss"]["kind"], document["settings"]["data"]["window"]
+    folder.config_path.write_text(json.dumps(document))
+    folder.check_same(settings)

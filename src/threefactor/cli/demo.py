@@ -41,7 +41,7 @@ def demo(
 
     Clocked networks with spatial BP, OPZO, DFA and ZO, and networks of exact spike times with
     exact BP, SFDFA and DFA, on handwritten digits (scikit-learn's, 8x8) and the Yin-Yang task.
-    Nothing to download, about two minutes. Prints a table for each and writes learning_curves.png
+    Nothing to download, about three minutes. Prints a table for each and writes learning_curves.png
     and results.json.
     """
     out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after

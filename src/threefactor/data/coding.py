@@ -34,7 +34,7 @@ def check_window(window: float) -> None:
 
 
 def code_images(images: NDArray[np.uint8], peak: int, window: float) -> SpikeBatch:
-    """Code each pixel as one spike, the brighter the earlier; see `events.spikes.latency_code`.
+    """Code each pixel as one spike, the brighter the earlier; see `events.latency_code`.
 
     Args:
         images: (N, ...) unsigned bytes.
@@ -44,7 +44,8 @@ def code_images(images: NDArray[np.uint8], peak: int, window: float) -> SpikeBat
     Returns:
         A batch with one address per pixel of an image laid out flat.
     """
-    from threefactor.events.spikes import SpikeBatch, latency_code
+    from threefactor.events.encoding import latency_code
+    from threefactor.events.spikes import SpikeBatch
 
     blocks = [images[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
     parts = [latency_code(block if peak == BYTE_PEAK else block / peak, window) for block in blocks]

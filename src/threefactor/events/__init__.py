@@ -1,10 +1,12 @@
 """Networks of exact spike times, and the rules that train them; needs the extra `events`."""
 
+from threefactor.events.encoding import latency_code
+from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import FirstSpike, SpikeCount
-from threefactor.events.network import Activity, Layer, Network, fc
+from threefactor.events.network import Network, fc
 from threefactor.events.parallel import get_num_threads, set_num_threads
 from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
-from threefactor.events.spikes import SpikeBatch, latency_code
+from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, run
 
 __all__ = [

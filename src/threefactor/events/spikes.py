@@ -7,13 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from threefactor.errors import InputError
+from threefactor.events.arrays import (
+    as_array,
+    as_integers,
+    as_times,
+    check_parts,
+    check_range,
+    choice_of,
+    field,
+    joined,
+    offsets_of,
+    pixel_addresses,
+    whole,
+)
 
-__all__ = ["SpikeBatch", "latency_code"]
+__all__ = ["SpikeBatch"]
 
 
 class SpikeBatch:
@@ -46,12 +58,12 @@ class SpikeBatch:
     def __init__(
         self, offsets: ArrayLike, times: ArrayLike, addresses: ArrayLike, size: int
     ) -> None:
-        self.size = _whole("size", size)
-        self.times = _times(times)
-        self.addresses = _integers("addresses", addresses, np.int32)
-        self.offsets = _integers("offsets", offsets, np.int64)
-        _check_parts(self.offsets, self.times, self.addresses)
-        _check_range(self.addresses, self.size)
+        self.size = whole("size", size)
+        self.times = as_times(times)
+        self.addresses = as_integers("addresses", addresses, np.int32)
+        self.offsets = as_integers("offsets", offsets, np.int64)
+        check_parts(self.offsets, self.times, self.addresses)
+        check_range(self.addresses, self.size)
         self._samples: NDArray[np.int64] | None = None
         self._sort()
 
@@ -79,15 +91,15 @@ class SpikeBatch:
                 f"times are of {len(times)} samples and addresses of {len(addresses)}; "
                 "give one sequence of each per sample"
             )
-        rows = [_array(row).reshape(-1) for row in times]
-        columns = [_array(row).reshape(-1) for row in addresses]
+        rows = [as_array(row).reshape(-1) for row in times]
+        columns = [as_array(row).reshape(-1) for row in addresses]
         for b, (row, column) in enumerate(zip(rows, columns, strict=True)):
             if len(row) != len(column):
                 raise InputError(
                     f"sample {b} has {len(row)} times and {len(column)} addresses; "
                     "give as many of each"
                 )
-        return cls(_offsets([len(row) for row in rows]), _joined(rows), _joined(columns), size)
+        return cls(offsets_of([len(row) for row in rows]), joined(rows), joined(columns), size)
 
     @classmethod
     def from_arrays(
@@ -100,9 +112,9 @@ class SpikeBatch:
             times, addresses, size: see `SpikeBatch`.
             batch: B, the number of samples.
         """
-        which = _integers("samples", samples, np.int64)
-        batch = _whole("batch", batch)
-        seconds, channels = _times(times), _integers("addresses", addresses, np.int32)
+        which = as_integers("samples", samples, np.int64)
+        batch = whole("batch", batch)
+        seconds, channels = as_times(times), as_integers("addresses", addresses, np.int32)
         if not len(which) == len(seconds) == len(channels):
             raise InputError(
                 f"there are {len(which)} samples, {len(seconds)} times and {len(channels)} "
@@ -114,7 +126,7 @@ class SpikeBatch:
                 f"a batch of {batch} has samples 0 to {batch - 1}"
             )
         order = np.argsort(which, kind="stable")
-        offsets = _offsets(np.bincount(which, minlength=batch))
+        offsets = offsets_of(np.bincount(which, minlength=batch))
         return cls(offsets, seconds[order], channels[order], size)
 
     @classmethod
@@ -142,11 +154,11 @@ class SpikeBatch:
             raise InputError(
                 f"sensor_size is {sensor_size}; give (width, height, polarities) or one number"
             )
-        sizes = [_whole("sensor_size", size) for size in (*sizes, 1, 1)][:3]
+        sizes = [whole("sensor_size", size) for size in (*sizes, 1, 1)][:3]
         if not (math.isfinite(time_unit) and time_unit > 0):
             raise InputError(f"time_unit is {time_unit}; give seconds per unit of time, above 0")
-        times = [_field(r, "t").astype(np.float64) * time_unit for r in recordings]
-        addresses = [_pixel(r, sizes, b) for b, r in enumerate(recordings)]
+        times = [field(r, "t").astype(np.float64) * time_unit for r in recordings]
+        addresses = [pixel_addresses(r, sizes, b) for b, r in enumerate(recordings)]
         return cls.from_lists(times, addresses, math.prod(sizes))
 
     def __len__(self) -> int:
@@ -162,9 +174,9 @@ class SpikeBatch:
             return self._trusted(
                 offsets - offsets[0], self.times[part], self.addresses[part], self.size
             )
-        chosen = _choice(index, len(self))
+        chosen = choice_of(index, len(self))
         lengths = np.diff(self.offsets)[chosen]
-        offsets = _offsets(lengths)
+        offsets = offsets_of(lengths)
         spikes = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
         return self._trusted(offsets, self.times[spikes], self.addresses[spikes], self.size)
 
@@ -198,176 +210,3 @@ class SpikeBatch:
             return
         order = np.lexsort((self.addresses, self.times, which))
         self.times, self.addresses = self.times[order], self.addresses[order]
-
-
-def latency_code(images: ArrayLike | Tensor, window: float = 0.1) -> SpikeBatch:
-    r"""Encode each pixel as one spike: the brighter, the earlier.
-
-    .. math:: t = T_w (1 - p)
-
-    A pixel p = 0 gives no spike.
-
-    Args:
-        images: (B, ...) floating point values between 0 and 1, or unsigned bytes 0 to 255.
-        window: T_w in seconds.
-
-    Returns:
-        A batch with one address per pixel of an image laid out flat.
-
-    Raises:
-        InputError: if a value is out of its range or NaN, or the window not above 0.
-
-    Example:
-        >>> batch = latency_code([[1.0, 0.5, 0.0]], window=0.1)
-        >>> batch.times.tolist(), batch.addresses.tolist()
-        ([0.0, 0.05], [0, 1])
-
-    Source: Bacho & Chu (SFDFA), appendix A.
-    """
-    if not (math.isfinite(window) and window > 0):
-        raise InputError(f"window is {window}; give seconds above 0")
-    pixels = _array(images)
-    if pixels.ndim < 2:
-        raise InputError(f"images have shape {pixels.shape}; expected (batch, ...)")
-    if pixels.dtype.kind not in "uif" or (pixels.dtype.kind != "f" and pixels.dtype != np.uint8):
-        raise InputError(f"images are {pixels.dtype}; expected floating point or uint8")
-    peak = 255 if pixels.dtype == np.uint8 else 1
-    if pixels[:1].size == 0 and 0 in pixels.shape[1:]:
-        raise InputError(f"images have shape {pixels.shape}; expected at least one pixel")
-    flat = pixels.reshape(len(pixels), math.prod(pixels.shape[1:]))
-    if flat.size and not (flat.min() >= 0 and flat.max() <= peak):
-        raise InputError(
-            f"pixels lie between {flat.min()} and {flat.max()}; expected 0 to {peak}, "
-            "that is images that are not normalised (threefactor.data.load(..., normalise=False))"
-        )
-    samples, addresses = np.nonzero(flat)
-    times = window * (1.0 - flat[samples, addresses].astype(np.float64) / peak)
-    offsets = _offsets(np.bincount(samples, minlength=len(flat)))
-    order = np.lexsort((addresses, times, samples))
-    size = flat.shape[1]
-    return SpikeBatch._trusted(offsets, times[order], addresses[order].astype(np.int32), size)
-
-
-def _offsets(lengths: ArrayLike) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))])
-
-
-def _joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    filled = [row for row in rows if len(row)]
-    return np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
-
-
-def _array(values: ArrayLike | Tensor) -> NDArray[Any]:
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    # NumPy has no bfloat16; float32 holds its values exactly.
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
-
-
-def _times(values: ArrayLike) -> NDArray[np.float64]:
-    times = _array(values)
-    if times.ndim != 1 or times.dtype.kind not in "uif":
-        raise InputError(
-            f"times are {times.dtype} of shape {times.shape}; expected (spikes,) seconds"
-        )
-    times = np.require(times, np.float64, ["C", "W"])
-    # One comparison finds NaN, infinite and negative times alike.
-    wrong = ~((times >= 0) & (times < math.inf))
-    if wrong.any():
-        first = int(np.argmax(wrong))
-        raise InputError(
-            f"times hold {int(wrong.sum())} values that are NaN, infinite or negative, the first "
-            f"is times[{first}] = {times[first]}; give seconds since the start of the sample"
-        )
-    return times
-
-
-def _integers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
-    array = _array(values)
-    if array.size == 0:
-        array = array.astype(dtype)
-    if array.ndim != 1 or array.dtype.kind not in "ui":
-        raise InputError(
-            f"{name} are {array.dtype} of shape {array.shape}; expected one-dimensional integers"
-        )
-    limits = np.iinfo(dtype)
-    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
-        raise InputError(
-            f"{name} lie between {array.min()} and {array.max()}; "
-            f"expected integers that fit {np.dtype(dtype)}"
-        )
-    return np.require(array, dtype, ["C", "W"])
-
-
-def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
-    return int(value)
-
-
-def _check_parts(
-    offsets: NDArray[np.int64], times: NDArray[np.float64], addresses: NDArray[np.int32]
-) -> None:
-    if len(times) != len(addresses):
-        raise InputError(
-            f"there are {len(times)} times and {len(addresses)} addresses; give one of each a spike"
-        )
-    rising = len(offsets) > 0 and bool(np.all(np.diff(offsets) >= 0))
-    if not rising or offsets[0] != 0 or offsets[-1] != len(times):
-        raise InputError(
-            f"offsets are {offsets[:3]}...{offsets[-1:]}; expected batch + 1 integers that do not "
-            f"fall, from 0 to the number of spikes, {len(times)}"
-        )
-
-
-def _check_range(addresses: NDArray[np.int32], size: int) -> None:
-    if len(addresses) and not 0 <= addresses.min() <= addresses.max() < size:
-        raise InputError(
-            f"addresses lie between {addresses.min()} and {addresses.max()}; "
-            f"with size={size}, expected 0 to {size - 1}"
-        )
-
-
-def _choice(index: Any, length: int) -> NDArray[np.int64]:
-    if isinstance(index, slice):
-        return np.arange(length)[index]
-    array = np.atleast_1d(_array(index))
-    if array.dtype == bool:
-        if array.shape != (length,):
-            raise InputError(f"the mask has shape {array.shape}; expected ({length},)")
-        return np.flatnonzero(array)
-    chosen: NDArray[np.int64] = _integers("indices", array, np.int64)
-    if len(chosen) and not -length <= chosen.min() <= chosen.max() < length:
-        raise InputError(
-            f"indices lie between {chosen.min()} and {chosen.max()}; "
-            f"a batch of {length} has samples 0 to {length - 1}"
-        )
-    return np.where(chosen < 0, chosen + length, chosen)
-
-
-def _field(recording: NDArray[Any], name: str) -> NDArray[Any]:
-    names = getattr(getattr(recording, "dtype", None), "names", None) or ()
-    if name not in names:
-        raise InputError(
-            f"the recording has the fields {list(names)}; expected a structured array with "
-            f"{name!r}, as Tonic gives it"
-        )
-    return recording[name]
-
-
-def _pixel(recording: NDArray[Any], sizes: Sequence[int], b: int) -> NDArray[np.int64]:
-    address = np.zeros(len(recording), dtype=np.int64)
-    width, height, polarities = sizes
-    for name, size in (("p", polarities), ("y", height), ("x", width)):
-        # Tonic gives recordings without polarity, such as SHD's, a "p" that is always 1.
-        if size == 1 and (name == "p" or name not in (recording.dtype.names or ())):
-            continue
-        value = _field(recording, name).astype(np.int64)
-        if len(value) and not 0 <= value.min() <= value.max() < size:
-            raise InputError(
-                f"sample {b} has {name} between {value.min()} and {value.max()}; "
-                f"sensor_size={tuple(sizes)} allows 0 to {size - 1}"
-            )
-        address = address * size + value
-    return address

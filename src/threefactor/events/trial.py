@@ -12,8 +12,9 @@ from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
+from threefactor.events.layer import Activity
 from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
-from threefactor.events.network import Activity, Network, check_network
+from threefactor.events.network import Network, check_network
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Result", "Trial", "run"]

@@ -58,6 +58,7 @@ def build(
     """
     engine = engine_of(settings)
     engine.rule(settings.rule.name)
+    engine.check_device(device)
     samples = engine.load(settings, data_dir).subset(settings.data.train, settings.data.test)
     torch.manual_seed(settings.seed)
     network = engine.network(settings, samples).to(device=device, dtype=DTYPES[settings.dtype])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
-from threefactor.errors import unknown_name
+from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     EventNetworkSettings,
@@ -36,11 +36,13 @@ class Engine(ABC):
         base: the class of which every rule for such networks is a subclass.
         rules: the rules that train them, by name.
         rate_unit: of the firing rates in results and metrics.
+        device_type: the only type of device, or None for any.
     """
 
     base: type
     rules: Mapping[str, type[Any]]
     rate_unit: str
+    device_type: str | None = None
 
     @abstractmethod
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
@@ -66,6 +68,17 @@ class Engine(ABC):
     def use_threads(self, threads: int) -> None:
         """Compute on so many threads of the CPU."""
         torch.set_num_threads(threads)
+
+    def check_device(self, device: str) -> None:
+        """Refuse a device on which such networks cannot run.
+
+        Raises:
+            ConfigurationError: saying what to do.
+        """
+        if self.device_type not in (None, torch.device(device).type):
+            raise ConfigurationError(
+                f"device is {device!r}; event-driven networks run on the CPU: leave it out"
+            )
 
     def rule(self, name: str) -> type[Any]:
         """Return a rule by name.
@@ -135,6 +148,7 @@ class EventEngine(Engine):
 
     base = events.Rule
     rules = events.RULES
+    device_type = "cpu"
     rate_unit = "spikes per neuron and sample"
 
     def use_threads(self, threads: int) -> None:

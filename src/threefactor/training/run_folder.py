@@ -76,7 +76,8 @@ class RunFolder:
 
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
-        old = dict(_flat(json.loads(json.dumps(self.config()["settings"]))))
+        # Settings that are younger than the run had their defaults.
+        old = dict(_flat(json.loads(json.dumps(dataclasses.asdict(self.settings())))))
         new = dict(_flat(json.loads(json.dumps(dataclasses.asdict(settings)))))
         differ = [
             f"{key}: {old.get(key)!r} there, {new.get(key)!r} asked"

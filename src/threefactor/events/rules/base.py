@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name
+from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import SpikeCount
-from threefactor.events.network import Activity, Layer, Network, check_network
+from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import kernels, over, spread
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import InputError, unknown_name
+from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import reads_first_spikes
-from threefactor.events.network import Activity, Layer, Network
+from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import Rule
 from threefactor.events.trial import Trial
