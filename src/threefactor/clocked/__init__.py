@@ -1,5 +1,6 @@
 """Networks on a time grid, and the rules that train them online."""
 
+from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import LIF, Neuron, reset_state
@@ -25,6 +26,7 @@ __all__ = [
     "OPZO",
     "RULES",
     "ZO",
+    "Conv2d",
     "CrossEntropyMSE",
     "FeedbackRule",
     "Linear",
