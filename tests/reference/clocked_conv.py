@@ -3,15 +3,19 @@
 `Conv`, `Dense` and `Plain` replace the library's layers within a deep copy of its network; what
 lies between them (residual sums, scalars, pooling) stays. Values come from the input, weight
 gradients from the trace. `Conv` is written with `unfold` and the textbook formula of the
-standardisation, and pools by reshaping.
+standardisation, and pools by reshaping. Which error reaches a layer is left to the NumPy formulas
+of `reference.clocked`, on flattened layers.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from reference import clocked as slow
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -100,17 +104,24 @@ class Plain(nn.Module):
         self.lane = 0  # 0 for the pass that is learned from, 1 for the second pass
         self.before: Tensor | float = 0.0
         self.after: Tensor | float = 0.0
+        self.trace: Tensor | float = 0.0
 
     def forward(self, current: Tensor) -> Tensor:
         u, s = self.state.get(self.lane, (0.0, 0.0))
-        u = self.leak * (u - self.threshold * s) + current + self.before
+        before, after = (_shaped(noise, current) for noise in (self.before, self.after))
+        u = self.leak * (u - self.threshold * s) + current + before
         steep = torch.sigmoid((u - self.threshold) / self.width)
         s = (u >= self.threshold).to(u) + steep - steep.detach()  # a step with a steep derivative
         self.state[self.lane] = (u.detach(), s.detach())
-        activity = s * self.mask + self.after
+        activity = s * self.mask + after
         if self.lane == 0:
-            self.current, self.free_activity = current, activity
+            self.activity = activity
+            self.trace = self.leak * self.trace + activity.detach()
         return activity.detach() if self.cut else activity
+
+
+def _shaped(noise: Tensor | float, like: Tensor) -> Tensor | float:
+    return noise.view(like.shape) if isinstance(noise, Tensor) else noise
 
 
 def imitate(network: nn.Module, *, cut: bool, masks: dict[str, Tensor] | None = None) -> nn.Module:
@@ -132,3 +143,73 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
     """Gradients by the names that the parameters have in the library's network."""
     found = {k.replace("source.", ""): p.grad for k, p in network.named_parameters()}
     return {k: g for k, g in found.items() if g is not None}
+
+
+Signals = Callable[[list[Plain], "slow.Moment", Tensor, int], list[Tensor]]
+
+
+def train(
+    rule: str,
+    network: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    masks: dict[str, Tensor],
+    *,
+    noise: list[list[Tensor]] | None = None,
+    feedback: Sequence[np.ndarray] = (),
+    extra: Signals | None = None,
+    **options: Any,
+) -> tuple[nn.Module, slow.Outcome]:
+    """One training step from rest; the imitation with its gradients, and loss, output, feedback.
+
+    `extra` gives signals to be added to those of the rule, one per hidden layer.
+    """
+    couples = rule == "spatial-bp"
+    copied = imitate(network, cut=not couples, masks=masks)
+    neurons = [m for m in copied.modules() if isinstance(m, Plain)]
+    feedback_grads = [np.zeros_like(b) for b in feedback]
+    out = slow.Outcome([], [], [np.array(b) for b in feedback], feedback_grads)
+    factor = slow.SECOND_PASS.get((rule, options.get("points")))
+    settings = slow.Model([], [])
+    for t, x_t in enumerate(x):
+        drawn = None if noise is None else noise[t]
+        output = _pass(copied, neurons, x_t, drawn, 0, options)
+        losses, error = slow._losses(output.detach().numpy(), y.numpy(), settings, len(x))
+        second, second_losses = None, None
+        if factor is not None:
+            with torch.no_grad():
+                second = _pass(copied, neurons, x_t, [z * factor for z in drawn], 1, options)
+            second_losses, _ = slow._losses(second.numpy(), y.numpy(), settings, len(x))
+            second = second.numpy()
+        now = slow.Moment(
+            output.detach().numpy(), losses, error, second, second_losses, [],
+            [n.trace.flatten(1).numpy() for n in neurons],
+            None if drawn is None else [z.numpy() for z in drawn],
+        )  # fmt: skip
+        heads, errors = [output], [torch.from_numpy(error)]
+        if not couples:
+            given = slow.RULES[rule](now, settings, [], out, options)
+            more = extra(neurons, now, y, len(x)) if extra else [0.0] * len(neurons)
+            heads += [n.activity for n in neurons]
+            both = zip(given, more, neurons, strict=True)
+            errors += [(torch.from_numpy(g) + m).view_as(n.activity) for g, m, n in both]
+        torch.autograd.backward(heads, errors)
+        out.loss += losses.sum()
+        out.output = out.output + now.output
+    return copied, out
+
+
+def _pass(
+    network: nn.Module,
+    neurons: list[Plain],
+    x_t: Tensor,
+    noise: list[Tensor] | None,
+    lane: int,
+    options: dict[str, Any],
+) -> Tensor:
+    place = options.get("noise_position", "after")
+    for i, neuron in enumerate(neurons):
+        neuron.lane = lane
+        if noise is not None:
+            setattr(neuron, place, noise[i])
+    return network(x_t)

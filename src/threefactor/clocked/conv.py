@@ -120,6 +120,10 @@ class Conv2d(Synapse, nn.Conv2d):
         self.register_parameter("gain", gain)
         self._kernel: Tensor | None = None
 
+    def extra_repr(self) -> str:
+        added = f", standardize={self.gain is not None}, pool={self.pool}"
+        return super().extra_repr() + added
+
     @property
     def plastic(self) -> Tensor | None:
         if self.gain is not None and self.gain.requires_grad:

@@ -86,6 +86,9 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
         super().__init__(in_features, out_features, bias, device, dtype)
         self.pool = checked_pool(pool)
 
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", pool={self.pool}" if self.pool > 1 else "")
+
     def forward(self, x: Tensor) -> Tensor:
         return self.transmit(self.receive(x)) if self.pathway is None else self.pathway(x)
 
