@@ -52,6 +52,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Rule name and options, by the name of the case. Adding a rule is adding a row."""
 
+LOCAL_CASES: dict[str, dict[str, Any]] = {
+    "same-weights": {"local_learning": "same-weights", "local_scale": 0.5},
+    "fixed": {"local_learning": "fixed", "local_scale": 0.5, "readout_scale": 0.4},
+    "learned": {"local_learning": "learned"},
+    "middle": {"intermediate": True},
+    "middle-and-local": {"intermediate": True, "local_learning": "same-weights"},
+    "middle-and-learned": {"intermediate": True, "local_learning": "learned"},
+}
+"""Options of local learning by name; `intermediate` stands for a layer of the network in use."""
+
 
 def strengthen(network: nn.Module, gain: float = 2.5) -> None:
     """Scale fresh weights up, so that neurons of such small layers really spike."""

@@ -114,7 +114,9 @@ class Plain(nn.Module):
         s = (u >= self.threshold).to(u) + steep - steep.detach()  # a step with a steep derivative
         self.state[self.lane] = (u.detach(), s.detach())
         activity = s * self.mask + after
-        if self.lane == 0:
+        if self.lane == 1:
+            self.second_activity = activity
+        else:
             self.activity = activity
             self.trace = self.leak * self.trace + activity.detach()
         return activity.detach() if self.cut else activity

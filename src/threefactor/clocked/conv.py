@@ -121,8 +121,8 @@ class Conv2d(Synapse, nn.Conv2d):
         self._kernel: Tensor | None = None
 
     def extra_repr(self) -> str:
-        added = f", standardize={self.gain is not None}, pool={self.pool}"
-        return super().extra_repr() + added
+        plain = super().extra_repr()  # type: ignore[no-untyped-call]
+        return f"{plain}, standardize={self.gain is not None}, pool={self.pool}"
 
     @property
     def plastic(self) -> Tensor | None:
