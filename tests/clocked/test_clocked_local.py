@@ -136,7 +136,7 @@ def test_learned_feedback_comes_to_the_readout() -> None:
     _, rule, _ = build("dfa", "conv", "learned")
     optimizer = torch.optim.SGD(rule.parameters(), lr=0.1, weight_decay=0.5)
     x, y = make_pictures()
-    gap = lambda: float((rule.readout_0 - rule.local_feedback_0).norm())  # noqa: E731
+    gap = lambda: (rule.readout_0 - rule.local_feedback_0).norm().item()  # noqa: E731
     before = gap()
     for _ in range(20):
         optimizer.zero_grad()
