@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +52,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Rule name and options, by the name of the case. Adding a rule is adding a row."""
 
+LOCAL_CASES: dict[str, dict[str, Any]] = {
+    "same-weights": {"local_learning": "same-weights", "local_scale": 0.5},
+    "fixed": {"local_learning": "fixed", "local_scale": 0.5, "readout_scale": 0.4},
+    "learned": {"local_learning": "learned"},
+    "middle": {"intermediate": True},
+    "middle-and-local": {"intermediate": True, "local_learning": "same-weights"},
+    "middle-and-learned": {"intermediate": True, "local_learning": "learned"},
+}
+"""Options of local learning by name; `intermediate` stands for a layer of the network in use."""
+
 
 def strengthen(network: nn.Module, gain: float = 2.5) -> None:
     """Scale fresh weights up, so that neurons of such small layers really spike."""
@@ -84,6 +95,66 @@ def build(case: str, hidden: Sequence[int] = (6, 5), *, seed: int = 1, **options
     rule = make_rule(case, network, seed=seed)
     torch.manual_seed(seed + 1)
     return network, rule
+
+
+def make_conv(dropout: float = 0.0) -> clocked.Network:
+    """Two convolutions, the second behind pooling; pooling before the read-out, too."""
+    layers: dict[str, nn.Module] = {
+        "conv1": clocked.Conv2d(2, 3, 3, padding=1, standardize=True),
+        "lif1": clocked.LIF(dropout=dropout, scale=1.7),
+        "conv2": clocked.Conv2d(3, 4, 3, padding=1, standardize=True, pool=2),
+        "lif2": clocked.LIF(dropout=dropout, scale=1.7),
+        "readout": clocked.Linear(4, OUTPUTS, pool=3),
+    }
+    return _lively(clocked.Network(OrderedDict(layers), PICTURE))
+
+
+def make_residual(dropout: float = 0.0) -> clocked.Network:
+    """A block that keeps the shape and one that halves it; the read-out sees the stream itself."""
+    neuron = {"dropout": dropout, "scale": 1.7}
+    layers: dict[str, nn.Module] = {
+        "stem": clocked.Conv2d(2, 3, 3, padding=1, standardize=True),
+        "stem_pool": nn.AvgPool2d(3, 2, padding=1),
+        "block1": clocked.ResidualBlock(3, 3, 1, 0.9, neuron),
+        "block2": clocked.ResidualBlock(3, 4, 2, 0.8, neuron),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "readout": clocked.Linear(4, OUTPUTS),
+    }
+    return _lively(clocked.Network(OrderedDict(layers), PICTURE))
+
+
+def _lively(network: clocked.Network) -> clocked.Network:
+    """Float64, and parameters that let neurons of such small layers spike; no gain stays at 0."""
+    with torch.no_grad():
+        for name, parameter in network.double().named_parameters():
+            if name.endswith("gain"):
+                parameter.uniform_(2.0, 4.0)
+            elif name.endswith("bias"):
+                parameter.uniform_(0.0, 0.8)
+    return network
+
+
+PICTURE = (2, 6, 6)
+PICTURE_NETWORKS: dict[str, Callable[..., clocked.Network]] = {
+    "conv": make_conv,
+    "residual": make_residual,
+}
+
+
+def build_pictures(case: str, kind: str, *, dropout: float = 0.0, seed: int = 1) -> Any:
+    """As `build`, for one of `PICTURE_NETWORKS`."""
+    torch.manual_seed(seed)
+    network = PICTURE_NETWORKS[kind](dropout)
+    rule = make_rule(case, network, seed=seed)
+    torch.manual_seed(seed + 1)
+    return network, rule
+
+
+def make_pictures(steps: int = STEPS, *, seed: int = 5) -> tuple[Tensor, Tensor]:
+    """A sequence (T, B, C, H, W) and labels."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn((steps, BATCH, *PICTURE), generator=generator, dtype=torch.float64)
+    return x, torch.randint(OUTPUTS, (BATCH,), generator=generator)
 
 
 def make_data(

@@ -1,9 +1,12 @@
 """Networks on a time grid, and the rules that train them online."""
 
+from threefactor.clocked.conv import Conv2d
+from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import LIF, Neuron, reset_state
 from threefactor.clocked.noise import LinearSchedule, Perturbation
+from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
 from threefactor.clocked.rules import (
     DFA,
     DKP,
@@ -11,6 +14,7 @@ from threefactor.clocked.rules import (
     RULES,
     ZO,
     FeedbackRule,
+    LocalLearningRule,
     Rule,
     SpatialBP,
     TimeStep,
@@ -25,20 +29,26 @@ __all__ = [
     "OPZO",
     "RULES",
     "ZO",
+    "Conv2d",
     "CrossEntropyMSE",
     "FeedbackRule",
     "Linear",
     "LinearSchedule",
+    "LocalLearningRule",
     "Network",
     "Neuron",
     "Perturbation",
+    "ResidualBlock",
     "Result",
     "Rule",
     "SpatialBP",
     "Synapse",
     "TimeStep",
+    "conv5",
+    "conv9",
     "fc",
     "from_autograd",
+    "nf_resnet34",
     "reset_state",
     "run",
 ]

@@ -19,6 +19,7 @@ class Probe:
         name: the layer's name in the network.
         size: n.
         activity: (B, ...) what the next layer saw, noise and dropout included.
+        second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
         trace: (B, ...) the trace of the activity; kept only if `trace_decay` is given.
     """
@@ -42,6 +43,7 @@ class Probe:
     def reset(self) -> None:
         """Forget all that was seen."""
         self.activity: Tensor | None = None
+        self.second_activity: Tensor | None = None
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
         self.trace: Tensor | None = None
@@ -74,6 +76,7 @@ class Probe:
         after = noise if before is None else None
         activity, fired = self.neuron.respond(current.detach(), before, after)
         if not self.main_pass:
+            self.second_activity = activity
             return activity
         self._record(current, fired, activity)
         return attach(self.neuron, current, activity) if self.couple else activity

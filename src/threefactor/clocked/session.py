@@ -109,6 +109,7 @@ class Session:
         finally:
             for pathway in self.pathways:
                 pathway.synapse.pathway = None
+                pathway.synapse.forget()
             for probe in self.probes:
                 probe.neuron.probe = None
 
@@ -271,7 +272,8 @@ def _check_layers(network: nn.Module) -> None:
         if isinstance(module, _UNTRACED) and not isinstance(module, Synapse):
             raise InputError(
                 f"layer {name!r} is a {type(module).__module__}.{type(module).__name__}, which "
-                "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear"
+                "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear "
+                "and threefactor.clocked.Conv2d for torch.nn.Conv2d"
             )
     if next(network.parameters(), None) is None:
         raise InputError("the network has no parameters")

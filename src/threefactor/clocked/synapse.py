@@ -26,31 +26,77 @@ class Synapse(nn.Module):
     bias: Tensor | None
     pathway: Pathway | None = None
 
+    def receive(self, x: Tensor) -> Tensor:
+        """Prepare the input for the weights: pooling, flattening. Linear; the input by default.
+
+        The presynaptic trace is that of what is received. Autograd carries errors back through it.
+        """
+        return x
+
+    def forget(self) -> None:
+        """Drop what was derived from the weights for the time of a run; they may change now."""
+
+    @property
+    def plastic(self) -> Tensor | None:
+        """A parameter for which `add_weight_grad` has something to add; None if all are frozen."""
+        return self.weight if self.weight.requires_grad else None
+
     @abstractmethod
     def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the current that `x` causes, bias included; in `out`, if given."""
+        """Return the current that received input causes, bias included; `out` may hold it."""
 
     @abstractmethod
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
-        """Add sum over the batch of delta trace^T to `weight.grad`."""
+        """Add sum over the batch of delta trace^T to `weight.grad`; trace of what is received."""
 
     @abstractmethod
     def add_bias_grad(self, delta: Tensor) -> None:
         """Add the sum of delta over everything but the output units to `bias.grad`."""
 
     @abstractmethod
-    def input_error(self, delta: Tensor) -> Tensor:
-        """Carry an error of the current back to the input (spatial backpropagation only)."""
+    def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
+        """Carry an error of the current back to what was received, of the given shape."""
 
 
 class Linear(Synapse, nn.Linear):  # type: ignore[misc]
     """`torch.nn.Linear` whose weight gradient can use the presynaptic trace.
 
-    (B, in_features) in, (B, out_features) out. Arguments are those of `torch.nn.Linear`.
+    (B, in_features) in, (B, out_features) out. Pictures (B, C, H, W) are averaged over squares of
+    `pool` x `pool` and flattened.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as `torch.nn.Linear`; `in_features` counts
+            values after pooling.
+        pool: side of the squares; 1 for no pooling.
+
+    Raises:
+        InputError: if `pool` is below 1, or larger than the picture.
     """
 
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        pool: int = 1,
+    ) -> None:
+        super().__init__(in_features, out_features, bias, device, dtype)
+        self.pool = checked_pool(pool)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", pool={self.pool}" if self.pool > 1 else "")
+
     def forward(self, x: Tensor) -> Tensor:
-        return self.transmit(x) if self.pathway is None else self.pathway(x)
+        return self.transmit(self.receive(x)) if self.pathway is None else self.pathway(x)
+
+    def receive(self, x: Tensor) -> Tensor:
+        if x.dim() == 2:
+            return x
+        x = average(x, self.pool, self)
+        return x.flatten(1) if x[0].numel() == self.in_features else x
 
     def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
         if out is None:
@@ -71,8 +117,37 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
             total = delta.flatten(0, -2).sum(0)
             self.bias.grad = total if self.bias.grad is None else self.bias.grad.add_(total)
 
-    def input_error(self, delta: Tensor) -> Tensor:
+    def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
         return delta @ self.weight.detach()
+
+
+def checked_pool(pool: int) -> int:
+    """Return the side of the pooling squares, or refuse it."""
+    if isinstance(pool, bool) or not isinstance(pool, int) or pool < 1:
+        raise InputError(f"pool is {pool}; give a whole number of at least 1")
+    return pool
+
+
+def average(x: Tensor, pool: int, synapse: nn.Module) -> Tensor:
+    """Average (B, C, H, W) over squares of side `pool`; a row or column left over is dropped."""
+    if pool == 1:
+        return x
+    if x.dim() != 4 or min(x.shape[2:]) < pool:
+        raise InputError(
+            f"{synapse} averages over squares of {pool} x {pool}, but its input has shape "
+            f"{tuple(x.shape)}; expected (batch, channels, height, width) of at least that size"
+        )
+    if x.requires_grad or not x.is_cpu:
+        return F.avg_pool2d(x, pool)
+    # On a CPU, sums of slices take an eighth of the time of the library's pooling.
+    height, width = (n // pool * pool for n in x.shape[2:])
+    rows, others = x[:, :, 0:height:pool], range(1, pool)
+    for i in others:
+        rows = rows + x[:, :, i:height:pool]
+    total = rows[..., 0:width:pool]
+    for i in others:
+        total = total + rows[..., i:width:pool]
+    return total.mul_(1.0 / pool**2)
 
 
 MAX_GATHERED_STEPS = 6
@@ -92,7 +167,7 @@ class Pathway:
     For an input that is the same at every step, the trace is a number times the input: the product
     with the weights is made once, and so is the gradient, from the weighted sum of the deltas.
 
-    The current that a call returns is overwritten by the call of the next step.
+    The current that a call returns may be overwritten by the call of the next step.
 
     Args:
         synapse: the layer.
@@ -111,7 +186,8 @@ class Pathway:
         """Forget the trace and the input."""
         self.trace: Tensor | None = None
         self.used = False
-        self._buffer: Tensor | None = None
+        # One for each pass of a step: the first pass's current may be needed after the second.
+        self._buffers: dict[bool, Tensor] = {}
         self._traces: Tensor | None = None
         self._deltas: Tensor | None = None
         self._gathered = 0
@@ -122,6 +198,7 @@ class Pathway:
     def _forget_products(self) -> None:
         self._current: Tensor | None = None
         self._delta_sum: Tensor | None = None
+        self.synapse.forget()
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.used:
@@ -130,19 +207,20 @@ class Pathway:
                 "give each use a layer of its own"
             )
         self.used = True
+        constant = self._is_constant(x)
+        x = self.synapse.receive(x)
         values = x.detach()
         if self.trace is not None and self.trace.shape != values.shape:
             raise InputError(
                 f"input of shape {tuple(values.shape)} meets a trace of shape "
                 f"{tuple(self.trace.shape)}; call reset() before a batch of another size"
             )
-        constant = self._is_constant(values)
         current = self._transmit(values, constant)
         if not (self.learning and torch.is_grad_enabled()):
             return current
         self._follow(values, constant)
-        synapse = self.synapse
-        anchor = synapse.weight if synapse.weight.requires_grad else synapse.bias
+        plastic = self.synapse.plastic
+        anchor = self.synapse.bias if plastic is None else plastic
         return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
 
     def _is_constant(self, x: Tensor) -> bool:
@@ -157,8 +235,9 @@ class Pathway:
     def _transmit(self, x: Tensor, constant: bool) -> Tensor:
         with torch.no_grad():
             if not constant:
-                self._buffer = self.synapse.transmit(x, self._buffer)
-                return self._buffer
+                current = self.synapse.transmit(x, self._buffers.get(self.learning))
+                self._buffers[self.learning] = current
+                return current
             if self._current is None:
                 self._input, self._current = x, self.synapse.transmit(x)
             return self._current
@@ -188,6 +267,9 @@ class Pathway:
                 self._delta_sum.add_(delta, alpha=self._gain)
             return
         assert self._traces is not None
+        if len(self._traces) == 1:  # too large to gather
+            self._add(delta, self._traces[0])
+            return
         if self._deltas is None:
             self._deltas = delta.new_empty((len(self._traces), *delta.shape))
         self._deltas[self._gathered].copy_(delta)
@@ -199,16 +281,18 @@ class Pathway:
         """Turn the gathered steps into gradients."""
         n, self._gathered = self._gathered, 0
         assert self._traces is not None and self._deltas is not None
-        deltas, traces = self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1)
+        self._add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
+
+    def _add(self, deltas: Tensor, traces: Tensor) -> None:
         self.synapse.add_bias_grad(deltas)
-        if self.synapse.weight.requires_grad:
+        if self.synapse.plastic is not None:
             self.synapse.add_weight_grad(deltas, traces)
 
     def flush(self) -> None:
         """Put all that was gathered into `.grad`; the weights may change after it."""
         if self._gathered:
             self._multiply()
-        if self._delta_sum is not None and self.synapse.weight.requires_grad:
+        if self._delta_sum is not None and self.synapse.plastic is not None:
             assert self._input is not None
             self.synapse.add_weight_grad(self._delta_sum, self._input)
         self._forget_products()
@@ -227,7 +311,7 @@ class _Transmission(torch.autograd.Function):
         constant: bool,
     ) -> Tensor:
         # The anchor only tells autograd that there is something to learn here.
-        ctx.pathway, ctx.constant = pathway, constant
+        ctx.pathway, ctx.constant, ctx.shape = pathway, constant, x.shape
         # Not a view: autograd lets no one write to the base of a view, as the next step will.
         return current.detach()
 
@@ -235,7 +319,9 @@ class _Transmission(torch.autograd.Function):
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         pathway: Pathway = ctx.pathway
         pathway.learn(delta, ctx.constant)
-        error = pathway.synapse.input_error(delta) if ctx.needs_input_grad[0] else None
+        error = None
+        if ctx.needs_input_grad[0]:
+            error = pathway.synapse.input_error(delta, ctx.shape)
         return error, None, None, None, None
 
 

@@ -4,11 +4,23 @@ from threefactor.clocked.rules.base import Rule, TimeStep
 from threefactor.clocked.rules.dfa import DFA
 from threefactor.clocked.rules.dkp import DKP
 from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.rules.local import LocalLearningRule
 from threefactor.clocked.rules.opzo import OPZO
 from threefactor.clocked.rules.spatial_bp import SpatialBP
 from threefactor.clocked.rules.zo import ZO
 
-__all__ = ["DFA", "DKP", "OPZO", "RULES", "ZO", "FeedbackRule", "Rule", "SpatialBP", "TimeStep"]
+__all__ = [
+    "DFA",
+    "DKP",
+    "OPZO",
+    "RULES",
+    "ZO",
+    "FeedbackRule",
+    "LocalLearningRule",
+    "Rule",
+    "SpatialBP",
+    "TimeStep",
+]
 
 RULES: dict[str, type[Rule]] = {
     "spatial-bp": SpatialBP,

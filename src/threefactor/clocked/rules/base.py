@@ -35,6 +35,8 @@ class TimeStep:
         layers: the hidden layers, first to last: activity, noise, trace, size.
         second_output: (B, m) read-out of the second forward pass, if the rule has one.
         second_losses: (B,) its losses.
+        error_of: turns any read-out (B, m) into its error (B, m), by the loss and targets of the
+            step and divided alike; for read-outs of the rule's own.
     """
 
     output: Tensor
@@ -43,6 +45,7 @@ class TimeStep:
     layers: Sequence[Probe]
     second_output: Tensor | None = None
     second_losses: Tensor | None = None
+    error_of: Callable[[Tensor], Tensor] | None = None
 
 
 class Rule(nn.Module, ABC):
@@ -200,6 +203,7 @@ class Rule(nn.Module, ABC):
         values = output.detach().clone()
         losses, error = self.loss(values, targets)
         record = TimeStep(values, losses * share, error * share, session.probes)
+        record.error_of = lambda readout: self.loss(readout, targets)[1] * share
         if self.second_pass is not None:
             record.second_output = self._run_second_pass(x_t, self.second_pass)
             record.second_losses = self.loss(record.second_output, targets)[0] * share

@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.rules.base import TimeStep
-from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.probe import Probe
+from threefactor.clocked.rules.local import LocalLearningRule
 
 __all__ = ["DFA"]
 
 
-class DFA(FeedbackRule):
+class DFA(LocalLearningRule):
     r"""Direct feedback alignment.
 
     .. math:: g_l[t] = B_l e[t]
@@ -25,7 +25,8 @@ class DFA(FeedbackRule):
         network: see `Rule`.
         feedback_scale: B_l is uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default, as in a fresh read-out.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        **common: the options of `LocalLearningRule`; `loss`, `trace_decay`, `input_shape` of
+            `Rule`.
 
     Example:
         >>> import torch
@@ -41,8 +42,13 @@ class DFA(FeedbackRule):
         self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
     ) -> None:
         super().__init__(network, **common)
-        for i, n in enumerate(self.layer_sizes.values()):
-            self.register_buffer(f"feedback_{i}", self._random_feedback(n, feedback_scale))
+        self._make_feedback(lambda n: self._random_feedback(n, feedback_scale))
 
-    def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
-        return [step.error @ b for b in self.feedback]
+    def send_back(
+        self,
+        feedback: Sequence[Tensor],
+        layers: Sequence[Probe],
+        output: Tensor,
+        error: Tensor,
+    ) -> list[Tensor]:
+        return [error @ b for b in feedback]

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
-from threefactor.clocked.rules.base import TimeStep
-from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.probe import Probe
+from threefactor.clocked.rules.local import LocalLearningRule
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["OPZO"]
@@ -17,7 +17,7 @@ __all__ = ["OPZO"]
 SECOND_PASS = {"one-point": None, "two-point": 0.0}
 
 
-class OPZO(FeedbackRule):
+class OPZO(LocalLearningRule):
     r"""Online pseudo-zeroth-order learning.
 
     .. math:: M_l \leftarrow \mu M_l + (1 - \mu)\,
@@ -41,7 +41,8 @@ class OPZO(FeedbackRule):
             default, as in the paper's runs: it rescales the gradient, which an adaptive optimiser
             offsets.
         noise_distribution, noise_position, antithetic, generator: see `Perturbation`.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        **common: the options of `LocalLearningRule`; `loss`, `trace_decay`, `input_shape` of
+            `Rule`.
 
     Raises:
         InputError: if the momentum or the noise scale is out of its range.
@@ -82,20 +83,22 @@ class OPZO(FeedbackRule):
         self.momentum = momentum
         self.divide_by_scale = divide_by_scale
         self.second_pass = SECOND_PASS[points]
-        for i, n in enumerate(self.layer_sizes.values()):
-            self.register_buffer(f"feedback_{i}", self._feedback_like(n).zero_())
+        self._make_feedback(lambda n: self._feedback_like(n).zero_())
 
-    def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
+    def send_back(
+        self,
+        feedback: Sequence[Tensor],
+        layers: Sequence[Probe],
+        output: Tensor,
+        error: Tensor,
+    ) -> list[Tensor]:
         assert self.perturbation is not None
-        output = step.output
-        if step.second_output is not None:
-            output = output - step.second_output
         # The layers hold alpha z, so z itself already costs one division by alpha.
         divisor = self.perturbation.scale ** (2 if self.divide_by_scale else 1)
         rate = (1.0 - self.momentum) / (len(output) * divisor)
         errors = []
-        for m, layer in zip(self.feedback, step.layers, strict=True):
+        for m, layer in zip(feedback, layers, strict=True):
             assert layer.noise is not None
             m.addmm_(output.t(), layer.noise.flatten(1), beta=self.momentum, alpha=rate)
-            errors.append(step.error @ m)
+            errors.append(error @ m)
         return errors
