@@ -49,3 +49,34 @@ def test_times():
         row = rows[f"threefactor {rule}"]
         assert float(quoted[0]) == pytest.approx(row["ratio_of_medians"], abs=0.0051)
         assert float(quoted[1]) == pytest.approx(row["ratio_of_minima"], abs=0.0051)
+
+
+EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
+ROW = (
+    r"\| (MNIST|Fashion-MNIST|digits|Yin-Yang), [\d-]+ \| ([\w ]+) "
+    r"\| (\d+) \| ([\d of]+) \| ([^|]+) % \|"
+)
+
+
+def test_exact_spike_times():
+    rows = re.findall(ROW, README)
+    assert len(rows) >= 10
+    for data, rule, seeds, epochs, quoted in rows:
+        found = accuracies(f"{data.lower()}-events", EVENTS[rule])
+        assert len(found) == int(seeds), (data, rule)
+        mean, _, deviation = quoted.partition(" ± ")
+        assert float(mean) == pytest.approx(statistics.mean(found), abs=0.0051)
+        if deviation:
+            assert float(deviation) == pytest.approx(statistics.stdev(found), abs=0.0051)
+        run = ROOT / f"results/{data.lower()}-events/{EVENTS[rule]}-seed0/metrics.jsonl"
+        assert len(run.read_text().splitlines()) == int(epochs.split()[0])
+
+
+def test_jaxsnn_beside_exact_bp():
+    path = ROOT / "results/benchmarks/events_yin_yang.json"
+    found = json.loads(path.read_text())["yin-yang"]
+    medians, minima = re.search(
+        r"takes (\d+) times as long .*?; (\d+) times by the minima", README, re.DOTALL
+    ).groups()
+    assert int(medians) == round(found["train_ratio_of_median"])
+    assert int(minima) == round(found["train_ratio_of_min"])
