@@ -1,11 +1,16 @@
 """Data sets: what they are, where they lie, and how to get, check and load them."""
 
+from threefactor.data.aedat import read_aedat2, read_aedat3
 from threefactor.data.download import fetch
+from threefactor.data.event_array import EVENT
+from threefactor.data.event_data import EventData
+from threefactor.data.event_loading import load_events
 from threefactor.data.folders import DATA_VARIABLE, data_folder
 from threefactor.data.idx import read_idx
 from threefactor.data.images import ImageData
 from threefactor.data.info import available, describe
 from threefactor.data.loading import load
+from threefactor.data.nmnist import read_nmnist_file
 from threefactor.data.registry import DATASETS, DataFile, DataSet
 from threefactor.data.shd import read_shd_file
 from threefactor.data.spike_data import SpikeData
@@ -15,8 +20,10 @@ from threefactor.data.yin_yang import yin_yang
 __all__ = [
     "DATASETS",
     "DATA_VARIABLE",
+    "EVENT",
     "DataFile",
     "DataSet",
+    "EventData",
     "ImageData",
     "SpikeData",
     "available",
@@ -24,8 +31,12 @@ __all__ = [
     "describe",
     "fetch",
     "load",
+    "load_events",
     "load_spikes",
+    "read_aedat2",
+    "read_aedat3",
     "read_idx",
+    "read_nmnist_file",
     "read_shd_file",
     "yin_yang",
 ]
