@@ -6,6 +6,9 @@ from threefactor.data.event_array import EVENT
 from threefactor.data.event_data import EventData
 from threefactor.data.event_loading import load_events
 from threefactor.data.folders import DATA_VARIABLE, data_folder
+from threefactor.data.frame_data import FrameData, Frames
+from threefactor.data.frame_loading import FRAME_SETTINGS, has_frames, load_frames
+from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.idx import read_idx
 from threefactor.data.images import ImageData
 from threefactor.data.info import available, describe
@@ -21,17 +24,24 @@ __all__ = [
     "DATASETS",
     "DATA_VARIABLE",
     "EVENT",
+    "FRAME_SETTINGS",
     "DataFile",
     "DataSet",
     "EventData",
+    "FrameData",
+    "FrameSettings",
+    "Frames",
     "ImageData",
     "SpikeData",
     "available",
     "data_folder",
     "describe",
     "fetch",
+    "frames",
+    "has_frames",
     "load",
     "load_events",
+    "load_frames",
     "load_spikes",
     "read_aedat2",
     "read_aedat3",
