@@ -1,6 +1,14 @@
 """Data sets: what they are, where they lie, and how to get, check and load them."""
 
 from threefactor.data.aedat import read_aedat2, read_aedat3
+from threefactor.data.augmentation import (
+    AUGMENTATIONS,
+    Augmentation,
+    cutout,
+    random_crop,
+    random_flip,
+)
+from threefactor.data.augmented_data import AugmentedData, AugmentedInputs
 from threefactor.data.download import fetch
 from threefactor.data.event_array import EVENT
 from threefactor.data.event_data import EventData
@@ -21,10 +29,14 @@ from threefactor.data.spike_loading import load_spikes
 from threefactor.data.yin_yang import yin_yang
 
 __all__ = [
+    "AUGMENTATIONS",
     "DATASETS",
     "DATA_VARIABLE",
     "EVENT",
     "FRAME_SETTINGS",
+    "Augmentation",
+    "AugmentedData",
+    "AugmentedInputs",
     "DataFile",
     "DataSet",
     "EventData",
@@ -34,6 +46,7 @@ __all__ = [
     "ImageData",
     "SpikeData",
     "available",
+    "cutout",
     "data_folder",
     "describe",
     "fetch",
@@ -43,6 +56,8 @@ __all__ = [
     "load_events",
     "load_frames",
     "load_spikes",
+    "random_crop",
+    "random_flip",
     "read_aedat2",
     "read_aedat3",
     "read_idx",
