@@ -122,10 +122,15 @@ def test_digits_are_always_there(tmp_path):
 def test_every_entry_is_consistent(name):
     entry = DATASETS[name]
     assert entry.name == name
-    outputs = {"emnist-balanced": 47, "shd": 20, "yin-yang": 3}.get(name, 10)
+    others = {"emnist-balanced": 47, "shd": 20, "yin-yang": 3, "cifar100": 100, "dvs-gesture": 11}
+    outputs = others.get(name, 10)
     assert len(set(entry.classes)) == len(entry.classes) == outputs
-    assert len(entry.shape) == {"images": 3, "spikes": 1}[entry.kind]
+    assert len(entry.shape) == {"images": 3, "spikes": 1, "events": 3}[entry.kind]
     assert all(len(file.md5) == 32 and int(file.md5, 16) for file in entry.files)
     assert all(mirror.endswith("/") for mirror in entry.mirrors)
-    assert bool(entry.files) == bool(entry.mirrors) != bool(entry.origin)
-    assert len(entry.contents) in (0, 2, 4)
+    assert bool(entry.files) != bool(entry.origin)
+    if entry.kind == "events":
+        assert len(entry.trees) == len(entry.files) and not entry.mirrors
+    else:
+        assert bool(entry.files) == bool(entry.mirrors)
+        assert len(entry.contents) in (0, 2, 4, 6)

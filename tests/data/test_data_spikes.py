@@ -88,11 +88,13 @@ def test_unknown_names_and_absent_files_are_answered(tmp_path):
 
 
 def test_every_set_has_a_reader():
+    from threefactor.data.event_loading import EVENT_READERS
     from threefactor.data.readers import READERS
     from threefactor.data.spike_loading import SPIKE_READERS
 
+    readers = {"images": READERS, "spikes": SPIKE_READERS, "events": EVENT_READERS}
     for entry in DATASETS.values():
-        assert entry.reader in (READERS if entry.kind == "images" else SPIKE_READERS)
+        assert entry.reader in readers[entry.kind]
 
 
 def test_a_loop_needs_to_know_train_and_test_alone(digits):

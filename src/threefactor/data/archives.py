@@ -18,7 +18,7 @@ from typing import IO
 from threefactor.data.members import LIMIT, members, reading
 from threefactor.errors import DataError
 
-__all__ = ["LIMIT", "read_member", "unpack_files", "unpack_tree"]
+__all__ = ["LIMIT", "read_member", "read_members", "unpack_files", "unpack_tree"]
 
 CHUNK = 1 << 20
 PREFIX = ".unpacking-"
@@ -35,9 +35,25 @@ def read_member(archive: Path, name: str, limit: int = LIMIT) -> bytes:
     Raises:
         DataError: the archive is absent, damaged, unsafe or above the limit, or has no such file.
     """
+    return read_members(archive, [name], limit)[0]
+
+
+def read_members(archive: Path, names: Sequence[str], limit: int = LIMIT) -> list[bytes]:
+    """Return the contents of some files in an archive, which is gone through once.
+
+    Args:
+        archive, limit: as in `read_member`.
+        names: full names in the archive.
+
+    Returns:
+        The contents in the order of `names`.
+
+    Raises:
+        DataError: as in `read_member`.
+    """
     with reading(archive, writes=False):
-        found = [stream.read() for _, stream in _chosen(archive, [name], limit)]
-    return found[0]
+        found = {name: stream.read() for name, stream in _chosen(archive, names, limit)}
+    return [found[PurePosixPath(name)] for name in names]
 
 
 def unpack_files(

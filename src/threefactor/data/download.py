@@ -11,6 +11,7 @@ from threefactor.data.finding import found_in
 from threefactor.data.folders import data_folder, debian_advice
 from threefactor.data.registry import lookup
 from threefactor.data.transfer import progress_bars, quiet, transfer
+from threefactor.data.trees import unpacked
 from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["fetch"]
@@ -28,8 +29,9 @@ def fetch(
     folder, compared with its MD5 sum and only then given its name; nothing else stays behind
     when that fails. Files that are there with the right sum are left alone.
 
-    Of an archive, only the files that are read are unpacked, and the archive is removed after
-    that unless it was there before. If they are all there already, nothing is downloaded.
+    Of an archive, only the files or the folder that are read are unpacked, and the archive is
+    removed after that unless it was there before. If they are all there already, nothing is
+    downloaded.
 
     Args:
         name: a key of `DATASETS`.
@@ -52,7 +54,9 @@ def fetch(
             f"{name!r} needs no download (files: {entry.origin}); "
             f"just load it, threefactor.data.{loader}({name!r})"
         )
-    bases = _base_urls(entry.mirrors if mirrors is None else mirrors)
+    given = entry.mirrors if mirrors is None else mirrors
+    # The files of sets of events have addresses of their own.
+    bases = [] if entry.trees and mirrors is None else _base_urls(given)
     folder = data_folder(name, data_dir)
     try:
         missing = _missing(entry, folder)
@@ -79,10 +83,19 @@ def _missing(entry: DataSet, folder: Path) -> list[DataFile]:
     """List the files to download; refuse, before any download, files that are not ours."""
     if any(file.members for file in entry.files) and found_in(folder, entry):
         return []
-    present = [file for file in entry.files if (folder / file.name).exists()]
+    wanted = _not_unpacked(entry, folder)
+    present = [file for file in wanted if (folder / file.name).exists()]
     for file in present:
         _check_present(entry, file, folder / file.name)
-    return [file for file in entry.files if file not in present]
+    return [file for file in wanted if file not in present]
+
+
+def _not_unpacked(entry: DataSet, folder: Path) -> list[DataFile]:
+    """List the files without those of which the folder is there."""
+    if not entry.trees:
+        return list(entry.files)
+    pairs = zip(entry.files, entry.trees, strict=True)
+    return [file for file, tree in pairs if not (folder / tree).is_dir()]
 
 
 def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
@@ -99,13 +112,17 @@ def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
 
 
 def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
-    archives = [file for file in entry.files if file.members]
+    archives = [file for file in _not_unpacked(entry, folder) if file.members or entry.trees]
     if not archives or found_in(folder, entry):
         return
+    trees = dict(zip(entry.files, entry.trees, strict=False))
     for file in archives:
-        unpack_files(folder / file.name, file.members, folder)
+        if file in trees:
+            unpacked(folder / file.name, trees[file])
+        else:
+            unpack_files(folder / file.name, file.members, folder)
         if file in downloaded:
-            # It is much larger than what is read of it.
+            # It is much larger than what is read of it, or there twice.
             (folder / file.name).unlink()
 
 
@@ -114,12 +131,16 @@ def _download(
 ) -> list[str]:
     """Download one file; return the base URLs with the one that delivered first."""
     reasons = []
-    for base in bases:
-        reason = transfer(base + file.name, folder / file.name, file.md5, bar)
+    for base in bases or [file.url] * bool(file.url):
+        url = base + file.name if bases else base
+        reason = transfer(url, folder / file.name, file.md5, bar)
         if reason is None:
-            return [base, *(other for other in bases if other != base)]
+            return [base, *(other for other in bases if other != base)] if bases else []
         reasons.append(f"  {base}: {reason}")
     failure = f"no mirror delivered {file.name} of the data set {entry.name!r}:"
+    if not reasons:
+        failure = f"{file.name} of the data set {entry.name!r} is to be had by hand only, from"
+        reasons = [f"  {entry.homepage}"]
     raise DataError("\n".join([failure, *reasons, *_by_hand(entry, folder)]))
 
 

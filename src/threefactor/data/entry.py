@@ -17,11 +17,13 @@ class DataFile:
         name: the published file name.
         md5: the MD5 sum of the published file, 32 hexadecimal digits.
         members: if the file is an archive, the files in it that are read, with their full names.
+        url: where the file lies if not below one of the set's mirrors.
     """
 
     name: str
     md5: str
     members: tuple[str, ...] = ()
+    url: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,17 +34,20 @@ class DataSet:
         name: the name that users type, also that of the set's subfolder.
         title: the full name.
         reader: the key in `threefactor.data.readers.READERS` of the function that reads the files.
-        shape: (C, H, W) of one image; (channels,) of a set of spikes.
+        shape: (C, H, W) of one image; (channels,) of a set of spikes; (2, H, W) of the camera of a
+            set of events, OFF before ON.
         train, test: number of samples published for training and for testing.
         classes: one name per label, in the order of the labels.
         licence: under which terms the data may be used, as far as is known.
         source: the publication to cite.
         homepage: where to read more.
-        kind: "images", for `load` and `load_spikes`; or "spikes", for `load_spikes` alone.
+        kind: "images", for `load` and `load_spikes`; "spikes", for `load_spikes` alone; "events",
+            recordings of event cameras, for `load_events` and `load_frames`.
         files: the published files, none if the set needs no download. Sets of idx files list
             training images, training labels, test images, test labels, here or as the members
             of one archive; sets of spikes list the training file, then the test file.
         mirrors: base URLs under each of which all the files lie, best first.
+        trees: if the files are archives that are used as whole folders, the folder in each.
         endings: what may follow the name of a file without .gz, in the order of preference.
         origin: what to say of the files of a set that needs no download.
         needs: what must be installed to read the files, beyond the library itself.
@@ -59,9 +64,10 @@ class DataSet:
     licence: str
     source: str
     homepage: str
-    kind: Literal["images", "spikes"] = "images"
+    kind: Literal["images", "spikes", "events"] = "images"
     files: tuple[DataFile, ...] = ()
     mirrors: tuple[str, ...] = ()
+    trees: tuple[str, ...] = ()
     endings: tuple[str, ...] = (".gz", "")
     origin: str = ""
     needs: str = ""
@@ -70,8 +76,8 @@ class DataSet:
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """The names of the files that are read: members of archives, published files else."""
-        return tuple(
+        """The names of what is read: folders, members of archives, or published files."""
+        return self.trees or tuple(
             PurePosixPath(name).name
             for file in self.files
             for name in (file.members or (file.name,))

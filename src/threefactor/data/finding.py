@@ -8,6 +8,7 @@ from pathlib import Path
 from threefactor.data.entry import DataSet
 from threefactor.data.folders import advice, search_folders
 from threefactor.data.sources import Source
+from threefactor.data.trees import find_trees
 from threefactor.errors import DataError
 
 __all__ = ["find_files", "found_in"]
@@ -22,7 +23,8 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
     `train-images.idx3-ubyte`. If they are published in an archive, a folder may also hold them
     in the subfolder that the archive has for them, or the archive itself.
 
-    A set that needs no files has none.
+    A set of whole folders has these, or the archives that they are unpacked from. A set that needs
+    no files has none.
 
     Raises:
         DataError: no folder holds all the files; says where it looked and how to get them.
@@ -39,6 +41,8 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
 
 def found_in(folder: Path, entry: DataSet) -> list[Source]:
     """Return the files of a set that lie in a folder, unpacked; none unless all are there."""
+    if entry.trees:
+        return find_trees(folder, entry, archives=False)
     for place in (folder, *(folder / name for name in entry.subfolders)):
         paths = [_find_file(place, name, entry.endings) for name in entry.contents]
         found = [Source(path) for path in paths if path is not None]
@@ -48,6 +52,8 @@ def found_in(folder: Path, entry: DataSet) -> list[Source]:
 
 
 def _in_archives(folder: Path, entry: DataSet) -> list[Source]:
+    if entry.trees:
+        return find_trees(folder, entry)
     archives = [folder / file.name for file in entry.files if file.members]
     if len(archives) < len(entry.files) or not all(map(os.path.isfile, archives)):
         return []
@@ -67,12 +73,19 @@ def _find_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None
 
 def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -> str:
     *others, last = [ending or "plain" for ending in sorted(entry.endings)]
-    kinds = f"{', '.join(others)} or {last}"
-    lines = [f"the data set {entry.name!r} was not found. Looked, for {kinds} files, in:"]
+    kinds = "folders or archives" if entry.trees else f"{', '.join(others)} or {last} files"
+    lines = [f"the data set {entry.name!r} was not found. Looked, for {kinds}, in:"]
     archives = "".join(f", nor {file.name}" for file in entry.files if file.members)
     for folder in folders:
-        missing = [
-            name for name in entry.contents if _find_file(folder, name, entry.endings) is None
-        ]
-        lines.append(f"  {folder}: no {', '.join(missing)}{archives}")
+        lines.append(f"  {folder}: no {', '.join(_missing(folder, entry))}{archives}")
     return "\n".join([*lines, *advice(entry, data_dir)])
+
+
+def _missing(folder: Path, entry: DataSet) -> list[str]:
+    if entry.trees:
+        return [
+            f"{tree} or {file.name}"
+            for tree, file in zip(entry.trees, entry.files, strict=True)
+            if not ((folder / tree).is_dir() or (folder / file.name).is_file())
+        ]
+    return [name for name in entry.contents if _find_file(folder, name, entry.endings) is None]

@@ -12,6 +12,7 @@ from threefactor.data.registry import lookup
 __all__ = [
     "DATA_VARIABLE",
     "advice",
+    "cache_folder",
     "data_folder",
     "debian_advice",
     "search_folders",
@@ -30,7 +31,7 @@ def data_folder(name: str, data_dir: str | Path | None = None) -> Path:
     Raises:
         ConfigurationError: there is no data set of this name.
     """
-    return (_named_folder(data_dir) or _cache()) / lookup(name).name
+    return (_named_folder(data_dir) or cache_folder()) / lookup(name).name
 
 
 def _named_folder(data_dir: str | Path | None) -> Path | None:
@@ -39,7 +40,8 @@ def _named_folder(data_dir: str | Path | None) -> Path | None:
     return None if named is None else Path(named).expanduser()
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
+    """Return the user's cache folder of this library, on Linux ~/.cache/threefactor."""
     import pooch
 
     return Path(pooch.os_cache("threefactor"))

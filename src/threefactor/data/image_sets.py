@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from threefactor.data.cifar_sets import CIFAR_10, CIFAR_100
 from threefactor.data.entry import DataFile, DataSet
 
 __all__ = ["IMAGE_SETS"]
@@ -126,5 +127,5 @@ EMNIST_BALANCED = DataSet(
     ),
 )
 
-IMAGE_SETS = (DIGITS, MNIST, FASHION_MNIST, EMNIST_BALANCED)
+IMAGE_SETS = (DIGITS, MNIST, FASHION_MNIST, EMNIST_BALANCED, CIFAR_10, CIFAR_100)
 """The sets that `load` gives as images and `load_spikes` as one spike per pixel."""

@@ -51,6 +51,8 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
 def _shape(entry: DataSet) -> str:
     if entry.kind == "spikes":
         return f"{entry.shape[0]} channels (spike times in seconds)"
+    if entry.kind == "events":
+        return f"{entry.shape[2]}x{entry.shape[1]} pixels, OFF and ON (times in microseconds)"
     return f"{'x'.join(str(size) for size in entry.shape)} (channels, height, width)"
 
 

@@ -19,6 +19,10 @@ from threefactor.errors import ConfigurationError, DataError, InputError
 __all__ = ["load"]
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+LOADERS = {
+    "spikes": ("load_spikes", "of exact spike times"),
+    "events": ("load_frames", "on a time grid"),
+}
 BLOCK = 1024  # images whose pixels are counted at once
 
 
@@ -38,7 +42,8 @@ def load(
         dtype: of the images: torch.float16, bfloat16, float32 or float64.
 
     Raises:
-        ConfigurationError: there is no data set of this name, or it is one of spikes.
+        ConfigurationError: there is no data set of this name, or it is one of spikes or
+            events.
         DataError: a file is absent or damaged, or the files do not fit together.
         InputError: `dtype` is none of these.
     """
@@ -68,9 +73,10 @@ def load(
 def _check_kind(entry: DataSet) -> None:
     if entry.kind != "images":
         images = ", ".join(each.name for each in DATASETS.values() if each.kind == "images")
+        loader, networks = LOADERS[entry.kind]
         raise ConfigurationError(
-            f"{entry.name!r} holds spikes, not images; use "
-            f"threefactor.data.load_spikes({entry.name!r}), for networks of exact spike times. "
+            f"{entry.name!r} holds {entry.kind}, not images; use "
+            f"threefactor.data.{loader}({entry.name!r}), for networks {networks}. "
             f"Sets of images: {images}"
         )
 

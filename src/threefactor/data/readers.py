@@ -4,34 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from threefactor.data.cifar import read_cifar10, read_cifar100
 from threefactor.data.entry import DataSet
 from threefactor.data.finding import find_files
 from threefactor.data.idx import read_idx_source
+from threefactor.data.raw import BYTE_PEAK, RawImages
 from threefactor.data.sources import Source
 from threefactor.errors import DataError
 
 __all__ = ["READERS", "RawImages"]
 
 DIGITS_PEAK = 16
-BYTE_PEAK = 255
-
-
-class RawImages(NamedTuple):
-    """Images as they are published: (N, C, H, W) and (N,) arrays of unsigned bytes.
-
-    `peak` is the pixel value that stands for 1.
-    """
-
-    train_images: NDArray[np.uint8]
-    train_labels: NDArray[np.uint8]
-    test_images: NDArray[np.uint8]
-    test_labels: NDArray[np.uint8]
-    peak: int
 
 
 def read_digits(entry: DataSet, data_dir: str | Path | None = None) -> RawImages:
@@ -124,5 +111,7 @@ READERS: dict[str, Reader] = {
     "digits": read_digits,
     "idx": read_idx_pairs,
     "emnist": read_emnist,
+    "cifar-10": read_cifar10,
+    "cifar-100": read_cifar100,
 }
 """The reader of each kind of images, by the name that the registry gives it."""

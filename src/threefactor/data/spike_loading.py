@@ -18,6 +18,7 @@ from threefactor.data.registry import lookup
 from threefactor.data.shd import read_shd_file
 from threefactor.data.spike_data import SpikeData
 from threefactor.data.yin_yang import yin_yang
+from threefactor.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from threefactor.events.spikes import SpikeBatch
@@ -44,8 +45,8 @@ def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0
         window: seconds over which images and points are coded. Not used for recorded spikes.
 
     Raises:
-        ConfigurationError: there is no data set of this name; or h5py, which reads `shd`, is
-            not installed.
+        ConfigurationError: there is no data set of this name, or it holds events; or h5py, which
+            reads `shd`, is not installed.
         DataError: a file is absent or damaged, or the files do not fit together.
         InputError: `window` is not a number above 0.
 
@@ -56,6 +57,11 @@ def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0
     """
     entry = lookup(name)
     check_window(window)
+    if entry.kind == "events":
+        raise ConfigurationError(
+            f"{name!r} holds events of a camera; use threefactor.data.load_frames({name!r}), for "
+            f"networks on a time grid, or threefactor.data.load_events({name!r})"
+        )
     if entry.kind == "images":
         train, test = _images(entry, data_dir, window)
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,14 +112,19 @@ class Engine(ABC):
 
 
 class ClockedEngine(Engine):
-    """Networks on a time grid; a static image is a constant current."""
+    """Networks on a time grid; an image is a constant current, frames of events are a sequence."""
 
     base = clocked.Rule
     rules = clocked.RULES
     rate_unit = "spikes per neuron and step"
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
-        return data.load(settings.data.name, data_dir, dtype=DTYPES[settings.dtype])
+        name, dtype = settings.data.name, DTYPES[settings.dtype]
+        if not data.has_frames(name):
+            return data.load(name, data_dir, dtype=dtype)
+        framing = data.FRAME_SETTINGS[name]
+        framing = replace(framing, number=settings.steps or framing.number)
+        return data.load_frames(name, data_dir, framing, dtype=dtype)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
         given = settings.network
@@ -137,10 +143,10 @@ class ClockedEngine(Engine):
         self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
     ) -> Any:
         each = after_step if settings.update == "step" else None
-        return rule.step(x, y, steps=settings.steps, after_step=each)
+        return rule.step(x, y, steps=_repeats(settings), after_step=each)
 
     def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
-        return clocked.run(network, x, steps=settings.steps, targets=y, loss=loss)
+        return clocked.run(network, x, steps=_repeats(settings), targets=y, loss=loss)
 
 
 class EventEngine(Engine):
@@ -188,6 +194,11 @@ ENGINES: dict[str, Engine] = {"fc": ClockedEngine(), "events-fc": EventEngine()}
 def engine_of(settings: Settings) -> Engine:
     """Return the engine that the settings' kind of network needs."""
     return ENGINES[settings.network.kind]
+
+
+def _repeats(settings: Settings) -> int | None:
+    """Return for how many steps an input is held; None if it is a sequence with time first."""
+    return None if data.has_frames(settings.data.name) else settings.steps
 
 
 def _plain(value: Any) -> Any:

@@ -245,7 +245,7 @@ class Trainer:
 
 def _place(part: tuple[Any, Tensor], device: torch.device) -> tuple[Any, Tensor]:
     inputs, labels = part
-    return inputs.to(device) if isinstance(inputs, Tensor) else inputs, labels.to(device)
+    return inputs.to(device) if hasattr(inputs, "to") else inputs, labels.to(device)
 
 
 def _plain_state(state: dict[str, Any]) -> dict[str, Any]:

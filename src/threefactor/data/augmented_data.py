@@ -1,0 +1,66 @@
+"""Data sets whose training batches are augmented when they are taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threefactor.data.augmentation import Augmentation
+
+__all__ = ["AugmentedData", "AugmentedInputs"]
+
+
+class AugmentedInputs:
+    """Inputs of which each batch that is taken is augmented anew.
+
+    Args:
+        inputs: images (N, C, H, W), or `Frames`.
+        augmentation: what is done to `inputs[index]`.
+        generator: see `random_crop`.
+    """
+
+    def __init__(
+        self, inputs: Any, augmentation: Augmentation, generator: torch.Generator | None = None
+    ) -> None:
+        self.inputs, self.augmentation, self.generator = inputs, augmentation, generator
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return self.augmentation(self.inputs[index], self.generator)
+
+    def to(self, device: torch.device | str) -> AugmentedInputs:
+        """Return the same, whose batches are on another device."""
+        return AugmentedInputs(self.inputs.to(device), self.augmentation, self.generator)
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentedData:
+    """A data set whose training inputs are augmented, batch by batch; all else is as it was.
+
+    Args:
+        data: an `ImageData` or `FrameData`.
+        augmentation: what is done to batches for training.
+    """
+
+    data: Any
+    augmentation: Augmentation
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "data":  # not there yet, as while it is copied
+            raise AttributeError(name)
+        return getattr(self.data, name)
+
+    @property
+    def train(self) -> tuple[AugmentedInputs, Tensor]:
+        """The inputs for training, augmented, and their labels."""
+        inputs, labels = self.data.train
+        return AugmentedInputs(inputs, self.augmentation), labels
+
+    def subset(self, train: int | None = None, test: int | None = None) -> AugmentedData:
+        """Return the first `train` and `test` samples; None keeps all."""
+        return AugmentedData(self.data.subset(train, test), self.augmentation)

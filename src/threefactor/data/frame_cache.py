@@ -1,0 +1,128 @@
+"""Arrays that are made once and then mapped into memory: whole, or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from threefactor.errors import DataError
+
+__all__ = ["CachedFrames", "cached_frames"]
+
+VERSION = 1  # of the layout; others are made anew
+PREFIX = ".making-"
+Sequences = Callable[[], Iterator[NDArray[np.float32]]]
+
+
+class CachedFrames(NamedTuple):
+    """Frames of N samples, (N, T, C, H, W), read-only and mapped, with mean and deviation."""
+
+    array: NDArray[Any]
+    mean: float
+    std: float
+
+
+def cached_frames(
+    folder: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
+) -> CachedFrames:
+    """Return the frames that `key` describes, made now if they are not there, whole and valid.
+
+    They lie in a folder named by the key, as frames.npy and about.json. It is written under
+    another name and gets its own when all is there. What does not fit the key or the length that
+    it should have is removed and made anew.
+
+    Args:
+        folder: where the folders of all keys lie; made if it is not there.
+        key: what the frames depend on, as JSON takes it: settings and a digest of the source.
+        samples: N.
+        make: gives the N arrays (T, C, H, W) in order.
+        types: NumPy's names of types, the smallest first; the first that holds all values is
+            taken.
+
+    Raises:
+        DataError: the folder cannot be written to.
+    """
+    key = json.loads(json.dumps({**key, "version": VERSION, "samples": samples}))
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
+    place = folder / digest
+    found = _opened(place, key)
+    if found is None:
+        try:
+            _made(place, key, samples, make, types)
+        except OSError as error:
+            raise DataError(
+                f"cannot keep frames in {folder}: {error.strerror or error}; free some space, set "
+                "its rights, or name another folder with cache_dir"
+            ) from error
+        found = _opened(place, key)
+        assert found is not None, "what was just made is valid"
+    return found
+
+
+def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
+    """Map what is there; None if it is absent, damaged or of another key."""
+    try:
+        about = json.loads((place / "about.json").read_text())
+        if about["key"] != key or about["bytes"] != os.path.getsize(place / "frames.npy"):
+            return None
+        array = np.load(place / "frames.npy", mmap_mode="r")
+        return CachedFrames(array, float(about["mean"]), float(about["std"]))
+    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        return None
+
+
+def _made(
+    place: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
+) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place.parent) as temporary:
+        whole = Path(temporary) / "whole"
+        for kind in types:
+            whole.mkdir()
+            about = _written(whole / "frames.npy", samples, make(), np.dtype(kind))
+            if about is not None:
+                break
+            shutil.rmtree(whole)
+        else:
+            raise DataError(f"a frame holds values that {types[-1]} does not")
+        size = os.path.getsize(whole / "frames.npy")
+        (whole / "about.json").write_text(
+            json.dumps({"key": key, "bytes": size, **about}, indent=1)
+        )
+        try:
+            os.rename(whole, place)
+        except OSError:
+            if _opened(place, key) is None:  # else another process was faster
+                shutil.rmtree(place)
+                os.rename(whole, place)
+
+
+def _written(
+    path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
+) -> dict[str, float] | None:
+    """Write the array; return mean and deviation, or None if `kind` does not hold a value."""
+    high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
+    total = squares = count = 0.0
+    out: Any = None
+    for index, sequence in enumerate(sequences):
+        if out is None:
+            shape = (samples, *sequence.shape)
+            out = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
+        if sequence.max() > high:
+            return None
+        out[index] = sequence
+        total += float(sequence.sum(dtype=np.float64))
+        squares += float(np.square(sequence, dtype=np.float64).sum())
+        count += sequence.size
+    out.flush()
+    mean = total / count
+    return {"mean": mean, "std": max(squares / count - mean**2, 0.0) ** 0.5}

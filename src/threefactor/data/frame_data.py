@@ -1,0 +1,141 @@
+"""Sequences of frames with class labels, of which batches are taken with time first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from threefactor.data.subset import check_numbers
+
+__all__ = ["FrameData", "Frames"]
+
+Index = Tensor | slice | list[int]
+
+
+class Frames:
+    """N sequences of frames on disk, of which `frames[index]` gives a batch with time first.
+
+    An index is a slice, a tensor of positions or a list. The batch is a new tensor
+    (T, B, C, H, W): `x_t` of step t is `batch[t]`, which the rules of `clocked` take as a
+    sequence. Only what is asked for is read.
+
+    Args:
+        array: (N, T, C, H, W), of any type, perhaps mapped into memory.
+        mean, std: subtracted from and divided out of every value.
+        dtype, device: of the batches.
+    """
+
+    def __init__(
+        self,
+        array: NDArray[Any],
+        mean: float = 0.0,
+        std: float = 1.0,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.array = np.asarray(array)  # a map of memory is slower to index
+        self.mean, self.std = mean, std
+        self.dtype, self.device = dtype, torch.device(device)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __getitem__(self, index: Index) -> Tensor:
+        """Return a batch, (T, B, C, H, W)."""
+        chosen = self.array[index.cpu().numpy() if isinstance(index, Tensor) else index]
+        if isinstance(index, slice):
+            chosen = chosen.copy()  # a view of memory that is read-only
+        rows = torch.from_numpy(chosen).transpose(0, 1)
+        batch = torch.empty(rows.shape, dtype=self.dtype).copy_(rows)
+        if (self.mean, self.std) != (0.0, 1.0):
+            batch.sub_(self.mean).div_(self.std)
+        return batch.to(self.device)
+
+    @property
+    def steps(self) -> int:
+        """T."""
+        return int(self.array.shape[1])
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one frame."""
+        channels, height, width = self.array.shape[2:]
+        return channels, height, width
+
+    def first(self, number: int | None) -> Frames:
+        """Return the first sequences, as a view; None keeps all."""
+        return Frames(self.array[:number], self.mean, self.std, self.dtype, self.device)
+
+    def to(self, device: torch.device | str) -> Frames:
+        """Return the same frames, whose batches go to another device."""
+        return Frames(self.array, self.mean, self.std, self.dtype, device)
+
+
+@dataclass(frozen=True, eq=False)
+class FrameData:
+    """A data set of sequences of frames, split for training and testing.
+
+    Args:
+        train_frames, test_frames: N sequences, of which an index gives (T, B, C, H, W).
+        train_labels, test_labels: (N,), torch.int64, between 0 and `outputs` - 1.
+        classes: one name per label.
+        name: the key of the set in `DATASETS`, or "simulated-" and that of a set of images.
+        mean, std: of all values of the whole training set, of all steps and pixels; the standard
+            deviation is the population's.
+    """
+
+    train_frames: Frames
+    train_labels: Tensor
+    test_frames: Frames
+    test_labels: Tensor
+    classes: tuple[str, ...]
+    name: str
+    mean: float
+    std: float
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of one frame."""
+        return self.train_frames.sample_shape
+
+    @property
+    def steps(self) -> int:
+        """T, the number of frames of a sample."""
+        return self.train_frames.steps
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def train(self) -> tuple[Frames, Tensor]:
+        """The frames for training and their labels."""
+        return self.train_frames, self.train_labels
+
+    @property
+    def test(self) -> tuple[Frames, Tensor]:
+        """The frames for testing and their labels."""
+        return self.test_frames, self.test_labels
+
+    def subset(self, train: int | None = None, test: int | None = None) -> FrameData:
+        """Return the first `train` and `test` samples; None keeps all.
+
+        `mean` and `std` stay those of the whole set.
+
+        Raises:
+            InputError: a number is not between 1 and the number of samples there are.
+        """
+        check_numbers(self, train, test)
+        return replace(
+            self,
+            train_frames=self.train_frames.first(train),
+            train_labels=self.train_labels[:train],
+            test_frames=self.test_frames.first(test),
+            test_labels=self.test_labels[:test],
+        )

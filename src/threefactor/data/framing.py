@@ -1,0 +1,111 @@
+"""Events summed into frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn.functional import interpolate
+
+from threefactor.data.event_array import Events
+from threefactor.errors import InputError
+
+__all__ = ["FrameSettings", "frames"]
+
+MODES = ("bilinear", "area", "nearest")
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How the events of a recording become frames.
+
+    Args:
+        number: T, how many frames.
+        window: microseconds of each frame, from time 0 of the recording on; events after the last
+            frame are left out. None gives every frame as many events: of N, N // T each, the last
+            one the rest.
+        size: (height, width) to which frames are resized; None leaves them as they are.
+        mode: how they are resized: "bilinear", "area" or "nearest", as in
+            `torch.nn.functional.interpolate` (without alignment of corners).
+
+    Raises:
+        InputError: a value has no meaning.
+    """
+
+    number: int
+    window: int | None = None
+    size: tuple[int, int] | None = None
+    mode: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        if self.size is not None and len(self.size) != 2:
+            raise InputError(f"size is {self.size!r}; give (height, width)")
+        numbers: dict[str, object] = {"number": self.number}
+        if self.window is not None:
+            numbers["window"] = self.window
+        if self.size is not None:
+            numbers["height"], numbers["width"] = self.size
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+        if self.mode not in MODES:
+            raise InputError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
+
+
+def frames(
+    events: Events, sensor_size: tuple[int, int], settings: FrameSettings
+) -> NDArray[np.float32]:
+    """Sum the events of one recording into frames.
+
+    Args:
+        events: (N,) with the fields x, y, t (microseconds), p, in the order of time; see `EVENT`.
+        sensor_size: (height, width).
+        settings: how.
+
+    Returns:
+        (T, 2, H, W): the numbers of OFF and of ON events of each pixel, resized if so set.
+
+    Raises:
+        InputError: an event lies outside the sensor.
+
+    Source: Fang et al. 2021, Incorporating Learnable Membrane Time Constant to Enhance Learning of
+    Spiking Neural Networks, ICCV 2021, for equal numbers of events.
+
+    Example:
+        >>> from threefactor.data import EVENT
+        >>> events = np.array([(0, 1, 5, True), (0, 1, 9, True), (1, 0, 12, False)], dtype=EVENT)
+        >>> frames(events, (2, 2), FrameSettings(number=2, window=10))[0, 1]
+        array([[0., 0.],
+               [2., 0.]], dtype=float32)
+    """
+    height, width = sensor_size
+    x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
+    if len(x) and not (min(x.min(), y.min()) >= 0 and x.max() < width and y.max() < height):
+        raise InputError(f"events lie outside the sensor of {width}x{height} pixels")
+    frame = _frame_of(events, settings)
+    place = ((frame * 2 + events["p"]) * height + y) * width + x
+    inside = (frame >= 0) & (frame < settings.number)
+    shape = (settings.number, 2, height, width)
+    counts = np.bincount(place[inside], minlength=int(np.prod(shape))).reshape(shape)
+    return _resized(counts.astype(np.float32), settings)
+
+
+def _frame_of(events: Events, settings: FrameSettings) -> NDArray[np.int64]:
+    """Return the frame of each event; some may have none."""
+    if settings.window is not None:
+        return np.asarray(events["t"] // settings.window, dtype=np.int64)
+    each = max(len(events) // settings.number, 1)
+    return np.minimum(np.arange(len(events)) // each, settings.number - 1)
+
+
+def _resized(counts: NDArray[np.float32], settings: FrameSettings) -> NDArray[np.float32]:
+    if settings.size is None or settings.size == counts.shape[2:]:
+        return counts
+    corners = False if settings.mode == "bilinear" else None
+    resized = interpolate(
+        torch.from_numpy(counts), settings.size, mode=settings.mode, align_corners=corners
+    )
+    found: NDArray[np.float32] = resized.numpy()
+    return found

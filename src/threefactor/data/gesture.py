@@ -1,0 +1,101 @@
+"""The folder of DVS128 Gesture: recordings, their tables of labels, the two lists of the split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from threefactor.data.event_data import Recording
+from threefactor.data.sources import ADVICE, Source
+from threefactor.errors import DataError
+
+__all__ = ["gesture_recordings", "read_label_table", "read_trials"]
+
+HEADER = "class,startTime_usec,endTime_usec"
+
+
+def gesture_recordings(folder: Path, trials: str, classes: int) -> list[Recording]:
+    """List the samples of one part of DVS128 Gesture, in the order of its list and tables.
+
+    Args:
+        folder: DvsGesture, which holds the recordings, their tables and both lists.
+        trials: the list, trials_to_train.txt or trials_to_test.txt.
+        classes: the number of classes.
+
+    Raises:
+        DataError: a list or table is absent or damaged, or names a file that is not there.
+    """
+    samples = []
+    for path in read_trials(folder / trials):
+        table = path.with_name(f"{path.stem}_labels.csv")
+        samples += [
+            Recording(path, label, start, stop, f"row {row} of {table}")
+            for row, (label, start, stop) in enumerate(read_label_table(table, classes), 2)
+        ]
+    return samples
+
+
+def read_trials(path: Path) -> list[Path]:
+    """Read a list of recordings, one file name a line, all in the folder of the list.
+
+    Raises:
+        DataError: the list is absent or empty, or names a recording or, by way of it, a table of
+            labels that is not there; names the line.
+    """
+    found = []
+    for row, line in enumerate(_lines(path), 1):
+        name = line.strip()
+        if not name:
+            continue
+        recording = path.parent / name
+        for needed in (recording, recording.with_name(f"{recording.stem}_labels.csv")):
+            if Path(name).name != name or not needed.is_file():
+                raise DataError(
+                    f"{path}: row {row} names {name}, but {needed} is not there; {ADVICE}"
+                )
+        found.append(recording)
+    if not found:
+        raise DataError(f"{path} names no recordings; {ADVICE}")
+    return found
+
+
+def read_label_table(path: Path, classes: int = 11) -> list[tuple[int, int, int]]:
+    """Read when which gesture was made in a recording.
+
+    The first line is a header, each further one: class from 1 on, start, end in microseconds.
+
+    Returns:
+        Class counted from 0, start and end of each sample, in the order of the table. Samples
+        may overlap, as a few do in the published tables.
+
+    Raises:
+        DataError: the table is absent or empty, or has another header or a row without meaning;
+            names the row.
+    """
+    header, *lines = _lines(path) or [""]
+    if header.strip().replace(" ", "") != HEADER:
+        raise DataError(f"{path}: row 1 is {header[:60]!r}; expected {HEADER!r}; {ADVICE}")
+    rows = [_row(path, row, line, classes) for row, line in enumerate(lines, 2) if line.strip()]
+    if not rows:
+        raise DataError(f"{path} has no rows below its header; {ADVICE}")
+    return rows
+
+
+def _row(path: Path, row: int, line: str, classes: int) -> tuple[int, int, int]:
+    try:
+        label, start, stop = map(int, line.split(","))
+    except ValueError:
+        label, start, stop = 0, 0, 0
+    if not (1 <= label <= classes and 0 <= start < stop):
+        raise DataError(
+            f"{path}: row {row} is {line[:60]!r}; expected a class from 1 to {classes}, "
+            f"a start and a later end in microseconds; {ADVICE}"
+        )
+    return label - 1, start, stop
+
+
+def _lines(path: Path) -> list[str]:
+    with Source(path).open() as stream:
+        try:
+            return stream.read().decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error

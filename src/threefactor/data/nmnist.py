@@ -1,0 +1,82 @@
+"""Events of five bytes, as N-MNIST has them, and the folders in which they lie."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from threefactor.data.event_array import Events, make_events
+from threefactor.data.event_data import Recording
+from threefactor.data.sources import ADVICE, Source
+from threefactor.errors import DataError
+
+__all__ = ["nmnist_recordings", "read_nmnist_file"]
+
+EVENT_BYTES = 5
+
+
+def read_nmnist_file(
+    path: str | Path, sensor_size: tuple[int, int] = (34, 34), sort: bool = False
+) -> Events:
+    """Read a recording of N-MNIST.
+
+    An event has five bytes: column, row, then big-endian one bit of polarity (1 is ON) and 23
+    bits of microseconds since the start of the recording.
+
+    Args:
+        path: a .bin file.
+        sensor_size: (height, width), at most 256 each.
+        sort: put events that run backwards in time into order, which else are an error.
+
+    Returns:
+        (N,) events with the fields x, y, t (microseconds), p; see `EVENT`.
+
+    Raises:
+        DataError: the file is absent, empty or cut short; or an event lies outside the sensor or
+            runs backwards in time. Names the file and the offset.
+
+    Source: G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor 2015, Converting Static Image Datasets
+    to Spiking Neuromorphic Datasets Using Saccades, Frontiers in Neuroscience 9:437.
+    """
+    path = Path(path)
+    with Source(path).open() as stream:
+        body = stream.read()
+    whole, rest = divmod(len(body), EVENT_BYTES)
+    if rest:
+        raise DataError(
+            f"{path} is cut short: after {whole} events of {EVENT_BYTES} bytes, {rest} bytes "
+            f"are left at offset {whole * EVENT_BYTES}; {ADVICE}"
+        )
+    table = np.frombuffer(body, dtype=np.uint8).reshape(-1, EVENT_BYTES)
+    x, y, high, middle, low = table.T.astype(np.int32)
+    t = (high & 0x7F) << 16 | middle << 8 | low
+    return make_events(
+        *(path, x, y, t, high >> 7),
+        sensor_size=sensor_size,
+        offset=lambda row: row * EVENT_BYTES,
+        sort=sort,
+    )
+
+
+def nmnist_recordings(folder: Path, classes: int) -> list[Recording]:
+    """List the recordings in the folder Train or Test, in the order of MNIST's images.
+
+    The folder has a folder 0, 1, ... for each class. A recording is named by the number of the
+    image in MNIST, as 00002.bin.
+
+    Raises:
+        DataError: a class has no folder, or there is no recording at all.
+    """
+    found = []
+    for label in range(classes):
+        place = folder / str(label)
+        if not place.is_dir():
+            raise DataError(
+                f"{folder} has no folder {label!s}; expected one for each of the {classes} "
+                f"classes; {ADVICE}"
+            )
+        found += [Recording(path, label) for path in place.glob("*.bin")]
+    if not found:
+        raise DataError(f"{folder} holds no recordings, LABEL/NUMBER.bin; {ADVICE}")
+    return sorted(found, key=lambda recording: (recording.path.name, recording.label))
