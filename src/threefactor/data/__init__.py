@@ -15,7 +15,12 @@ from threefactor.data.event_data import EventData
 from threefactor.data.event_loading import load_events
 from threefactor.data.folders import DATA_VARIABLE, data_folder
 from threefactor.data.frame_data import FrameData, Frames
-from threefactor.data.frame_loading import FRAME_SETTINGS, has_frames, load_frames
+from threefactor.data.frame_loading import (
+    FRAME_SETTINGS,
+    frame_settings,
+    has_frames,
+    load_frames,
+)
 from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.idx import read_idx
 from threefactor.data.images import ImageData
@@ -23,6 +28,7 @@ from threefactor.data.info import available, describe
 from threefactor.data.loading import load
 from threefactor.data.nmnist import read_nmnist_file
 from threefactor.data.registry import DATASETS, DataFile, DataSet
+from threefactor.data.saccades import SaccadeSettings, simulate_saccades
 from threefactor.data.shd import read_shd_file
 from threefactor.data.spike_data import SpikeData
 from threefactor.data.spike_loading import load_spikes
@@ -44,12 +50,14 @@ __all__ = [
     "FrameSettings",
     "Frames",
     "ImageData",
+    "SaccadeSettings",
     "SpikeData",
     "available",
     "cutout",
     "data_folder",
     "describe",
     "fetch",
+    "frame_settings",
     "frames",
     "has_frames",
     "load",
@@ -63,5 +71,6 @@ __all__ = [
     "read_idx",
     "read_nmnist_file",
     "read_shd_file",
+    "simulate_saccades",
     "yin_yang",
 ]

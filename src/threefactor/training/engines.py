@@ -122,7 +122,7 @@ class ClockedEngine(Engine):
         name, dtype = settings.data.name, DTYPES[settings.dtype]
         if not data.has_frames(name):
             return data.load(name, data_dir, dtype=dtype)
-        framing = data.FRAME_SETTINGS[name]
+        framing = data.frame_settings(name)
         framing = replace(framing, number=settings.steps or framing.number)
         return data.load_frames(name, data_dir, framing, dtype=dtype)
 
