@@ -28,6 +28,7 @@ Begin with `threefactor demo`, which trains four rules on embedded data in about
 )
 app.command()(demo.demo)
 app.command()(runs.train)
+app.command()(runs.finetune)
 app.command()(runs.evaluate)
 app.command()(runs.recipes)
 app.add_typer(data.app, name="data")

@@ -1,4 +1,4 @@
-"""`threefactor train`, `evaluate` and `recipes`."""
+"""`threefactor train`, `finetune`, `evaluate` and `recipes`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import console
 from threefactor.cli.data import DataDir
 from threefactor.errors import ConfigurationError
-from threefactor.recipes import RECIPES, recipe
+from threefactor.recipes import RECIPES, finetuning, recipe
 from threefactor.training.engines import engine_of
 from threefactor.training.progress import EpochLines
 from threefactor.training.settings import Settings, parse_assignment
 
-__all__ = ["evaluate", "recipes", "train"]
+__all__ = ["evaluate", "finetune", "recipes", "train"]
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
+]
+RuleName = Annotated[str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)]
+Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
 ]
 
 
@@ -34,15 +41,10 @@ def train(
         str | None,
         typer.Argument(metavar="RECIPE", help="What to train.", autocompletion=recipe_names),
     ] = None,
-    rule: Annotated[
-        str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a setting; may be repeated."),
-    ] = None,
+    rule: RuleName = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
     ] = None,
@@ -62,10 +64,7 @@ def train(
     and best/ (by test accuracy). Ctrl-C leaves a checkpoint; `--resume` continues from the last
     one, to the same weights as a run never interrupted.
     """
-    changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
-    given = {"seed": seed, "epochs": epochs}
-    changes.update({key: value for key, value in given.items() if value is not None})
-    settings = _settings(name, rule, changes, resume)
+    settings = _settings(name, rule, _changes(assignments, seed, epochs), resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
@@ -81,12 +80,56 @@ def train(
     else:
         assert settings is not None
         history = training.train(settings, out, **common)
+    _report(history, out)
+
+
+def finetune(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to start from.")],
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of noise on the membrane potentials.")
+    ] = None,
+    rule: RuleName = None,
+    seed: Seed = None,
+    epochs: Epochs = None,
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder. [default: RUN-noiseNOISE-RULE-seedN]")
+    ] = None,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+    threads: Threads = None,
+) -> None:
+    """
+    Go on with the network of a run, under the noise of hardware.
+
+    `threefactor finetune RUN --noise 0.1 --rule opzo` adds noise to the membrane potentials at
+    every time step, in training and in testing. It first tests the network as it is (start.json),
+    then trains it with the settings of its run, a hundredth of the learning rate (a thousandth for
+    ZO), no weight decay, and 5 epochs (1 for spatial-bp), which `--set` changes.
+    """
+    settings = finetuning(run, noise, rule, _changes(assignments, seed, epochs))
+    if out is None:
+        ending = "" if noise is None else f"-noise{noise:g}"
+        out = run.with_name(f"{run.name}{ending}-{settings.rule.name}-seed{settings.seed}")
+    _use(settings, device, threads)
+    watcher = EpochLines(console)
+    _report(training.train(settings, out, data_dir=data_dir, device=device, watcher=watcher), out)
+
+
+def _report(history: list[dict[str, Any]], out: Path) -> None:
     console.print(
         f"test accuracy {history[-1]['test_accuracy']:.2%} after {len(history)} epochs; "
         f"the run is in {out}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
+    changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
+    given = {"seed": seed, "epochs": epochs}
+    changes.update({key: value for key, value in given.items() if value is not None})
+    return changes
 
 
 def _settings(

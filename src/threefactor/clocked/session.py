@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets
 from threefactor.clocked.neuron import Neuron, reset_state
+from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Pathway, Synapse
 from threefactor.errors import InputError
@@ -215,6 +216,7 @@ def run(
     steps: int | None = None,
     targets: Tensor | None = None,
     loss: Loss | None = None,
+    perturbation: Perturbation | None = None,
 ) -> Result:
     """Run a network over time without learning, from a state of rest.
 
@@ -227,6 +229,7 @@ def run(
         steps: T, for a constant input or an iterable without length.
         targets: (B,) what the loss expects; with them, the result has a loss.
         loss: as given to a rule; `CrossEntropyMSE()` by default.
+        perturbation: noise on the hidden layers, as on imprecise hardware; None for none.
 
     Raises:
         InputError: if the input does not fit the network.
@@ -237,7 +240,11 @@ def run(
         >>> clocked.run(net, torch.rand(2, 4), steps=6).output.shape
         torch.Size([2, 3])
     """
-    session = Session(network, trace_decay=0.0, learning=False)
+
+    def make_probe(name: str, neuron: Neuron) -> Probe:
+        return Probe(name, neuron, perturbation=perturbation)
+
+    session = Session(network, trace_decay=0.0, learning=False, make_probe=make_probe)
     session.reset()
     count, sequence = session.time_steps(inputs, steps)
     loss = CrossEntropyMSE() if loss is None else loss

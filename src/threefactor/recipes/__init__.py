@@ -5,9 +5,10 @@ from __future__ import annotations
 from threefactor.errors import unknown_name
 from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
+from threefactor.recipes.finetuning import finetuning
 from threefactor.recipes.recipe import Recipe
 
-__all__ = ["RECIPES", "Recipe", "recipe"]
+__all__ = ["RECIPES", "Recipe", "finetuning", "recipe"]
 
 RECIPES: dict[str, Recipe] = {**CLOCKED, **EVENTS}
 

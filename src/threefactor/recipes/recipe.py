@@ -41,10 +41,19 @@ class Recipe:
             ConfigurationError: if a name is not known, or a value out of its range.
         """
         name = rule or self.settings.rule.name
-        defaults = engine_of(self.settings).rule_options(name)
+        changes = changes or {}
+        engine = engine_of(self.settings)
+        defaults = engine.rule_options(name)
         shared = {k: v for k, v in self.settings.rule.options.items() if k in defaults}
         settings = override(
             self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}, {}
         )
         settings = override(settings, self.per_rule.get(name, {}), option_groups(settings))
-        return override(settings, changes or {}, option_groups(settings))
+        settings = override(settings, changes, option_groups(settings))
+        noise = engine.noise_options(settings)
+        chosen = {key.rpartition(".")[2] for key in changes}
+        return override(
+            settings,
+            {f"rule.options.{key}": noise[key] for key in noise.keys() - chosen},
+            option_groups(settings),
+        )

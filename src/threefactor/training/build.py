@@ -13,8 +13,10 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from threefactor.clocked import LinearSchedule
-from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.errors import CheckpointError, ConfigurationError, unknown_name
+from threefactor.training import checkpoint
 from threefactor.training.engines import DTYPES, Engine, engine_of
+from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import (
     OptimizerSettings,
     RuleSettings,
@@ -22,7 +24,7 @@ from threefactor.training.settings import (
     Settings,
 )
 
-__all__ = ["Experiment", "build", "option_groups"]
+__all__ = ["Experiment", "begin", "build", "option_groups"]
 
 
 @dataclass
@@ -69,6 +71,30 @@ def build(
     return Experiment(settings, samples, network, rule, optimizer, scheduler)
 
 
+def begin(experiment: Experiment) -> None:
+    """Give the network the weights of the run that the settings name as its start, if any.
+
+    Raises:
+        CheckpointError: if there is no such run, or its network is another one.
+    """
+    start = experiment.settings.start
+    if start is None:
+        return
+    run = RunFolder(start)
+    if not checkpoint.exists(run.last):
+        raise CheckpointError(
+            f"start is {start!r}, which holds no trained run; give the folder of one as "
+            "--set start=RUN"
+        )
+    weights = checkpoint.load_state(run.last)["network"]
+    try:
+        experiment.network.load_state_dict(weights)
+    except RuntimeError as problem:
+        raise CheckpointError(
+            f"the network of {start} is not the one of these settings: {problem}"
+        ) from problem
+
+
 def option_groups(settings: Settings) -> dict[str, str]:
     """Names beyond the fields that `override` should accept for these settings."""
     groups = dict.fromkeys(engine_of(settings).rule_options(settings.rule.name), "rule.options")
@@ -89,8 +115,21 @@ def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
         if len(scale) != 2:
             raise ConfigurationError(f"noise_scale is {scale}; give a number or [start, end]")
         options["noise_scale"] = LinearSchedule(*map(float, scale))
-    loss = engine.loss(settings)
-    return _call(engine.rule(given.name), f"rule {given.name!r}", network, loss=loss, **options)
+    _check_noise(settings, engine)
+    options.update(engine.given(settings))
+    return _call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
+
+
+def _check_noise(settings: Settings, engine: Engine) -> None:
+    """Refuse noise of the rule's own beside that of the hardware."""
+    given = settings.rule.options
+    for key, value in engine.noise_options(settings).items():
+        if given.get(key) != value:
+            raise ConfigurationError(
+                f"{key} is {given.get(key)!r} and hardware_noise {settings.hardware_noise}; "
+                f"a rule learns from the hardware's noise or from its own: give {key}={value!r}, "
+                "or leave hardware_noise out"
+            )
 
 
 def _optimizer(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,16 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
-from threefactor.training.settings import (
-    ClockedNetworkSettings,
-    EventNetworkSettings,
-    FirstSpikeSettings,
-    Settings,
-    SpikeCountSettings,
-)
+from threefactor.training.settings import FirstSpikeSettings, Settings, SpikeCountSettings
 
 __all__ = ["ENGINES", "Engine", "engine_of"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
+    "conv5": clocked.conv5,
+    "conv9": clocked.conv9,
+    "nf-resnet34": clocked.nf_resnet34,
+}
 # What a rule is given by the experiment and not by its options.
 NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
 
@@ -101,6 +100,17 @@ class Engine(ABC):
                         found[key] = _plain(parameter.default)
         return found
 
+    def noise_options(self, settings: Settings) -> dict[str, Any]:
+        """Return the options with which the settings' rule learns from the hardware's noise.
+
+        They are those of rules that have noise of their own; empty for all others.
+        """
+        return {}
+
+    def given(self, settings: Settings) -> dict[str, Any]:
+        """Return the rule's arguments that come from the experiment and are no options."""
+        return {"loss": self.loss(settings)}
+
     def loss(self, settings: Settings) -> Loss:
         """Build the loss."""
         given = settings.loss
@@ -119,25 +129,42 @@ class ClockedEngine(Engine):
     rate_unit = "spikes per neuron and step"
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
-        name, dtype = settings.data.name, DTYPES[settings.dtype]
-        if not data.has_frames(name):
-            return data.load(name, data_dir, dtype=dtype)
-        framing = data.frame_settings(name)
-        framing = replace(framing, number=settings.steps or framing.number)
-        return data.load_frames(name, data_dir, framing, dtype=dtype)
+        given, dtype = settings.data, DTYPES[settings.dtype]
+        augmentation = data.Augmentation(given.padding, given.flip, given.cutout)
+        if data.has_frames(given.name):
+            framing = data.frame_settings(given.name)
+            framing = replace(framing, number=settings.steps or framing.number)
+            samples: Any = data.load_frames(given.name, data_dir, framing, dtype=dtype)
+        else:
+            samples = data.load(given.name, data_dir, dtype=dtype)
+        if augmentation == data.Augmentation():
+            return samples
+        return data.AugmentedData(samples, augmentation)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
-        given = settings.network
-        assert isinstance(given, ClockedNetworkSettings)
-        return clocked.fc(
-            torch.Size(samples.input_shape).numel(),
-            given.hidden,
-            samples.outputs,
-            leak=given.leak,
-            threshold=given.threshold,
-            dropout=given.dropout,
-            surrogate_width=given.surrogate_width,
-        )
+        options = asdict(settings.network)
+        kind, shape = options.pop("kind"), samples.input_shape
+        if kind == "fc":
+            size = torch.Size(shape).numel()
+            return clocked.fc(size, out_features=samples.outputs, **options)
+        return CONVOLUTIONAL[kind](shape, samples.outputs, **options)
+
+    def noise_options(self, settings: Settings) -> dict[str, Any]:
+        if settings.hardware_noise is None:
+            return {}
+        options = {
+            "noise_scale": settings.hardware_noise,
+            "noise_distribution": "gaussian",
+            "noise_position": "before",
+            "antithetic": False,
+        }
+        return options if options.keys() <= self.rule_options(settings.rule.name).keys() else {}
+
+    def given(self, settings: Settings) -> dict[str, Any]:
+        noise = _hardware_noise(settings)
+        if noise is None or self.noise_options(settings):
+            return super().given(settings)
+        return {**super().given(settings), "perturbation": noise}
 
     def step(
         self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
@@ -146,7 +173,10 @@ class ClockedEngine(Engine):
         return rule.step(x, y, steps=_repeats(settings), after_step=each)
 
     def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
-        return clocked.run(network, x, steps=_repeats(settings), targets=y, loss=loss)
+        noise = _hardware_noise(settings)
+        return clocked.run(
+            network, x, steps=_repeats(settings), targets=y, loss=loss, perturbation=noise
+        )
 
 
 class EventEngine(Engine):
@@ -165,18 +195,10 @@ class EventEngine(Engine):
         return data.load_spikes(settings.data.name, data_dir, window=settings.data.window)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
-        given = settings.network
-        assert isinstance(given, EventNetworkSettings)
-        return events.fc(
-            torch.Size(samples.input_shape).numel(),
-            given.hidden,
-            samples.outputs,
-            tau_s=given.tau_s,
-            thresholds=given.thresholds,
-            duration=given.duration,
-            max_spikes=given.max_spikes,
-            weight_ranges=given.weight_ranges,
-        )
+        options = asdict(settings.network)
+        del options["kind"]
+        size = torch.Size(samples.input_shape).numel()
+        return events.fc(size, out_features=samples.outputs, **options)
 
     def step(
         self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
@@ -187,7 +209,10 @@ class EventEngine(Engine):
         return events.run(network, x, targets=y, loss=loss)
 
 
-ENGINES: dict[str, Engine] = {"fc": ClockedEngine(), "events-fc": EventEngine()}
+ENGINES: dict[str, Engine] = {
+    **dict.fromkeys(("fc", *CONVOLUTIONAL), ClockedEngine()),
+    "events-fc": EventEngine(),
+}
 """The engine of each kind of network."""
 
 
@@ -199,6 +224,13 @@ def engine_of(settings: Settings) -> Engine:
 def _repeats(settings: Settings) -> int | None:
     """Return for how many steps an input is held; None if it is a sequence with time first."""
     return None if data.has_frames(settings.data.name) else settings.steps
+
+
+def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
+    """Return the noise of the hardware that the settings describe."""
+    if settings.hardware_noise is None:
+        return None
+    return clocked.Perturbation(settings.hardware_noise, position="before", antithetic=False)
 
 
 def _plain(value: Any) -> Any:

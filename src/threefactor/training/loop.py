@@ -17,7 +17,7 @@ from torch import Tensor
 
 from threefactor.errors import CheckpointError, DivergenceError, ThreefactorError
 from threefactor.training import checkpoint
-from threefactor.training.build import Experiment, build
+from threefactor.training.build import Experiment, begin, build
 from threefactor.training.evaluation import Evaluation, Sums, evaluate
 from threefactor.training.loggers import open_tensorboard
 from threefactor.training.progress import Quiet, Watcher
@@ -68,9 +68,12 @@ class Trainer:
         """
         settings = self.experiment.settings
         batches = math.ceil(len(self._train[1]) / settings.batch_size)
+        fresh = self.run is None or not checkpoint.exists(self.run.last)
+        if fresh and settings.start is not None:
+            self._test_directly(settings.start)
         if self.run is not None:
             self._tensorboard = open_tensorboard(self.run.path, self.epoch)
-            if not checkpoint.exists(self.run.last):
+            if fresh:
                 self.save(self.run.last)
         with self.watcher, self._interruptible():
             done = self.epoch * batches + self._sums.batch
@@ -80,7 +83,10 @@ class Trainer:
         return self.history
 
     def evaluate(self) -> Evaluation:
-        """Evaluate the network as it is on the test data."""
+        """Evaluate the network as it is on the test data.
+
+        The noise of hardware, if there is any, is the same in all evaluations of all rules.
+        """
         experiment = self.experiment
 
         def run(x: Any, y: Tensor) -> Any:
@@ -88,7 +94,22 @@ class Trainer:
                 experiment.network, x, y, experiment.settings, experiment.rule.loss
             )
 
-        return evaluate(experiment.network, *self._test, run)
+        with torch.random.fork_rng():
+            torch.manual_seed(experiment.settings.seed)
+            return evaluate(experiment.network, *self._test, run)
+
+    def _test_directly(self, start: str) -> None:
+        """Report and keep what the network of another run reaches before any learning."""
+        found = self.evaluate()
+        line = {
+            "start": start,
+            "test_loss": found.loss,
+            "test_accuracy": found.accuracy,
+            "firing_rates": found.firing_rates,
+        }
+        if self.run is not None:
+            self.run.write_start(line)
+        self.watcher.direct_test(line)
 
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
@@ -272,9 +293,10 @@ def train(
         watcher: shown the progress.
 
     Raises:
-        ThreefactorError: one of its kinds; see `Trainer.fit` and `build`.
+        ThreefactorError: one of its kinds; see `Trainer.fit`, `build` and `begin`.
     """
     experiment = build(settings, data_dir, device)
+    begin(experiment)
     run = None
     if out is not None:
         run = RunFolder(out)
@@ -310,6 +332,8 @@ def resume(
     trainer = Trainer(experiment, run, watcher)
     if checkpoint.exists(run.last):
         trainer.load(run.last)
+    else:
+        begin(experiment)
     run.keep_metrics(trainer.epoch)
     trainer.history = run.metrics()
     return trainer.fit()

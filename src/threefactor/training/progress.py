@@ -31,6 +31,9 @@ class Watcher(AbstractContextManager["Watcher"]):
     def start(self, title: str, done: int, total: int) -> None:
         """Say how many of the batches of the whole run are done."""
 
+    def direct_test(self, line: Mapping[str, Any]) -> None:
+        """Report how a network taken from another run does before any learning."""
+
     def batch(self, loss: float, accuracy: float, samples: int) -> None:
         """Report one batch: running loss and accuracy of the epoch, samples in the batch."""
 
@@ -74,6 +77,12 @@ class EpochLines(Watcher):
         self._since = time.perf_counter()
         self._task = self._bar.add_task(
             title, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0
+        )
+
+    def direct_test(self, line: Mapping[str, Any]) -> None:
+        self.console.print(
+            f"direct test  test loss {line['test_loss']:.4f} accuracy {line['test_accuracy']:.2%}",
+            highlight=False,
         )
 
     def batch(self, loss: float, accuracy: float, samples: int) -> None:

@@ -25,6 +25,8 @@ __all__ = ["RunFolder"]
 class RunFolder:
     """`config.json`, `metrics.jsonl`, `last/` and `best/` of one run.
 
+    `start.json` is there too if the run began with the network of another one: how that did.
+
     Args:
         path: the folder itself.
     """
@@ -33,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.start_path = self.path / "start.json"
         self.last = self.path / "last"
         self.best = self.path / "best"
 
@@ -116,6 +119,10 @@ class RunFolder:
                 f"cannot write {self.metrics_path}: {problem.strerror}; "
                 "the run can be resumed when there is room"
             ) from problem
+
+    def write_start(self, line: Mapping[str, Any]) -> None:
+        """Keep how the network that the run begins with did before any learning."""
+        checkpoint.write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop lines of epochs that the checkpoint does not know."""

@@ -22,11 +22,13 @@ from threefactor.errors import ConfigurationError, unknown_name
 
 __all__ = [
     "ClockedNetworkSettings",
+    "ConvNetworkSettings",
     "CrossEntropySettings",
     "DataSettings",
     "EventNetworkSettings",
     "FirstSpikeSettings",
     "OptimizerSettings",
+    "ResNetSettings",
     "RuleSettings",
     "SchedulerSettings",
     "Settings",
@@ -38,19 +40,24 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Options = dict[str, Any]
-_KINDS = ("fc", "events-fc", "cross-entropy", "spike-count", "first-spike")
+_NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc")
+_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
 
 
 @dataclass(frozen=True, config=_STRICT)
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
+    `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
     `window` is the time in seconds over which an event-driven network gets an image as spikes.
     """
 
     name: str = "digits"
     train: int | None = Field(default=None, ge=1)
     test: int | None = Field(default=None, ge=1)
+    padding: int = Field(default=0, ge=0)
+    flip: bool = False
+    cutout: int = Field(default=0, ge=0)
     window: float = Field(default=0.1, gt=0)
 
 
@@ -63,6 +70,33 @@ class ClockedNetworkSettings:
     leak: float = Field(default=0.5, ge=0, le=1)
     threshold: float = Field(default=1.0, gt=0)
     dropout: float = Field(default=0.2, ge=0, lt=1)
+    surrogate_width: float = Field(default=0.25, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ConvNetworkSettings:
+    """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
+
+    kind: Literal["conv5", "conv9"] = "conv5"
+    width: float = Field(default=1.0, gt=0)
+    leak: float = Field(default=0.5, ge=0, le=1)
+    threshold: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    scale: float = Field(default=2.74, gt=0)
+    surrogate_width: float = Field(default=0.25, gt=0)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ResNetSettings:
+    """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
+
+    kind: Literal["nf-resnet34"] = "nf-resnet34"
+    width: float = Field(default=1.0, gt=0)
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
+    leak: float = Field(default=0.5, ge=0, le=1)
+    threshold: float = Field(default=1.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    scale: float = Field(default=2.74, gt=0)
     surrogate_width: float = Field(default=0.25, gt=0)
 
 
@@ -126,6 +160,9 @@ def _kind(default: str) -> Discriminator:
 
 NetworkSettings = Annotated[
     Annotated[ClockedNetworkSettings, Tag("fc")]
+    | Annotated[ConvNetworkSettings, Tag("conv5")]
+    | Annotated[ConvNetworkSettings, Tag("conv9")]
+    | Annotated[ResNetSettings, Tag("nf-resnet34")]
     | Annotated[EventNetworkSettings, Tag("events-fc")],
     _kind("fc"),
 ]
@@ -170,6 +207,11 @@ class Settings:
             have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
+        start: run folder from whose last checkpoint the network is taken; None for fresh weights.
+        hardware_noise: standard deviation of gaussian noise on the membrane potential of every
+            hidden neuron at every time step, in training and in testing, as of imprecise
+            hardware; None for none. Rules with noise of their own learn from this one in its
+            place.
     """
 
     recipe: str
@@ -179,6 +221,8 @@ class Settings:
     steps: int | None = Field(default=6, ge=1)
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
+    start: str | None = None
+    hardware_noise: float | None = Field(default=None, gt=0)
     data: DataSettings = Field(default_factory=DataSettings)
     network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
     rule: RuleSettings = Field(default_factory=RuleSettings)
@@ -193,6 +237,16 @@ class Settings:
                 raise ValueError(
                     f"steps is {self.steps} and update {self.update!r}; an event-driven network "
                     'has no time grid: give steps=None, update="sequence"'
+                )
+            if self.data.padding or self.data.flip or self.data.cutout:
+                raise ValueError(
+                    "data.padding, data.flip and data.cutout augment images and frames, and an "
+                    "event-driven network gets spikes: leave them out"
+                )
+            if self.hardware_noise is not None:
+                raise ValueError(
+                    f"hardware_noise is {self.hardware_noise}; it is added at every time step, "
+                    "and an event-driven network has none: leave it out"
                 )
         elif self.steps is None:
             raise ValueError("steps is None; give the number of time steps of a clocked network")
