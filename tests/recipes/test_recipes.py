@@ -73,3 +73,75 @@ def test_rivals_of_sfdfa_have_their_own_settings():
 def test_the_users_changes_come_after_the_rules():
     s = recipe("mnist-events").settings_for("dfa", {"rate_penalty": 0.5})
     assert (s.rule.options["rate_penalty"], s.rule.options["rate_target"]) == (0.5, 0.4)
+
+
+# Table and columns, and appendix C.2.2, of the OPZO paper.
+@pytest.mark.parametrize(
+    ("name", "kind", "data", "steps", "batch", "dropout", "mse_weight", "momentum"),
+    [
+        ("cifar10-conv5", "conv5", "cifar10", 6, 128, 0.0, 0.05, 0.99999),
+        ("cifar100-conv5", "conv5", "cifar100", 6, 128, 0.0, 0.05, 0.99999),
+        ("dvs-cifar10-conv5", "conv5", "dvs-cifar10", 10, 128, 0.1, 0.001, 0.99999),
+        ("dvs-gesture-conv5", "conv5", "dvs-gesture", 20, 16, 0.0, 0.001, 0.999999),
+        ("cifar100-conv9", "conv9", "cifar100", 6, 128, 0.0, 0.05, 0.99999),
+        ("dvs-gesture-conv9", "conv9", "dvs-gesture", 20, 16, 0.0, 0.001, 0.999999),
+    ],
+)
+def test_convolutional_recipes_are_the_papers_experiments(
+    name, kind, data, steps, batch, dropout, mse_weight, momentum
+):
+    s = recipe(name).settings_for("opzo")
+    assert (s.network.kind, s.network.width, s.network.scale) == (kind, 1.0, 2.74)
+    assert (s.data.name, s.steps, s.batch_size, s.epochs) == (data, steps, batch, 300)
+    assert (s.network.dropout, s.loss.mse_weight) == (dropout, mse_weight)
+    assert s.rule.options["momentum"] == momentum
+    assert (s.optimizer.lr, s.optimizer.options) == (2e-4, {"weight_decay": 2e-4})
+    zo = recipe(name).settings_for("zo")
+    assert zo.optimizer.lr == (2e-4 if data == "dvs-gesture" else 2e-5)
+    assert zo.network.dropout == 0.0
+
+
+def test_nmnist_has_its_own_steps_and_loss_and_zo_the_common_rate():
+    s = recipe("nmnist-fc").settings_for("opzo")
+    assert (s.steps, s.epochs, s.batch_size, s.loss.mse_weight) == (30, 50, 128, 0.001)
+    assert (s.network.hidden, s.network.dropout) == ((800, 800), 0.2)
+    zo = recipe("nmnist-fc").settings_for("zo")
+    assert (zo.optimizer.lr, zo.network.dropout) == (2e-4, 0.0)
+
+
+def test_only_the_sets_that_the_paper_augments_are_augmented():
+    def augmented(name):
+        data = recipe(name).settings.data
+        return data.padding, data.flip, data.cutout
+
+    assert augmented("cifar10-conv5") == augmented("cifar100-conv9") == (4, True, 16)
+    assert augmented("dvs-cifar10-conv5") == (4, False, 0)
+    assert augmented("dvs-gesture-conv5") == augmented("mnist-fc") == (0, False, 0)
+
+
+def test_the_deeper_networks_learn_locally_and_from_the_middle():
+    for rule in ("opzo", "dfa"):
+        options = recipe("cifar100-conv9").settings_for(rule).rule.options
+        assert (options["local_learning"], options["intermediate"]) == ("same-weights", "lif4")
+    changed = {"intermediate": None}
+    options = recipe("cifar100-conv9").settings_for("opzo", changed).rule.options
+    assert (options["local_learning"], options["intermediate"]) == ("same-weights", None)
+
+
+@pytest.mark.parametrize("name", ["imagenet-nfresnet34-noise", "cifar10-conv5-small-noise"])
+def test_fine_tuning_recipes_are_table_4(name):
+    s = recipe(name).settings_for("opzo")
+    assert s.epochs == 5
+    assert s.optimizer.options == {"weight_decay": 0.0}
+    assert s.rule.options["noise_scale"] == s.hardware_noise
+    assert (s.rule.options["noise_position"], s.rule.options["antithetic"]) == ("before", False)
+    assert recipe(name).settings_for("spatial-bp").epochs == 1
+    zo = recipe(name).settings_for("zo")
+    assert zo.epochs == 5
+    assert zo.optimizer.lr == pytest.approx(s.optimizer.lr / 10)
+
+
+def test_imagenet_is_fine_tuned_as_published():
+    s = recipe("imagenet-nfresnet34-noise").settings_for("opzo", {"hardware_noise": 0.15})
+    assert (s.optimizer.lr, s.batch_size, s.network.kind) == (2e-6, 64, "nf-resnet34")
+    assert s.rule.options["noise_scale"] == s.hardware_noise == 0.15

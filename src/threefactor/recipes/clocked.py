@@ -13,6 +13,7 @@ from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,
     OptimizerSettings,
+    ResNetSettings,
     RuleSettings,
     Settings,
 )
@@ -68,6 +69,14 @@ _GESTURE: dict[str, Any] = {
     "loss": _EVENT_LOSS,
     "rule": RuleSettings("opzo", {"momentum": 0.999999}),
 }
+
+_IMAGENET: dict[str, Any] = {
+    "batch_size": 64,
+    "data": DataSettings(name="imagenet"),
+    "network": ResNetSettings(),
+}
+# Fine-tuning under noise, table 4: BP trains 1 epoch, the others 5.
+_BP_SHORT = {"spatial-bp": {"epochs": 1}}
 
 CLOCKED: dict[str, Recipe] = {
     "digits-fc": Recipe(
@@ -166,5 +175,36 @@ CLOCKED: dict[str, Recipe] = {
         DataSettings(name="fashion-mnist", train=10_000),
         ConvNetworkSettings("conv5", width=0.25),
         epochs=20,
+    ),
+    "cifar10-conv5-small-noise": Recipe(
+        "Fine-tuning of cifar10-conv5-small under noise of 0.5: table 4 in small",
+        Settings(
+            recipe="cifar10-conv5-small-noise",
+            epochs=5,
+            start="runs/cifar10-conv5-small-spatial-bp-seed0",
+            hardware_noise=0.5,
+            data=_data("cifar10", train=10_000),
+            network=ConvNetworkSettings("conv5", width=0.25),
+            optimizer=OptimizerSettings(lr=2e-5, options={"weight_decay": 0.0}),
+        ),
+        per_rule={**_BP_SHORT, "zo": {"optimizer.lr": 2e-6}},
+    ),
+    "imagenet-nfresnet34": Recipe(
+        "ImageNet, NF-ResNet-34, 100 epochs, to be fine-tuned later (not in the paper)",
+        Settings(
+            recipe="imagenet-nfresnet34", epochs=100, rule=RuleSettings("spatial-bp"), **_IMAGENET
+        ),
+    ),
+    "imagenet-nfresnet34-noise": Recipe(
+        "Fine-tuning of imagenet-nfresnet34 under noise of 0.1: OPZO paper, table 4",
+        Settings(
+            recipe="imagenet-nfresnet34-noise",
+            epochs=5,
+            start="runs/imagenet-nfresnet34-spatial-bp-seed0",
+            hardware_noise=0.1,
+            optimizer=OptimizerSettings(lr=2e-6, options={"weight_decay": 0.0}),
+            **_IMAGENET,
+        ),
+        per_rule={**_BP_SHORT, "zo": {"optimizer.lr": 2e-7}},
     ),
 }

@@ -83,8 +83,8 @@ def begin(experiment: Experiment) -> None:
     run = RunFolder(start)
     if not checkpoint.exists(run.last):
         raise CheckpointError(
-            f"start is {start!r}, which holds no trained run; give the folder of one as "
-            "--set start=RUN"
+            f"start is {start!r}, which holds no trained run; train one first, or give the folder "
+            "of another as --set start=RUN"
         )
     weights = checkpoint.load_state(run.last)["network"]
     try:
