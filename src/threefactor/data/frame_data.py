@@ -84,7 +84,7 @@ class FrameData(LabelledData[Frames]):
         train_frames, test_frames: N sequences, of which an index gives (T, B, C, H, W).
         train_labels, test_labels: (N,), torch.int64, between 0 and `outputs` - 1.
         classes: one name per label.
-        name: the key of the set in `DATASETS`, or "simulated-" and that of a set of images.
+        name: the key of the set in `DATASETS`.
         mean, std: of all values of the whole training set, of all steps and pixels; the standard
             deviation is the population's.
     """

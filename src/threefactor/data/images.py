@@ -5,11 +5,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from threefactor.data.labelled import LabelledData
+from threefactor.errors import InputError
 
-__all__ = ["ImageData"]
+__all__ = ["ImageData", "check_dtype"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Check that images can have a type.
+
+    Raises:
+        InputError: it is none of floating point.
+    """
+    if dtype not in DTYPES:
+        known = ", ".join(str(each) for each in DTYPES)
+        raise InputError(f"dtype is {dtype}; expected one of {known}")
 
 
 @dataclass(frozen=True, eq=False)
