@@ -191,6 +191,6 @@ def _opened(path: str) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
-            text = " ".join(str(error).split()).replace(repr(path), "it")
+            text = " ".join(str(error).split()).replace(f" {path!r}", "")
             reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
         raise DataError(f"{path} {reason}") from error

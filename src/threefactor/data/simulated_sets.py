@@ -13,7 +13,7 @@ SENSOR = (2, 34, 34)  # of `SaccadeSettings`, as N-MNIST's
 def _simulated(base: DataSet) -> DataSet:
     return DataSet(
         name=f"simulated-{base.name}",
-        title=f"Simulated events of a camera before which the images of {base.name} move",
+        title=f"{base.name} as events of a camera, simulated in the manner of N-MNIST",
         shape=SENSOR,
         train=base.train,
         test=base.test,
