@@ -113,8 +113,9 @@ def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, name):
     assert way in text
     folder.mkdir()
     for file in base.contents:
-        (folder / file).touch() if base.files else (folder / file).mkdir()
-    assert f"found in {folder}" in describe(name, tmp_path)
+        (folder / file).mkdir() if base.trees else (folder / file).touch()
+    assert f" found in {folder}" in describe(name, tmp_path)
+    assert "not found" not in describe(name, tmp_path)
     assert available(name, tmp_path)
 
 

@@ -461,7 +461,7 @@ def test_a_forked_process_reads_on_threads_of_its_own(folder):
     expected = images[:3].sum().item()
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
-    child = context.Process(target=read_in_child, args=(images, queue))
+    child = context.Process(target=read_in_child, args=(images, queue), daemon=True)
     child.start()
     assert queue.get(timeout=20) == expected
     child.join()
