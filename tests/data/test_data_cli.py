@@ -44,7 +44,8 @@ def test_list_tells_kind_and_what_is_at_hand(run, tmp_path, place_shd):
     for name, row in rows(text).items():
         entry = DATASETS[name]
         assert f"{entry.train:,}" in row and f"{entry.test:,}" in row and f" {entry.kind} " in row
-        assert f" {'no' if entry.files else 'yes'} " in row
+        own = name.removeprefix("simulated-") in ("digits", "yin-yang")
+        assert f" {'yes' if own else 'no'} " in row
     assert "threefactor data fetch NAME" in text
     place_shd(tmp_path / "shd")
     assert " yes " in rows(run("list", "--data-dir", tmp_path)[1])["shd"]

@@ -96,20 +96,27 @@ def test_debians_folder_is_among_those_looked_in(tmp_path):
 def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, name):
     entry = DATASETS[name]
     text = describe(name, tmp_path)
-    facts = (entry.title, str(entry.train), f"{len(entry.classes)}: ", entry.licence, entry.source)
+    classes = len(entry.classes) or entry.class_folders
+    facts = (entry.title, str(entry.train), f"{classes}: ", entry.licence, entry.source)
     for part in facts:
         assert part in text
     assert ("channels (spike times in seconds)" in text) == (entry.kind == "spikes")
     assert ("pip install 'threefactor[data]'" in text) == (name == "shd")
-    if not entry.files:
+    base = DATASETS[entry.base or name]
+    assert (f"load_frames({name!r}) from {base.name}" in text) == bool(entry.base)
+    if not base.contents:
         assert "nothing to download" in text
         return
-    assert f"not found in {tmp_path / name}" in text
-    assert f"threefactor data fetch {name} --data-dir {tmp_path}" in text
-    (tmp_path / name).mkdir()
-    for file in entry.contents:
-        (tmp_path / name / file).touch()
-    assert f"found in {tmp_path / name}" in describe(name, tmp_path)
+    folder = tmp_path / base.name
+    assert f"not found in {folder}" in text
+    way = base.by_hand or f"threefactor data fetch {base.name} --data-dir {tmp_path}"
+    assert way in text
+    folder.mkdir()
+    for file in base.contents:
+        (folder / file).mkdir() if base.trees else (folder / file).touch()
+    assert f" found in {folder}" in describe(name, tmp_path)
+    assert "not found" not in describe(name, tmp_path)
+    assert available(name, tmp_path)
 
 
 def test_digits_are_always_there(tmp_path):
@@ -123,12 +130,14 @@ def test_every_entry_is_consistent(name):
     entry = DATASETS[name]
     assert entry.name == name
     others = {"emnist-balanced": 47, "shd": 20, "yin-yang": 3, "cifar100": 100, "dvs-gesture": 11}
-    outputs = others.get(name, 10)
+    outputs = others.get(entry.base or name, 10) if entry.kind != "image files" else 0
     assert len(set(entry.classes)) == len(entry.classes) == outputs
-    assert len(entry.shape) == {"images": 3, "spikes": 1, "events": 3}[entry.kind]
+    assert len(entry.shape) == (1 if entry.kind == "spikes" else 3)
     assert all(len(file.md5) == 32 and int(file.md5, 16) for file in entry.files)
     assert all(mirror.endswith("/") for mirror in entry.mirrors)
-    assert bool(entry.files) != bool(entry.origin)
+    ways = (entry.files, entry.origin, entry.by_hand, entry.base)
+    assert sum(map(bool, ways)) == 1
+    assert bool(entry.class_folders) == (entry.kind == "image files") == (not entry.classes)
     if entry.kind == "events":
         assert len(entry.trees) == len(entry.files) and not entry.mirrors
     else:

@@ -10,10 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threefactor.data import (
+    DATASETS,
     EVENT,
     SaccadeSettings,
+    available,
+    fetch,
     has_frames,
     load,
+    load_events,
     load_frames,
     simulate_saccades,
 )
@@ -147,6 +151,25 @@ def test_simulated_frames_by_name(tmp_path, monkeypatch, place, arrays):
     monkeypatch.setattr("threefactor.data.simulated.simulate_saccades", None)
     again = load_frames("simulated-mnist", tmp_path)
     assert torch.equal(again.train_frames[slice(None)], data.train_frames[slice(None)])
+
+
+def test_every_set_of_images_has_a_simulated_one_of_the_sensors_size():
+    names = {name for name, entry in DATASETS.items() if entry.kind == "images"}
+    made = {entry.base: entry for entry in DATASETS.values() if entry.kind == "simulated"}
+    assert made.keys() == names
+    sensor = SaccadeSettings().sensor
+    for base, entry in made.items():
+        assert entry.shape == (2, sensor, sensor) and has_frames(entry.name)
+        assert (entry.train, entry.test) == (DATASETS[base].train, DATASETS[base].test)
+
+
+def test_simulated_sets_are_fetched_and_refused_by_other_loaders(tmp_path, tiny, mirror):
+    assert not available("simulated-mnist", tmp_path)
+    assert fetch("simulated-mnist", tmp_path, mirrors=[mirror("good")]) == tmp_path / "mnist"
+    assert available("simulated-mnist", tmp_path)
+    for loader, match in ((load, r"use threefactor\.data\.load_frames"), (load_events, "recorded")):
+        with pytest.raises(ConfigurationError, match=match):
+            loader("simulated-mnist", tmp_path)
 
 
 def test_a_simulated_set_of_nothing_is_unknown(tmp_path):

@@ -198,6 +198,27 @@ def test_a_damaged_file_is_an_error_and_not_a_crash(write, position):
         assert read(path)[0].size == 700
 
 
+@pytest.mark.parametrize("chunks", [None, (1,), (2,)])
+@pytest.mark.parametrize("which", ["times", "units"])
+def test_a_damaged_length_takes_no_memory(tmp_path, chunks, which):
+    """HDF5 would take four gigabytes before it finds that no array is so long."""
+    path = tmp_path / "file.h5"
+    with h5py.File(path, "w") as root:
+        for name, rows in (("times", [f16(0.25, 0.5, 0.75), f16(0.5)]), ("units", [u16(7)] * 2)):
+            kind = h5py.vlen_dtype(rows[0].dtype)
+            column = root.create_dataset(f"spikes/{name}", (2,), dtype=kind, chunks=chunks)
+            column[0], column[1] = rows
+        root["labels"] = u16(1, 2)
+        column = root[f"spikes/{which}"]
+        offset = column.id.get_chunk_info(0).byte_offset if chunks else column.id.get_offset()
+    body = bytearray(path.read_bytes())
+    assert body[offset : offset + 4] == bytes([3 if which == "times" else 1, 0, 0, 0])
+    body[offset : offset + 4] = b"\xff\xff\xff\x7f"
+    path.write_bytes(body)
+    with pytest.raises(DataError, match=rf"in /spikes/{which} would take 4,294,967,\d+ bytes"):
+        read(path)
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -82,6 +82,9 @@ def test_load_refuses_sets_of_spikes_and_says_what_to_use(name):
 def test_unknown_names_and_absent_files_are_answered(tmp_path):
     with pytest.raises(ConfigurationError, match="did you mean 'yin-yang'"):
         load_spikes("ying-yang")
+    for name, loader in (("imagenet", "load"), ("simulated-mnist", "load_frames")):
+        with pytest.raises(ConfigurationError, match=rf"use threefactor\.data\.{loader}\("):
+            load_spikes(name)
     for name in ("mnist", "shd", "emnist-balanced"):
         with pytest.raises(DataError, match=f"threefactor data fetch {name}"):
             load_spikes(name, tmp_path)
@@ -94,7 +97,10 @@ def test_every_set_has_a_reader():
 
     readers = {"images": READERS, "spikes": SPIKE_READERS, "events": EVENT_READERS}
     for entry in DATASETS.values():
-        assert entry.reader in readers[entry.kind]
+        if entry.kind in readers:
+            assert entry.reader in readers[entry.kind]
+        else:
+            assert not entry.reader
 
 
 def test_a_loop_needs_to_know_train_and_test_alone(digits):

@@ -21,7 +21,7 @@ List, download and describe data sets.
 
 A data set lies in a subfolder of its name below `--data-dir`, the variable `THREEFACTOR_DATA`, or
 the user's cache folder, whichever is given first. Sets of images serve all networks, sets of
-spikes those of exact spike times.
+spikes those of exact spike times, all others those on a time grid.
 """,
 )
 

@@ -9,6 +9,7 @@ from threefactor.data.augmentation import (
     random_flip,
 )
 from threefactor.data.augmented_data import AugmentedData, AugmentedInputs
+from threefactor.data.batches import batches
 from threefactor.data.download import fetch
 from threefactor.data.event_array import EVENT
 from threefactor.data.event_data import EventData
@@ -23,6 +24,9 @@ from threefactor.data.frame_loading import (
 )
 from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.idx import read_idx
+from threefactor.data.image_files import ImageFiles
+from threefactor.data.image_folder import ImageFolderData, load_image_folder
+from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import ImageData
 from threefactor.data.info import available, describe
 from threefactor.data.loading import load
@@ -50,9 +54,13 @@ __all__ = [
     "FrameSettings",
     "Frames",
     "ImageData",
+    "ImageFiles",
+    "ImageFolderData",
+    "ImageSettings",
     "SaccadeSettings",
     "SpikeData",
     "available",
+    "batches",
     "cutout",
     "data_folder",
     "describe",
@@ -63,6 +71,7 @@ __all__ = [
     "load",
     "load_events",
     "load_frames",
+    "load_image_folder",
     "load_spikes",
     "random_crop",
     "random_flip",

@@ -33,6 +33,8 @@ def fetch(
     removed after that unless it was there before. If they are all there already, nothing is
     downloaded.
 
+    For a simulated set, the files of the set that it is made from are downloaded.
+
     Args:
         name: a key of `DATASETS`.
         data_dir: the folder above the set's own; see `data_folder`.
@@ -43,17 +45,16 @@ def fetch(
         The folder that holds the files.
 
     Raises:
-        ConfigurationError: the name is unknown, the set needs no download, or `mirrors` is empty.
+        ConfigurationError: the name is unknown, the set needs no download or is not to be
+            downloaded by a program, or `mirrors` is empty.
         DataError: a file of that name with other contents is there, which is left untouched; or
             no mirror delivered; or the folder cannot be written to; or an archive is not safe.
     """
     entry = lookup(name)
+    if entry.base:
+        return fetch(entry.base, data_dir, progress, mirrors)
     if not entry.files:
-        loader = "load" if entry.kind == "images" else "load_spikes"
-        raise ConfigurationError(
-            f"{name!r} needs no download (files: {entry.origin}); "
-            f"just load it, threefactor.data.{loader}({name!r})"
-        )
+        raise _no_files(entry)
     given = entry.mirrors if mirrors is None else mirrors
     # The files of sets of events have addresses of their own.
     bases = [] if entry.trees and mirrors is None else _base_urls(given)
@@ -70,6 +71,18 @@ def fetch(
             "free some space, set its rights, or name another folder with --data-dir DIR"
         ) from error
     return folder
+
+
+def _no_files(entry: DataSet) -> ConfigurationError:
+    if entry.by_hand:
+        return ConfigurationError(
+            f"{entry.name!r} cannot be downloaded by a program: {entry.by_hand}"
+        )
+    loader = "load" if entry.kind == "images" else "load_spikes"
+    return ConfigurationError(
+        f"{entry.name!r} needs no download (files: {entry.origin}); "
+        f"just load it, threefactor.data.{loader}({entry.name!r})"
+    )
 
 
 def _base_urls(mirrors: Sequence[str]) -> list[str]:

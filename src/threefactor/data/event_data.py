@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, overload
+from typing import ClassVar, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
 from threefactor.data.event_array import Events
-from threefactor.data.subset import check_numbers
+from threefactor.data.labelled import LabelledData
 from threefactor.errors import DataError
 
 __all__ = ["EventData", "Recording", "Recordings"]
@@ -85,7 +85,7 @@ def _cut(entry: Recording, events: Events) -> Events:
 
 
 @dataclass(frozen=True, eq=False)
-class EventData:
+class EventData(LabelledData[Recordings]):
     """A data set of event recordings, split for training and testing.
 
     Args:
@@ -96,6 +96,7 @@ class EventData:
         sensor_size: (height, width) in pixels.
     """
 
+    inputs: ClassVar[str] = "events"
     train_events: Recordings
     train_labels: Tensor
     test_events: Recordings
@@ -103,33 +104,3 @@ class EventData:
     classes: tuple[str, ...]
     name: str
     sensor_size: tuple[int, int]
-
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
-    @property
-    def train(self) -> tuple[Recordings, Tensor]:
-        """The recordings for training and their labels."""
-        return self.train_events, self.train_labels
-
-    @property
-    def test(self) -> tuple[Recordings, Tensor]:
-        """The recordings for testing and their labels."""
-        return self.test_events, self.test_labels
-
-    def subset(self, train: int | None = None, test: int | None = None) -> EventData:
-        """Return the first `train` and `test` samples; None keeps all.
-
-        Raises:
-            InputError: a number is not between 1 and the number of samples there are.
-        """
-        check_numbers(self, train, test)
-        return replace(
-            self,
-            train_events=self.train_events[:train],
-            train_labels=self.train_labels[:train],
-            test_events=self.test_events[:test],
-            test_labels=self.test_labels[:test],
-        )

@@ -43,8 +43,9 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
     entry = lookup(name)
     if entry.kind != "events":
         known = ", ".join(each.name for each in DATASETS.values() if each.kind == "events")
+        given = "simulated events" if entry.kind == "simulated" else entry.kind
         raise ConfigurationError(
-            f"{name!r} holds {entry.kind}, not events of a camera. Sets of events: {known}"
+            f"{name!r} holds {given}, not recorded events of a camera. Sets of events: {known}"
         )
     sources = find_files(entry, data_dir)
     folders = [

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from threefactor.data.entry import DataSet
 from threefactor.data.folders import advice, search_folders
+from threefactor.data.registry import lookup
 from threefactor.data.sources import Source
-from threefactor.data.trees import find_trees
+from threefactor.data.trees import find_tree, find_trees, tree_archives
 from threefactor.errors import DataError
 
 __all__ = ["find_files", "found_in"]
@@ -23,13 +24,15 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
     `train-images.idx3-ubyte`. If they are published in an archive, a folder may also hold them
     in the subfolder that the archive has for them, or the archive itself.
 
-    A set of whole folders has these, or the archives that they are unpacked from. A set that needs
-    no files has none.
+    A set of whole folders has these, or the archives that they are unpacked from. A simulated set
+    has those of the set that it is made from. A set that needs no files has none.
 
     Raises:
         DataError: no folder holds all the files; says where it looked and how to get them.
     """
-    if not entry.files:
+    if entry.base:
+        return find_files(lookup(entry.base), data_dir)
+    if not entry.contents:
         return []
     folders = search_folders(entry, data_dir)
     for folder in folders:
@@ -73,7 +76,9 @@ def _find_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None
 
 def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -> str:
     *others, last = [ending or "plain" for ending in sorted(entry.endings)]
-    kinds = "folders or archives" if entry.trees else f"{', '.join(others)} or {last} files"
+    kinds = f"{', '.join(others)} or {last} files"
+    if entry.trees:
+        kinds = "folders or archives" if entry.files else "folders"
     lines = [f"the data set {entry.name!r} was not found. Looked, for {kinds}, in:"]
     archives = "".join(f", nor {file.name}" for file in entry.files if file.members)
     for folder in folders:
@@ -84,8 +89,8 @@ def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -
 def _missing(folder: Path, entry: DataSet) -> list[str]:
     if entry.trees:
         return [
-            f"{tree} or {file.name}"
-            for tree, file in zip(entry.trees, entry.files, strict=True)
-            if not ((folder / tree).is_dir() or (folder / file.name).is_file())
+            f"{tree} or {archive}" if archive else tree
+            for tree, archive in tree_archives(entry)
+            if find_tree(folder, tree, archive) is None
         ]
     return [name for name in entry.contents if _find_file(folder, name, entry.endings) is None]

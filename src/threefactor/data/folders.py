@@ -62,6 +62,8 @@ def advice(entry: DataSet, data_dir: str | Path | None = None) -> list[str]:
     """List the ways of getting the files, one a line."""
     option = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     lines = [f"To download it: threefactor data fetch {entry.name}{option}"]
+    if entry.by_hand:
+        lines = [f"No program may download it: {entry.by_hand}"]
     if _named_folder(data_dir) is None:
         lines.append(
             "If you have the files: name the folder above their folder "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.subset import check_numbers
+from threefactor.data.labelled import LabelledData
 
 __all__ = ["FrameData", "Frames"]
 
@@ -77,18 +77,19 @@ class Frames:
 
 
 @dataclass(frozen=True, eq=False)
-class FrameData:
+class FrameData(LabelledData[Frames]):
     """A data set of sequences of frames, split for training and testing.
 
     Args:
         train_frames, test_frames: N sequences, of which an index gives (T, B, C, H, W).
         train_labels, test_labels: (N,), torch.int64, between 0 and `outputs` - 1.
         classes: one name per label.
-        name: the key of the set in `DATASETS`, or "simulated-" and that of a set of images.
+        name: the key of the set in `DATASETS`.
         mean, std: of all values of the whole training set, of all steps and pixels; the standard
             deviation is the population's.
     """
 
+    inputs: ClassVar[str] = "frames"
     train_frames: Frames
     train_labels: Tensor
     test_frames: Frames
@@ -107,35 +108,3 @@ class FrameData:
     def steps(self) -> int:
         """T, the number of frames of a sample."""
         return self.train_frames.steps
-
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
-    @property
-    def train(self) -> tuple[Frames, Tensor]:
-        """The frames for training and their labels."""
-        return self.train_frames, self.train_labels
-
-    @property
-    def test(self) -> tuple[Frames, Tensor]:
-        """The frames for testing and their labels."""
-        return self.test_frames, self.test_labels
-
-    def subset(self, train: int | None = None, test: int | None = None) -> FrameData:
-        """Return the first `train` and `test` samples; None keeps all.
-
-        `mean` and `std` stay those of the whole set.
-
-        Raises:
-            InputError: a number is not between 1 and the number of samples there are.
-        """
-        check_numbers(self, train, test)
-        return replace(
-            self,
-            train_frames=self.train_frames.first(train),
-            train_labels=self.train_labels[:train],
-            test_frames=self.test_frames.first(test),
-            test_labels=self.test_labels[:test],
-        )

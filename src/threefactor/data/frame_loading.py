@@ -105,8 +105,7 @@ def load_frames(
 
 
 def _folder(name: str, data_dir: str | Path | None) -> Path:
-    base = base_of(name)
-    own = data_folder(base.name, data_dir).with_name(name) if base else data_folder(name, data_dir)
+    own = data_folder(name, data_dir)
     present = own if own.exists() else own.parent
     return (own if os.access(present, os.W_OK) else cache_folder() / name) / "frames"
 

@@ -23,6 +23,8 @@ __all__ = ["read_arrays"]
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK"
 CHUNK = 1 << 20
+# How an array of variable length is stored: its length, and where its values lie.
+REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
 LAYOUT = "expected spikes/times, spikes/units and labels, as in the Spiking Heidelberg Digits"
 
 
@@ -40,13 +42,13 @@ def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     with _opened(path) as file:
         try:
             with h5py.File(file, "r") as root:
-                times = _ragged(h5py, root, path, "spikes/times")
-                units = _ragged(h5py, root, path, "spikes/units")
+                times = _ragged(h5py, root, path, "spikes/times", file)
+                units = _ragged(h5py, root, path, "spikes/units", file)
                 labels = root.get("labels")
                 if not isinstance(labels, h5py.Dataset):
                     raise _other_layout(root, path, "labels")
                 return times, units, np.asarray(labels[()])
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{path} is a damaged HDF5 file ({reason}); {ADVICE}") from error
 
@@ -97,7 +99,7 @@ def _unpacked(stream: gzip.GzipFile, path: Path) -> bytearray:
     return payload
 
 
-def _ragged(h5py: Any, root: Any, path: Path, name: str) -> NDArray[Any]:
+def _ragged(h5py: Any, root: Any, path: Path, name: str, file: IO[bytes]) -> NDArray[Any]:
     found = root.get(name)
     if not isinstance(found, h5py.Dataset):
         raise _other_layout(root, path, name)
@@ -106,7 +108,36 @@ def _ragged(h5py: Any, root: Any, path: Path, name: str) -> NDArray[Any]:
             f"{path}: {name} has the type {found.dtype} and the shape {found.shape}; "
             f"expected one array of variable length per sample; {LAYOUT}"
         )
+    _check_lengths(found, h5py.check_vlen_dtype(found.dtype).itemsize, path, file)
     return np.asarray(found[()])
+
+
+def _check_lengths(found: Any, itemsize: int, path: Path, file: IO[bytes]) -> None:
+    """Refuse lengths beyond the file's, for which HDF5 would take memory before it looks."""
+    size = file.seek(0, io.SEEK_END)
+    for offset, count in _stored(found):
+        file.seek(offset)
+        table = file.read(min(count, size))
+        whole = len(table) // REFERENCE.itemsize
+        lengths = np.frombuffer(table, REFERENCE, whole)["length"]
+        taken = int(lengths.sum(dtype=np.int64)) * itemsize
+        if taken > size:
+            raise DataError(
+                f"{path} is a damaged HDF5 file: the arrays in {found.name} would take {taken:,} "
+                f"bytes, but the file has {size:,}; {ADVICE}"
+            )
+
+
+def _stored(found: Any) -> Iterator[tuple[int, int]]:
+    """Yield offset and bytes of each stretch of references, unless compressed with a checksum."""
+    if found.chunks is None:
+        offset = found.id.get_offset()
+        if offset is not None:
+            yield offset, found.id.get_storage_size()
+    elif found.id.get_create_plist().get_nfilters() == 0:
+        for number in range(found.id.get_num_chunks()):
+            chunk = found.id.get_chunk_info(number)
+            yield chunk.byte_offset, chunk.size
 
 
 def _other_layout(root: Any, path: Path, name: str) -> DataError:

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from threefactor.data.subset import check_numbers
+from threefactor.data.labelled import LabelledData
+from threefactor.errors import InputError
 
-__all__ = ["ImageData"]
+__all__ = ["ImageData", "check_dtype"]
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_dtype(dtype: torch.dtype) -> None:
+    """Check that images can have a type.
+
+    Raises:
+        InputError: it is none of floating point.
+    """
+    if dtype not in DTYPES:
+        known = ", ".join(str(each) for each in DTYPES)
+        raise InputError(f"dtype is {dtype}; expected one of {known}")
 
 
 @dataclass(frozen=True, eq=False)
-class ImageData:
+class ImageData(LabelledData[Tensor]):
     """A data set of images, split for training and testing.
 
     Args:
@@ -24,6 +40,7 @@ class ImageData:
             is the population's (divided by the number of pixels, not by one less).
     """
 
+    inputs: ClassVar[str] = "images"
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
@@ -38,35 +55,3 @@ class ImageData:
         """(C, H, W) of one image."""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
-
-    @property
-    def outputs(self) -> int:
-        """The number of classes."""
-        return len(self.classes)
-
-    @property
-    def train(self) -> tuple[Tensor, Tensor]:
-        """The training images and their labels."""
-        return self.train_images, self.train_labels
-
-    @property
-    def test(self) -> tuple[Tensor, Tensor]:
-        """The test images and their labels."""
-        return self.test_images, self.test_labels
-
-    def subset(self, train: int | None = None, test: int | None = None) -> ImageData:
-        """Return the first `train` and `test` samples; None keeps all.
-
-        The tensors are views of these, and `mean` and `std` stay those of the whole set.
-
-        Raises:
-            InputError: a number is not between 1 and the number of samples there are.
-        """
-        check_numbers(self, train, test)
-        return replace(
-            self,
-            train_images=self.train_images[:train],
-            train_labels=self.train_labels[:train],
-            test_images=self.test_images[:test],
-            test_labels=self.test_labels[:test],
-        )

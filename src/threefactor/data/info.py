@@ -36,7 +36,7 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     facts = {
         "samples": f"{entry.train} for training, {entry.test} for testing",
         "shape": _shape(entry),
-        "classes": f"{len(entry.classes)}: {', '.join(entry.classes)}",
+        "classes": _classes(entry),
         "licence": entry.licence,
         "source": entry.source,
         "homepage": entry.homepage,
@@ -48,16 +48,24 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     return "\n".join([entry.title, *(f"  {key:{width}}{fact}" for key, fact in facts.items())])
 
 
+def _classes(entry: DataSet) -> str:
+    names = ", ".join(entry.classes) or "named by their folders"
+    return f"{len(entry.classes) or entry.class_folders}: {names}"
+
+
 def _shape(entry: DataSet) -> str:
     if entry.kind == "spikes":
         return f"{entry.shape[0]} channels (spike times in seconds)"
-    if entry.kind == "events":
+    if entry.kind in ("events", "simulated"):
         return f"{entry.shape[2]}x{entry.shape[1]} pixels, OFF and ON (times in microseconds)"
     return f"{'x'.join(str(size) for size in entry.shape)} (channels, height, width)"
 
 
 def _whereabouts(entry: DataSet, data_dir: str | Path | None) -> str:
-    if not entry.files:
+    if entry.base:
+        loader = f"made by threefactor.data.load_frames({entry.name!r}) from {entry.base}"
+        return f"{loader}: {_whereabouts(lookup(entry.base), data_dir)}"
+    if not entry.contents:
         return f"{entry.origin}; nothing to download"
     try:
         return f"found in {find_files(entry, data_dir)[0].path.parent}"

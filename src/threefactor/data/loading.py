@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal, overload
 
 import numpy as np
 import torch
@@ -11,19 +12,37 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.data.entry import DataSet
-from threefactor.data.images import ImageData
+from threefactor.data.finding import find_files
+from threefactor.data.image_folder import ImageFolderData, load_image_folder
+from threefactor.data.images import ImageData, check_dtype
 from threefactor.data.readers import READERS, RawImages
 from threefactor.data.registry import DATASETS, lookup
-from threefactor.errors import ConfigurationError, DataError, InputError
+from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["load"]
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOADERS = {
     "spikes": ("load_spikes", "of exact spike times"),
     "events": ("load_frames", "on a time grid"),
+    "simulated": ("load_frames", "on a time grid"),
 }
 BLOCK = 1024  # images whose pixels are counted at once
+
+
+@overload
+def load(  # type: ignore[overload-overlap]
+    name: Literal["imagenet"],
+    data_dir: str | Path | None = None,
+    normalise: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> ImageFolderData: ...
+@overload
+def load(
+    name: str,
+    data_dir: str | Path | None = None,
+    normalise: bool = True,
+    dtype: torch.dtype = torch.float32,
+) -> ImageData: ...
 
 
 def load(
@@ -31,27 +50,32 @@ def load(
     data_dir: str | Path | None = None,
     normalise: bool = True,
     dtype: torch.dtype = torch.float32,
-) -> ImageData:
-    """Load a data set of images.
+) -> ImageData | ImageFolderData:
+    """Load a data set of images; those of image files are read batch by batch.
 
     Args:
         name: a key of `DATASETS`.
         data_dir: the folder above the set's own; see `data_folder`. Not used for `digits`.
         normalise: subtract the training images' mean from all images and divide by their
-            standard deviation; else the pixels are just scaled to 0..1.
+            standard deviation; else the pixels are just scaled to 0..1. Each channel of image
+            files has its own mean and deviation, published for ImageNet.
         dtype: of the images: torch.float16, bfloat16, float32 or float64.
+
+    Returns:
+        An `ImageData`; of a set of image files, as `imagenet`, an `ImageFolderData`.
 
     Raises:
         ConfigurationError: there is no data set of this name, or it is one of spikes or
-            events.
+            events; or Pillow, which reads image files, is not installed.
         DataError: a file is absent or damaged, or the files do not fit together.
         InputError: `dtype` is none of these.
     """
     entry = lookup(name)
     _check_kind(entry)
-    if dtype not in DTYPES:
-        known = ", ".join(str(each) for each in DTYPES)
-        raise InputError(f"dtype is {dtype}; expected one of {known}")
+    check_dtype(dtype)
+    if entry.kind == "image files":
+        folder = find_files(entry, data_dir)[0].path.parent
+        return load_image_folder(folder, normalise=normalise, dtype=dtype, name=name)
     raw = READERS[entry.reader](entry, data_dir)
     mean, std = _statistics(raw, name)
     train_images, test_images = (
@@ -71,8 +95,8 @@ def load(
 
 
 def _check_kind(entry: DataSet) -> None:
-    if entry.kind != "images":
-        images = ", ".join(each.name for each in DATASETS.values() if each.kind == "images")
+    if entry.kind in LOADERS:
+        images = ", ".join(each.name for each in DATASETS.values() if each.kind not in LOADERS)
         loader, networks = LOADERS[entry.kind]
         raise ConfigurationError(
             f"{entry.name!r} holds {entry.kind}, not images; use "

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from threefactor.data.entry import DataFile, DataSet
 from threefactor.data.event_sets import EVENT_SETS
+from threefactor.data.folder_sets import FOLDER_SETS
 from threefactor.data.image_sets import IMAGE_SETS
+from threefactor.data.simulated_sets import SIMULATED_SETS
 from threefactor.data.spike_sets import SPIKE_SETS
 from threefactor.errors import unknown_name
 
 __all__ = ["DATASETS", "DataFile", "DataSet", "lookup"]
 
 DATASETS: dict[str, DataSet] = {
-    entry.name: entry for entry in (*IMAGE_SETS, *SPIKE_SETS, *EVENT_SETS)
+    entry.name: entry
+    for entry in (*IMAGE_SETS, *FOLDER_SETS, *SPIKE_SETS, *EVENT_SETS, *SIMULATED_SETS)
 }
 """All known data sets by name."""
 

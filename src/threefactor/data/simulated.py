@@ -19,17 +19,16 @@ from threefactor.data.readers import READERS
 from threefactor.data.registry import DATASETS
 from threefactor.data.saccades import SaccadeSettings, simulate_saccades
 
-__all__ = ["PREFIX", "base_of", "simulated_parts"]
+__all__ = ["base_of", "simulated_parts"]
 
-PREFIX = "simulated-"
 BLOCK = 32  # images that move at once: their pixels fit into the processor's cache
 Parts = tuple[tuple[CachedFrames, NDArray[Any]], tuple[CachedFrames, NDArray[Any]]]
 
 
 def base_of(name: str) -> DataSet | None:
     """Return the set of images that "simulated-NAME" is made from, or None if it is no such."""
-    entry = DATASETS.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
-    return entry if entry is not None and entry.kind == "images" else None
+    entry = DATASETS.get(name)
+    return DATASETS[entry.base] if entry is not None and entry.base else None
 
 
 def simulated_parts(
@@ -64,7 +63,7 @@ def _cached(
                 yield frames(events, sensor_size, settings)
 
     key = {
-        "set": PREFIX + entry.name,
+        "set": f"simulated-{entry.name}",
         "settings": asdict(settings),
         "saccades": asdict(saccades),
         "source": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),

@@ -27,11 +27,16 @@ __all__ = ["load_spikes"]
 
 Part = tuple["SpikeBatch", Tensor]
 
+OTHER_KINDS = {
+    "events": ("events of a camera", ("load_frames", "load_events")),
+    "simulated": ("simulated events", ("load_frames",)),
+    "image files": ("image files, too many to be coded as spikes", ("load",)),
+}
 YIN_YANG_SEEDS = (42, 40)  # of the authors' training and test set
 
 
 def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0.1) -> SpikeData:
-    """Load any data set as spikes.
+    """Load images or spikes as spikes.
 
     Images are coded by latency, one spike per pixel that is not 0, the brighter the earlier:
     see `threefactor.events.latency_code`. The points of `yin-yang` are coded in the times of
@@ -45,8 +50,8 @@ def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0
         window: seconds over which images and points are coded. Not used for recorded spikes.
 
     Raises:
-        ConfigurationError: there is no data set of this name, or it holds events; or h5py, which
-            reads `shd`, is not installed.
+        ConfigurationError: there is no data set of this name, or it holds events or image
+            files; or h5py, which reads `shd`, is not installed.
         DataError: a file is absent or damaged, or the files do not fit together.
         InputError: `window` is not a number above 0.
 
@@ -57,11 +62,10 @@ def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0
     """
     entry = lookup(name)
     check_window(window)
-    if entry.kind == "events":
-        raise ConfigurationError(
-            f"{name!r} holds events of a camera; use threefactor.data.load_frames({name!r}), for "
-            f"networks on a time grid, or threefactor.data.load_events({name!r})"
-        )
+    if entry.kind in OTHER_KINDS:
+        what, loaders = OTHER_KINDS[entry.kind]
+        given = " or ".join(f"threefactor.data.{loader}({name!r})" for loader in loaders)
+        raise ConfigurationError(f"{name!r} holds {what}; use {given}, for networks on a time grid")
     if entry.kind == "images":
         train, test = _images(entry, data_dir, window)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from itertools import zip_longest
 from pathlib import Path
 
 from threefactor.data.archives import PREFIX, unpack_tree
@@ -11,7 +12,7 @@ from threefactor.data.entry import DataSet
 from threefactor.data.sources import Source
 from threefactor.errors import DataError
 
-__all__ = ["find_trees", "unpacked"]
+__all__ = ["find_tree", "find_trees", "tree_archives", "unpacked"]
 
 LIMIT = 32 << 30
 """Bytes that may be unpacked of one archive of events, the largest of which has a few GB."""
@@ -23,13 +24,25 @@ def find_trees(folder: Path, entry: DataSet, archives: bool = True) -> list[Sour
     Returns:
         One for each of `entry.trees`, in their order; none unless all are there.
     """
-    found = []
-    for file, tree in zip(entry.files, entry.trees, strict=True):
-        if os.path.isdir(folder / tree):
-            found.append(Source(folder / tree))
-        elif archives and os.path.isfile(folder / file.name):
-            found.append(Source(folder / file.name))
+    paths = [
+        find_tree(folder, tree, archive if archives else "")
+        for tree, archive in tree_archives(entry)
+    ]
+    found = [Source(path) for path in paths if path is not None]
     return found if len(found) == len(entry.trees) else []
+
+
+def tree_archives(entry: DataSet) -> list[tuple[str, str]]:
+    """Pair the folders of a set with the names of their archives, "" if it has none."""
+    archives = [file.name for file in entry.files]
+    return list(zip_longest(entry.trees, archives, fillvalue=""))
+
+
+def find_tree(folder: Path, tree: str, archive: str) -> Path | None:
+    """Return a folder in `folder`, or else its archive, or None."""
+    if os.path.isdir(folder / tree):
+        return folder / tree
+    return folder / archive if archive and os.path.isfile(folder / archive) else None
 
 
 def unpacked(path: Path, tree: str) -> Path:

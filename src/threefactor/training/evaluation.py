@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from threefactor.data import batches
+
 __all__ = ["Evaluation", "Sums", "evaluate"]
 
 EVALUATION_BATCH = 500
@@ -71,9 +73,10 @@ def evaluate(
     training = network.training
     network.eval()
     sums = Sums()
-    for start in range(0, len(labels), EVALUATION_BATCH):
-        part = slice(start, start + EVALUATION_BATCH)
-        sums.add(run(inputs[part], labels[part]), labels[part])
+    starts = range(0, len(labels), EVALUATION_BATCH)
+    parts = [slice(start, start + EVALUATION_BATCH) for start in starts]
+    for x, y in zip(batches(inputs, parts, seed=0), map(labels.__getitem__, parts), strict=True):
+        sums.add(run(x, y), y)
     network.train(training)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     return Evaluation(sums.mean_loss, sums.accuracy, rates)

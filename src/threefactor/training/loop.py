@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.data import batches
 from threefactor.errors import CheckpointError, DivergenceError, ThreefactorError
 from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, begin, build
@@ -116,25 +117,28 @@ class Trainer:
         progress = self.epoch / (settings.epochs - 1) if settings.epochs > 1 else 0.0
         experiment.rule.set_progress(progress)
         experiment.network.train()
-        order = torch.split(self._order(), settings.batch_size)
-        for index in order[self._sums.batch :]:
+        order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
+        inputs = batches(self._train[0], order, self._epoch_seed)
+        for index in order:
             if self._stop:
                 self._interrupt()
-            self._run_batch(index)
+            self._run_batch(inputs, index)
         self._finish_epoch()
+
+    @property
+    def _epoch_seed(self) -> int:
+        return self.experiment.settings.seed * 100_003 + self.epoch
 
     def _order(self) -> Tensor:
         """The order of the data: a function of seed and epoch alone."""
-        generator = torch.Generator().manual_seed(
-            self.experiment.settings.seed * 100_003 + self.epoch
-        )
+        generator = torch.Generator().manual_seed(self._epoch_seed)
         order = torch.randperm(len(self._train[1]), generator=generator)
         return order.to(self._train[1].device)
 
-    def _run_batch(self, index: Tensor) -> None:
+    def _run_batch(self, inputs: Iterator[Any], index: Tensor) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         start = time.perf_counter()
-        x, y = self._train[0][index], self._train[1][index]
+        x, y = next(inputs), self._train[1][index]
         optimizer = experiment.optimizer
         optimizer.zero_grad()
 

@@ -1,0 +1,196 @@
+"""Image files of which batches are loaded on threads, the next one while one is used."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from threefactor.data.image_settings import ImageSettings
+from threefactor.data.safety import ADVICE
+from threefactor.errors import ConfigurationError, DataError
+
+__all__ = ["ImageFiles", "usual_threads"]
+
+# Pillow knows more, some of which start other programs.
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+PEAK = 255
+MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
+
+Index = Tensor | slice | list[int]
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
+
+    An index is a slice, a tensor of positions or a list. Images of any mode become RGB. Which
+    part of a picture is taken for training is a function of a seed and the sample's number alone,
+    whatever the batches and threads. `files[index]` draws the seed from PyTorch's global CPU
+    generator, which checkpoints save; `batches` is given it and loads ahead.
+
+    Args:
+        paths: one file for each sample.
+        settings: how a picture becomes an image.
+        training: take random parts.
+        normalise: subtract `settings.mean` and divide by `settings.std`.
+        dtype, device: of the batches.
+        threads: how many read files.
+
+    Raises:
+        ConfigurationError: Pillow is not installed.
+    """
+
+    paths: Sequence[str]
+    settings: ImageSettings
+    training: bool
+    normalise: bool = True
+    dtype: torch.dtype = torch.float32
+    device: torch.device | str = "cpu"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        _pillow()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: Index) -> Tensor:
+        """Read a batch, (B, 3, H, W).
+
+        Raises:
+            DataError: a file is absent or damaged; it is named.
+        """
+        seed = int(torch.randint(2**62, ())) if self.training else 0
+        return _Batch(self, index, seed).result()
+
+    def batches(self, indices: Iterable[Index], seed: int) -> Iterator[Tensor]:
+        """Read batch after batch, each while the one before is used.
+
+        Args:
+            indices: one for each batch.
+            seed: decides, with the sample's number, which part of a picture is taken; give
+                another one in each epoch.
+
+        Raises:
+            DataError: a file is absent or damaged, when its batch is asked for.
+        """
+        ahead = None
+        try:
+            for index in indices:
+                batch = None if ahead is None else ahead.result()
+                ahead = _Batch(self, index, seed)
+                if batch is not None:
+                    yield batch
+            if ahead is not None:
+                yield ahead.result()
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(3, H, W)."""
+        return 3, self.settings.size, self.settings.size
+
+    def first(self, number: int | None) -> ImageFiles:
+        """Return the first files; None keeps all."""
+        return replace(self, paths=self.paths[:number])
+
+    def to(self, device: torch.device | str) -> ImageFiles:
+        """Return the same files, whose batches go to another device."""
+        return replace(self, device=device)
+
+    def read(self, sample: int, seed: int, out: NDArray[Any]) -> None:
+        """Read one image into `out`, (3, H, W)."""
+        picture = _opened(self.paths[sample])
+        if self.training:
+            image = self.settings.for_training(picture, np.random.default_rng((seed, sample)))
+        else:
+            image = self.settings.for_testing(picture)
+        # NumPy and not PyTorch, which would start threads of its own on each of ours.
+        np.divide(np.asarray(image).transpose(2, 0, 1), PEAK, out=out, dtype=out.dtype)
+        if self.normalise:
+            mean, std = (
+                np.array(values, out.dtype)[:, None, None]
+                for values in (self.settings.mean, self.settings.std)
+            )
+            np.divide(np.subtract(out, mean, out=out), std, out=out)
+
+
+class _Batch:
+    """A batch that is being read."""
+
+    def __init__(self, files: ImageFiles, index: Index, seed: int) -> None:
+        chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
+        samples = np.arange(len(files))[chosen]
+        kind = np.float64 if files.dtype is torch.float64 else np.float32
+        self.files = files
+        self.out = np.empty((len(samples), *files.sample_shape), kind)
+        pool = _pool(files.threads)
+        self.jobs: list[Future[None]] = [
+            pool.submit(files.read, sample, seed, out)
+            for sample, out in zip(samples.tolist(), self.out, strict=True)
+        ]
+
+    def result(self) -> Tensor:
+        try:
+            for job in self.jobs:
+                job.result()
+        finally:
+            self.cancel()
+        return torch.from_numpy(self.out).to(self.files.device, self.files.dtype)
+
+    def cancel(self) -> None:
+        """Leave undone what nobody will ask for."""
+        for job in self.jobs:
+            job.cancel()
+
+
+def usual_threads() -> int:
+    """Return how many threads read files if nothing else is said: one for each usable core."""
+    if hasattr(os, "sched_getaffinity"):
+        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
+    return min(os.cpu_count() or 1, MOST_THREADS)
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="threefactor-images")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a child has no threads
+
+
+def _pillow() -> Any:
+    try:
+        return importlib.import_module("PIL.Image")
+    except ImportError as error:
+        raise ConfigurationError(
+            "reading image files needs Pillow; install it with: pip install 'threefactor[images]'"
+        ) from error
+
+
+def _opened(path: str) -> Any:
+    """Read a picture whole, as RGB."""
+    try:
+        with _pillow().open(path, formats=FORMATS) as picture:
+            picture.load()
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
+    except Exception as error:  # what damage makes Pillow's decoders raise is of many kinds
+        if isinstance(error, OSError) and error.errno is not None:
+            reason = f"cannot be read ({error.strerror}); check the path and rights"
+        else:
+            text = " ".join(str(error).split()).replace(f" {path!r}", "")
+            reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
+        raise DataError(f"{path} {reason}") from error

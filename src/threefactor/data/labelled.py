@@ -1,0 +1,82 @@
+"""What all data sets have in common, whatever their inputs are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+from torch import Tensor
+
+from threefactor.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LabelledData"]
+
+Inputs = TypeVar("Inputs")
+
+
+class LabelledData(Generic[Inputs]):
+    """A data set, split for training and testing; its kinds are frozen dataclasses.
+
+    A kind names its inputs: with `inputs` "images", it has the fields `train_images` and
+    `test_images`, and `train_labels` and `test_labels`, (N,), torch.int64, between 0 and
+    `outputs` - 1.
+    """
+
+    inputs: ClassVar[str]
+    if TYPE_CHECKING:  # fields of the kinds, each of which has them in an order of its own
+
+        @property
+        def train_labels(self) -> Tensor: ...
+        @property
+        def test_labels(self) -> Tensor: ...
+        @property
+        def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def train(self) -> tuple[Inputs, Tensor]:
+        """The inputs for training and their labels."""
+        return getattr(self, f"train_{self.inputs}"), self.train_labels
+
+    @property
+    def test(self) -> tuple[Inputs, Tensor]:
+        """The inputs for testing and their labels."""
+        return getattr(self, f"test_{self.inputs}"), self.test_labels
+
+    def subset(self, train: int | None = None, test: int | None = None) -> Self:
+        """Return the first `train` and `test` samples, as views; None keeps all.
+
+        What is known of the whole set, such as its mean, stays.
+
+        Raises:
+            InputError: a number is not between 1 and the number of samples there are.
+        """
+        fields: dict[str, Any] = {}
+        for part, number in (("train", train), ("test", test)):
+            inputs, labels = getattr(self, part)
+            _check_number(part, number, len(labels))
+            fields[f"{part}_{self.inputs}"] = _first(inputs, number)
+            fields[f"{part}_labels"] = labels[:number]
+        return replace(self, **fields)  # type: ignore[type-var]
+
+
+def _first(inputs: Any, number: int | None) -> Any:
+    """Return the first samples, of inputs whose slices may be batches and not views."""
+    return inputs.first(number) if hasattr(inputs, "first") else inputs[:number]
+
+
+def _check_number(part: str, number: Any, available: int) -> None:
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= available:
+        raise InputError(
+            f"{part} is {number!r}; expected a whole number of samples from 1 to {available}, "
+            "or None for all"
+        )
