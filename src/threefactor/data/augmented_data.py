@@ -64,3 +64,7 @@ class AugmentedData:
     def subset(self, train: int | None = None, test: int | None = None) -> AugmentedData:
         """Return the first `train` and `test` samples; None keeps all."""
         return AugmentedData(self.data.subset(train, test), self.augmentation)
+
+    def fold(self, number: int, folds: int) -> AugmentedData:
+        """Return one fold of the training samples for testing; see `LabelledData.fold`."""
+        return AugmentedData(self.data.fold(number, folds), self.augmentation)

@@ -64,6 +64,10 @@ class Recordings(Sequence[Events]):
             return Recordings(self.entries[index], self._read.__wrapped__)
         return _cut(self.entries[index], self._read(self.entries[index].path))
 
+    def choose(self, index: Tensor) -> Recordings:
+        """Return the samples at some positions, unread."""
+        return Recordings([self.entries[i] for i in index.tolist()], self._read.__wrapped__)
+
     @property
     def labels(self) -> Tensor:
         """(N,), torch.int64."""

@@ -71,6 +71,11 @@ class Frames:
         """Return the first sequences, as a view; None keeps all."""
         return Frames(self.array[:number], self.mean, self.std, self.dtype, self.device)
 
+    def choose(self, index: Tensor) -> Frames:
+        """Return the sequences at some positions, as a copy in memory."""
+        chosen = self.array[index.numpy()]
+        return Frames(chosen, self.mean, self.std, self.dtype, self.device)
+
     def to(self, device: torch.device | str) -> Frames:
         """Return the same frames, whose batches go to another device."""
         return Frames(self.array, self.mean, self.std, self.dtype, device)

@@ -106,6 +106,10 @@ class ImageFiles:
         """Return the first files; None keeps all."""
         return replace(self, paths=self.paths[:number])
 
+    def choose(self, index: Tensor) -> ImageFiles:
+        """Return the files at some positions."""
+        return replace(self, paths=[self.paths[i] for i in index.tolist()])
+
     def to(self, device: torch.device | str) -> ImageFiles:
         """Return the same files, whose batches go to another device."""
         return replace(self, device=device)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from threefactor.errors import InputError
@@ -66,10 +68,46 @@ class LabelledData(Generic[Inputs]):
             fields[f"{part}_labels"] = labels[:number]
         return replace(self, **fields)  # type: ignore[type-var]
 
+    def fold(self, number: int, folds: int) -> Self:
+        """Return one fold of the training samples for testing, and all others for training.
+
+        The test samples are left out. Folds are drawn at random, always alike, with the share of
+        each class that the training samples have (scikit-learn's `StratifiedKFold`).
+
+        Args:
+            number: which fold to test on, from 0 to `folds` - 1.
+            folds: how many, at least 2 and at most as many as the rarest class has samples.
+
+        Raises:
+            InputError: a number is out of its range.
+        """
+        from sklearn.model_selection import StratifiedKFold
+
+        inputs, labels = self.train
+        rarest = int(np.unique(labels.numpy(), return_counts=True)[1].min())
+        if not (2 <= folds <= rarest and 0 <= number < folds):
+            raise InputError(
+                f"fold {number} of {folds} was asked for; give 2 to {rarest} folds (the rarest "
+                f"class has {rarest} samples), and the number of one, counted from 0"
+            )
+        split = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
+        parts = dict(zip(("train", "test"), list(split)[number], strict=True))
+        fields: dict[str, Any] = {}
+        for part, chosen in parts.items():
+            index = torch.from_numpy(chosen)
+            fields[f"{part}_{self.inputs}"] = _take(inputs, index)
+            fields[f"{part}_labels"] = labels[index]
+        return replace(self, **fields)  # type: ignore[type-var]
+
 
 def _first(inputs: Any, number: int | None) -> Any:
     """Return the first samples, of inputs whose slices may be batches and not views."""
     return inputs.first(number) if hasattr(inputs, "first") else inputs[:number]
+
+
+def _take(inputs: Any, index: Tensor) -> Any:
+    """Return some samples as inputs of the same kind."""
+    return inputs.choose(index) if hasattr(inputs, "choose") else inputs[index]
 
 
 def _check_number(part: str, number: Any, available: int) -> None:

@@ -61,7 +61,10 @@ def build(
     engine = engine_of(settings)
     engine.rule(settings.rule.name)
     engine.check_device(device)
-    samples = engine.load(settings, data_dir).subset(settings.data.train, settings.data.test)
+    samples = engine.load(settings, data_dir)
+    if settings.data.folds is not None:
+        samples = samples.fold(settings.data.fold, settings.data.folds)
+    samples = samples.subset(settings.data.train, settings.data.test)
     torch.manual_seed(settings.seed)
     network = engine.network(settings, samples).to(device=device, dtype=DTYPES[settings.dtype])
     rule = _rule(settings, engine, network)

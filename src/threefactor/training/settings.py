@@ -48,6 +48,7 @@ _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
+    With `folds`, the training samples are split into so many, of which number `fold` is tested on.
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
     `window` is the time in seconds over which an event-driven network gets an image as spikes.
     """
@@ -55,6 +56,8 @@ class DataSettings:
     name: str = "digits"
     train: int | None = Field(default=None, ge=1)
     test: int | None = Field(default=None, ge=1)
+    folds: int | None = Field(default=None, ge=2)
+    fold: int = Field(default=0, ge=0)
     padding: int = Field(default=0, ge=0)
     flip: bool = False
     cutout: int = Field(default=0, ge=0)
