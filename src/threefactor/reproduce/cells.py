@@ -1,0 +1,88 @@
+"""One run of a grid of experiments, and the state that its folder is in."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from threefactor.errors import ThreefactorError
+from threefactor.recipes import recipe
+from threefactor.training import RunFolder, Settings
+from threefactor.version import __version__
+
+__all__ = ["Cell", "State", "state_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """A recipe trained with a rule and a seed.
+
+    Attributes:
+        recipe: name of the recipe.
+        rule: name of the rule.
+        seed: of everything random.
+        changes: fields or options by name, as for `--set`.
+        variant: tells cells of one rule apart, such as "ll" for one with local learning.
+    """
+
+    recipe: str
+    rule: str
+    seed: int = 0
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The full settings of the run."""
+        return recipe(self.recipe).settings_for(self.rule, {**self.changes, "seed": self.seed})
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return "-".join(part for part in (self.rule, self.variant, f"seed{self.seed}") if part)
+
+    def folder(self, root: Path) -> Path:
+        """Return the run folder, whose name holds a fingerprint of all settings."""
+        content = json.dumps(asdict(self.settings), sort_keys=True)
+        mark = hashlib.sha256(content.encode()).hexdigest()[:10]
+        return root / self.recipe / f"{self.name}-{mark}"
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is of a cell.
+
+    Attributes:
+        kind: "new"; "unfinished", to be resumed; "finished"; "broken", to be redone; or "foreign",
+            of another version, which is neither used nor touched.
+        epochs: how many are done.
+        reason: why it is broken or foreign.
+    """
+
+    kind: str
+    epochs: int = 0
+    reason: str = ""
+
+
+def state_of(cell: Cell, root: Path) -> State:
+    """Look at the folder of a cell."""
+    run = RunFolder(cell.folder(root))
+    if not run.path.exists() or not any(run.path.iterdir()):
+        return State("new")
+    try:
+        version = run.config()["environment"].get("threefactor")
+        if version != __version__:
+            return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
+        run.check_same(cell.settings)
+        lines = run.metrics()
+    except ThreefactorError as problem:
+        return State("broken", reason=str(problem))
+    if [line.get("epoch") for line in lines] != list(range(1, len(lines) + 1)):
+        return State("broken", reason=f"{run.metrics_path} does not hold epoch after epoch")
+    finished = len(lines) == cell.settings.epochs
+    return State("finished" if finished else "unfinished", len(lines))

@@ -1,0 +1,250 @@
+"""Run a grid of cells: what is finished is used, what was interrupted goes on, what fails is told.
+
+Each cell trains in a process of its own, so that one that dies takes no other with it. Its folder
+is an ordinary run folder, and all that the grid knows: kill it at any moment and start it again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from threefactor.data.finding import find_files
+from threefactor.data.registry import lookup
+from threefactor.errors import ConfigurationError, DataError, ThreefactorError
+from threefactor.reproduce.cells import Cell, state_of
+
+__all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
+
+POLL = 0.2  # seconds
+PATIENCE = 10.0  # seconds in which the processes of a grid that was killed write checkpoints
+NO_DATA, FAILED, FINISHED = "no data", "failed", "finished"
+
+
+@dataclass
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+        kind: "finished", "failed", "no data", or "foreign" (see `State`).
+        folder: its run folder, which is there if it is finished.
+        notes: what the user should know: why it failed or was redone, how to get the data.
+    """
+
+    cell: Cell
+    folder: Path
+    kind: str
+    notes: list[str] = field(default_factory=list)
+
+
+class Watcher:
+    """Told how a grid gets on; does nothing itself."""
+
+    def start(self, epochs: int, done: int) -> None:
+        """Say how many of the epochs of all cells are done."""
+
+    def progress(self, done: int, running: Sequence[str]) -> None:
+        """Say how many are done now, and which cells are being trained."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Report a cell that has come to its end."""
+
+
+@dataclass
+class _Job:
+    cell: Cell
+    folder: Path
+    process: subprocess.Popen[str]
+    output: Path
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    root: str | Path,
+    *,
+    jobs: int = 1,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> list[Outcome]:
+    """Bring all cells to their end; return what became of each, in their order.
+
+    Args:
+        cells: what to train; equal ones are trained once.
+        root: folder of the run folders, shared by all grids.
+        jobs: how many cells train at once.
+        data_dir: see `threefactor.data.data_folder`.
+        device: where to train.
+        threads: CPU threads of each cell. Results repeat to the bit only with the same number.
+        watcher: told of progress.
+
+    Raises:
+        ConfigurationError: if `jobs` is below 1, or another grid is being run in the folder.
+        KeyboardInterrupt: on Ctrl-C, after all cells have written a checkpoint.
+    """
+    if jobs < 1:
+        raise ConfigurationError(f"jobs is {jobs}; give a whole number of at least 1")
+    root, watcher = Path(root), watcher or Watcher()
+    options = ["--device", device, "--threads", str(threads)]
+    if data_dir is not None:
+        options += ["--data-dir", str(data_dir)]
+    with _locked(root) as lock:
+        return _Grid(cells, root, jobs, data_dir, options, watcher, lock).run()
+
+
+def missing_data(name: str, data_dir: str | Path | None = None) -> str | None:
+    """Return how to get a data set whose files are not found, or None if they are there."""
+    try:
+        find_files(lookup(name), data_dir)
+    except DataError as problem:
+        return str(problem)
+    return None
+
+
+class _Grid:
+    """The cells that wait, those that train, and what became of the others."""
+
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        root: Path,
+        jobs: int,
+        data_dir: str | Path | None,
+        options: Sequence[str],
+        watcher: Watcher,
+        lock: int,
+    ) -> None:
+        self.cells, self.root, self.jobs, self.data_dir = cells, root, jobs, data_dir
+        self.options, self.watcher, self.lock = options, watcher, lock
+        self.outcomes: dict[Path, Outcome] = {}
+        self.epochs: dict[Path, int] = {}
+        self.waiting: list[Cell] = []
+        self.running: list[_Job] = []
+
+    def run(self) -> list[Outcome]:
+        self._sort()
+        left = sum(cell.settings.epochs - self._look(cell) for cell in self.waiting)
+        done = sum(self.epochs.values())
+        self.watcher.start(done + left, done)
+        try:
+            while self.waiting or self.running:
+                while self.waiting and len(self.running) < self.jobs:
+                    self.running.append(self._start(self.waiting.pop(0)))
+                time.sleep(POLL)
+                self._collect()
+        finally:
+            for job in self.running:
+                assert job.process.stdin is not None
+                job.process.stdin.close()  # which stops it, with a checkpoint
+            for job in self.running:
+                job.process.wait()
+        return [self.outcomes[cell.folder(self.root)] for cell in self.cells]
+
+    def _sort(self) -> None:
+        """Tell cells that need training from those that need none or cannot be trained."""
+        for cell in {cell.folder(self.root): cell for cell in self.cells}.values():
+            folder, state = cell.folder(self.root), state_of(cell, self.root)
+            missing = missing_data(cell.settings.data.name, self.data_dir)
+            if state.kind == "finished":
+                self._look(cell)
+                self._end(Outcome(cell, folder, FINISHED))
+            elif state.kind == "foreign":
+                note = f"{folder}: {state.reason}; remove it, or give another folder with --out"
+                self._end(Outcome(cell, folder, "foreign", [note]))
+            elif missing is not None:
+                self._end(Outcome(cell, folder, NO_DATA, [missing]))
+            else:
+                self.waiting.append(cell)
+
+    def _look(self, cell: Cell) -> int:
+        """Return how many epochs of a cell are done."""
+        self.epochs[cell.folder(self.root)] = state_of(cell, self.root).epochs
+        return self.epochs[cell.folder(self.root)]
+
+    def _start(self, cell: Cell) -> _Job:
+        folder = cell.folder(self.root)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        output = folder.with_name(folder.name + ".log")
+        with output.open("w") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "threefactor.reproduce.worker", str(folder), *self.options],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                text=True,
+                pass_fds=[self.lock] if os.name == "posix" else [],
+            )
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is dead already, and its log says why
+            process.stdin.write(json.dumps(asdict(cell.settings)) + "\n")
+            process.stdin.flush()
+        return _Job(cell, folder, process, output)
+
+    def _collect(self) -> None:
+        """Take note of cells that have come to their end."""
+        for job in self.running:
+            self._look(job.cell)
+        for job in [job for job in self.running if job.process.poll() is not None]:
+            self.running.remove(job)
+            self._look(job.cell)
+            self._end(_outcome(job, self.root))
+        names = [f"{job.cell.recipe} {job.cell.name}" for job in self.running]
+        self.watcher.progress(sum(self.epochs.values()), names)
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcomes[outcome.folder] = outcome
+        self.watcher.outcome(outcome)
+
+
+def _outcome(job: _Job, root: Path) -> Outcome:
+    """Read what a process left."""
+    lines = job.output.read_text(errors="replace").splitlines()
+    finished = job.process.returncode == 0 and state_of(job.cell, root).kind == "finished"
+    if finished:
+        job.output.unlink()
+        return Outcome(job.cell, job.folder, FINISHED, lines)
+    code = job.process.returncode
+    last = lines[-1] if lines else "it left no word"
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    return Outcome(job.cell, job.folder, FAILED, [f"{how}: {last} (all of it: {job.output})"])
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[int]:
+    """Keep other grids out of a folder until all processes of this one have ended."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise ThreefactorError(f"cannot make {root}: {problem.strerror}") from problem
+    with open(root / ".lock", "w") as file:
+        end = time.monotonic() + PATIENCE
+        while not _lock(file.fileno()):
+            if time.monotonic() > end:
+                raise ConfigurationError(
+                    f"{root} is being worked on by another process; wait for it, or give another "
+                    "folder with --out"
+                )
+            time.sleep(POLL)
+        yield file.fileno()
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file if nobody else has; on Windows there is no such lock."""
+    if os.name != "posix":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

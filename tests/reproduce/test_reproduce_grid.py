@@ -1,0 +1,167 @@
+"""Grids of runs: reuse, interruption, failure, damage."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from threefactor.errors import ConfigurationError
+from threefactor.reproduce import Cell, run_grid
+from threefactor.reproduce.cells import state_of
+from threefactor.reproduce.grid import Watcher
+from threefactor.training import RunFolder, checkpoint
+
+SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
+
+
+def cell(rule="dfa", seed=0, **changes):
+    return Cell("digits-fc", rule, seed, {**SMALL, **changes})
+
+
+def metrics(given, root):
+    lines = RunFolder(given.folder(root)).metrics()
+    return [{k: line[k] for k in ("epoch", "train_loss", "test_loss")} for line in lines]
+
+
+class Log(Watcher):
+    def __init__(self):
+        self.totals, self.seen, self.ended = None, [], []
+
+    def start(self, epochs, done):
+        self.totals = (epochs, done)
+
+    def progress(self, done, running):
+        self.seen.append(done)
+
+    def outcome(self, outcome):
+        self.ended.append(outcome.kind)
+
+
+def test_finished_cells_are_used_again(tmp_path):
+    cells = [cell(), cell(seed=1), cell()]
+    first = run_grid(cells, tmp_path, jobs=2)
+    assert [o.kind for o in first] == ["finished"] * 3
+    assert first[0].folder == first[2].folder != first[1].folder
+    written = first[0].folder.joinpath("metrics.jsonl").stat().st_mtime_ns
+    log = Log()
+    again = run_grid([*cells, cell("opzo")], tmp_path, watcher=log)
+    assert [o.kind for o in again] == ["finished"] * 4
+    assert first[0].folder.joinpath("metrics.jsonl").stat().st_mtime_ns == written
+    assert log.totals == (6, 4)
+    assert log.seen[-1] == 6
+    assert not list(tmp_path.glob("*/*.log"))
+
+
+def test_a_cell_is_what_the_command_trains(tmp_path):
+    """The worker adds nothing of its own to the settings, seeds or data."""
+    from threefactor import training
+
+    torch.set_num_threads(1)
+    given = cell("opzo")
+    run_grid([given], tmp_path)
+    alone = training.train(given.settings)
+    assert [line["test_loss"] for line in alone] == [
+        m["test_loss"] for m in metrics(given, tmp_path)
+    ]
+
+
+def test_settings_decide_the_folder(tmp_path):
+    folders = {c.folder(tmp_path) for c in (cell(), cell(seed=1), cell("opzo"), cell(lr=1e-4))}
+    assert len(folders) == 4
+    assert cell().folder(tmp_path) == cell().folder(tmp_path)
+
+
+def test_a_grid_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path):
+    given = cell("opzo", **{"epochs": 40, "data.train": 400})
+    run_grid([given], tmp_path / "whole")
+    script = (
+        "import sys; from tests_cell import given; from threefactor.reproduce import run_grid; "
+        "run_grid([given], sys.argv[1])"
+    )
+    (tmp_path / "tests_cell.py").write_text(
+        "from threefactor.reproduce import Cell\n"
+        f"given = Cell('digits-fc', 'opzo', 0, {dict(given.changes)!r})\n"
+    )
+    env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "cut")], env=env)
+    end = time.monotonic() + 60
+    while state_of(given, tmp_path / "cut").epochs < 2 and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = state_of(given, tmp_path / "cut")
+    (outcome,) = run_grid([given], tmp_path / "cut")  # waits until the orphan has stopped
+    assert done.kind == "unfinished"
+    assert outcome.kind == "finished"
+    assert metrics(given, tmp_path / "cut") == metrics(given, tmp_path / "whole")
+
+
+def test_a_cell_that_fails_does_not_stop_the_rest(tmp_path):
+    bad = cell(lr=1e38)
+    outcomes = run_grid([bad, cell()], tmp_path)
+    assert [o.kind for o in outcomes] == ["failed", "finished"]
+    assert "the loss became" in outcomes[0].notes[0]
+    assert "ended with code 1" in outcomes[0].notes[0]
+
+
+def test_a_cell_whose_data_is_absent_says_how_to_get_it(tmp_path):
+    absent = Cell("cifar10-conv5", "dfa")
+    outcomes = run_grid([absent, cell()], tmp_path / "runs", data_dir=tmp_path / "empty")
+    assert [o.kind for o in outcomes] == ["no data", "finished"]
+    assert "threefactor data fetch cifar10" in outcomes[0].notes[0]
+
+
+def damage_settings(run):
+    run.config_path.write_text('{"settings": ')
+
+
+def damage_checkpoint(run):
+    (tensors,) = run.last.glob("*.safetensors")
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    forget_last_epoch(run)
+
+
+def forget_last_epoch(run):
+    run.metrics_path.write_text(run.metrics_path.read_text().splitlines()[0] + "\n")
+
+
+@pytest.mark.parametrize("damage", [damage_settings, damage_checkpoint])
+def test_damaged_cells_are_redone_and_it_is_said(tmp_path, damage):
+    run_grid([cell()], tmp_path)
+    before = metrics(cell(), tmp_path)
+    damage(RunFolder(cell().folder(tmp_path)))
+    (outcome,) = run_grid([cell()], tmp_path)
+    assert outcome.kind == "finished"
+    assert "redone, since" in outcome.notes[0]
+    assert metrics(cell(), tmp_path) == before
+
+
+def test_a_folder_of_another_version_is_neither_used_nor_touched(tmp_path):
+    run_grid([cell()], tmp_path)
+    run = RunFolder(cell().folder(tmp_path))
+    document = run.config()
+    document["environment"]["threefactor"] = "0.0.1"
+    run.config_path.write_text(json.dumps(document))
+    (outcome,) = run_grid([cell()], tmp_path)
+    assert outcome.kind == "foreign"
+    assert "made by threefactor 0.0.1" in outcome.notes[0]
+    assert checkpoint.exists(run.last)
+
+
+def test_two_grids_do_not_work_in_one_folder(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("threefactor.reproduce.grid.PATIENCE", 0.3)
+    with open(tmp_path / ".lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(ConfigurationError, match="being worked on by another process"):
+            run_grid([cell()], tmp_path)
+
+
+def test_no_jobs_at_all_are_refused(tmp_path):
+    with pytest.raises(ConfigurationError, match="jobs is 0"):
+        run_grid([cell()], tmp_path, jobs=0)
