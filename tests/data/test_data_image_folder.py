@@ -276,6 +276,7 @@ def as_mode(mode):
         *[("RGB", kind) for kind in ("bmp", "ppm", "tiff", "webp")],
     ],
 )
+@pytest.mark.filterwarnings("ignore:Palette images")
 def test_every_mode_and_format_becomes_rgb(folder, mode, kind):
     path = folder / "val" / CLASSES[0] / f"{CLASSES[0]}_1.JPEG"
     as_mode(mode).save(path, kind)
@@ -320,6 +321,7 @@ def test_a_damaged_file_is_named_when_its_batch_is_taken(folder, content, messag
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "BMP"])
+@pytest.mark.filterwarnings("ignore::UserWarning")
 def test_damage_anywhere_is_an_error_or_a_picture(folder, kind):
     chance = np.random.default_rng(0)
     whole = body(kind)
