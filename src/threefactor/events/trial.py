@@ -15,6 +15,7 @@ from threefactor.errors import InputError
 from threefactor.events.layer import Activity
 from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
 from threefactor.events.network import Network, check_network
+from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Result", "Trial", "run"]
@@ -64,18 +65,14 @@ class Trial:
             raise InputError("the batch holds no sample; give at least one, which may be empty")
         self.names = list(network.layers)
         self.activities: list[Activity] = network.run(inputs)
-        dtype = next(network.parameters()).dtype
-        real = np.float64 if dtype == torch.float64 else np.float32
-        self.counts = [
-            torch.from_numpy(activity.spikes.counts().astype(real)) for activity in self.activities
-        ]
+        self.counts = [torch.from_numpy(activity.counts) for activity in self.activities]
         self.first_only = reads_first_spikes(loss)
         self.output = self._first_times(network) if self.first_only else self.counts[-1]
         self.losses: Tensor | None = None
         if targets is not None:
             check_targets(loss, targets, *self.output.shape)
             self.losses, gradient = loss(self.output, targets)
-            self.error = gradient.to(dtype) / -len(self.output)
+            self.error = gradient.to(self.counts[-1].dtype) / -len(self.output)
 
     def result(self) -> Result:
         """Sum up."""
@@ -94,12 +91,14 @@ class Trial:
 
         Of the outputs' spikes only those get one that the loss reads.
         """
-        spikes = self.activities[layer].spikes
-        given: NDArray[Any] = errors.numpy()[spikes.samples, spikes.addresses]
-        if self.first_only and self.activities[layer] is self.activities[-1]:
-            later = np.ones(len(given), bool)
-            later[first_spikes(spikes)] = False
-            given[later] = 0
+        activity = self.activities[layer]
+        spikes = activity.spikes
+        first_only = self.first_only and activity is self.activities[-1]
+        given = np.empty_like(activity.currents)
+        over(
+            "per_spike", len(spikes), spikes.offsets, spikes.addresses,
+            errors.expand(*activity.counts.shape).contiguous().numpy(), first_only, given,
+        )  # fmt: skip
         return given
 
     def _first_times(self, network: Network) -> Tensor:

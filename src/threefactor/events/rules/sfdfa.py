@@ -130,9 +130,9 @@ class SFDFA(FeedbackRule):
                 p.numpy(), emitted,
             )  # fmt: skip
             given = emitted
-        flat = spikes.samples * self.outputs + spikes.addresses
-        total = np.bincount(flat, weights=given, minlength=none.numel())
-        return torch.from_numpy(total).to(none.dtype).view_as(none)
+        total = np.empty(none.shape)
+        over("summed", len(spikes), spikes.offsets, spikes.addresses, given, total)
+        return torch.from_numpy(total).to(none.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state of the feedback's optimiser, for `state_dict`."""
