@@ -173,10 +173,6 @@ class Layer(nn.Module):
             self.weight.grad = torch.empty_like(self.weight)
         return _array("weight.grad", self.weight.grad), fresh
 
-    def real(self, value: float) -> Any:
-        """A number in the precision of the weights."""
-        return self.weight_array().dtype.type(value)
-
     def _integrate(
         self, inputs: SpikeBatch, weight: Reals, decays: Reals, counts: Reals
     ) -> tuple[NDArray[np.int64], int]:
@@ -210,7 +206,7 @@ class Layer(nn.Module):
             if rows >= batch and columns >= room and self._raw[3].dtype == dtype:
                 return
         shape = (batch, room)
-        kinds = (np.float64, np.int32, np.int32, dtype, dtype)
+        kinds = (np.float64, np.int32, np.int32, dtype, dtype, np.int32)
         self._raw = tuple(np.empty(shape, kind) for kind in kinds)
 
 

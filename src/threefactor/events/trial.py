@@ -13,7 +13,7 @@ from torch import Tensor
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
+from threefactor.events.losses import SpikeCount, reads_first_spikes
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
@@ -76,11 +76,10 @@ class Trial:
 
     def result(self) -> Result:
         """Sum up."""
-        hidden = zip(self.names[:-1], self.counts[:-1], strict=True)
         layers = list(zip(self.names, self.activities, strict=True))
         return Result(
             self.output,
-            {name: counts.mean() for name, counts in hidden},
+            {name: _rate(activity) for name, activity in layers[:-1]},
             {name: activity.capped for name, activity in layers},
             {name: activity.spikes for name, activity in layers},
             None if self.losses is None else self.losses.mean(),
@@ -103,12 +102,19 @@ class Trial:
 
     def _first_times(self, network: Network) -> Tensor:
         """Return minus the time of each output's first spike, (B, m)."""
-        last = list(network.layers.values())[-1]
-        times = torch.full_like(self.counts[-1], -last.duration)
-        spikes = self.activities[-1].spikes
-        first = first_spikes(spikes)
-        times.numpy()[spikes.samples[first], spikes.addresses[first]] = -spikes.times[first]
-        return times
+        duration = list(network.layers.values())[-1].duration
+        spikes, times = self.activities[-1].spikes, torch.empty_like(self.counts[-1])
+        over(
+            "first_times", len(spikes), spikes.offsets, spikes.times, spikes.addresses, duration,
+            times.numpy(),
+        )  # fmt: skip
+        return times.neg_()
+
+
+def _rate(activity: Activity) -> Tensor:
+    """Return the spikes per neuron and sample."""
+    counts = torch.from_numpy(activity.counts)
+    return counts.new_tensor(len(activity.spikes.times) / max(counts.numel(), 1))
 
 
 def run(

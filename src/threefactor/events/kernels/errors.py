@@ -8,7 +8,7 @@ import numpy as np
 
 from threefactor.events.dynamics import compiled, compiled_sum, factor
 
-__all__ = ["input_errors", "per_spike", "spike_weights"]
+__all__ = ["first_times", "input_errors", "per_spike", "spike_weights"]
 
 
 @compiled
@@ -24,6 +24,18 @@ def per_spike(first, last, offsets, neurons, errors, first_only, out):
             i = neurons[k]
             out[k] = 0 if first_only and not silent[i] else errors[b, i]
             silent[i] = False
+
+
+@compiled
+def first_times(first, last, offsets, times, neurons, duration, out):
+    """Fill the time of each neuron's first spike in samples first to last - 1, (B, neurons).
+
+    It is `duration` where there is none.
+    """
+    for b in range(first, last):
+        out[b] = duration
+        for k in range(offsets[b + 1] - 1, offsets[b] - 1, -1):
+            out[b, neurons[k]] = times[k]
 
 
 @compiled

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from threefactor.events.dynamics import NEVER, compiled, crossing
-from threefactor.events.kernels.sorting import sort_spikes
+from threefactor.events.kernels.sorting import order_of
 
 __all__ = ["integrate", "pack"]
 
@@ -72,11 +72,12 @@ def _finite(weight, first, last):
 def integrate(
     first, last, offsets, times, addresses, weight, theta, tau, duration, cap,
     decays, counts, totals, capped, finite, out_times, out_neurons, out_parents, out_currents,
-    out_ys,
+    out_ys, out_order,
 ):  # fmt: skip
-    """Run a layer on samples first to last - 1 and write every spike, sorted by time and neuron.
+    """Run a layer on samples first to last - 1 and write every spike, interval by interval.
 
-    A spike's parent is the input spike of its sample after which it was emitted, its y the decay
+    `out_order` has the places of a sample's spikes in the order of time and neuron. A spike's
+    parent is the input spike of its sample after which it was emitted, its y the decay
     since then. `capped[b]` counts the neurons that reached the threshold once more after `cap`
     spikes. The outputs are (B, room); a sample with more spikes than that counts on in
     `totals[b]`, but writes no more. `finite[b]` says that a share of the weights is finite, such
@@ -91,8 +92,7 @@ def integrate(
     words = mask.view(np.uint64)
     fired = np.empty(neurons, np.int32)
     marks = mask[:neurons]
-    order, buckets = np.zeros(room, np.int64), np.empty(room, np.int64)
-    heads = np.empty(room + 1, np.int64)
+    buckets, heads = np.empty(room, np.int32), np.empty(room + 1, np.int32)
     for b in range(first, last):
         finite[b] = _finite(weight, inputs * b // batch, inputs * (b + 1) // batch)
         begin, end = offsets[b], offsets[b + 1]
@@ -141,11 +141,10 @@ def integrate(
                         c[i] -= theta / y
                         fired[i] += 1
                         n += 1
-            if before + 1 < n <= room:
-                sort_spikes(
-                    out_times[b, before:n], out_neurons[b, before:n], out_currents[b, before:n],
-                    out_ys[b, before:n], order, heads, buckets,
-                )  # fmt: skip
+            if n <= room:
+                places = out_order[b, before:n]
+                order_of(out_times[b, before:n], places, heads, buckets)
+                places += before
         totals[b] = n
         for i in range(neurons):
             counts[b, i] = min(fired[i], cap)
@@ -153,15 +152,13 @@ def integrate(
 
 @compiled
 def pack(
-    first, last, offsets, raw_times, raw_neurons, raw_parents, raw_currents, raw_ys,
+    first, last, offsets, raw_times, raw_neurons, raw_parents, raw_currents, raw_ys, raw_order,
     times, neurons, parents, currents, ys,
 ):  # fmt: skip
-    """Copy the spikes of samples first to last - 1 into flat arrays."""
+    """Copy the spikes of samples first to last - 1 into flat arrays, sorted by time and neuron."""
     for b in range(first, last):
-        start, n = offsets[b], offsets[b + 1] - offsets[b]
-        for k in range(n):
-            times[start + k] = raw_times[b, k]
-            neurons[start + k] = raw_neurons[b, k]
-            parents[start + k] = raw_parents[b, k]
-            currents[start + k] = raw_currents[b, k]
-            ys[start + k] = raw_ys[b, k]
+        start = offsets[b]
+        for k in range(start, offsets[b + 1]):
+            at = raw_order[b, k - start]
+            times[k], neurons[k] = raw_times[b, at], raw_neurons[b, at]
+            parents[k], currents[k], ys[k] = raw_parents[b, at], raw_currents[b, at], raw_ys[b, at]

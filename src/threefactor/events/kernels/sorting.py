@@ -1,4 +1,4 @@
-"""Spikes of one interval between two input spikes, from the order of neurons to that of time."""
+"""A stable sort for times that are few, or spread evenly."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from threefactor.events.dynamics import compiled
 
-__all__ = ["sort_spikes"]
+__all__ = ["order_of"]
 
 FEW = 12  # spikes that are sorted by insertion at once
 CROWD = 16  # spikes in a bucket from which on sorting by insertion does not pay
@@ -14,35 +14,18 @@ TINY = 1e-300
 
 
 @compiled
-def sort_spikes(times, neurons, currents, ys, order, heads, buckets):
-    """Sort the spikes of one interval by time; simultaneous ones keep their order.
+def order_of(times, order, heads, buckets):
+    """Fill `order` with the places of rising times; equal ones keep their order.
 
-    `order`, `heads` and `buckets` are working memory, as long as the most spikes there can be and
-    1 more. All of an interval have the same parent.
+    `heads` and `buckets` are working memory: as long as the most times there can be, `heads` one
+    longer.
     """
-    n = len(times)
-    rising = True
-    for k in range(1, n):
-        rising &= times[k - 1] <= times[k]
-    if rising:
-        return
-    if n <= FEW:
-        for k in range(n):
-            order[k] = k
-        _insert(times, order)
-    else:
+    if len(times) > FEW:
         _order_by_buckets(times, order, heads, buckets)
-    _permute(times, order[:n])
-    _permute(neurons, order[:n])
-    _permute(currents, order[:n])
-    _permute(ys, order[:n])
-
-
-@compiled
-def _permute(values, order):
-    given = values.copy()
-    for k in range(len(order)):
-        values[k] = given[order[k]]
+        return
+    for k in range(len(times)):
+        order[k] = k
+    _insert(times, order)
 
 
 @compiled
@@ -72,7 +55,7 @@ def _order_by_buckets(times, order, heads, buckets):
         buckets[k] = bucket
         heads[bucket + 1] += 1
     if heads[: n + 1].max() > CROWD:
-        order[:n] = np.argsort(times, kind="mergesort")
+        order[:] = np.argsort(times, kind="mergesort")
         return
     for k in range(n):
         heads[k + 1] += heads[k]

@@ -94,6 +94,6 @@ class FeedbackRule(Rule):
         over(
             "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
             spikes.offsets, spikes.times, spikes.addresses, activity.parents, activity.currents,
-            activity.ys, errors.contiguous().numpy(), layer.theta, layer.tau, self.local_gradient == "exact",
-            grad,
+            activity.ys, errors.contiguous().numpy(), layer.theta, layer.tau,
+            self.local_gradient == "exact", grad,
         )  # fmt: skip
