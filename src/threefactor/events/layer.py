@@ -168,10 +168,11 @@ class Layer(nn.Module):
 
         It is made if there is none, and then has no values.
         """
-        fresh = self.weight.grad is None
-        if fresh:
-            self.weight.grad = torch.empty_like(self.weight)
-        return _array("weight.grad", self.weight.grad), fresh
+        grad = self.weight.grad
+        if grad is not None:
+            return _array("weight.grad", grad), False
+        grad = self.weight.grad = torch.empty_like(self.weight, requires_grad=False)
+        return _array("weight.grad", grad), True
 
     def _integrate(
         self, inputs: SpikeBatch, weight: Reals, decays: Reals, counts: Reals
