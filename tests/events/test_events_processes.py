@@ -26,6 +26,7 @@ spikes = [int(events.run(net, inputs[:1]).output.sum())]
 events.ExactBP(net).step(inputs, labels)
 events.SFDFA(net).step(inputs[[1, 0]], labels)
 events.DFA(net, traces="forward").step(inputs[1:], labels[1:])
+events.ExactBP(net, loss=events.FirstSpike(0.1, 0.2)).step(inputs, labels)
 found = {}
 for name in kernels.__all__:
     stats = getattr(kernels, name).stats

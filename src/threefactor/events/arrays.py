@@ -30,7 +30,10 @@ __all__ = [
 
 def offsets_of(lengths: ArrayLike) -> NDArray[np.int64]:
     """Return where each sample begins and ends, given how many spikes it has."""
-    return np.concatenate([[0], np.cumsum(np.asarray(lengths, dtype=np.int64))])
+    array = np.asarray(lengths, dtype=np.int64)
+    offsets = np.zeros(len(array) + 1, np.int64)
+    np.cumsum(array, out=offsets[1:])
+    return offsets
 
 
 def joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
@@ -76,12 +79,13 @@ def as_integers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
         raise InputError(
             f"{name} are {array.dtype} of shape {array.shape}; expected one-dimensional integers"
         )
-    limits = np.iinfo(dtype)
-    if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
-        raise InputError(
-            f"{name} lie between {array.min()} and {array.max()}; "
-            f"expected integers that fit {np.dtype(dtype)}"
-        )
+    if array.size and array.dtype != dtype:
+        limits = np.iinfo(dtype)
+        if not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
+            raise InputError(
+                f"{name} lie between {array.min()} and {array.max()}; "
+                f"expected integers that fit {np.dtype(dtype)}"
+            )
     return np.require(array, dtype, ["C", "W"])
 
 
@@ -127,12 +131,15 @@ def choice_of(index: Any, length: int) -> NDArray[np.int64]:
             raise InputError(f"the mask has shape {array.shape}; expected ({length},)")
         return np.flatnonzero(array)
     chosen: NDArray[np.int64] = as_integers("indices", array, np.int64)
-    if len(chosen) and not -length <= chosen.min() <= chosen.max() < length:
+    if len(chosen) == 0:
+        return chosen
+    low, high = int(chosen.min()), int(chosen.max())
+    if not -length <= low <= high < length:
         raise InputError(
-            f"indices lie between {chosen.min()} and {chosen.max()}; "
+            f"indices lie between {low} and {high}; "
             f"a batch of {length} has samples 0 to {length - 1}"
         )
-    return np.where(chosen < 0, chosen + length, chosen)
+    return chosen if low >= 0 else np.where(chosen < 0, chosen + length, chosen)
 
 
 def field(recording: NDArray[Any], name: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from threefactor.errors import InputError
-from threefactor.events.arrays import whole
+from threefactor.events.arrays import offsets_of, whole
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
 
@@ -32,8 +32,10 @@ class Activity:
         decays: (input spikes,) exp(-dt / tau), dt the time to the sample's next input spike or
             the end of the simulation.
         spikes: the spikes of the layer's neurons.
+        counts: (B, neurons) spike counts, in the precision of the weights.
         parents: (spikes,) the number, within its sample, of the last input spike before each.
         currents: (spikes,) synaptic current I_k at each spike.
+        ys: (spikes,) exp(-(t_k - t_z) / tau), t_z the time of the spike's parent.
         capped: how many neurons, summed over the samples, reached the threshold once more after
             their last permitted spike.
     """
@@ -41,8 +43,10 @@ class Activity:
     inputs: SpikeBatch
     decays: Reals
     spikes: SpikeBatch
+    counts: Reals
     parents: NDArray[np.int32]
     currents: Reals
+    ys: Reals
     capped: int
 
 
@@ -134,11 +138,6 @@ class Layer(nn.Module):
                 are not float32 or float64 on the CPU.
         """
         weight = self.weight_array()
-        # The product is quick, and finite unless a weight is not (or it overflows itself).
-        with np.errstate(all="ignore"):
-            square = np.vdot(weight, weight)
-        if not np.isfinite(square) and not np.isfinite(weight).all():
-            raise InputError("the weights hold NaN or infinite values; lower the learning rate")
         if not isinstance(inputs, SpikeBatch):
             raise InputError(
                 f"the input is a {type(inputs).__name__}; expected a threefactor.events.SpikeBatch "
@@ -149,61 +148,67 @@ class Layer(nn.Module):
                 f"the input has {inputs.size} addresses; this layer expects {self.in_features}"
             )
         decays = np.empty(len(inputs.times), weight.dtype)
-        over(
-            "decay_factors", len(inputs), inputs.offsets, inputs.times, self.tau, self.duration,
-            decays,
-        )  # fmt: skip
-        counts, capped = self._integrate(inputs, decays, weight)
-        offsets = np.concatenate([[0], np.cumsum(counts)])
+        counts = np.empty((len(inputs), self.neurons), weight.dtype)
+        totals, capped = self._integrate(inputs, weight, decays, counts)
+        offsets = offsets_of(totals)
         total = int(offsets[-1])
         times, neurons = np.empty(total), np.empty(total, np.int32)
         parents, currents = np.empty(total, np.int32), np.empty(total, weight.dtype)
-        over("collect", len(inputs), offsets, *self._raw, times, neurons, parents, currents)
+        ys = np.empty_like(currents)
+        over("pack", len(inputs), offsets, *self._raw, times, neurons, parents, currents, ys)
         spikes = SpikeBatch._trusted(offsets, times, neurons, self.neurons)
-        return Activity(inputs, decays, spikes, parents, currents, int(capped.sum()))
+        return Activity(inputs, decays, spikes, counts, parents, currents, ys, capped)
 
     def weight_array(self) -> Reals:
         """The weights as the array that the kernels read, sharing memory."""
         return _array("weight", self.weight)
 
-    def grad_array(self) -> Reals:
-        """`weight.grad`, made if there is none, as the array that the kernels add to."""
-        if self.weight.grad is None:
-            self.weight.grad = torch.from_numpy(np.zeros_like(self.weight_array()))
-        return _array("weight.grad", self.weight.grad)
+    def grad_array(self) -> tuple[Reals, bool]:
+        """`weight.grad` as the array that the kernels write, and whether it holds nothing yet.
 
-    def real(self, value: float) -> Any:
-        """A number in the precision of the weights."""
-        return self.weight_array().dtype.type(value)
+        It is made if there is none, and then has no values.
+        """
+        grad = self.weight.grad
+        if grad is not None:
+            return _array("weight.grad", grad), False
+        grad = self.weight.grad = torch.empty_like(self.weight, requires_grad=False)
+        return _array("weight.grad", grad), True
 
     def _integrate(
-        self, inputs: SpikeBatch, decays: Reals, weight: Reals
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Fill the working memory; enlarge it until the spikes of every sample have room."""
+        self, inputs: SpikeBatch, weight: Reals, decays: Reals, counts: Reals
+    ) -> tuple[NDArray[np.int64], int]:
+        """Fill the working memory; enlarge it until the spikes of every sample have room.
+
+        Returns:
+            How many spikes each sample has, and how many neurons reached their last.
+        """
         batch = len(inputs)
         room = self._raw[0].shape[1] if self._raw else 2 * self.neurons
         while True:
-            if (
-                not self._raw
-                or len(self._raw[0]) < batch
-                or self._raw[0].shape[1] < room
-                or self._raw[3].dtype != weight.dtype
-            ):
-                shape = (batch, room)
-                self._raw = (
-                    np.empty(shape), np.empty(shape, np.int32), np.empty(shape, np.int32),
-                    np.empty(shape, weight.dtype),
-                )  # fmt: skip
-            counts, capped = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+            self._make_room(batch, room, weight.dtype)
+            totals, capped = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
+            finite = np.empty(batch, np.bool_)
             over(
-                "integrate", batch, inputs.offsets, inputs.times, inputs.addresses, decays,
-                weight, self.real(self.theta), self.tau, self.duration, self.max_spikes,
-                counts, capped, *self._raw,
+                "integrate", batch, inputs.offsets, inputs.times, inputs.addresses, weight,
+                weight.dtype.type(self.theta), self.tau, self.duration, self.max_spikes,
+                decays, counts, totals, capped, finite, *self._raw,
             )  # fmt: skip
-            most = int(counts.max(initial=0))
+            if not finite.all():
+                raise InputError("the weights hold NaN or infinite values; lower the learning rate")
+            most = int(totals.max(initial=0))
             if most <= room:
-                return counts, capped
+                return totals, int(capped.sum())
             room = most + most // 4
+
+    def _make_room(self, batch: int, room: int, dtype: np.dtype[Any]) -> None:
+        """Get working memory for so many samples and spikes of each, unless it is there."""
+        if self._raw:
+            rows, columns = self._raw[0].shape
+            if rows >= batch and columns >= room and self._raw[3].dtype == dtype:
+                return
+        shape = (batch, room)
+        kinds = (np.float64, np.int32, np.int32, dtype, dtype, np.int32)
+        self._raw = tuple(np.empty(shape, kind) for kind in kinds)
 
 
 def _array(name: str, tensor: Tensor) -> Reals:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_labels
 from threefactor.errors import InputError
-from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["FirstSpike", "SpikeCount", "first_spikes", "reads_first_spikes"]
+__all__ = ["FirstSpike", "SpikeCount", "reads_first_spikes"]
 
 
 class SpikeCount:
@@ -94,10 +91,3 @@ class FirstSpike:
 def reads_first_spikes(loss: Loss) -> bool:
     """Whether a loss reads the times of first spikes; any other reads counts."""
     return bool(getattr(loss, "reads_first_spikes", False))
-
-
-def first_spikes(spikes: SpikeBatch) -> NDArray[np.int64]:
-    """Return the places of the first spike of every neuron in every sample, in rising order."""
-    # Spikes are sorted by time, and `unique` finds the first place of each.
-    _, first = np.unique(spikes.samples * spikes.size + spikes.addresses, return_index=True)
-    return np.sort(first)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from threefactor.errors import ConfigurationError, InputError
 
-__all__ = ["get_num_threads", "kernels", "over", "product", "set_num_threads", "spread"]
+__all__ = ["get_num_threads", "kernels", "over", "product", "set_num_threads"]
 
 
 @functools.cache
@@ -75,11 +74,7 @@ def get_num_threads() -> int:
 
 def over(name: str, total: int, *args: Any) -> None:
     """Call a kernel on 0 to total - 1, cut into one range for each thread."""
-    spread(getattr(kernels(), name), total, *args)
-
-
-def spread(kernel: Callable[..., object], total: int, *args: Any) -> None:
-    """Call anything that frees the interpreter's lock as `over` calls a kernel."""
+    kernel = getattr(kernels(), name)
     parts = min(get_num_threads(), total)
     if parts <= 1:
         kernel(0, total, *args)

@@ -175,10 +175,14 @@ class SpikeBatch:
                 offsets - offsets[0], self.times[part], self.addresses[part], self.size
             )
         chosen = choice_of(index, len(self))
-        lengths = np.diff(self.offsets)[chosen]
+        starts = self.offsets.take(chosen)
+        lengths = self.offsets.take(chosen + 1) - starts
         offsets = offsets_of(lengths)
-        spikes = np.repeat(self.offsets[chosen] - offsets[:-1], lengths) + np.arange(offsets[-1])
-        return self._trusted(offsets, self.times[spikes], self.addresses[spikes], self.size)
+        spikes = np.arange(offsets[-1])
+        spikes += np.repeat(starts - offsets[:-1], lengths)
+        return self._trusted(
+            offsets, self.times.take(spikes), self.addresses.take(spikes), self.size
+        )
 
     def __repr__(self) -> str:
         return f"SpikeBatch({len(self)} samples, {len(self.times)} spikes, size={self.size})"

@@ -13,8 +13,9 @@ from torch import Tensor
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, first_spikes, reads_first_spikes
+from threefactor.events.losses import SpikeCount, reads_first_spikes
 from threefactor.events.network import Network, check_network
+from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Result", "Trial", "run"]
@@ -64,26 +65,21 @@ class Trial:
             raise InputError("the batch holds no sample; give at least one, which may be empty")
         self.names = list(network.layers)
         self.activities: list[Activity] = network.run(inputs)
-        dtype = next(network.parameters()).dtype
-        real = np.float64 if dtype == torch.float64 else np.float32
-        self.counts = [
-            torch.from_numpy(activity.spikes.counts().astype(real)) for activity in self.activities
-        ]
+        self.counts = [torch.from_numpy(activity.counts) for activity in self.activities]
         self.first_only = reads_first_spikes(loss)
         self.output = self._first_times(network) if self.first_only else self.counts[-1]
         self.losses: Tensor | None = None
         if targets is not None:
             check_targets(loss, targets, *self.output.shape)
             self.losses, gradient = loss(self.output, targets)
-            self.error = gradient.to(dtype) / -len(self.output)
+            self.error = gradient.to(self.counts[-1].dtype) / -len(self.output)
 
     def result(self) -> Result:
         """Sum up."""
-        hidden = zip(self.names[:-1], self.counts[:-1], strict=True)
         layers = list(zip(self.names, self.activities, strict=True))
         return Result(
             self.output,
-            {name: counts.mean() for name, counts in hidden},
+            {name: _rate(activity) for name, activity in layers[:-1]},
             {name: activity.capped for name, activity in layers},
             {name: activity.spikes for name, activity in layers},
             None if self.losses is None else self.losses.mean(),
@@ -94,22 +90,31 @@ class Trial:
 
         Of the outputs' spikes only those get one that the loss reads.
         """
-        spikes = self.activities[layer].spikes
-        given: NDArray[Any] = errors.numpy()[spikes.samples, spikes.addresses]
-        if self.first_only and self.activities[layer] is self.activities[-1]:
-            later = np.ones(len(given), bool)
-            later[first_spikes(spikes)] = False
-            given[later] = 0
+        activity = self.activities[layer]
+        spikes = activity.spikes
+        first_only = self.first_only and activity is self.activities[-1]
+        given = np.empty_like(activity.currents)
+        over(
+            "per_spike", len(spikes), spikes.offsets, spikes.addresses,
+            errors.expand(*activity.counts.shape).contiguous().numpy(), first_only, given,
+        )  # fmt: skip
         return given
 
     def _first_times(self, network: Network) -> Tensor:
         """Return minus the time of each output's first spike, (B, m)."""
-        last = list(network.layers.values())[-1]
-        times = torch.full_like(self.counts[-1], -last.duration)
-        spikes = self.activities[-1].spikes
-        first = first_spikes(spikes)
-        times.numpy()[spikes.samples[first], spikes.addresses[first]] = -spikes.times[first]
-        return times
+        duration = list(network.layers.values())[-1].duration
+        spikes, times = self.activities[-1].spikes, torch.empty_like(self.counts[-1])
+        over(
+            "first_times", len(spikes), spikes.offsets, spikes.times, spikes.addresses, duration,
+            times.numpy(),
+        )  # fmt: skip
+        return times.neg_()
+
+
+def _rate(activity: Activity) -> Tensor:
+    """Return the spikes per neuron and sample."""
+    counts = torch.from_numpy(activity.counts)
+    return counts.new_tensor(len(activity.spikes.times) / max(counts.numel(), 1))
 
 
 def run(

@@ -17,7 +17,7 @@ from threefactor.errors import InputError, unknown_name
 from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import SpikeCount
 from threefactor.events.network import Network, check_network
-from threefactor.events.parallel import kernels, over, spread
+from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial
 
@@ -135,13 +135,12 @@ class Rule(nn.Module, ABC):
             activity: what it did.
             errors: (spikes,) the error q_k of every spike.
         """
-        spikes, inputs = activity.spikes, activity.inputs
+        spikes = activity.spikes
         fast, slow = np.empty_like(activity.currents), np.empty_like(activity.currents)
         over(
-            "spike_weights", len(inputs), inputs.offsets, inputs.times, spikes.offsets,
-            spikes.times, spikes.addresses, activity.parents, activity.currents,
-            errors, layer.neurons, layer.theta, layer.tau, self.local_gradient == "exact",
-            fast, slow,
+            "spike_weights", len(spikes), spikes.offsets, spikes.times, spikes.addresses,
+            activity.currents, activity.ys, errors, layer.neurons, layer.theta, layer.tau,
+            self.local_gradient == "exact", fast, slow,
         )  # fmt: skip
         return fast, slow
 
@@ -151,20 +150,9 @@ class Rule(nn.Module, ABC):
         """Add the gradient of a layer's weights, given what `spike_weights` returned."""
         if not layer.weight.requires_grad:
             return
-        fresh = layer.weight.grad is None
-        grad = layer.grad_array()
+        grad, fresh = layer.grad_array()
         inputs, spikes = activity.inputs, activity.spikes
-
-        def add(first: int, last: int) -> None:
-            # Columns of its own keep a thread from fetching memory that another is changing.
-            # What was in `grad` is added last, whatever the number of threads.
-            whole = fresh and last - first == layer.neurons
-            part = grad if whole else np.zeros((len(grad), last - first), grad.dtype)
-            kernels().weight_gradient(
-                first, last, inputs.offsets, inputs.addresses, activity.decays, spikes.offsets,
-                spikes.addresses, activity.parents, *weights, part,
-            )  # fmt: skip
-            if not whole:
-                grad[:, first:last] += part
-
-        spread(add, layer.neurons)
+        over(
+            "weight_gradient", layer.neurons, inputs.offsets, inputs.addresses, activity.decays,
+            spikes.offsets, spikes.addresses, activity.parents, *weights, fresh, grad,
+        )  # fmt: skip

@@ -60,5 +60,4 @@ class ExactBP(Rule):
                 layer.weight_array(), layer.tau, errors,
             )  # fmt: skip
             if self.rate_penalty > 0.0:
-                rate = self.rate_error(trial, i - 1).expand_as(trial.counts[i - 1])
-                errors += trial.per_spike(i - 1, rate)
+                errors += trial.per_spike(i - 1, self.rate_error(trial, i - 1))

@@ -88,9 +88,12 @@ class FeedbackRule(Rule):
         if not layer.weight.requires_grad:
             return
         spikes, inputs = activity.spikes, activity.inputs
+        grad, fresh = layer.grad_array()
+        if fresh:
+            grad[:] = 0
         over(
             "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
             spikes.offsets, spikes.times, spikes.addresses, activity.parents, activity.currents,
-            errors.contiguous().numpy(), layer.theta, layer.tau, self.local_gradient == "exact",
-            layer.grad_array(),
+            activity.ys, errors.contiguous().numpy(), layer.theta, layer.tau,
+            self.local_gradient == "exact", grad,
         )  # fmt: skip

@@ -84,17 +84,18 @@ class SFDFA(FeedbackRule):
         perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
         total = self.output_grades(trial, perturbations)
         for b, p, counts in zip(self.feedback, perturbations, trial.counts, strict=False):
-            times = torch.from_numpy(np.count_nonzero(counts.numpy(), axis=0)).to(b.dtype)
+            times = torch.from_numpy(np.count_nonzero(counts.numpy() != 0, axis=0)).to(b.dtype)
             b.grad = b * (times > 0) - product(total.t(), p) / times.clamp(min=1)
         self._follow_buffers()
         self.optimizer.step()
 
     def _perturbation(self, counts: Tensor) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
-        p = np.zeros_like(counts.numpy())
-        fired = np.flatnonzero(counts.numpy())
-        drawn = torch.randn(len(fired), dtype=counts.dtype, generator=self.generator)
-        p.reshape(-1)[fired] = drawn.numpy()
+        fired = counts.numpy() != 0
+        number = int(np.count_nonzero(fired))
+        drawn = torch.randn(number, dtype=counts.dtype, generator=self.generator)
+        p = np.zeros(fired.shape, drawn.numpy().dtype)
+        p[fired] = drawn.numpy()
         return torch.from_numpy(p)
 
     def _follow_buffers(self) -> None:
@@ -130,9 +131,9 @@ class SFDFA(FeedbackRule):
                 p.numpy(), emitted,
             )  # fmt: skip
             given = emitted
-        flat = spikes.samples * self.outputs + spikes.addresses
-        total = np.bincount(flat, weights=given, minlength=none.numel())
-        return torch.from_numpy(total).to(none.dtype).view_as(none)
+        total = np.empty(none.shape)
+        over("summed", len(spikes), spikes.offsets, spikes.addresses, given, total)
+        return torch.from_numpy(total).to(none.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The state of the feedback's optimiser, for `state_dict`."""
