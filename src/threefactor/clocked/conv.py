@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threefactor.clocked.synapse import Synapse, average, checked_pool
+from threefactor.clocked.pooling import average, checked_pool
+from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 
 __all__ = ["EPSILON", "Conv2d", "standardize", "standardize_backward"]
