@@ -127,9 +127,9 @@ def test_what_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("variable", ["THREEFACTOR_WINOGRAD", "THREEFACTOR_KERNELS"])
 def test_it_can_be_switched_off(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (runpy.run_module(winograd.__name__)["_library"] is None) != winograd.available()
+    assert (runpy.run_path(winograd.__file__)["_library"] is None) != winograd.available()
     monkeypatch.setenv(variable, "0")
-    assert runpy.run_module(winograd.__name__)["_library"] is None
+    assert runpy.run_path(winograd.__file__)["_library"] is None
 
 
 def test_a_library_of_another_version_is_left_alone() -> None:
