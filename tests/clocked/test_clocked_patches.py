@@ -16,6 +16,7 @@ from reference.clocked_cases import (
     make_rule,
 )
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from threefactor import clocked
 from threefactor.errors import InputError
@@ -140,3 +141,29 @@ def test_shared_feedback_comes_closer_to_the_gradient() -> None:
 def test_a_side_without_meaning_is_refused(side: object) -> None:
     with pytest.raises(InputError, match="feedback_patch is"):
         clocked.OPZO(clocked.fc(4, (6,), 3), feedback_patch=side)
+
+
+class Sizes(TorchDispatchMode):
+    """Number of elements of the largest tensor that an operation made, views and in-place aside."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        given = {t.untyped_storage().data_ptr() for t in args if isinstance(t, Tensor)}
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.untyped_storage().data_ptr() not in given:
+            self.largest = max(self.largest, out.numel())
+        return out
+
+
+@pytest.mark.parametrize("case", ["dfa", "opzo"])
+def test_no_second_copy_of_the_feedback_is_made(case: str) -> None:
+    net = clocked.fc(4, (50,), 1000)
+    rule = make_rule(case, net)
+    places = [b.data_ptr() for b in rule.feedback]
+    for parameter in net.readout.parameters():
+        parameter.requires_grad_(False)  # its gradient is as large as the feedback
+    with Sizes() as sizes:
+        rule.step(torch.rand(3, 4), torch.tensor([0, 2, 999]), steps=2)
+    assert 3 * 1000 <= sizes.largest < rule.feedback[0].numel() / 2
+    assert [b.data_ptr() for b in rule.feedback] == places
