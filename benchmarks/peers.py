@@ -100,6 +100,54 @@ def spikingjelly(x: Tensor, y: Tensor, steps: int) -> dict[str, Step]:
     return {"SpikingJelly BPTT": bptt(), "SpikingJelly OTTT": ottt()}
 
 
+class Scale(nn.Module):
+    """The factor of a spiking layer's activity, as in SpikingJelly's model of OTTT."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2.74 * x
+
+
+def spikingjelly_conv(x: Tensor, y: Tensor, steps: int, width: float) -> dict[str, Step]:
+    """OTTT of conv5: 128C3-AP2-256C3-AP2-512C3-AP2-512C3-FC, its channels times `width`."""
+    if importlib.util.find_spec("spikingjelly") is None:
+        print("spikingjelly is not installed: left out (see benchmarks/README.md)")
+        return {}
+    _stand_in_for_torchvision()
+    from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+    one_hot = F.one_hot(y, 10).float()
+    channels, side = x.shape[1], x.shape[2] // 8
+    layers: list[nn.Module] = []
+    for i, wanted in enumerate((128, 256, 512, 512)):
+        if i:
+            layers.append(layer.AvgPool2d(2, 2))
+        given, channels = channels, round(wanted * width)
+        layers.append(layer.WSConv2d(given, channels, 3, padding=1))
+        layers.append(
+            neuron.OTTTLIFNode(
+                tau=2.0,
+                decay_input=False,
+                v_threshold=1.0,
+                v_reset=None,
+                surrogate_function=surrogate.Sigmoid(alpha=4.0),
+                detach_reset=True,
+                step_mode="s",
+            )
+        )
+        layers.append(Scale())
+    net = layer.OTTTSequential(*layers, layer.Flatten(1), nn.Linear(channels * side**2, 10))
+    optimizer = optimizer_for(net)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        for _ in range(steps):
+            step_loss(net(x), y, one_hot, steps).backward()
+        optimizer.step()
+        functional.reset_net(net)
+
+    return {"SpikingJelly OTTT": step}
+
+
 def snntorch(x: Tensor, y: Tensor, steps: int) -> dict[str, Step]:
     """BPTT, one time step after the other."""
     import snntorch as snn

@@ -22,6 +22,25 @@ def test_step_times_are_measured_and_written(tmp_path):
         assert f"threefactor {rule}" in out
 
 
+SMALL_CONV5 = ("--network", "conv5", "--width", 0.05, "--batch", 2, "--steps", 2, "--repeats", 1)
+
+
+def test_step_times_of_a_convolutional_network(tmp_path):
+    file = tmp_path / "step.json"
+    run("clocked_step.py", *SMALL_CONV5, "--rounds", 1, "--json", file)
+    rows = json.loads(file.read_text())["rows"]
+    for rule in ("spatial-bp", "dfa", "dkp", "zo", "opzo", "opzo, local learning"):
+        assert rows[f"threefactor {rule}"]["median_ms"] > 0
+
+
+def test_shares_of_a_step_add_up_to_the_whole(tmp_path):
+    file = tmp_path / "shares.json"
+    run("clocked_step.py", *SMALL_CONV5, "--rules", "opzo", "--profile", "--json", file)
+    shares = json.loads(file.read_text())["rows"]["threefactor opzo"]
+    assert abs(sum(shares.values()) - 1) < 1e-6
+    assert all(share > 0 for share in shares.values())
+
+
 def test_memory_is_measured_and_written(tmp_path):
     file = tmp_path / "memory.json"
     run("clocked_memory.py", "--steps", 12, "--batch", 4, "--rules", "opzo", "--json", file)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from threefactor.clocked.synapse import Synapse, average, checked_pool
+from threefactor.clocked import kernels, winograd
+from threefactor.clocked.pooling import average, checked_pool
+from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 
 __all__ = ["EPSILON", "Conv2d", "standardize", "standardize_backward"]
@@ -119,6 +121,7 @@ class Conv2d(Synapse, nn.Conv2d):
         gain = nn.Parameter(self.weight.new_ones(out_channels, 1, 1, 1)) if standardize else None
         self.register_parameter("gain", gain)
         self._kernel: Tensor | None = None
+        self._transformed: dict[bool, Tensor] = {}
 
     def extra_repr(self) -> str:
         plain = super().extra_repr()  # type: ignore[no-untyped-call]
@@ -162,14 +165,21 @@ class Conv2d(Synapse, nn.Conv2d):
 
     def forget(self) -> None:
         self._kernel = None
+        self._transformed = {}
 
     def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+        if self.pathway is not None and self._fast(x, self.out_channels):
+            bias = None if self.bias is None else self.bias.detach()
+            return winograd.convolve(x, self._transform(backward=False), bias)
         return F.conv2d(
             x, self.kernel(), self.bias, self.stride, self.padding, self.dilation, self.groups
         )
 
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
-        grad = self._backward(delta, trace, self.weight.detach(), weight=True)
+        if self._fast(trace, self.out_channels) and kernels.usable(delta):
+            grad = winograd.weight_gradient(delta, trace)
+        else:
+            grad = self._backward(delta, trace, self.weight.detach(), weight=True)
         if self.gain is None:
             _accumulate(self.weight, grad)
             return
@@ -182,8 +192,25 @@ class Conv2d(Synapse, nn.Conv2d):
             _accumulate(self.bias, delta.sum((0, 2, 3)))
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
+        if self._fast(delta, self.in_channels):
+            return winograd.convolve(delta, self._transform(backward=True), None)
         received = delta.new_empty(shape)  # only its shape is used
         return self._backward(delta, received, self.kernel().detach(), weight=False)
+
+    def _fast(self, x: Tensor, channels: int) -> bool:
+        """Return whether `winograd` takes this work."""
+        plain = (self.stride, self.padding, self.dilation) == ((1, 1), (1, 1), (1, 1))
+        square = self.kernel_size == (3, 3) and self.groups == 1
+        return plain and square and winograd.applies(x, channels)
+
+    def _transform(self, *, backward: bool) -> Tensor:
+        """Return the transformed kernel, or that of the way back; kept as `kernel` is."""
+        if backward not in self._transformed:
+            kernel = self.kernel().detach()
+            if backward:
+                kernel = kernel.flip(2, 3).transpose(0, 1)
+            self._transformed[backward] = winograd.transform_kernel(kernel)
+        return self._transformed[backward]
 
     def _backward(self, delta: Tensor, x: Tensor, kernel: Tensor, *, weight: bool) -> Tensor:
         """Return the gradient of the kernel, or that of the input."""

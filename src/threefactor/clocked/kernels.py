@@ -27,6 +27,7 @@ __all__ = [
     "keep_freed_memory",
     "lif_activity",
     "lif_step_",
+    "load",
     "mask_like",
     "surrogate_times",
     "usable",
@@ -52,25 +53,37 @@ _CTYPES = {
 }
 
 
-def _load() -> ctypes.CDLL | None:
-    """Find the library next to this file; None if it was not built, or is not of this version."""
+def load(module: str, version: int, signatures: dict[str, str]) -> ctypes.CDLL | None:
+    """Find a library of this package; None if it was not built, or is not of this version.
+
+    Args:
+        module: its name.
+        version: what its function `tf_version` has to return.
+        signatures: letters of the arguments of each function, as in `_CTYPES`.
+    """
     if os.environ.get("THREEFACTOR_KERNELS") == "0":
         return None
-    spec = find_spec(LIBRARY_NAME)
+    spec = find_spec(module)
     if spec is None or spec.origin is None:
         return None
     try:
         library = ctypes.CDLL(spec.origin)
-        if library.tf_version() != VERSION:
+        if library.tf_version() != version:
             return None
-        for name, letters in _SIGNATURES.items():
+        for name, letters in signatures.items():
             function = getattr(library, name)
             function.argtypes = [_CTYPES[letter] for letter in letters]
             function.restype = None
-        library.tf_cross_entropy_mse.restype = ctypes.c_int32
-        library.tf_lif_activity.restype = ctypes.c_int64
     except (OSError, AttributeError):
         return None
+    return library
+
+
+def _load() -> ctypes.CDLL | None:
+    library = load(LIBRARY_NAME, VERSION, _SIGNATURES)
+    if library is not None:
+        library.tf_cross_entropy_mse.restype = ctypes.c_int32
+        library.tf_lif_activity.restype = ctypes.c_int64
     return library
 
 

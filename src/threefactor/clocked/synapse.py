@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threefactor.clocked.pooling import average, checked_pool
 from threefactor.errors import InputError
 
 __all__ = ["Linear", "Pathway", "Synapse"]
@@ -119,35 +120,6 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
         return delta @ self.weight.detach()
-
-
-def checked_pool(pool: int) -> int:
-    """Return the side of the pooling squares, or refuse it."""
-    if isinstance(pool, bool) or not isinstance(pool, int) or pool < 1:
-        raise InputError(f"pool is {pool}; give a whole number of at least 1")
-    return pool
-
-
-def average(x: Tensor, pool: int, synapse: nn.Module) -> Tensor:
-    """Average (B, C, H, W) over squares of side `pool`; a row or column left over is dropped."""
-    if pool == 1:
-        return x
-    if x.dim() != 4 or min(x.shape[2:]) < pool:
-        raise InputError(
-            f"{synapse} averages over squares of {pool} x {pool}, but its input has shape "
-            f"{tuple(x.shape)}; expected (batch, channels, height, width) of at least that size"
-        )
-    if x.requires_grad or not x.is_cpu:
-        return F.avg_pool2d(x, pool)
-    # On a CPU, sums of slices take an eighth of the time of the library's pooling.
-    height, width = (n // pool * pool for n in x.shape[2:])
-    rows, others = x[:, :, 0:height:pool], range(1, pool)
-    for i in others:
-        rows = rows + x[:, :, i:height:pool]
-    total = rows[..., 0:width:pool]
-    for i in others:
-        total = total + rows[..., i:width:pool]
-    return total.mul_(1.0 / pool**2)
 
 
 MAX_GATHERED_STEPS = 6

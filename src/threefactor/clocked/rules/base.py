@@ -104,7 +104,8 @@ class Rule(nn.Module, ABC):
 
         kernels.keep_freed_memory()
         self._session = Session(network, trace_decay=decay, make_probe=make_probe)
-        self.layer_sizes, self.outputs = self._measure(network, input_shape)
+        self.layer_shapes, self.outputs = self._measure(network, input_shape)
+        self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
 
     @abstractmethod
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
@@ -250,8 +251,8 @@ class Rule(nn.Module, ABC):
 
     def _measure(
         self, network: nn.Module, input_shape: Sequence[int] | None
-    ) -> tuple[dict[str, int], int]:
-        """Find the number of neurons of each hidden layer and of outputs by running one zero."""
+    ) -> tuple[dict[str, torch.Size], int]:
+        """Find the shape of each hidden layer and the number of outputs by running one zero."""
         shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
         if shape is None:
             raise InputError(
@@ -267,10 +268,13 @@ class Rule(nn.Module, ABC):
             session.reset()
             with torch.no_grad(), session.attached():
                 output = session.forward(weight.new_zeros((1, *shape)))
-            unused = [probe.name for probe in session.probes if probe.activity is None]
+            shapes: dict[str, torch.Size] = {}
+            for probe in session.probes:
+                if probe.activity is not None:
+                    shapes[probe.name] = probe.activity.shape[1:]
+            unused = [probe.name for probe in session.probes if probe.name not in shapes]
             if unused:
                 raise InputError(f"the network's forward pass leaves out its layers {unused}")
-            sizes = {probe.name: probe.size for probe in session.probes}
         except RuntimeError as problem:
             raise InputError(
                 f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
@@ -279,4 +283,4 @@ class Rule(nn.Module, ABC):
             session.reset()
             for module, mode in modes:
                 module.training = mode
-        return sizes, output.shape[1]
+        return shapes, output.shape[1]

@@ -51,4 +51,4 @@ class DFA(LocalLearningRule):
         output: Tensor,
         error: Tensor,
     ) -> list[Tensor]:
-        return [error @ b for b in feedback]
+        return [self._spread(error @ b, layer) for b, layer in zip(feedback, layers, strict=True)]

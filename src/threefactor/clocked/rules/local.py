@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.rules.patches import checked_patch, patches, spread
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["LOCAL_FEEDBACK", "LocalLearningRule"]
@@ -42,8 +43,14 @@ class LocalLearningRule(FeedbackRule):
     With both, layer k has one read-out. A_l, and C_l if learned, are parameters: give
     `rule.parameters()` to the optimiser together with the network's.
 
+    The feedback from the output, and N_j, may be shared by the neurons of a channel in squares of
+    `feedback_patch` x `feedback_patch`, which divides its memory by the size of a square.
+
     Args:
         network: see `Rule`.
+        feedback_patch: side of the squares of pixels that share a row of feedback; 1 for a row of
+            one's own. No less than the picture's side: one row per channel. Layers that are no
+            pictures, and read-outs, share nothing.
         local_learning: None, "same-weights", "fixed" or "learned".
         local_scale: factor of the local signal, above 0; it is not in the gradient of A_l.
         readout_scale: A_l (and C_l) start uniform in [-readout_scale, readout_scale], at 0 for 0;
@@ -70,6 +77,7 @@ class LocalLearningRule(FeedbackRule):
         self,
         network: nn.Module,
         *,
+        feedback_patch: int = 1,
         local_learning: str | None = None,
         local_scale: float = 0.01,
         readout_scale: float | None = None,
@@ -82,6 +90,7 @@ class LocalLearningRule(FeedbackRule):
             raise InputError(f"local_scale is {local_scale}; give a number above 0")
         if readout_scale is not None and not 0.0 <= readout_scale < math.inf:
             raise InputError(f"readout_scale is {readout_scale}; give a number of at least 0")
+        self.feedback_patch = checked_patch(feedback_patch)
         super().__init__(network, **common)
         self.local_learning = local_learning
         self.local_scale = local_scale
@@ -101,7 +110,7 @@ class LocalLearningRule(FeedbackRule):
         """Return the error (B, n_l) of each of some layers, as new tensors; may learn feedback.
 
         Args:
-            feedback: (m, n_l) for each layer.
+            feedback: (m, p_l) for each layer, p_l the number of rows that its neurons share.
             layers: the hidden layers, first to last.
             output: (B, m) a read-out, less that of the second pass if there is one.
             error: (B, m) its error.
@@ -140,10 +149,15 @@ class LocalLearningRule(FeedbackRule):
 
     def _make_feedback(self, make: Callable[[int], Tensor]) -> None:
         """Register the feedback from the output, and that from the middle layer."""
-        for i, n in enumerate(self.layer_sizes.values()):
-            self.register_buffer(f"feedback_{i}", make(n))
-        for j, n in enumerate(list(self.layer_sizes.values())[: self._middle or 0]):
-            self.register_buffer(f"intermediate_{j}", make(n))
+        rows = [patches(shape, self.feedback_patch) for shape in self.layer_shapes.values()]
+        for i, p in enumerate(rows):
+            self.register_buffer(f"feedback_{i}", make(p))
+        for j, p in enumerate(rows[: self._middle or 0]):
+            self.register_buffer(f"intermediate_{j}", make(p))
+
+    def _spread(self, values: Tensor, layer: Probe) -> Tensor:
+        """Give each neuron the value of its row: (B, p_l) to (B, n_l)."""
+        return spread(values, self.layer_shapes[layer.name], self.feedback_patch)
 
     def _add_readout(self, i: int, n: int, scale: float | None) -> None:
         def draw() -> Tensor:

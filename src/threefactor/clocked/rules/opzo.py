@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.local import LocalLearningRule
+from threefactor.clocked.rules.patches import gather
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["OPZO"]
@@ -99,6 +100,8 @@ class OPZO(LocalLearningRule):
         errors = []
         for m, layer in zip(feedback, layers, strict=True):
             assert layer.noise is not None
-            m.addmm_(output.t(), layer.noise.flatten(1), beta=self.momentum, alpha=rate)
-            errors.append(error @ m)
+            # In place: with many outputs M is too large to exist twice.
+            noise = gather(layer.noise, self.feedback_patch)
+            m.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
+            errors.append(self._spread(error @ m, layer))
         return errors
