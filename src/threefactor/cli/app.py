@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from threefactor.cli import data, demo, runs
+from threefactor.cli import analyse, data, demo, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
 from threefactor.version import __version__
@@ -29,6 +29,7 @@ Begin with `threefactor demo`, which trains four rules on embedded data in about
 app.command()(demo.demo)
 app.command()(runs.train)
 app.command()(runs.evaluate)
+app.command()(analyse.analyse)
 app.command()(runs.recipes)
 app.add_typer(data.app, name="data")
 
