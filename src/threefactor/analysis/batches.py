@@ -97,6 +97,8 @@ def undisturbed(*rules: AnyRule) -> Iterator[None]:
     kept = [(p, p.grad) for p in parameters.values()]
     states = [(rule, copy.deepcopy(rule.state_dict())) for rule in rules]
     own = [(g, g.get_state()) for rule in rules for g in _generators(rule)]
+    for parameter, _ in kept:
+        parameter.grad = None  # or rules would add to the tensors that are kept
     try:
         with torch.random.fork_rng():
             yield
