@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -78,8 +79,8 @@ def alignment(
 
     .. math:: \arccos \frac{\langle g, g_{BP} \rangle}{\lVert g \rVert \, \lVert g_{BP} \rVert}
 
-    in degrees, on the same batch with the weights at rest. A gradient that is zero (nothing
-    spikes, or everything is saturated) has no angle: the result says so. The pass of
+    in degrees, on the same batch with weights and feedback at rest. A gradient that is zero
+    (nothing spikes, or everything is saturated) has no angle: the result says so. The pass of
     backpropagation has no noise. Rule, network and random generators are afterwards as they were;
     dropout, if the network is in training mode, draws other masks for the two: call
     `network.eval()` first.
@@ -109,9 +110,11 @@ def alignment(
         raise InputError("rule and reference were built on different networks; give them the same")
     single: dict[str, list[float | None]] = {}
     means: dict[str, tuple[Spread, Spread]] = {}
+    learned = copy.deepcopy(rule.state_dict())
     with undisturbed(rule, other):
         for batch in batches:
             ours, theirs = gradients(rule, batch, steps), gradients(other, batch, steps)
+            rule.load_state_dict(learned)  # every batch meets the feedback as it was
             for layer, vector in ours.items():
                 single.setdefault(layer, []).append(angle(vector, theirs[layer]))
                 pair = means.setdefault(layer, (Spread(), Spread()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from threefactor import clocked, data, events
@@ -25,7 +26,7 @@ from threefactor.training.loop import Trainer
 
 __all__ = ["ANALYSES", "RunView", "analyse", "fresh_rules"]
 
-WARMUP = 2000
+WARMUP = 1000
 """Updates of OPZO's feedback before its gradients are measured."""
 
 
@@ -36,10 +37,12 @@ class RunView:
     Attributes:
         trainer: from `training.open_run`.
         samples: how many training samples to use at most; None for all.
+        data_dir: see `threefactor.data.load`; for analyses that train anew.
     """
 
     trainer: Trainer
     samples: int | None = None
+    data_dir: str | Path | None = None
 
     @property
     def network(self) -> Any:
@@ -119,6 +122,7 @@ def fresh_rules(view: RunView) -> dict[str, AnyRule]:
 def _variance(view: RunView) -> Record:
     """Gradient variance per layer of every rule, on the run's weights (OPZO, figure 2)."""
     rules = {**fresh_rules(view), "this run's rule": view.rule}
+    rules.pop("dkp", None)  # until an optimiser moves its feedback, it is DFA
     return gradient_variance(rules, view.batches(), steps=view.steps, warmup=_warmup(view))
 
 
@@ -215,7 +219,8 @@ def _learning_curves(view: RunView) -> dict[str, Any]:
     """Train anew with exact and modified local gradient (SFDFA, figure 4): two whole runs."""
     if not isinstance(view.rule, events.Rule):
         raise ConfigurationError("only networks of exact spike times have two local gradients")
-    return dict(exact_against_modified(view.trainer.experiment.settings))
+    settings = view.trainer.experiment.settings
+    return dict(exact_against_modified(settings, data_dir=view.data_dir))
 
 
 ANALYSES: dict[str, Callable[[RunView], Any]] = {

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -109,7 +111,8 @@ def gradient_variance(
         batches: at least two pairs of inputs and targets, of equal size.
         steps: T, for constant inputs of clocked networks.
         warmup: batches on which rules learn their feedback before the measurement. OPZO's and
-            SFDFA's feedback starts at zero, and with it their gradients.
+            SFDFA's feedback starts at zero, and with it their gradients. Rules without feedback
+            that a step changes skip it.
 
     Raises:
         InputError: if there is no rule, fewer than two batches, or a gradient that is not finite.
@@ -129,9 +132,7 @@ def gradient_variance(
         raise InputError('no rule was given; give a dict such as {"opzo": rule}')
     spreads: dict[str, dict[str, Spread]] = {name: {} for name in rules}
     with undisturbed(*rules.values()):
-        for batch in warmup:
-            for rule in rules.values():
-                learn(rule, *batch, steps)
+        _warm_up(list(rules.values()), warmup, steps)
         count = 0
         for count, batch in enumerate(batches, start=1):  # noqa: B007
             for name, rule in rules.items():
@@ -145,6 +146,22 @@ def gradient_variance(
             for rule, found in spreads.items()
         }
     )
+
+
+def _warm_up(rules: list[AnyRule], batches: Iterable[Batch], steps: int | None) -> None:
+    """Let rules learn their feedback; those with nothing that changes are left out."""
+    for i, batch in enumerate(batches):
+        before = [copy.deepcopy(rule.state_dict()) if i == 0 else None for rule in rules]
+        for rule in rules:
+            learn(rule, *batch, steps)
+        if i == 0:
+            rules = [r for r, old in zip(rules, before, strict=True) if _changed(r, old)]
+
+
+def _changed(rule: AnyRule, before: dict[str, Any] | None) -> bool:
+    tensors = {k: v for k, v in (before or {}).items() if isinstance(v, Tensor)}
+    now = rule.state_dict()
+    return any(not torch.equal(value, now[key]) for key, value in tensors.items())
 
 
 def _summary(rule: str, layer: str, spread: Spread) -> LayerVariance:

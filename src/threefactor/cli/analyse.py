@@ -50,7 +50,7 @@ def analyse(
         raise unknown_name("analysis", name, ANALYSES)
     use(training.RunFolder(run).settings(), device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
-    found = analyse_run(name, RunView(trainer, samples))
+    found = analyse_run(name, RunView(trainer, samples, data_dir))
     settings = trainer.experiment.settings
     document = {
         "analysis": name,
