@@ -145,6 +145,29 @@ def test_one_batch_without_spikes_is_left_out_of_the_mean(spiking):
     assert found.undefined == 1 and found.note.startswith("undefined in 1 of 4 batches")
 
 
+def test_convolutions():
+    torch.manual_seed(0)
+    net = clocked.conv5((2, 16, 16), 3, width=0.03)
+    batches = [(2 * torch.randn(4, 2, 16, 16), torch.tensor([0, 1, 2, 0])) for _ in range(2)]
+    itself = alignment(clocked.SpatialBP(net), batches, steps=2).layers
+    assert list(itself) == ["conv1", "conv2", "conv3", "conv4", "readout"]
+    assert all(layer.angle < 0.01 for layer in itself.values())
+    found = alignment(clocked.DFA(net), batches, steps=2).layers
+    assert 20 < found["conv4"].angle < 160 and found["readout"].angle < 0.01
+
+
+def test_a_residual_branch_that_starts_at_zero_has_no_angle():
+    """gain = 0 keeps BP's errors from the branch, while direct feedback reaches it."""
+    torch.manual_seed(0)
+    net = clocked.nf_resnet34((2, 16, 16), 3, width=0.06, depths=(1, 1, 1, 1))
+    batch = (5 * torch.randn(4, 2, 16, 16), torch.tensor([0, 1, 2, 0]))
+    found = alignment(clocked.DFA(net), [batch], steps=2).layers
+    branch = found["stage1_block1.conv1"]
+    assert branch.angle is None
+    assert branch.note.endswith("the reference's gradient is zero")
+    assert found["stem"].angle is not None and found["readout"].angle < 0.01
+
+
 def test_bad_input(grid):
     net, batches = grid
     with pytest.raises(InputError, match="no batch"):

@@ -52,6 +52,7 @@ def test_events_are_measured_and_written(tmp_path):
 def test_alignment_is_measured_and_written(tmp_path):
     file = tmp_path / "alignment.json"
     options = ["--data", "digits", "--hidden", 20, 20, "--batches", 3, "--every", 2, "--probes", 1]
+    options += ["--tau-s", 0.13]
     run("alignment_over_training.py", *options, "--json", file)
     found = json.loads(file.read_text())
     for lines in found["rules"].values():

@@ -123,6 +123,7 @@ def operations(
         InputError: if there is no batch, or it does not fit the network.
 
     Example:
+        >>> import torch
         >>> from threefactor import clocked
         >>> net = clocked.fc(4, (8,), 3)
         >>> found = operations(net, [(torch.rand(5, 4) + 1, torch.zeros(5))], steps=6)
