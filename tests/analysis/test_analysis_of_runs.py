@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from threefactor import training
-from threefactor.analysis import of_runs
+from threefactor.analysis import comparison
 from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
 from threefactor.cli import main
 from threefactor.errors import ConfigurationError, InputError
@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
 @pytest.mark.parametrize("kind", ["grid", "events"])
 @pytest.mark.parametrize("name", sorted(ANALYSES.keys() - HEAVY))
 def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch, kind, name):
-    monkeypatch.setattr(of_runs, "WARMUP", 20)
+    monkeypatch.setattr(comparison, "WARMUP", 20)
     trainer = training.open_run(runs / kind)
     view = RunView(trainer, samples=64)
     if kind == "grid" and name in EVENTS_ONLY:
@@ -43,7 +43,9 @@ def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch
     experiment.network.train()
     before = [v.clone() for part in (experiment.network, experiment.rule)
               for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip
+    random = torch.get_rng_state()
     found = analyse(name, view)
+    assert torch.equal(random, torch.get_rng_state())
     assert json.loads(json.dumps(found, allow_nan=False)) == found and found
     after = [v for part in (experiment.network, experiment.rule)
              for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip

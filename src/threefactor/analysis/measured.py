@@ -169,7 +169,7 @@ Trainer = tuple[AnyRule, torch.optim.Optimizer]
 
 
 def _trainer(network: nn.Module, make: MakeRule) -> Trainer:
-    rule = make(copy.deepcopy(network))
+    rule = make(copy.deepcopy(network).train())  # with dropout, as in training
     optimizer = torch.optim.AdamW([*rule.network.parameters(), *rule.parameters()], lr=1e-6)
     return rule, optimizer
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from threefactor import clocked, data, events
+import torch
+
+from threefactor import data, events
+from threefactor.analysis import comparison
 from threefactor.analysis.activity import firing
 from threefactor.analysis.alignment import alignment
 from threefactor.analysis.batches import AnyRule, Batch, cut, evaluating
@@ -16,7 +18,7 @@ from threefactor.analysis.cost import cost
 from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.hair_triggers import hair_triggers
 from threefactor.analysis.learning_curves import exact_against_modified
-from threefactor.analysis.measured import MakeRule, measured_cost, memory_against_steps
+from threefactor.analysis.measured import measured_cost, memory_against_steps
 from threefactor.analysis.operations import operations
 from threefactor.analysis.records import Record
 from threefactor.analysis.training_operations import training_operations
@@ -24,10 +26,7 @@ from threefactor.analysis.variance import gradient_variance
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.training.loop import Trainer
 
-__all__ = ["ANALYSES", "RunView", "analyse", "fresh_rules"]
-
-WARMUP = 1000
-"""Updates of OPZO's feedback before its gradients are measured."""
+__all__ = ["ANALYSES", "RunView", "analyse"]
 
 
 @dataclass(frozen=True)
@@ -82,58 +81,25 @@ def analyse(name: str, view: RunView) -> Any:
     """
     if name not in ANALYSES:
         raise unknown_name("analysis", name, ANALYSES)
-    with evaluating(view.network):
+    with evaluating(view.network), torch.random.fork_rng():
         return _plain(ANALYSES[name](view))
-
-
-def fresh_rules(view: RunView) -> dict[str, AnyRule]:
-    """Build every rule of the run's engine on its network, as if training began here.
-
-    The noise has the scale that the run's has now, or 0.2. OPZO comes without and with the factor
-    1/alpha, its momentum such that the feedback settles within `WARMUP` updates; SFDFA with a
-    feedback learning rate that does.
-    """
-    loss = view.rule.loss
-    if isinstance(view.rule, events.Rule):
-        rates: dict[str, Any] = {
-            "rate_penalty": view.rule.rate_penalty,
-            "rate_target": view.rule.rate_target,
-        }
-        options: dict[str, dict[str, Any]] = {"sfdfa": {"feedback_lr": 5.0 / WARMUP}}
-        return {
-            name: kind(view.network, loss=loss, **rates, **options.get(name, {}))
-            for name, kind in events.RULES.items()
-        }
-    noise = 0.2 if view.rule.perturbation is None else view.rule.perturbation.scale
-    common: dict[str, Any] = {"loss": loss, "input_shape": view.rule._session.sample_shape}
-    opzo = partial(
-        clocked.OPZO, view.network, noise_scale=noise, momentum=1.0 - 5.0 / WARMUP, **common
-    )
-    return {
-        "spatial-bp": clocked.SpatialBP(view.network, **common),
-        "dfa": clocked.DFA(view.network, **common),
-        "dkp": clocked.DKP(view.network, **common),
-        "zo": clocked.ZO(view.network, noise_scale=noise, **common),
-        "opzo": opzo(),
-        "opzo, 1/alpha": opzo(divide_by_scale=True),
-    }
 
 
 def _variance(view: RunView) -> Record:
     """Gradient variance per layer of every rule, on the run's weights (OPZO, figure 2)."""
-    rules = {**fresh_rules(view), "this run's rule": view.rule}
+    rules = {**comparison.fresh_rules(view.rule), "this run's rule": view.rule}
     rules.pop("dkp", None)  # until an optimiser moves its feedback, it is DFA
     return gradient_variance(rules, view.batches(), steps=view.steps, warmup=_warmup(view))
 
 
 def _warmup(view: RunView) -> Iterator[Batch]:
-    """Batches, again and again, until feedback has been updated `WARMUP` times."""
+    """Batches, again and again, until feedback has been updated `comparison.WARMUP` times."""
     updates = 0
-    while updates < WARMUP:
+    while updates < comparison.WARMUP:
         for batch in view.batches():
             yield batch
             updates += _updates(view, batch)
-            if updates >= WARMUP:
+            if updates >= comparison.WARMUP:
                 return
 
 
@@ -168,7 +134,7 @@ def _operations(view: RunView) -> Record:
 
 def _training_operations(view: RunView) -> dict[str, Record]:
     """Operations that training adds, for every rule of the engine and the run's own."""
-    rules = {**fresh_rules(view), "this run's rule": view.rule}
+    rules = {**comparison.fresh_rules(view.rule), "this run's rule": view.rule}
     rules.pop("opzo, 1/alpha", None)  # the same operations
     spikes = isinstance(view.rule, events.Rule)
     return {
@@ -187,7 +153,13 @@ def _measured_cost(view: RunView) -> dict[str, Any]:
     """Time and peak memory of every rule of the engine, side by side (OPZO, table 6)."""
     total = len(view.trainer.experiment.data.train[1])
     return dict(
-        measured_cost(view.network, _makers(view), view.first(), steps=view.steps, samples=total)
+        measured_cost(
+            view.network,
+            comparison.makers(view.rule),
+            view.first(),
+            steps=view.steps,
+            samples=total,
+        )
     )
 
 
@@ -197,17 +169,8 @@ def _memory(view: RunView) -> dict[str, Any]:
     x = x if view.steps is not None or isinstance(view.rule, events.Rule) else x[0]
     return {
         name: memory_against_steps(view.network, make, (x, y))
-        for name, make in _makers(view).items()
+        for name, make in comparison.makers(view.rule).items()
     }
-
-
-def _makers(view: RunView) -> dict[str, MakeRule]:
-    """How to build every rule of the engine with its defaults, in another process, too."""
-    if isinstance(view.rule, events.Rule):
-        return {n: partial(kind, loss=view.rule.loss) for n, kind in events.RULES.items()}
-    shape = tuple(view.rule._session.sample_shape or ())
-    common: dict[str, Any] = {"loss": view.rule.loss, "input_shape": shape}
-    return {n: partial(kind, **common) for n, kind in clocked.RULES.items()}
 
 
 def _hair_triggers(view: RunView) -> Record:
