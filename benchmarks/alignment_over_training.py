@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def measure(rule: events.FeedbackRule, probe: list[Any]) -> dict[str, Any]:
     }
 
 
-def train(name: str, data: Any, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train for some batches; return what was measured on the way."""
+def train(name: str, data: Any, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Train for some batches; give what was measured on the way."""
     torch.manual_seed(options.seed)
     net = make_network(data, options.hidden, options.hidden_scale, options.tau_s)
     rates = {"rate_penalty": options.rate_penalty, "rate_target": 0.25}
@@ -76,20 +77,18 @@ def train(name: str, data: Any, options: argparse.Namespace) -> list[dict[str, A
     probe = list(analysis.cut(data.test_spikes, data.test_labels, 50, 50 * options.probes))
     order = torch.randperm(len(data.train_labels), generator=torch.Generator().manual_seed(0))
     batches = [b for b in order.split(50) if len(b) == 50][: options.batches]
-    found, correct = [], []
+    correct: list[float] = []
     for i in range(len(batches) + 1):
         if i % options.every == 0 or i == len(batches):
             recent = correct[-LAST:]
             line = {"batches": i, "train_accuracy": sum(recent) / len(recent) if recent else None}
-            found.append({**line, **measure(rule, probe)})
-            print(name, json.dumps(found[-1]), flush=True)
+            yield {**line, **measure(rule, probe)}
         if i < len(batches):
             optimizer.zero_grad()
             result = rule.step(data.train_spikes[batches[i]], data.train_labels[batches[i]])
             optimizer.step()
             right = result.output.argmax(1) == data.train_labels[batches[i]]
             correct.append(float(right.float().mean()))
-    return found
 
 
 def main() -> None:
@@ -109,11 +108,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     data = load_spikes(options.data)
-    rows = {name: train(name, data, options) for name in options.rules}
-    if options.json:
-        settings = {key: value for key, value in vars(options).items() if key != "json"}
-        document = {"threefactor": __version__, "settings": settings, "rules": rows}
-        Path(options.json).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    settings = {key: value for key, value in vars(options).items() if key != "json"}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    document = {"threefactor": __version__, "settings": settings, "rules": rows}
+    for name in options.rules:
+        rows[name] = []
+        for line in train(name, data, options):
+            print(name, json.dumps(line), flush=True)
+            rows[name].append(line)
+            if options.json:  # at once: a run takes long
+                Path(options.json).write_text(json.dumps(document, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
