@@ -1,4 +1,4 @@
-"""The numbers of docs/analysis.md are those of the committed results, and keep what they promise."""
+"""The numbers of docs/analysis.md are those of the committed results, and keep their promises."""
 
 import json
 import re
@@ -42,3 +42,22 @@ def test_figure_2_on_mnist():
 def test_no_paths_of_a_machine():
     for file in RESULTS.glob("*.json"):
         assert not re.search(r'"[^"]*(?<!\w)/(?:home|tmp|root|work|Users)/', file.read_text()), file
+
+
+def test_alignment_while_sfdfa_trains():
+    lines = load("alignment_sfdfa.json")["rules"]["sfdfa"]
+    rows = re.findall(
+        r"^\| (\d+) \| ([\d.]+) % \| ([\d.]+)° \| ([\d.]+)° \| ([\d.]+)° \| ([\d.]+) \|$",
+        PAGE,
+        re.M,
+    )
+    found = {line["batches"]: line for line in lines}
+    assert len(rows) == len(lines) - 1 >= 5
+    for batches, accuracy, *angles, cosine in rows:
+        line = found[int(batches)]
+        assert float(accuracy) == pytest.approx(100 * line["train_accuracy"], abs=0.051)
+        for quoted, layer in zip(angles, ("lif3", "lif2", "lif1"), strict=True):
+            assert float(quoted) == pytest.approx(line["angles"][layer], abs=0.051)
+        assert float(cosine) == pytest.approx(line["feedback_cosine"], abs=0.0051)
+    assert lines[0]["angles"]["lif3"] is None
+    assert lines[-1]["feedback_cosine"] > 0.9
