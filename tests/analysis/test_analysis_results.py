@@ -61,3 +61,15 @@ def test_alignment_while_sfdfa_trains():
         assert float(cosine) == pytest.approx(line["feedback_cosine"], abs=0.0051)
     assert lines[0]["angles"]["lif3"] is None
     assert lines[-1]["feedback_cosine"] > 0.9
+
+
+def test_alignment_while_dfa_trains():
+    lines = load("alignment_dfa.json")["rules"]["dfa"]
+    now, start, cosine = re.search(
+        r"(\d+\.\d)° in the last hidden layer \(([\d.]+)° at the start\), cosine\s+(-?[\d.]+)\.",
+        PAGE,
+    ).groups()
+    assert [line["batches"] for line in lines] == [0, 100]
+    assert float(start) == pytest.approx(lines[0]["angles"]["lif3"], abs=0.051)
+    assert float(now) == pytest.approx(lines[1]["angles"]["lif3"], abs=0.051)
+    assert float(cosine) == pytest.approx(lines[1]["feedback_cosine"], abs=0.0051)
