@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from threefactor.cli import data, demo, runs
+from threefactor.cli import analyse, data, demo, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
 from threefactor.version import __version__
@@ -30,6 +30,7 @@ app.command()(demo.demo)
 app.command()(runs.train)
 app.command()(runs.finetune)
 app.command()(runs.evaluate)
+app.command()(analyse.analyse)
 app.command()(runs.recipes)
 app.add_typer(data.app, name="data")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["dataset_names", "recipe_names", "rule_names"]
+__all__ = ["analysis_names", "dataset_names", "recipe_names", "rule_names"]
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -24,3 +24,10 @@ def dataset_names(incomplete: str) -> list[str]:
     from threefactor.data import DATASETS
 
     return [name for name in DATASETS if name.startswith(incomplete)]
+
+
+def analysis_names(incomplete: str) -> list[str]:
+    """Analyses of a run that begin with what was typed."""
+    from threefactor.analysis.of_runs import ANALYSES
+
+    return [name for name in ANALYSES if name.startswith(incomplete)]

@@ -20,7 +20,7 @@ from threefactor.training.engines import engine_of
 from threefactor.training.progress import EpochLines
 from threefactor.training.settings import Settings, parse_assignment
 
-__all__ = ["evaluate", "finetune", "recipes", "train"]
+__all__ = ["Device", "Threads", "evaluate", "finetune", "recipes", "train", "use"]
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
@@ -69,7 +69,7 @@ def train(
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
         out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
-    _use(settings or training.RunFolder(out).settings(), device, threads)
+    use(settings or training.RunFolder(out).settings(), device, threads)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
@@ -111,7 +111,7 @@ def finetune(
     if out is None:
         ending = "" if noise is None else f"-noise{noise:g}"
         out = run.with_name(f"{run.name}{ending}-{settings.rule.name}-seed{settings.seed}")
-    _use(settings, device, threads)
+    use(settings, device, threads)
     watcher = EpochLines(console)
     _report(training.train(settings, out, data_dir=data_dir, device=device, watcher=watcher), out)
 
@@ -147,7 +147,8 @@ def _settings(
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 
 
-def _use(settings: Settings, device: str, threads: int | None) -> None:
+def use(settings: Settings, device: str, threads: int | None) -> None:
+    """Set the threads that the settings' engine computes on; refuse a device that is not there."""
     engine_of(settings).use_threads(threads or torch.get_num_threads())
     try:
         torch.empty(0, device=device)
@@ -169,12 +170,8 @@ def evaluate(
 
     Note that `best` was chosen by test accuracy: quote `last`.
     """
-    if checkpoint not in ("last", "best"):
-        raise ConfigurationError(f"checkpoint is {checkpoint!r}; give last or best")
-    folder = training.RunFolder(run)
-    _use(folder.settings(), device, threads)
-    trainer = training.Trainer(training.build(folder.settings(), data_dir, device))
-    trainer.load(folder.last if checkpoint == "last" else folder.best)
+    use(training.RunFolder(run).settings(), device, threads)
+    trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     found = trainer.evaluate()
     line = {
         "run": str(run),

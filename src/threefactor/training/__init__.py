@@ -2,7 +2,7 @@
 
 from threefactor.training.build import Experiment, build
 from threefactor.training.evaluation import Evaluation, evaluate
-from threefactor.training.loop import InterruptedRunError, Trainer, resume, train
+from threefactor.training.loop import InterruptedRunError, Trainer, open_run, resume, train
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings, make_settings, override
 
@@ -16,6 +16,7 @@ __all__ = [
     "build",
     "evaluate",
     "make_settings",
+    "open_run",
     "override",
     "resume",
     "train",

@@ -16,7 +16,12 @@ import torch
 from torch import Tensor
 
 from threefactor.data import batches
-from threefactor.errors import CheckpointError, DivergenceError, ThreefactorError
+from threefactor.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DivergenceError,
+    ThreefactorError,
+)
 from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, begin, build
 from threefactor.training.evaluation import Evaluation, Sums, evaluate
@@ -25,7 +30,7 @@ from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings
 
-__all__ = ["InterruptedRunError", "Trainer", "resume", "train"]
+__all__ = ["InterruptedRunError", "Trainer", "open_run", "resume", "train"]
 
 
 class InterruptedRunError(ThreefactorError):
@@ -114,8 +119,7 @@ class Trainer:
 
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
-        progress = self.epoch / (settings.epochs - 1) if settings.epochs > 1 else 0.0
-        experiment.rule.set_progress(progress)
+        experiment.rule.set_progress(progress_of(self.epoch, settings))
         experiment.network.train()
         order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
         inputs = batches(self._train[0], order, self._epoch_seed)
@@ -341,3 +345,39 @@ def resume(
     run.keep_metrics(trainer.epoch)
     trainer.history = run.metrics()
     return trainer.fit()
+
+
+def open_run(
+    out: str | Path,
+    checkpoint_name: str = "last",
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+) -> Trainer:
+    """Turn a run folder back into live objects: `trainer.experiment` has network, rule and data.
+
+    The noise of the rule has the scale of the last epoch that was trained. Nothing is written to
+    the folder.
+
+    Args:
+        out: the run folder.
+        checkpoint_name: "last" or "best".
+        data_dir, device: as in `train`.
+
+    Raises:
+        ConfigurationError: if the name is another one.
+        CheckpointError: if the folder holds no run, or the checkpoint is absent or corrupt.
+    """
+    if checkpoint_name not in ("last", "best"):
+        raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
+    folder = RunFolder(out)
+    settings = folder.settings()
+    trainer = Trainer(build(settings, data_dir, device))
+    trainer.load(folder.last if checkpoint_name == "last" else folder.best)
+    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), settings))
+    return trainer
+
+
+def progress_of(epoch: int, settings: Settings) -> float:
+    """Return which share of the training an epoch, counted from 0, stands at: 0 to 1."""
+    return epoch / (settings.epochs - 1) if settings.epochs > 1 else 0.0

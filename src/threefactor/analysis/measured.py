@@ -1,0 +1,228 @@
+"""Time and memory of training, measured: rules side by side, and memory against T (table 6)."""
+
+from __future__ import annotations
+
+import copy
+import math
+import multiprocessing
+import pickle
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor import events
+from threefactor.analysis.batches import AnyRule, Batch, learn
+from threefactor.analysis.records import Record
+from threefactor.errors import InputError
+
+__all__ = [
+    "MakeRule",
+    "MeasuredCost",
+    "MemoryAgainstSteps",
+    "measured_cost",
+    "memory_against_steps",
+]
+
+MakeRule = Callable[[Any], AnyRule]
+"""Builds a rule on a network: a rule's class, or `functools.partial` of it with options."""
+
+
+@dataclass(frozen=True)
+class MeasuredCost(Record):
+    """What training with one rule cost here.
+
+    Attributes:
+        seconds_per_batch: median over the repeats.
+        fastest: the fastest of them, seconds.
+        seconds_per_epoch: the median times the number of batches of an epoch, or None.
+        relative_time: median of the ratios to the first rule, round by round.
+        peak_mebibytes: highest memory of a process that does nothing else; None where it cannot
+            be told.
+        growth_mebibytes: by how much it rose after network and data were in place.
+        state_bytes: what the rule itself keeps from batch to batch: feedback and read-outs.
+    """
+
+    seconds_per_batch: float
+    fastest: float
+    seconds_per_epoch: float | None
+    relative_time: float
+    peak_mebibytes: float | None
+    growth_mebibytes: float | None
+    state_bytes: int
+
+
+def measured_cost(
+    network: nn.Module,
+    rules: Mapping[str, MakeRule],
+    batch: Batch,
+    *,
+    steps: int | None = None,
+    samples: int | None = None,
+    repeats: int = 7,
+) -> dict[str, MeasuredCost]:
+    """Measure training steps of several rules side by side, AdamW included.
+
+    The rules take turns, so that what else runs on the machine meets them all: compare ratios, not
+    seconds of different calls. Each has a copy of the network. Memory is measured in a process of
+    its own for each rule, which imports the script that calls this: guard it, as for
+    `multiprocessing`, with ``if __name__ == "__main__":``.
+
+    Args:
+        network: of either engine.
+        rules: by name, how to build each; what they are made of must be picklable.
+        batch: inputs and targets.
+        steps: T, for constant inputs of clocked networks.
+        samples: training samples of an epoch, for `seconds_per_epoch`.
+        repeats: timed rounds, after one that is not.
+
+    Raises:
+        InputError: if there is no rule or no repeat.
+
+    Source: Xiao et al. 2026 (OPZO), table 6.
+    """
+    if not rules or repeats < 1:
+        raise InputError(f"there are {len(rules)} rules and {repeats} repeats; give at least one")
+    trainers = {name: _trainer(network, make) for name, make in rules.items()}
+    rounds = []
+    for i in range(repeats + 1):
+        seconds = {name: _timed(trainer, batch, steps) for name, trainer in trainers.items()}
+        if i:
+            rounds.append(seconds)
+    first = next(iter(rules))
+    batches = None if samples is None else math.ceil(samples / len(batch[1]))
+    found = {}
+    for name, make in rules.items():
+        before, peak = _peak_of(network, make, batch, steps, None)
+        median = statistics.median(r[name] for r in rounds)
+        found[name] = MeasuredCost(
+            median,
+            min(r[name] for r in rounds),
+            None if batches is None else median * batches,
+            statistics.median(r[name] / r[first] for r in rounds),
+            peak,
+            None if peak is None or before is None else peak - before,
+            _bytes_of(trainers[name][0]),
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class MemoryAgainstSteps(Record):
+    """Peak memory of training on sequences of different lengths.
+
+    Attributes:
+        steps: T of each measurement.
+        peak_mebibytes: highest memory of the process.
+        growth_mebibytes: by how much it rose after network and data were in place.
+    """
+
+    steps: list[int]
+    peak_mebibytes: list[float]
+    growth_mebibytes: list[float]
+
+
+def memory_against_steps(
+    network: nn.Module,
+    make_rule: MakeRule,
+    batch: Batch,
+    steps: Sequence[int] = (6, 60, 600),
+) -> MemoryAgainstSteps:
+    """Measure the peak memory of a training step against the number of time steps.
+
+    Each measurement is a process of its own that gets its input step by step. Guard the script
+    that calls this with ``if __name__ == "__main__":``.
+
+    Args:
+        network: on a time grid.
+        make_rule: builds the rule; must be picklable.
+        batch: (B, ...) input of one time step, shown at each with new noise of 1 %, and targets.
+        steps: the numbers of time steps.
+
+    Raises:
+        InputError: if the network has no time grid, or memory cannot be told on this platform.
+
+    Source: Xiao et al. 2022 (OTTT): memory that does not grow with T.
+    """
+    if isinstance(network, events.Network):
+        raise InputError("a network of exact spike times has no time steps to measure against")
+    if not steps or any(t < 1 for t in steps):
+        raise InputError(f"steps are {tuple(steps)}; give numbers of at least 1")
+    peaks, growths = [], []
+    for count in steps:
+        before, peak = _peak_of(network, make_rule, batch, None, count)
+        if before is None or peak is None:
+            raise InputError(f"the peak memory of a process cannot be told on {sys.platform}")
+        peaks.append(peak)
+        growths.append(peak - before)
+    return MemoryAgainstSteps(list(steps), peaks, growths)
+
+
+Trainer = tuple[AnyRule, torch.optim.Optimizer]
+
+
+def _trainer(network: nn.Module, make: MakeRule) -> Trainer:
+    rule = make(copy.deepcopy(network).train())  # with dropout, as in training
+    optimizer = torch.optim.AdamW([*rule.network.parameters(), *rule.parameters()], lr=1e-6)
+    return rule, optimizer
+
+
+def _timed(trainer: Trainer, batch: Batch, steps: int | None) -> float:
+    start = time.perf_counter()
+    trainer[1].zero_grad()
+    learn(trainer[0], *batch, steps)
+    trainer[1].step()
+    return time.perf_counter() - start
+
+
+def _bytes_of(rule: AnyRule) -> int:
+    return sum(t.nbytes for t in (*rule.parameters(), *rule.buffers()))
+
+
+def _peak_of(
+    network: nn.Module, make: MakeRule, batch: Batch, steps: int | None, length: int | None
+) -> tuple[float | None, float | None]:
+    """Train twice in a fresh process; return its peak memory before and after, in MiB."""
+    # Pickled here, since torch would share tensors through file handles instead.
+    given = pickle.dumps((network, make, batch, steps, length, torch.get_num_threads()))
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_train_alone, given).result()
+
+
+def _train_alone(given: bytes) -> tuple[float | None, float | None]:
+    network, make, (inputs, targets), steps, length, threads = pickle.loads(given)
+    torch.set_num_threads(threads)
+    trainer = _trainer(network, make)
+    before = peak_mebibytes()
+    for _ in range(2):
+        if length is None:
+            _timed(trainer, (inputs, targets), steps)
+        else:
+            _timed(trainer, (_sequence(inputs, length), targets), length)
+    return before, peak_mebibytes()
+
+
+def _sequence(x: Tensor, length: int) -> Iterable[Tensor]:
+    """A sequence that exists one step at a time, and never the same tensor twice."""
+    return (x + 0.01 * torch.randn_like(x) for _ in range(length))
+
+
+def peak_mebibytes() -> float | None:
+    """Return the highest resident memory of this process so far; None where it cannot be told."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage would also count the parent, as it was at the fork
+        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(lines[0].split()[1]) / 2**10
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,186 @@
+"""Synaptic operations of the forward pass, by NeuroBench's definitions (OPZO, table 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from threefactor import clocked, events
+from threefactor.analysis.batches import Batch, check_no_steps, evaluating
+from threefactor.analysis.records import Record
+from threefactor.analysis.survey import fan_out, raw_fan_out
+from threefactor.clocked.synapse import Synapse
+from threefactor.errors import InputError
+
+__all__ = ["LayerOperations", "Operations", "operations"]
+
+
+@dataclass(frozen=True)
+class LayerOperations(Record):
+    """Operations of one synapse layer per sample, all time steps together; biases not counted.
+
+    Attributes:
+        effective_macs: products of inputs and weights that are both other than zero, in time steps
+            whose inputs (of the whole batch) are not all -1, 0 or 1. NeuroBench "Effective_MACs".
+        effective_acs: the same in time steps whose inputs are. NeuroBench "Effective_ACs".
+        dense: products if nothing were zero. NeuroBench "Dense"; None without a time grid.
+        spike_operations: weights other than zero that the incoming spikes reach. Spikes are inputs
+            that are zero or one and the same value (a scale of the activity folds into the
+            weights), before any pooling; inputs of other kinds count 0. What is proportional to
+            energy on neuromorphic hardware, and "SynOp" of table 7.
+    """
+
+    effective_macs: float
+    effective_acs: float
+    dense: float | None
+    spike_operations: float
+
+
+@dataclass(frozen=True)
+class Operations(Record):
+    """Operations per sample.
+
+    Attributes:
+        layers: by name of the synapse layer.
+        total: summed over them.
+        samples: on how many samples they were counted.
+        steps: T; None without a time grid.
+    """
+
+    layers: dict[str, LayerOperations]
+    total: LayerOperations
+    samples: int
+    steps: int | None
+
+
+@dataclass
+class _Counts:
+    macs: float = 0.0
+    acs: float = 0.0
+    dense: float = 0.0
+    spikes: float = 0.0
+
+
+@dataclass
+class _Counter:
+    """Counts one synapse layer's operations while the network runs."""
+
+    counts: _Counts = field(default_factory=_Counts)
+    fan: Tensor | None = None
+    raw_fan: Tensor | None = None
+    all_weights: float = 0.0
+
+    def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        assert isinstance(module, Synapse)
+        x = given[0].detach()
+        received = module.receive(x)
+        if self.fan is None:
+            self.fan = fan_out(module, received.shape)
+            self.raw_fan = raw_fan_out(module, self.fan, x.shape)
+            self.all_weights = float(fan_out(module, received.shape, dense=True).sum())
+        assert self.raw_fan is not None
+        operations = _meet(received, self.fan)
+        if bool(((received == 0) | (received.abs() == 1)).all()):
+            self.counts.acs += operations
+        else:
+            self.counts.macs += operations
+        self.counts.dense += self.all_weights * len(x)
+        if _are_spikes(x):
+            self.counts.spikes += _meet(x, self.raw_fan)
+
+
+def _meet(x: Tensor, fan: Tensor) -> float:
+    """Return how many weights the values other than zero of a batch meet."""
+    return float(((x != 0).sum(0).double() * fan).sum())
+
+
+def _are_spikes(x: Tensor) -> bool:
+    top = x.max()
+    return bool(((x == 0) | (x == top)).all())
+
+
+def operations(
+    network: nn.Module, batches: Iterable[Batch], *, steps: int | None = None
+) -> Operations:
+    """Count the synaptic operations of the forward pass, without dropout or noise.
+
+    On a time grid, with NeuroBench's definitions: the operations of every time step, a constant
+    input's product at each. Pooling is part of a synapse layer here; effective operations are those
+    of what its weights see, as if pooling were a layer of its own. With exact spike times, an input
+    spike before the end of the simulation is one AC for every weight other than zero that it
+    meets, and there is no dense count.
+
+    Args:
+        network: of either engine.
+        batches: pairs of inputs and targets; the targets are not used.
+        steps: T, for constant inputs of clocked networks.
+
+    Raises:
+        InputError: if there is no batch, or it does not fit the network.
+
+    Example:
+        >>> import torch
+        >>> from threefactor import clocked
+        >>> net = clocked.fc(4, (8,), 3)
+        >>> found = operations(net, [(torch.rand(5, 4) + 1, torch.zeros(5))], steps=6)
+        >>> found.layers["linear1"].effective_macs, found.total.dense
+        (192.0, 336.0)
+
+    Source: NeuroBench 2.3, metric SynapticOperations; Xiao et al. 2026 (OPZO), table 7.
+    """
+    if isinstance(network, events.Network):
+        check_no_steps(steps)
+        return _of_events(network, batches)
+    counters = {n: _Counter() for n, m in network.named_modules() if isinstance(m, Synapse)}
+    hooks = [network.get_submodule(n).register_forward_pre_hook(c) for n, c in counters.items()]
+    samples, count = 0, 0
+    try:
+        with evaluating(network):
+            for inputs, _ in batches:
+                result = clocked.run(network, inputs, steps=steps)
+                samples, count = samples + len(result.output), result.steps
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return _summary({name: c.counts for name, c in counters.items()}, samples, count)
+
+
+def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
+    counts = {name: _Counts() for name in network.layers}
+    samples = 0
+    for inputs, _ in batches:
+        samples += len(inputs)
+        activities = network.run(inputs)
+        for (name, layer), activity in zip(network.layers.items(), activities, strict=True):
+            seen = activity.inputs.times < layer.duration
+            spikes = np.bincount(activity.inputs.addresses[seen], minlength=layer.in_features)
+            met = float(spikes @ np.count_nonzero(layer.weight_array(), axis=1))
+            counts[name].acs += met
+            counts[name].spikes += met
+    return _summary(counts, samples, None)
+
+
+def _summary(counts: dict[str, _Counts], samples: int, steps: int | None) -> Operations:
+    if not samples:
+        raise InputError("there was no batch; give at least one pair of inputs and targets")
+    layers = {
+        name: LayerOperations(
+            c.macs / samples,
+            c.acs / samples,
+            None if steps is None else c.dense / samples,
+            c.spikes / samples,
+        )
+        for name, c in counts.items()
+    }
+    every = layers.values()
+    total = LayerOperations(
+        sum(n.effective_macs for n in every),
+        sum(n.effective_acs for n in every),
+        None if steps is None else sum(n.dense or 0.0 for n in every),
+        sum(n.spike_operations for n in every),
+    )
+    return Operations(layers, total, samples, steps)

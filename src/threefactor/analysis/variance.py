@@ -1,0 +1,184 @@
+"""Variance of the gradients of batches, layer by layer (OPZO, figure 2)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threefactor.analysis.batches import AnyRule, Batch, gradients, learn, undisturbed
+from threefactor.analysis.records import Record
+from threefactor.errors import InputError, unknown_name
+
+__all__ = ["GradientVariance", "LayerVariance", "Spread", "gradient_variance"]
+
+
+class Spread:
+    """Running mean and sum of squared distances from it (Welford), with one vector in memory."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.squares = 0.0
+        self.mean: Tensor | None = None
+
+    def add(self, vector: Tensor) -> None:
+        """Take in one vector."""
+        self.count += 1
+        if self.mean is None:
+            self.mean = vector.clone()
+            return
+        change = vector - self.mean
+        self.squares += squared_norm(change) * (self.count - 1) / self.count
+        self.mean.add_(change, alpha=1.0 / self.count)
+
+
+def squared_norm(vector: Tensor) -> float:
+    """Return the sum of squares, added up in double precision."""
+    return float(torch.linalg.vector_norm(vector, dtype=torch.float64)) ** 2
+
+
+@dataclass(frozen=True)
+class LayerVariance(Record):
+    """Variance of one layer's gradient over batches.
+
+    Attributes:
+        elements: how many numbers the layer's gradient has.
+        batches: how many batches it was measured on.
+        variance: mean over batches and elements of (g_i - mean g)^2.
+        mean_square: mean over elements of (mean g)^2.
+        relative: variance / mean_square, whatever the scale of the gradient; None if the mean
+            gradient is zero.
+        vacuous: whether the gradient was zero in every batch: the layer learns nothing, and its
+            variance of 0 says nothing about the rule.
+    """
+
+    elements: int
+    batches: int
+    variance: float
+    mean_square: float
+    relative: float | None
+    vacuous: bool
+
+
+@dataclass(frozen=True)
+class GradientVariance(Record):
+    """Variances by rule and layer: `rules["opzo"]["linear1"].variance`."""
+
+    rules: dict[str, dict[str, LayerVariance]]
+
+    def ratio(self, rule: str, to: str, layer: str) -> float | None:
+        """Return how many times the variance of `rule` is that of `to` in a layer.
+
+        None if either gradient was zero throughout or that of `to` has no variance.
+
+        Raises:
+            ConfigurationError: if a name is not among those measured.
+        """
+        for name in (rule, to):
+            if name not in self.rules:
+                raise unknown_name("rule in this measurement", name, self.rules)
+            if layer not in self.rules[name]:
+                raise unknown_name("layer", layer, self.rules[name])
+        one, other = self.rules[rule][layer], self.rules[to][layer]
+        if one.vacuous or other.vacuous or other.variance == 0.0:
+            return None
+        return one.variance / other.variance
+
+
+def gradient_variance(
+    rules: Mapping[str, AnyRule],
+    batches: Iterable[Batch],
+    *,
+    steps: int | None = None,
+    warmup: Iterable[Batch] = (),
+) -> GradientVariance:
+    r"""Measure the variance of every layer's gradient over batches, with the weights at rest.
+
+    .. math:: \frac{1}{K n} \sum_{i=1}^{K} \lVert g_i - \bar g \rVert^2
+
+    for K batches and n elements. All rules see the same batches. The mean is kept by Welford's
+    method: one gradient in memory for each rule, besides the one being made. Networks, gradients,
+    feedback and random generators are afterwards as they were. Dropout acts if the network is in
+    training mode: call `network.eval()` to leave it out.
+
+    Args:
+        rules: by a name of your own, each built on a network; most often the same one.
+        batches: at least two pairs of inputs and targets, of equal size.
+        steps: T, for constant inputs of clocked networks.
+        warmup: batches on which rules learn their feedback before the measurement. OPZO's and
+            SFDFA's feedback starts at zero, and with it their gradients. Rules without feedback
+            that a step changes skip it.
+
+    Raises:
+        InputError: if there is no rule, fewer than two batches, or a gradient that is not finite.
+
+    Example:
+        >>> from threefactor import clocked
+        >>> net = clocked.fc(4, (8,), 3)
+        >>> rules = {"bp": clocked.SpatialBP(net), "zo": clocked.ZO(net)}
+        >>> data = [(torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])) for _ in range(4)]
+        >>> found = gradient_variance(rules, data, steps=6)
+        >>> found.rules["zo"]["linear1"].batches
+        4
+
+    Source: Xiao et al. 2026 (OPZO), figure 2 and appendix C.2.2; proposition 4.2.
+    """
+    if not rules:
+        raise InputError('no rule was given; give a dict such as {"opzo": rule}')
+    spreads: dict[str, dict[str, Spread]] = {name: {} for name in rules}
+    with undisturbed(*rules.values()):
+        _warm_up(list(rules.values()), warmup, steps)
+        count = 0
+        for count, batch in enumerate(batches, start=1):  # noqa: B007
+            for name, rule in rules.items():
+                for layer, vector in gradients(rule, batch, steps).items():
+                    spreads[name].setdefault(layer, Spread()).add(vector)
+    if count < 2:
+        raise InputError(f"there were {count} batches; a variance needs at least 2")
+    return GradientVariance(
+        {
+            rule: {layer: _summary(rule, layer, s) for layer, s in found.items()}
+            for rule, found in spreads.items()
+        }
+    )
+
+
+def _warm_up(rules: list[AnyRule], batches: Iterable[Batch], steps: int | None) -> None:
+    """Let rules learn their feedback; those with nothing that changes are left out."""
+    for i, batch in enumerate(batches):
+        before = [copy.deepcopy(rule.state_dict()) if i == 0 else None for rule in rules]
+        for rule in rules:
+            learn(rule, *batch, steps)
+        if i == 0:
+            rules = [r for r, old in zip(rules, before, strict=True) if _changed(r, old)]
+
+
+def _changed(rule: AnyRule, before: dict[str, Any] | None) -> bool:
+    tensors = {k: v for k, v in (before or {}).items() if isinstance(v, Tensor)}
+    now = rule.state_dict()
+    return any(not torch.equal(value, now[key]) for key, value in tensors.items())
+
+
+def _summary(rule: str, layer: str, spread: Spread) -> LayerVariance:
+    assert spread.mean is not None
+    elements = spread.mean.numel()
+    variance = spread.squares / (spread.count * elements)
+    mean_square = squared_norm(spread.mean) / elements
+    if not (math.isfinite(variance) and math.isfinite(mean_square)):
+        raise InputError(
+            f"the gradient of layer {layer!r} by {rule!r} is not finite in some batch, so it has "
+            "no variance; look at the weights, or, with exact spike times, for hair triggers"
+        )
+    return LayerVariance(
+        elements,
+        spread.count,
+        variance,
+        mean_square,
+        variance / mean_square if mean_square > 0.0 else None,
+        vacuous=variance == 0.0 and mean_square == 0.0,
+    )

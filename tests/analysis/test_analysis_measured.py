@@ -1,0 +1,46 @@
+"""Measured cost: what is there, what is kept, and that memory is that of a process of its own."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from threefactor import clocked, events
+from threefactor.analysis import measured, measured_cost, memory_against_steps
+from threefactor.errors import InputError
+
+BATCH = (torch.randn(8, 30), torch.randint(0, 4, (8,)))
+
+
+def test_two_rules_side_by_side(monkeypatch):
+    net = clocked.fc(30, (40,), 4)
+    before = [p.clone() for p in net.parameters()]
+    monkeypatch.setattr(measured, "_peak_of", lambda *given: (100.0, 107.5))
+    rules = {"bp": clocked.SpatialBP, "opzo": partial(clocked.OPZO, points="two-point")}
+    found = measured_cost(net, rules, BATCH, steps=6, samples=20, repeats=3)
+    assert found["bp"].relative_time == 1.0
+    assert found["opzo"].seconds_per_batch >= found["opzo"].fastest > 0
+    assert found["opzo"].seconds_per_epoch == pytest.approx(3 * found["opzo"].seconds_per_batch)
+    assert (found["bp"].state_bytes, found["opzo"].state_bytes) == (0, 4 * 40 * 4)
+    assert found["bp"].growth_mebibytes == 7.5
+    assert all(torch.equal(a, p) for a, p in zip(before, net.parameters(), strict=True))
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_memory_of_a_process_of_its_own():
+    """A fresh process imports PyTorch and trains: more than it has at the start."""
+    net = clocked.fc(30, (40,), 4)
+    found = memory_against_steps(net, partial(clocked.OPZO, momentum=0.5), BATCH, steps=(2,))
+    assert found.steps == [2]
+    assert found.peak_mebibytes[0] > found.growth_mebibytes[0] >= 0
+    assert found.peak_mebibytes[0] > 50  # PyTorch alone
+
+
+def test_bad_input(spiking):
+    net = clocked.fc(30, (40,), 4)
+    with pytest.raises(InputError, match="at least one"):
+        measured_cost(net, {}, BATCH)
+    with pytest.raises(InputError, match="at least 1"):
+        memory_against_steps(net, clocked.DFA, BATCH, steps=(0,))
+    with pytest.raises(InputError, match="no time steps"):
+        memory_against_steps(spiking[0], events.DFA, spiking[1][0])

@@ -1,0 +1,137 @@
+"""Analyses of run folders: by name, of both engines, and from the command line."""
+
+import json
+import sys
+
+import pytest
+import torch
+
+from threefactor import training
+from threefactor.analysis import comparison
+from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
+from threefactor.cli import main
+from threefactor.errors import ConfigurationError, InputError
+from threefactor.recipes import recipe
+
+COMMON = {"epochs": 3, "data.train": 96, "data.test": 32, "batch_size": 16}
+HEAVY = {"measured-cost", "memory", "learning-curves"}
+GRID_ONLY, EVENTS_ONLY = {"memory"}, {"hair-triggers", "learning-curves"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run folder of each engine."""
+    root = tmp_path_factory.mktemp("runs")
+    grid = recipe("digits-fc").settings_for("opzo", {**COMMON, "hidden": [20, 15]})
+    spikes = {**COMMON, "hidden": [20, 15], "thresholds": [0.1, 0.05, 0.05]}
+    training.train(grid, root / "grid")
+    training.train(recipe("digits-events").settings_for("sfdfa", spikes), root / "events")
+    return root
+
+
+@pytest.mark.parametrize("kind", ["grid", "events"])
+@pytest.mark.parametrize("name", sorted(ANALYSES.keys() - HEAVY))
+def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch, kind, name):
+    monkeypatch.setattr(comparison, "WARMUP", 20)
+    trainer = training.open_run(runs / kind)
+    view = RunView(trainer, samples=64)
+    if kind == "grid" and name in EVENTS_ONLY:
+        with pytest.raises(InputError, match="exact spike times"):
+            analyse(name, view)
+        return
+    experiment = trainer.experiment
+    experiment.network.train()
+    before = [v.clone() for part in (experiment.network, experiment.rule)
+              for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip
+    random = torch.get_rng_state()
+    found = analyse(name, view)
+    assert torch.equal(random, torch.get_rng_state())
+    assert json.loads(json.dumps(found, allow_nan=False)) == found and found
+    after = [v for part in (experiment.network, experiment.rule)
+             for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert all(module.training for module in experiment.network.modules())
+
+
+def test_learning_curves_differ_in_the_local_gradient_alone(runs):
+    trainer = training.open_run(runs / "events")
+    found = analyse("learning-curves", RunView(trainer))
+    assert set(found) == {"exact", "modified"} and len(found["exact"]) == 3
+    assert found["exact"][-1]["train_loss"] != found["modified"][-1]["train_loss"]
+    history = training.RunFolder(runs / "events").metrics()
+    assert found["modified"][-1]["train_loss"] == history[-1]["train_loss"]
+    with pytest.raises(ConfigurationError, match="two local gradients"):
+        analyse("learning-curves", RunView(training.open_run(runs / "grid")))
+
+
+def test_open_run_restores_network_rule_and_noise(runs):
+    trainer = training.open_run(runs / "grid", "best")
+    assert trainer.experiment.rule.feedback[0].abs().max() > 0
+    lines = training.RunFolder(runs / "grid").metrics()
+    line = lines[trainer.epoch - 1]
+    assert trainer.experiment.rule.perturbation.scale == pytest.approx(line["noise_scale"])
+    assert line["noise_scale"] < 0.2 or trainer.epoch == 1
+    assert trainer.evaluate().accuracy == line["test_accuracy"] == max(
+        row["test_accuracy"] for row in lines
+    )  # fmt: skip
+    assert training.open_run(runs / "grid").epoch == 3
+    with pytest.raises(ConfigurationError, match="give last or best"):
+        training.open_run(runs / "grid", "first")
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """Run a command; return exit code, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.out + captured.err
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_command(runs, call, tmp_path):
+    out = tmp_path / "new" / "angles.json"
+    code, text, _ = call(
+        "analyse", "alignment", runs / "grid", "--samples", 64, "--epoch", "best", "--out", out
+    )
+    assert code == 0
+    assert "linear1" in text and "angle_of_means" in text
+    document = json.loads(out.read_text())
+    assert document["analysis"] == "alignment" and document["checkpoint"] == "best"
+    assert document["rule"] == "opzo" and document["samples"] == 64
+    assert 0 < document["result"]["layers"]["linear1"]["angle"] < 180
+    code, text, _ = call("analyse", "cost", runs / "events")
+    assert code == 0 and "sequential" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["variances", "grid"], 2, "did you mean 'variance'"),
+        (["cost", "nowhere"], 1, "holds no run"),
+        (["cost", "grid", "--checkpoint", "first"], 2, "give last or best"),
+        (["hair-triggers", "grid"], 1, "exact spike times"),
+        (["alignment", "grid", "--samples", "8"], 1, "cannot be cut from 8 samples"),
+    ],
+)
+def test_errors_of_the_command(runs, call, arguments, code, message):
+    name, folder, *rest = arguments
+    found, _, err = call("analyse", name, runs / folder, *rest)
+    assert found == code
+    assert message in " ".join(err.split())
+
+
+def test_the_help_lists_every_analysis(call):
+    code, text, _ = call("analyse", "--help")
+    assert code == 0
+    assert all(f"{name}:" in text for name in ANALYSES)
