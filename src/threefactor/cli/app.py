@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from threefactor.cli import data, demo, runs
+from threefactor.cli import data, demo, report, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
 from threefactor.version import __version__
@@ -31,6 +31,8 @@ app.command()(runs.train)
 app.command()(runs.finetune)
 app.command()(runs.evaluate)
 app.command()(runs.recipes)
+app.command()(report.report)
+app.command()(report.cite)
 app.add_typer(data.app, name="data")
 
 

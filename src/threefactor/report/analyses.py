@@ -11,7 +11,7 @@ from typing import Any
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import rule_name
 from threefactor.report.page import Section, slug
-from threefactor.report.study import LeftOut
+from threefactor.report.grouping import LeftOut
 from threefactor.report.values import Cell, Number, Table
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses"]
@@ -128,7 +128,7 @@ def _rows(result: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict
 def _cell(value: Any) -> Cell:
     if isinstance(value, bool) or value is None:
         return None if value is None else ("yes" if value else "no")
-    return Number(value, digits=None) if isinstance(value, float) else value  # type: ignore[no-any-return]
+    return Number(value, digits=None) if isinstance(value, float) else value
 
 
 def _figure(name: str, analysis: Analysis) -> Iterator[Figure]:

@@ -53,7 +53,6 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
 """Keys in `references.bib` of what rules, networks and data sets are built on, by name."""
 
 
-
 def citation(rule: str | None = None, recipe: str | None = None) -> str:
     """Return the BibTeX of a rule, of a recipe with its rule, or of threefactor alone.
 
@@ -76,11 +75,13 @@ def citation(rule: str | None = None, recipe: str | None = None) -> str:
         return cite_settings([find_recipe(recipe).settings_for(rule)])
     if rule is None:
         return _bibtex(["threefactor"])
-    engines = {_TRACES: clocked.RULES, _EXACT_TIMES: events.RULES}
+    engines = {_TRACES: list(clocked.RULES), _EXACT_TIMES: list(events.RULES)}
     having = [key for key, rules in engines.items() if rule in rules]
     if not having:
-        raise unknown_name("rule", rule, [*clocked.RULES, *events.RULES])
-    return _bibtex([*REFERENCES["rule"][rule], *(having if len(having) == 1 else ()), "threefactor"])
+        raise unknown_name("rule", rule, {**clocked.RULES, **events.RULES})
+    return _bibtex(
+        [*REFERENCES["rule"][rule], *(having if len(having) == 1 else ()), "threefactor"]
+    )
 
 
 def cite_settings(experiments: Iterable[Settings]) -> str:

@@ -10,8 +10,8 @@ from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, plain_settings
-from threefactor.report.study import Group
-from threefactor.report.values import Cell, Number, Spread, Table
+from threefactor.report.grouping import Group
+from threefactor.report.values import Cell, Number, Spread, Table, without_empty_columns
 from threefactor.training.engines import engine_of
 
 __all__ = [
@@ -19,13 +19,15 @@ __all__ = [
     "cost_table",
     "firing_rates",
     "firing_table",
+    "layer_sizes",
     "overview_table",
     "run_table",
+    "total_rate",
 ]
 
 LAST = "last epoch, %"
 BEST = "best epoch, % (biased)"
-DIFFERENCE = "last − published"
+DIFFERENCE = "last \N{MINUS SIGN} published"
 ABOUT_BEST = (
     "“Last epoch” is the test accuracy after the last epoch: the one to quote. “Best epoch” is the "
     "highest of all epochs, chosen by looking at the test data, and so biased upwards; some "
@@ -37,7 +39,7 @@ def overview_table(groups: Sequence[Group]) -> Table:
     """Put every group beside the published number: one row each, all recipes in one table."""
     rows = tuple((group.recipe, *_compared(group)) for group in groups)
     columns = ("recipe", "rule", "seeds", LAST, "published, %", DIFFERENCE)
-    return Table("All recipes: test accuracy", columns, rows)
+    return without_empty_columns(Table("All recipes: test accuracy", columns, rows))
 
 
 def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
@@ -52,7 +54,7 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
         rows.append((label, seeds, epochs, last, best, published, difference, source))
     columns = ("rule", "seeds", "epochs", LAST, BEST, "published, %", DIFFERENCE, "source")
     notes = (ABOUT_BEST, *_deviation_note(groups), *_other_numbers(groups), *_changes(groups))
-    return Table(f"{recipe}: test accuracy", columns, tuple(rows), notes)
+    return without_empty_columns(Table(f"{recipe}: test accuracy", columns, tuple(rows), notes))
 
 
 def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
@@ -78,12 +80,23 @@ def firing_rates(group: Group) -> dict[str, Spread]:
     """
     names = list(group.runs[0].history[-1]["firing_rates"])
     rates = {name: group.over_seeds(lambda r, n=name: _rate(r, n), digits=4) for name in names}  # type: ignore[misc]
-    sizes = _layer_sizes(group.runs[0], names)
-    if sizes and len(names) > 1:
-        rates["total"] = group.over_seeds(
-            lambda run: sum(_rate(run, n) * k for n, k in sizes.items()) / sum(sizes.values()), 4
-        )
+    sizes = layer_sizes(group.runs[0])
+    if len(sizes) > 1:
+        rates["total"] = group.over_seeds(lambda run: total_rate(run.history[-1], sizes), 4)
     return rates
+
+
+def layer_sizes(run: Run) -> dict[str, int]:
+    """Return the number of neurons by hidden layer, if the settings list them; else nothing."""
+    names = list(run.history[-1]["firing_rates"])
+    hidden = getattr(run.settings.network, "hidden", ())
+    return dict(zip(names, hidden, strict=True)) if len(hidden) == len(names) else {}
+
+
+def total_rate(epoch: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+    """Return the firing rate over all hidden neurons in an epoch's metrics."""
+    rates = epoch["firing_rates"]
+    return sum(float(rates[name]) * n for name, n in sizes.items()) / sum(sizes.values())
 
 
 def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
@@ -93,7 +106,7 @@ def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
             group.label,
             len(group.runs),
             group.over_seeds(lambda r: statistics.median(e["seconds"] for e in r.history)),
-            group.over_seeds(lambda r: r.seconds / 60, digits=1),
+            group.over_seeds(lambda r: r.seconds / 60),
             ", ".join(sorted({str(run.environment.get("threads", "?")) for run in group.runs})),
         )
         for group in groups
@@ -105,7 +118,7 @@ def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
 
 def run_table(runs: Sequence[Run]) -> Table:
     """List the runs with where and with what they were made."""
-    rows = tuple(
+    rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             str(run.path),
             run.settings.seed,
@@ -119,7 +132,7 @@ def run_table(runs: Sequence[Run]) -> Table:
         )
         for run in runs
     )
-    columns = ("folder", "seed", "epochs", LAST, BEST, "first best epoch", "minutes")
+    columns = ("run", "seed", "epochs", LAST, BEST, "first best epoch", "minutes")
     return Table("Runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
 
 
@@ -172,12 +185,6 @@ def _differences(
 
 def _rate(run: Run, layer: str) -> float:
     return float(run.history[-1]["firing_rates"][layer])
-
-
-def _layer_sizes(run: Run, names: Sequence[str]) -> dict[str, int]:
-    """Return the number of neurons by layer, if the settings list them."""
-    hidden = getattr(run.settings.network, "hidden", ())
-    return dict(zip(names, hidden, strict=True)) if len(hidden) == len(names) else {}
 
 
 def _digits(cell: Spread | None, digits: int) -> Spread | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Sequence
 from html import escape
 from typing import Any
 
@@ -13,7 +14,7 @@ from threefactor.errors import ConfigurationError, InputError
 from threefactor.report.figures import Figure, Series
 from threefactor.report.theme import DASHES, INK, LINE, SERIES
 
-__all__ = ["STYLE", "draw", "matplotlib", "svg"]
+__all__ = ["HEIGHT", "STYLE", "WIDTH", "draw", "matplotlib", "svg"]
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
@@ -22,6 +23,10 @@ STYLE = {
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
     "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.columnspacing": 1.4,
+    "legend.fontsize": 9.5,
+    "legend.handletextpad": 0.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "grid.color": LINE,
@@ -32,6 +37,7 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+LEGEND_LETTERS = 66
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -93,8 +99,13 @@ def draw(figure: Figure, axis: Any) -> None:
         _lines(figure, axis)
     _scales(figure, axis)
     if len(figure.series) > 1:
-        columns = min(len(figure.series), 3)
+        columns = _legend_columns([one.label for one in figure.series])
         axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Return how many entries, with their samples, have room beside each other."""
+    return max(1, min(len(labels), LEGEND_LETTERS // (max(map(len, labels)) + 6)))
 
 
 def _lines(figure: Figure, axis: Any) -> None:
@@ -130,7 +141,7 @@ def _bars(figure: Figure, axis: Any) -> None:
 def _scales(figure: Figure, axis: Any) -> None:
     ticker = matplotlib().ticker
     if all(isinstance(x, int) for one in figure.series for x in one.xs):
-        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for wanted, name, one in (
         (figure.log_x, "x", axis.xaxis),
         (figure.log_y, "y", axis.yaxis),

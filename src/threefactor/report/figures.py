@@ -47,7 +47,9 @@ class Series:
                     "give one for each point"
                 )
             if any(not isinstance(n, str) and not math.isfinite(n) for n in numbers):
-                raise InputError(f"{name} of series {self.label!r} hold a number that is not finite")
+                raise InputError(
+                    f"{name} of series {self.label!r} hold a number that is not finite"
+                )
 
     def columns(self) -> dict[str, Points]:
         """Return what is given, by its name in a CSV file."""

@@ -35,7 +35,9 @@ class Section:
     Attributes:
         title: its heading, unique on the page.
         text: paragraphs below it.
-        tables, figures, listings: shown in this order.
+        tables: the first is the main one and comes before the figures, the others after them.
+        figures: side by side where there is room.
+        listings: at the end.
         warning: whether it tells of something that went wrong.
     """
 

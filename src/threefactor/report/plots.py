@@ -6,9 +6,10 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from threefactor.report.comparison import firing_rates
+from threefactor.report.comparison import firing_rates, layer_sizes, total_rate
 from threefactor.report.figures import Figure, Series
-from threefactor.report.study import Group
+from threefactor.report.page import slug
+from threefactor.report.grouping import Group
 from threefactor.training.engines import engine_of
 
 __all__ = ["curve", "firing_figure", "learning_curves"]
@@ -17,33 +18,45 @@ Epoch = Mapping[str, Any]
 
 
 def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
-    """Show test error and training loss against the epoch, means over the seeds."""
+    """Show test error, training loss and firing rate against the epoch, means over the seeds.
+
+    The firing rate is that of all hidden neurons, and left out if the settings do not say how many
+    neurons each layer has.
+    """
     several = any(len(group.runs) > 1 for group in groups)
     caption = "Mean over the seeds; the band is ± one standard deviation." if several else ""
-    histories = {group.label: [run.history for run in group.runs] for group in groups}
-    errors = [
-        curve(name, lines, lambda line: 100 - 100 * line["test_accuracy"])
-        for name, lines in histories.items()
-    ]
-    losses = [curve(name, lines, lambda line: line["train_loss"]) for name, lines in histories.items()]
-    common = {"caption": caption, "x_label": "epoch"}
-    return (
-        Figure(
-            f"{recipe}-test-error",
-            f"{recipe}: test error",
-            y_label="test error (%)",
-            series=tuple(errors),
-            log_y=_positive(errors),
-            **common,
-        ),
-        Figure(
-            f"{recipe}-training-loss",
-            f"{recipe}: training loss",
-            y_label="training loss",
-            series=tuple(losses),
-            log_y=_positive(losses),
-            **common,
-        ),
+    measures: dict[str, Callable[[Epoch], float]] = {
+        "test error (%)": lambda line: 100 - 100 * line["test_accuracy"],
+        "training loss": lambda line: line["train_loss"],
+    }
+    sizes = layer_sizes(groups[0].runs[0])
+    unit = engine_of(groups[0].runs[0].settings).rate_unit
+    if sizes:
+        measures[unit] = lambda line: total_rate(line, sizes)
+    return tuple(
+        _against_epoch(recipe, groups, name, measure, caption) for name, measure in measures.items()
+    )
+
+
+def _against_epoch(
+    recipe: str,
+    groups: Sequence[Group],
+    name: str,
+    measure: Callable[[Epoch], float],
+    caption: str,
+) -> Figure:
+    series = tuple(curve(g.label, [run.history for run in g.runs], measure) for g in groups)
+    title = name.removesuffix(" (%)")
+    # A logarithmic axis has no place for an error of exactly zero.
+    positive = all(y > 0 for one in series for y in one.ys)
+    return Figure(
+        slug(f"{recipe} {title}"),
+        f"{recipe}: {title}",
+        caption,
+        "epoch",
+        name,
+        series,
+        log_y=positive and name in ("test error (%)", "training loss"),
     )
 
 
@@ -80,8 +93,3 @@ def firing_figure(recipe: str, groups: Sequence[Group]) -> Figure:
         tuple(series),
         kind="bar",
     )
-
-
-def _positive(series: Sequence[Series]) -> bool:
-    """A logarithmic axis has no place for an error of exactly zero."""
-    return all(y > 0 for one in series for y in one.ys)

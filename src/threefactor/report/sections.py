@@ -19,7 +19,8 @@ from threefactor.report.comparison import (
 )
 from threefactor.report.page import Listing, Section
 from threefactor.report.plots import firing_figure, learning_curves
-from threefactor.report.study import Group, Study, collect
+from threefactor.report.grouping import Group, Study
+from threefactor.report.study import collect
 
 __all__ = ["report_sections", "study_sections"]
 

@@ -9,7 +9,16 @@ __all__ = ["DASHES", "INK", "LINE", "SERIES", "colour_variables", "follow_page"]
 # Hues as far apart for colour-blind readers as Okabe and Ito's, but with a contrast of at least
 # 3:1 to white; beside each the same hue for dark ground. Dashes tell them apart in print, too.
 SERIES = ("#0b6bab", "#c64f00", "#067d59", "#a53c89", "#866000", "#3a89ba", "#5d6472", "#8f2d2d")
-_SERIES_DARK = ("#5bb0ea", "#ff9552", "#3ecb9f", "#e693cb", "#e3b341", "#9ad2f5", "#aab1be", "#ef8f8f")
+_SERIES_DARK = (
+    "#5bb0ea",
+    "#ff9552",
+    "#3ecb9f",
+    "#e693cb",
+    "#e3b341",
+    "#9ad2f5",
+    "#aab1be",
+    "#ef8f8f",
+)
 DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), ":", (0, (3, 3)))
 INK, LINE = "#24292f", "#d3d8de"
 _INK_DARK, _LINE_DARK = "#e4e8ed", "#3b424b"

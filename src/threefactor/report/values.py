@@ -6,12 +6,23 @@ import csv
 import io
 import statistics
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from threefactor.errors import InputError
 
-__all__ = ["Cell", "Number", "Spread", "Table", "cell_data", "cell_text", "spread", "table_csv"]
+__all__ = [
+    "Cell",
+    "Number",
+    "Spread",
+    "Table",
+    "cell_data",
+    "cell_text",
+    "csv_text",
+    "spread",
+    "table_csv",
+    "without_empty_columns",
+]
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,13 @@ def table_csv(table: Table) -> str:
     ]
     lines = [[_pad(_exact(c), w) for c, w in zip(row, widths, strict=True)] for row in table.rows]
     return csv_text([heading, *([x for part in line for x in part] for line in lines)])
+
+
+def without_empty_columns(table: Table) -> Table:
+    """Leave out columns in which nothing stands."""
+    kept = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
+    rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
