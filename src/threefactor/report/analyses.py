@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.report.figures import Figure, Series
+from threefactor.report.grouping import LeftOut
 from threefactor.report.names import rule_name
 from threefactor.report.page import Section, slug
-from threefactor.report.grouping import LeftOut
 from threefactor.report.values import Cell, Number, Table
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses"]

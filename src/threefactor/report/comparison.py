@@ -8,9 +8,9 @@ from typing import Any
 
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
+from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, plain_settings
-from threefactor.report.grouping import Group
 from threefactor.report.values import Cell, Number, Spread, Table, without_empty_columns
 from threefactor.training.engines import engine_of
 

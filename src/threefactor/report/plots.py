@@ -8,8 +8,8 @@ from typing import Any
 
 from threefactor.report.comparison import firing_rates, layer_sizes, total_rate
 from threefactor.report.figures import Figure, Series
-from threefactor.report.page import slug
 from threefactor.report.grouping import Group
+from threefactor.report.page import slug
 from threefactor.training.engines import engine_of
 
 __all__ = ["curve", "firing_figure", "learning_curves"]

@@ -17,9 +17,9 @@ from threefactor.report.comparison import (
     overview_table,
     run_table,
 )
+from threefactor.report.grouping import Group, Study
 from threefactor.report.page import Listing, Section
 from threefactor.report.plots import firing_figure, learning_curves
-from threefactor.report.grouping import Group, Study
 from threefactor.report.study import collect
 
 __all__ = ["report_sections", "study_sections"]
