@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: help demo test check bench clean
 
 help:
-	@echo "make demo   train both kinds of network on embedded data: tables, a picture (about three minutes)"
+	@echo "make demo   train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
 	@echo "make test   linter, type checker and all tests"
 	@echo "make bench  time and memory of a training step, and the peers that are installed"
 	@echo "make clean  remove the virtual environment and caches"
@@ -18,7 +18,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo-installed: $(SOURCES) | $(BIN)/python
-	$(INSTALL) -e '.[events,plot]'
+	$(INSTALL) -e '.[events,report]'
 	@touch $@
 
 $(VENV)/dev-installed: $(SOURCES) | $(BIN)/python

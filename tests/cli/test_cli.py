@@ -127,7 +127,7 @@ def test_version(run):
     assert run("--version")[1].strip() == __version__
 
 
-def test_demo_prints_a_table_and_draws_a_picture(run, tmp_path):
+def test_demo_prints_tables_and_writes_a_picture_and_a_page(run, tmp_path):
     code, out, _ = run("demo", "--epochs", 1, "--out", "shown")
     assert code == 0
     for word in ("spatial BP", "OPZO", "DFA", "ZO", "exact BP", "SFDFA", "Yin-Yang"):
@@ -135,6 +135,8 @@ def test_demo_prints_a_table_and_draws_a_picture(run, tmp_path):
     picture = (tmp_path / "shown/learning_curves.png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     assert len(picture) > 10_000
+    page = (tmp_path / "shown/report.html").read_text(encoding="utf-8")
+    assert page.count("<figure") == page.count("<svg") == 12
     shown = json.loads((tmp_path / "shown/results.json").read_text())["experiments"]
     assert set(shown) == {"digits-fc", "digits-events", "yin-yang-events"}
     assert set(shown["digits-fc"]["summary"]) == {"spatial BP", "OPZO", "DFA", "ZO"}
@@ -147,7 +149,7 @@ def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, out, _ = run("demo", "--epochs", 1)
     assert code == 0
-    assert "pip install 'threefactor[plot]'" in out
+    assert "pip install 'threefactor[report]'" in out
 
 
 def test_tab_completion_offers_names():

@@ -1,8 +1,9 @@
-"""`threefactor demo`: both engines and their rules on embedded data; tables and a picture."""
+"""`threefactor demo`: both engines and their rules on embedded data; tables, picture, report."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,14 +14,19 @@ from threefactor import training
 from threefactor.cli.console import console
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import recipe
-from threefactor.report.curves import draw_curves
+from threefactor.report import gather, html_page, study_sections
+from threefactor.report.names import rule_name
+from threefactor.report.picture import draw_picture
+from threefactor.report.plots import learning_curves
+from threefactor.report.runs import Run
 from threefactor.report.tables import comparison_table, summary
 from threefactor.training.checkpoint import write_atomically
+from threefactor.training.run_folder import environment
 
 __all__ = ["demo"]
 
-CLOCKED = {"spatial-bp": "spatial BP", "opzo": "OPZO", "dfa": "DFA", "zo": "ZO"}
-EVENTS = {"exact-bp": "exact BP", "sfdfa": "SFDFA", "dfa": "DFA"}
+CLOCKED = ("spatial-bp", "opzo", "dfa", "zo")
+EVENTS = ("exact-bp", "sfdfa", "dfa")
 SHOWN = {
     "digits-fc": ("8x8 digits, 64-200-200-10, clocked network", CLOCKED),
     "digits-events": ("8x8 digits, 64-200-10, exact spike times", EVENTS),
@@ -29,7 +35,7 @@ SHOWN = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the picture and the numbers.")] = Path(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the numbers.")] = Path(
         "demo"
     ),
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -41,43 +47,58 @@ def demo(
 
     Clocked networks with spatial BP, OPZO, DFA and ZO, and networks of exact spike times with
     exact BP, SFDFA and DFA, on handwritten digits (scikit-learn's, 8x8) and the Yin-Yang task.
-    Nothing to download, about three minutes. Prints a table for each and writes learning_curves.png
-    and results.json.
+    Nothing to download, about three minutes. Prints a table for each and writes report.html,
+    learning_curves.png and results.json.
     """
     out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
     torch.set_num_threads(threads)  # so small a network is slower on more
     changes: dict[str, Any] = {"seed": seed}
     if epochs is not None:
         changes["epochs"] = epochs
-    curves: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    runs: list[Run] = []
     numbers: dict[str, Any] = {}
     for name, (title, rules) in SHOWN.items():
         try:
-            curves[title], numbers[name] = _show(name, title, rules, changes)
+            trained, numbers[name] = _show(name, title, rules, changes)
         except ConfigurationError as problem:  # the extra of one engine may not be installed
             console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+        else:
+            runs += trained
     document = json.dumps({"seed": seed, "experiments": numbers}, indent=1)
     write_atomically(out / "results.json", document.encode())
     try:
-        picture = out / "learning_curves.png"
-        draw_curves(curves, picture)
-        console.print(f"learning curves: {picture}", highlight=False, soft_wrap=True)
+        _write_pages(runs, out)
     except ConfigurationError as problem:
         console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
 
 
 def _show(
-    name: str, title: str, rules: dict[str, str], changes: dict[str, Any]
-) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """Train a recipe with several rules and print their table; return curves and numbers."""
-    histories: dict[str, list[dict[str, Any]]] = {}
+    name: str, title: str, rules: Sequence[str], changes: dict[str, Any]
+) -> tuple[list[Run], dict[str, Any]]:
+    """Train a recipe with several rules and print their table; return runs and numbers."""
+    runs: list[Run] = []
     rows: dict[str, dict[str, float]] = {}
-    for rule, label in rules.items():
-        trainer = training.Trainer(training.build(recipe(name).settings_for(rule, changes)))
+    for rule in rules:
+        settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
+        trainer = training.Trainer(training.build(settings))
         with console.status(f"{title}: training with {label}"):
-            histories[label] = trainer.fit()
-        rows[label] = summary(histories[label], trainer.experiment.layer_sizes)
+            history = trainer.fit()
+        runs.append(Run(Path(name, rule), settings, environment(), tuple(history)))
+        rows[label] = summary(history, trainer.experiment.layer_sizes)
         console.print(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
     unit = trainer.experiment.engine.rate_unit
     console.print(comparison_table(f"{title}: one network, one seed", rows, unit))
-    return histories, {"summary": rows, "rate_unit": unit, "epochs": histories}
+    epochs = {label: list(run.history) for label, run in zip(rows, runs, strict=True)}
+    return runs, {"summary": rows, "rate_unit": unit, "epochs": epochs}
+
+
+def _write_pages(runs: Sequence[Run], out: Path) -> None:
+    study = gather(runs)
+    curves = {
+        SHOWN[name][0]: learning_curves(name, groups)[:2] for name, groups in study.recipes.items()
+    }
+    draw_picture(curves, out / "learning_curves.png")
+    console.print(f"learning curves: {out / 'learning_curves.png'}", highlight=False)
+    page = html_page("threefactor demo", study_sections(study))
+    write_atomically(out / "report.html", page.encode())
+    console.print(f"all of it, to open in a browser: {out / 'report.html'}", highlight=False)

@@ -1,6 +1,33 @@
-"""Tables and figures out of finished runs."""
+"""Tables, figures and pages out of finished runs, and what to cite."""
 
-from threefactor.report.curves import draw_curves
-from threefactor.report.tables import comparison_table
+from threefactor.report.citing import citation
+from threefactor.report.figures import Figure, Series
+from threefactor.report.grouping import Group, Study, gather
+from threefactor.report.page import Listing, Section, html_page, markdown_page, write_figures
+from threefactor.report.published import find_published, published_table, published_tables
+from threefactor.report.sections import report_sections, study_sections
+from threefactor.report.study import collect
+from threefactor.report.values import Number, Spread, Table
 
-__all__ = ["comparison_table", "draw_curves"]
+__all__ = [
+    "Figure",
+    "Group",
+    "Listing",
+    "Number",
+    "Section",
+    "Series",
+    "Spread",
+    "Study",
+    "Table",
+    "citation",
+    "collect",
+    "find_published",
+    "gather",
+    "html_page",
+    "markdown_page",
+    "published_table",
+    "published_tables",
+    "report_sections",
+    "study_sections",
+    "write_figures",
+]

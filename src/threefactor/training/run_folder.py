@@ -19,7 +19,7 @@ from threefactor.training import checkpoint
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import __version__
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "environment", "flat"]
 
 
 class RunFolder:
@@ -80,8 +80,7 @@ class RunFolder:
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
         # Settings that are younger than the run had their defaults.
-        old = dict(_flat(json.loads(json.dumps(dataclasses.asdict(self.settings())))))
-        new = dict(_flat(json.loads(json.dumps(dataclasses.asdict(settings)))))
+        old, new = flat(self.settings()), flat(settings)
         differ = [
             f"{key}: {old.get(key)!r} there, {new.get(key)!r} asked"
             for key in sorted(old.keys() | new.keys())
@@ -143,9 +142,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(settings: Settings) -> dict[str, Any]:
+    """Return settings by full name ("network.dropout"), as plain values of JSON."""
+    return dict(_leaves(json.loads(json.dumps(dataclasses.asdict(settings)))))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

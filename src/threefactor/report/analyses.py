@@ -1,0 +1,165 @@
+"""Analyses of runs, as `threefactor analyse --out` writes them, as sections."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threefactor.report.figures import Figure, Series
+from threefactor.report.grouping import LeftOut
+from threefactor.report.names import rule_name
+from threefactor.report.page import Section, slug
+from threefactor.report.values import Cell, Number, Table
+
+__all__ = ["Analysis", "analysis_sections", "find_analyses"]
+
+_PARTS = ("analysis", "recipe", "rule", "seed", "result")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Which number of an analysis is drawn as bars, a group per layer."""
+
+    measure: str
+    label: str
+    log: bool = False
+
+
+FIGURES = {
+    "variance": Shown("variance", "variance of the gradient", log=True),
+    "alignment": Shown("angle", "angle to backpropagation's gradient (degrees)"),
+    "feedback": Shown("angle", "angle of the feedback (degrees)"),
+    "firing": Shown("rate", "firing rate"),
+    "operations": Shown("spike_operations", "synaptic operations per sample"),
+}
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis of one run.
+
+    Attributes:
+        path: of the file.
+        name: of the analysis, such as "variance".
+        recipe, rule, seed: of the run.
+        result: nested dicts, with numbers at their ends.
+    """
+
+    path: Path
+    name: str
+    recipe: str
+    rule: str
+    seed: int
+    result: Mapping[str, Any]
+
+    @property
+    def of(self) -> str:
+        return f"{self.recipe}, {rule_name(self.rule)}, seed {self.seed}"
+
+
+def find_analyses(paths: Sequence[str | Path]) -> tuple[list[Analysis], list[LeftOut]]:
+    """Read every JSON file in a folder named "analysis", at any depth below the paths.
+
+    Returns:
+        The analyses, and the files that hold none.
+    """
+    found, left_out = [], []
+    files = {f.resolve(): f for p in paths for f in sorted(Path(p).rglob("analysis/**/*.json"))}
+    for file in files.values():
+        try:
+            given = json.loads(file.read_text(encoding="utf-8"))
+            parts = {key: given[key] for key in _PARTS}
+            if not isinstance(parts["result"], dict):
+                raise TypeError("result is no object")
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            left_out.append(LeftOut(file, f"it holds no analysis of a run ({problem!r})"))
+            continue
+        parts["name"] = parts.pop("analysis")
+        found.append(Analysis(file, **parts))
+    return found, left_out
+
+
+def analysis_sections(analyses: Sequence[Analysis]) -> list[Section]:
+    """Return one section per kind of analysis: tables of all numbers, figures of some."""
+    names = dict.fromkeys(one.name for one in analyses)
+    return [_section(name, [one for one in analyses if one.name == name]) for name in names]
+
+
+def _section(name: str, analyses: Sequence[Analysis]) -> Section:
+    title = name.replace("-", " ").capitalize()
+    tables = [_table(title, one) for one in analyses]
+    figures = [figure for one in analyses for figure in _figure(name, one)]
+    return Section(f"Analysis: {title.lower()}", tables=tuple(tables), figures=tuple(figures))
+
+
+def _table(title: str, analysis: Analysis) -> Table:
+    """Show a row for every innermost dict, its numbers in columns."""
+    rows = dict(_rows(analysis.result))
+    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
+    # What is the same text in every row is a note.
+    same = {key: {str(row.get(key)) for row in rows.values()} for key in columns}
+    notes = [
+        key
+        for key in columns
+        if len(same[key]) == 1 and all(isinstance(row.get(key), str) for row in rows.values())
+    ]
+    shown = [key for key in columns if key not in notes]
+    body = tuple((name, *(_cell(row.get(key)) for key in shown)) for name, row in rows.items())
+    return Table(
+        f"{title}: {analysis.of}",
+        ("", *(key.replace("_", " ") for key in shown)),
+        body,
+        tuple(f"{key.replace('_', ' ')}: {same[key].copy().pop()}" for key in notes),
+    )
+
+
+def _rows(result: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    own = {key: v for key, v in result.items() if isinstance(v, (str, int, float))}
+    if own:
+        yield name or "all", own
+    for key, part in result.items():
+        if isinstance(part, dict):
+            yield from _rows(part, f"{name}, {key}".removeprefix(", "))
+
+
+def _cell(value: Any) -> Cell:
+    if isinstance(value, bool) or value is None:
+        return None if value is None else ("yes" if value else "no")
+    return Number(value, digits=None) if isinstance(value, float) else value
+
+
+def _figure(name: str, analysis: Analysis) -> Iterator[Figure]:
+    shown = FIGURES.get(name)
+    if shown is None:
+        return
+    series = tuple(_series(analysis.result, shown, ""))
+    if series:
+        logarithmic = shown.log and all(y > 0 for one in series for y in one.ys)
+        yield Figure(
+            slug(f"{name} {analysis.of}"),
+            f"{shown.label.capitalize()}: {analysis.of}",
+            "",
+            "layer",
+            shown.label,
+            series,
+            kind="bar",
+            log_y=logarithmic,
+        )
+
+
+def _series(part: Mapping[str, Any], shown: Shown, label: str) -> Iterator[Series]:
+    """Find the dicts of layers, at whatever depth; what is above them is the label."""
+    layers = {
+        key: value[shown.measure]
+        for key, value in part.items()
+        if isinstance(value, dict) and isinstance(value.get(shown.measure), (int, float))
+    }
+    if layers:
+        yield Series(label or shown.label, list(layers), list(layers.values()))
+        return
+    for key, value in part.items():
+        if isinstance(value, dict):
+            yield from _series(value, shown, "" if key in ("rules", "layers") else str(key))

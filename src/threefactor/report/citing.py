@@ -1,0 +1,121 @@
+"""BibTeX of what an experiment used, and of nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+
+from threefactor import clocked, events
+from threefactor.data.simulated import PREFIX
+from threefactor.errors import unknown_name
+from threefactor.recipes import recipe as find_recipe
+from threefactor.training.settings import EventNetworkSettings, Settings
+from threefactor.version import __version__
+
+__all__ = ["REFERENCES", "citation", "cite_settings", "references"]
+
+_TRACES, _EXACT_TIMES, _OPZO = "xiao2022ottt", "bacho2023tradeoffs", "xiao2026opzo"
+
+REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
+    "rule": {
+        "spatial-bp": (),  # backpropagation within a time step, as in the paper of the traces
+        "dfa": ("nokland2016dfa",),
+        "dkp": ("webster2020dkp",),
+        "zo": ("spall1992spsa", _OPZO),
+        "opzo": (_OPZO,),
+        "exact-bp": (),  # that of exact spike times themselves
+        "sfdfa": ("bacho2024sfdfa",),
+    },
+    "network": {
+        "fc": (),
+        "conv5": ("brock2021signal",),
+        "conv9": ("brock2021signal",),
+        "nf-resnet34": ("brock2021signal",),
+        "events-fc": (),
+    },
+    "data set": {
+        "digits": ("alpaydin1998digits",),
+        "mnist": ("lecun1998gradient",),
+        "fashion-mnist": ("xiao2017fashion",),
+        "emnist-balanced": ("cohen2017emnist",),
+        "cifar10": ("krizhevsky2009cifar",),
+        "cifar100": ("krizhevsky2009cifar",),
+        "shd": ("cramer2022shd",),
+        "yin-yang": ("kriener2022yinyang",),
+        "nmnist": ("orchard2015nmnist",),
+        "dvs-gesture": ("amir2017gesture",),
+        "dvs-cifar10": ("li2017cifar10dvs",),
+        "imagenet": ("deng2009imagenet",),
+    },
+}
+"""Keys in `references.bib` of what rules, networks and data sets are built on, by name."""
+
+
+def citation(rule: str | None = None, recipe: str | None = None) -> str:
+    """Return the BibTeX of a rule, of a recipe with its rule, or of threefactor alone.
+
+    It names the papers of the rule, of the engine (OTTT for the traces on a time grid; exact spike
+    times), of the network and of the data, and threefactor itself; nothing that was not used. The
+    engine of a rule that both have, DFA, is told by the recipe.
+
+    Args:
+        rule: name of a rule; with a recipe, its own by default.
+        recipe: name of a recipe.
+
+    Raises:
+        ConfigurationError: if a name is not known, or the rule does not train the recipe.
+
+    Example:
+        >>> print(citation("spatial-bp").splitlines()[0])
+        @inproceedings{xiao2022ottt,
+    """
+    if recipe is not None:
+        return cite_settings([find_recipe(recipe).settings_for(rule)])
+    if rule is None:
+        return _bibtex(["threefactor"])
+    engines = {_TRACES: list(clocked.RULES), _EXACT_TIMES: list(events.RULES)}
+    having = [key for key, rules in engines.items() if rule in rules]
+    if not having:
+        raise unknown_name("rule", rule, {**clocked.RULES, **events.RULES})
+    return _bibtex(
+        [*REFERENCES["rule"][rule], *(having if len(having) == 1 else ()), "threefactor"]
+    )
+
+
+def cite_settings(experiments: Iterable[Settings]) -> str:
+    """Return the BibTeX of experiments, such as those of a report; each entry once.
+
+    Rules, networks and data of one's own are left out: only their author knows what to cite.
+    """
+    keys = dict.fromkeys(key for settings in experiments for key in _keys(settings))
+    return _bibtex([*keys, "threefactor"])
+
+
+@cache
+def references() -> dict[str, str]:
+    """Return all entries of `references.bib` by key."""
+    text = files("threefactor.report").joinpath("references.bib").read_text(encoding="utf-8")
+    entries = re.split(r"\n(?=@)", text.strip())
+    named = {entry[entry.index("{") + 1 : entry.index(",")]: entry.strip() for entry in entries}
+    return {key: entry.replace("{VERSION}", f"{{{__version__}}}") for key, entry in named.items()}
+
+
+def _keys(settings: Settings) -> Iterator[str]:
+    yield from REFERENCES["rule"].get(settings.rule.name, ())
+    if settings.rule.options.get("local_learning") is not None:
+        yield "kaiser2020decolle"
+    if settings.rule.options.get("local_learning") or settings.rule.options.get("intermediate"):
+        yield _OPZO
+    exact = isinstance(settings.network, EventNetworkSettings)
+    yield _EXACT_TIMES if exact else _TRACES
+    yield from REFERENCES["network"].get(settings.network.kind, ())
+    name = settings.data.name
+    if name.startswith(PREFIX):  # saccades over the images of a set
+        yield from REFERENCES["data set"]["nmnist"]
+    yield from REFERENCES["data set"].get(name.removeprefix(PREFIX), ())
+
+
+def _bibtex(keys: Iterable[str]) -> str:
+    return "\n\n".join(references()[key] for key in keys)

@@ -1,0 +1,186 @@
+"""Figures drawn by Matplotlib, as SVG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from threefactor.errors import ConfigurationError, InputError
+from threefactor.report.figures import Figure, Series
+from threefactor.report.theme import DASHES, INK, LINE, SERIES
+
+__all__ = ["HEIGHT", "STYLE", "WIDTH", "draw", "matplotlib", "svg"]
+
+STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
+    "font.size": 10,
+    "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; its letters are wide
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "legend.columnspacing": 1.4,
+    "legend.fontsize": 9.5,
+    "legend.handletextpad": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.8,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+}
+LEGEND_LETTERS = 66
+WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
+
+
+def matplotlib() -> Any:
+    """Import Matplotlib.
+
+    Raises:
+        ConfigurationError: if it is not installed.
+    """
+    try:
+        import matplotlib.figure
+        import matplotlib.ticker
+    except ImportError as problem:
+        raise ConfigurationError(
+            "drawing needs matplotlib; install it with: pip install 'threefactor[report]'"
+        ) from problem
+    return matplotlib
+
+
+def svg(figure: Figure) -> str:
+    """Draw a figure; the same figure gives the same text.
+
+    Args:
+        figure: what to show.
+
+    Returns:
+        An SVG document with a view box, a title and a description, in the light colours.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+        InputError: if the points of a heatmap are no complete grid.
+    """
+    library = matplotlib()
+    panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
+    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}):
+        canvas = library.figure.Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
+        if panels == 1:
+            draw(figure, axes[0])
+        else:
+            for one, axis in zip(figure.series, axes, strict=True):
+                _PANELS[figure.kind](one, axis)
+                axis.set(title=one.label, xlabel=figure.x_label)
+            axes[0].set_ylabel(figure.y_label)
+        stream = io.StringIO()
+        canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return _accessible(stream.getvalue(), figure)
+
+
+def draw(figure: Figure, axis: Any) -> None:
+    """Draw a figure of one panel onto axes, with its legend above them."""
+    axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
+    if figure.kind in _PANELS:
+        _PANELS[figure.kind](figure.series[0], axis)
+        return
+    if figure.kind == "bar":
+        _bars(figure, axis)
+    else:
+        _lines(figure, axis)
+    _scales(figure, axis)
+    if len(figure.series) > 1:
+        columns = _legend_columns([one.label for one in figure.series])
+        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+
+
+def _legend_columns(labels: Sequence[str]) -> int:
+    """Return how many entries, with their samples, have room beside each other."""
+    return max(1, min(len(labels), LEGEND_LETTERS // (max(map(len, labels)) + 6)))
+
+
+def _lines(figure: Figure, axis: Any) -> None:
+    for i, one in enumerate(figure.series):
+        colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
+        marker = "o" if len(one.xs) < 3 else ""
+        axis.plot(one.xs, one.ys, color=colour, linestyle=dash, marker=marker, label=one.label)
+        if one.error is not None:
+            ys, error = np.asarray(one.ys), np.asarray(one.error)
+            # A mean minus its deviation may have no logarithm.
+            low = np.maximum(ys - error, ys / 10) if figure.log_y else ys - error
+            axis.fill_between(one.xs, low, ys + error, color=colour, alpha=0.18, linewidth=0)
+
+
+def _bars(figure: Figure, axis: Any) -> None:
+    groups = list(dict.fromkeys(x for one in figure.series for x in one.xs))
+    width = 0.8 / len(figure.series)
+    for i, one in enumerate(figure.series):
+        places = [groups.index(x) + (i + 0.5) * width - 0.4 for x in one.xs]
+        axis.bar(
+            places,
+            one.ys,
+            width * 0.9,
+            yerr=one.error,
+            color=SERIES[i % len(SERIES)],
+            ecolor=INK,
+            label=one.label,
+        )
+    axis.set_xticks(range(len(groups)), [str(group) for group in groups])
+    axis.grid(False, axis="x")
+
+
+def _scales(figure: Figure, axis: Any) -> None:
+    ticker = matplotlib().ticker
+    if all(isinstance(x, int) for one in figure.series for x in one.xs):
+        axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    for wanted, name, one in (
+        (figure.log_x, "x", axis.xaxis),
+        (figure.log_y, "y", axis.yaxis),
+    ):
+        if wanted:
+            axis.set(**{f"{name}scale": "log"})
+            one.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+            one.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            one.set_minor_formatter(ticker.NullFormatter())
+
+
+def _heatmap(one: Series, axis: Any) -> None:
+    xs, columns = np.unique(np.asarray(one.xs), return_inverse=True)
+    ys, rows = np.unique(np.asarray(one.ys), return_inverse=True)
+    if len({*zip(rows.tolist(), columns.tolist(), strict=True)}) != len(xs) * len(ys):
+        raise InputError(
+            f"heatmap {one.label!r} has {len(one.xs)} points; give each of the "
+            f"{len(xs)} x {len(ys)} of its grid"
+        )
+    grid = np.empty((len(ys), len(xs)))
+    grid[rows, columns] = one.values
+    mesh = axis.pcolormesh(xs, ys, grid, cmap="viridis", shading="nearest", rasterized=True)
+    axis.figure.colorbar(mesh, ax=axis)
+    axis.grid(False)
+
+
+def _quiver(one: Series, axis: Any) -> None:
+    axis.quiver(one.xs, one.ys, one.us, one.vs, color=SERIES[0], angles="xy")
+
+
+_PANELS = {"heatmap": _heatmap, "quiver": _quiver}
+
+
+def _accessible(document: str, figure: Figure) -> str:
+    """Name the picture for those who hear it, and make its ids unique on a page."""
+    text = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.S)
+    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{figure.name}-", text)
+    head, rest = text.split(">", 1)
+    names = f'role="img" aria-labelledby="{figure.name}-title {figure.name}-description"'
+    title = f'<title id="{figure.name}-title">{escape(figure.title)}</title>'
+    caption = f'<desc id="{figure.name}-description">{escape(figure.caption)}</desc>'
+    return f"{head} {names}>\n {title}\n {caption}{rest}"

@@ -1,0 +1,123 @@
+"""Figures as values: what they show, without saying how it is drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from threefactor.errors import InputError
+from threefactor.report.values import csv_text
+
+__all__ = ["Figure", "Series", "figure_csv"]
+
+Points = Sequence[float] | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve, group of bars, or panel; all sequences have one entry per point.
+
+    Attributes:
+        label: its name in the legend.
+        xs: places; strings for the groups of a bar chart.
+        ys: heights; for heatmaps and arrows the places along the other axis.
+        error: half the height of a band or bar of error, or nothing.
+        values: what a heatmap shows, one per point of a complete grid.
+        us, vs: components of arrows.
+
+    Raises:
+        InputError: if the lengths differ, or a number is not finite.
+    """
+
+    label: str
+    xs: Points
+    ys: Sequence[float]
+    error: Sequence[float] | None = None
+    values: Sequence[float] | None = None
+    us: Sequence[float] | None = None
+    vs: Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        for name, numbers in self.columns().items():
+            if len(numbers) != len(self.xs):
+                raise InputError(
+                    f"series {self.label!r} has {len(self.xs)} xs and {len(numbers)} {name}; "
+                    "give one for each point"
+                )
+            if any(not isinstance(n, str) and not math.isfinite(n) for n in numbers):
+                raise InputError(
+                    f"{name} of series {self.label!r} hold a number that is not finite"
+                )
+
+    def columns(self) -> dict[str, Points]:
+        """Return what is given, by its name in a CSV file."""
+        every: dict[str, Points | None] = {
+            "x": self.xs,
+            "y": self.ys,
+            "error": self.error,
+            "value": self.values,
+            "u": self.us,
+            "v": self.vs,
+        }
+        return {name: numbers for name, numbers in every.items() if numbers is not None}
+
+
+NEEDED = {"line": (), "bar": (), "heatmap": ("value",), "quiver": ("u", "v")}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a report.
+
+    Attributes:
+        name: of its files, such as "mnist-fc-test-error"; unique on a page.
+        title: what it shows.
+        caption: what to know in order to read it.
+        x_label, y_label: of the axes, with units.
+        series: at least one. Heatmaps and arrows get a panel for each.
+        kind: "line", "bar" (grouped), "heatmap" or "quiver" (arrows).
+        log_x, log_y: whether an axis is logarithmic.
+
+    Raises:
+        InputError: if there is no series, or one lacks what the kind needs.
+    """
+
+    name: str
+    title: str
+    caption: str
+    x_label: str
+    y_label: str
+    series: tuple[Series, ...]
+    kind: Literal["line", "bar", "heatmap", "quiver"] = "line"
+    log_x: bool = False
+    log_y: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in NEEDED:
+            raise InputError(f"kind of figure is {self.kind!r}; give one of {', '.join(NEEDED)}")
+        if not self.series or not all(len(one.xs) for one in self.series):
+            raise InputError(f"figure {self.name!r} has nothing to show; give it series of points")
+        for one in self.series:
+            missing = [name for name in NEEDED[self.kind] if name not in one.columns()]
+            if missing:
+                raise InputError(f"series {one.label!r} of a {self.kind} lacks {missing[0]}")
+
+
+def figure_csv(figure: Figure) -> str:
+    """Write the data of a figure as CSV, one line per point, all digits kept.
+
+    >>> line = Series("OPZO", [1, 2], [0.5, 0.25])
+    >>> print(figure_csv(Figure("error", "Error", "", "epoch", "error", (line,))), end="")
+    series,x,y
+    OPZO,1,0.5
+    OPZO,2,0.25
+    """
+    names = list(dict.fromkeys(name for one in figure.series for name in one.columns()))
+    rows: list[list[object]] = [["series", *names]]
+    for one in figure.series:
+        columns = one.columns()
+        for i in range(len(one.xs)):
+            rows.append([one.label, *(columns[n][i] if n in columns else None for n in names)])
+    return csv_text(rows)

@@ -1,0 +1,171 @@
+"""The published numbers, as data: tables 1 to 8 of OPZO and table 1 of SFDFA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from threefactor.errors import unknown_name
+from threefactor.report.values import Spread
+
+__all__ = ["Published", "PublishedTable", "find_published", "published_table", "published_tables"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A column or row: its published heading, and the settings that runs of it have.
+
+    `match` is None where no run of this library stands beside it. `layer` is the network's name of
+    the layer that the numbers are of, or "total".
+    """
+
+    title: str
+    match: dict[str, Any] | None
+    layer: str | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number as printed, with its standard deviation, or a formula as text."""
+
+    mean: float | None = None
+    sd: float | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published number beside which a run may stand.
+
+    Attributes:
+        mean, sd: as printed, in `unit`; sd is None if none was given.
+        unit: of both.
+        source: paper and table, such as "OPZO, table 1".
+        key: of the paper in `references.bib`.
+        layer: that it is of, or None.
+    """
+
+    mean: float
+    sd: float | None
+    unit: str
+    source: str
+    key: str
+    layer: str | None
+
+    @property
+    def cell(self) -> Spread:
+        """The number for a table."""
+        return Spread(self.mean, self.sd, None)
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table as published.
+
+    Attributes:
+        name: such as "opzo-table1".
+        paper: "opzo" or "sfdfa".
+        where: the table's number in the paper.
+        quantity: what the numbers are, such as "test accuracy".
+        unit: of the numbers.
+        note: what to know about them.
+        match: settings that all runs of this table have, by full name.
+        columns, rows: headings, with the settings of each.
+        values: one list per row, one entry per column; None where nothing was published.
+    """
+
+    name: str
+    paper: str
+    where: str
+    quantity: str
+    unit: str
+    note: str
+    match: dict[str, Any]
+    columns: list[Line]
+    rows: list[Line]
+    values: list[list[Value | None]] = field(repr=False)
+
+    def value(self, row: str, column: str) -> Value | None:
+        """Return what stands in a row and column, by their published headings.
+
+        Raises:
+            ConfigurationError: if there is no such row or column.
+        """
+        return self.values[_index("row", row, self.rows)][_index("column", column, self.columns)]
+
+
+@dataclass(frozen=True)
+class _Document:
+    papers: dict[str, dict[str, str]]
+    tables: list[PublishedTable]
+
+
+@cache
+def _document() -> _Document:
+    text = files("threefactor.report").joinpath("published.json").read_text(encoding="utf-8")
+    return TypeAdapter(_Document).validate_python(json.loads(text))
+
+
+def published_tables() -> dict[str, PublishedTable]:
+    """Return all tables by name."""
+    return {table.name: table for table in _document().tables}
+
+
+def published_table(name: str) -> PublishedTable:
+    """Return a table by name.
+
+    >>> published_table("opzo-table1").value("OPZO", "MNIST").mean
+    98.34
+
+    Raises:
+        ConfigurationError: with the nearest known name.
+    """
+    if name not in published_tables():
+        raise unknown_name("table", name, published_tables())
+    return published_tables()[name]
+
+
+def find_published(
+    settings: Mapping[str, Any], quantity: str = "test accuracy"
+) -> tuple[Published, ...]:
+    """Return the published numbers of an experiment, the main table's first.
+
+    Args:
+        settings: of a run, flat, by full name, options of the rule included; see `plain_settings`.
+        quantity: "test accuracy" or "firing rate".
+    """
+    tables = (table for table in _document().tables if table.quantity == quantity)
+    return tuple(found for table in tables for found in _matching(table, settings))
+
+
+def _matching(table: PublishedTable, settings: Mapping[str, Any]) -> Iterator[Published]:
+    if not _fits(table.match, settings):
+        return
+    for row, values in zip(table.rows, table.values, strict=True):
+        for column, value in zip(table.columns, values, strict=True):
+            if value is None or value.mean is None:
+                continue
+            if _fits(row.match, settings) and _fits(column.match, settings):
+                paper = _document().papers[table.paper]
+                source = f"{paper['title']}, {table.where}"
+                yield Published(
+                    value.mean, value.sd, table.unit, source, paper["source"], column.layer
+                )
+
+
+def _fits(match: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> bool:
+    return match is not None and all(settings.get(key) == wanted for key, wanted in match.items())
+
+
+def _index(kind: str, title: str, lines: list[Line]) -> int:
+    titles = [line.title for line in lines]
+    if title not in titles:
+        raise unknown_name(kind, title, titles)
+    return titles.index(title)

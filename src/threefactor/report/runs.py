@@ -1,0 +1,120 @@
+"""Finished runs, read from their folders."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.training.engines import engine_of
+from threefactor.training.run_folder import RunFolder, flat
+from threefactor.training.settings import Settings
+from threefactor.version import __version__
+
+__all__ = ["Run", "plain_settings", "read_run"]
+
+_NUMBERS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as it is reported.
+
+    Attributes:
+        path: its folder.
+        settings: all of them.
+        environment: versions, platform, threads, command.
+        history: the metrics of its epochs.
+    """
+
+    path: Path
+    settings: Settings
+    environment: Mapping[str, Any]
+    history: tuple[Mapping[str, Any], ...]
+
+    @property
+    def finished(self) -> bool:
+        return len(self.history) >= self.settings.epochs
+
+    @property
+    def last(self) -> float:
+        """Test accuracy after the last epoch, a fraction."""
+        return float(self.history[-1]["test_accuracy"])
+
+    @property
+    def best(self) -> float:
+        """Highest test accuracy of all epochs, a fraction: biased, it is chosen by test data."""
+        return max(float(line["test_accuracy"]) for line in self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The first epoch that had it."""
+        return next(int(e["epoch"]) for e in self.history if e["test_accuracy"] == self.best)
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock time of all epochs, s."""
+        return math.fsum(float(line["seconds"]) for line in self.history)
+
+
+def read_run(path: str | Path) -> Run:
+    """Read a run folder; checkpoints are not needed.
+
+    Raises:
+        CheckpointError: if there is no run, it is of a version that this one cannot read, or its
+            metrics are damaged.
+    """
+    folder = RunFolder(path)
+    config = folder.config()
+    environment = config["environment"]
+    try:
+        settings = folder.settings()
+    except ConfigurationError as problem:
+        version = environment.get("threefactor", "unknown")
+        raise CheckpointError(
+            f"it was made by threefactor {version}, and {__version__} cannot read its settings "
+            f"({problem}); report it with the version that made it"
+        ) from problem
+    return Run(folder.path, settings, environment, _history(folder))
+
+
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Return settings flat, by full name, with the defaults of options that are younger."""
+    found = flat(settings)
+    try:
+        options = engine_of(settings).rule_options(settings.rule.name)
+    except ConfigurationError:  # a rule of one's own: its options are as they are
+        return found
+    defaults = {f"rule.options.{key}": value for key, value in options.items()}
+    return {**defaults, **found}
+
+
+def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
+    try:
+        lines = folder.metrics_path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as problem:
+        raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
+    if not lines:
+        raise CheckpointError("it has no finished epoch yet")
+    return tuple(_line(text, epoch) for epoch, text in enumerate(lines, start=1))
+
+
+def _line(text: str, epoch: int) -> Mapping[str, Any]:
+    try:
+        line = json.loads(text)
+        ok = line["epoch"] == epoch and all(math.isfinite(line[name]) for name in _NUMBERS)
+        ok = ok and all(math.isfinite(rate) for rate in line["firing_rates"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        raise CheckpointError(
+            f"line {epoch} of metrics.jsonl is cut short or damaged ({problem!r})"
+        ) from problem
+    if not ok:
+        raise CheckpointError(
+            f"line {epoch} of metrics.jsonl is not that of epoch {epoch}, or holds a number that "
+            "is not finite"
+        )
+    return line  # type: ignore[no-any-return]
