@@ -165,3 +165,26 @@ def test_two_grids_do_not_work_in_one_folder(tmp_path, monkeypatch):
 def test_no_jobs_at_all_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="jobs is 0"):
         run_grid([cell()], tmp_path, jobs=0)
+
+
+def test_a_cell_goes_on_with_the_network_of_another(tmp_path):
+    before = cell("spatial-bp")
+    after = Cell("digits-fc", "dfa", 0, {**SMALL, "hardware_noise": 0.5, "lr": 0.0}, start=before)
+    (outcome,) = run_grid([after], tmp_path / "here", jobs=2)
+    assert outcome.kind == "finished"
+    assert state_of(before, tmp_path / "here").kind == "finished"
+    weights = [
+        checkpoint.load_state(c.folder(tmp_path / "here") / "last")["network"]
+        for c in (before, after)
+    ]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert state_of(after, tmp_path / "there").kind == "finished"
+
+
+def test_a_cell_whose_start_fails_is_not_trained(tmp_path):
+    bad = cell("spatial-bp", lr=1e38)
+    (outcome,) = run_grid([Cell("digits-fc", "dfa", 0, SMALL, start=bad)], tmp_path)
+    assert outcome.kind == "failed"
+    assert outcome.notes[0] == "spatial-bp-seed0, which it starts from: failed"
+    assert not outcome.folder.exists()

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
-from threefactor.data.simulated import PREFIX
+from threefactor.data.registry import DATASETS
 from threefactor.errors import unknown_name
 from threefactor.recipes import recipe as find_recipe
 from threefactor.training.settings import EventNetworkSettings, Settings
@@ -111,10 +111,11 @@ def _keys(settings: Settings) -> Iterator[str]:
     exact = isinstance(settings.network, EventNetworkSettings)
     yield _EXACT_TIMES if exact else _TRACES
     yield from REFERENCES["network"].get(settings.network.kind, ())
-    name = settings.data.name
-    if name.startswith(PREFIX):  # saccades over the images of a set
+    entry = DATASETS.get(settings.data.name)
+    if entry is not None and entry.base:  # saccades over the images of a set
         yield from REFERENCES["data set"]["nmnist"]
-    yield from REFERENCES["data set"].get(name.removeprefix(PREFIX), ())
+    name = settings.data.name if entry is None or not entry.base else entry.base
+    yield from REFERENCES["data set"].get(name, ())
 
 
 def _bibtex(keys: Iterable[str]) -> str:

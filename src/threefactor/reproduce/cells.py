@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Cell:
         rule: name of the rule.
         seed: of everything random.
         changes: fields or options by name, as for `--set`.
-        variant: tells cells of one rule apart, such as "ll" for one with local learning.
+        variant: tells cells of one rule apart, such as "same-weights" for local learning.
+        start: the cell whose network this one goes on with, trained before it; or None.
     """
 
     recipe: str
@@ -35,22 +36,36 @@ class Cell:
     seed: int = 0
     changes: Mapping[str, Any] = field(default_factory=dict)
     variant: str = ""
+    start: Cell | None = None
 
     @cached_property
     def settings(self) -> Settings:
-        """The full settings of the run."""
-        return recipe(self.recipe).settings_for(self.rule, {**self.changes, "seed": self.seed})
+        """The full settings of the run, but for where its start lies."""
+        changes = {**self.changes, "seed": self.seed, "start": None}
+        return recipe(self.recipe).settings_for(self.rule, changes)
+
+    def settings_in(self, root: Path) -> Settings:
+        """Return the full settings of the run below a folder."""
+        if self.start is None:
+            return self.settings
+        return replace(self.settings, start=str(self.start.folder(root)))
 
     @property
     def name(self) -> str:
         """What people call it."""
         return "-".join(part for part in (self.rule, self.variant, f"seed{self.seed}") if part)
 
-    def folder(self, root: Path) -> Path:
-        """Return the run folder, whose name holds a fingerprint of all settings."""
+    @cached_property
+    def fingerprint(self) -> str:
+        """A short hash of all settings, and of those of its start."""
         content = json.dumps(asdict(self.settings), sort_keys=True)
-        mark = hashlib.sha256(content.encode()).hexdigest()[:10]
-        return root / self.recipe / f"{self.name}-{mark}"
+        if self.start is not None:
+            content += self.start.fingerprint
+        return hashlib.sha256(content.encode()).hexdigest()[:10]
+
+    def folder(self, root: Path) -> Path:
+        """Return the run folder."""
+        return root / self.recipe / f"{self.name}-{self.fingerprint}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,8 @@ def state_of(cell: Cell, root: Path) -> State:
         version = run.config()["environment"].get("threefactor")
         if version != __version__:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
-        run.check_same(cell.settings)
+        # Only the fingerprint must agree on the start: folders may be moved.
+        run.check_same(replace(cell.settings, start=run.settings().start))
         lines = run.metrics()
     except ThreefactorError as problem:
         return State("broken", reason=str(problem))

@@ -137,8 +137,8 @@ class _Grid:
         self.watcher.start(done + left, done)
         try:
             while self.waiting or self.running:
-                while self.waiting and len(self.running) < self.jobs:
-                    self.running.append(self._start(self.waiting.pop(0)))
+                while len(self.running) < self.jobs and (cell := self._next()) is not None:
+                    self.running.append(self._start(cell))
                 time.sleep(POLL)
                 self._collect()
         finally:
@@ -151,7 +151,7 @@ class _Grid:
 
     def _sort(self) -> None:
         """Tell cells that need training from those that need none or cannot be trained."""
-        for cell in {cell.folder(self.root): cell for cell in self.cells}.values():
+        for cell in self._distinct().values():
             folder, state = cell.folder(self.root), state_of(cell, self.root)
             missing = missing_data(cell.settings.data.name, self.data_dir)
             if state.kind == "finished":
@@ -164,6 +164,33 @@ class _Grid:
                 self._end(Outcome(cell, folder, NO_DATA, [missing]))
             else:
                 self.waiting.append(cell)
+
+    def _distinct(self) -> dict[Path, Cell]:
+        """Return every cell once, each after the one that it starts from."""
+        found: dict[Path, Cell] = {}
+        for cell in self.cells:
+            chain = [cell]
+            while chain[0].start is not None:
+                chain.insert(0, chain[0].start)
+            for each in chain:
+                found.setdefault(each.folder(self.root), each)
+        return found
+
+    def _next(self) -> Cell | None:
+        """Take the first cell that waits for no other; end those that wait in vain."""
+        for cell in list(self.waiting):
+            if cell.start is None:
+                self.waiting.remove(cell)
+                return cell
+            before = self.outcomes.get(cell.start.folder(self.root))
+            if before is None:
+                continue
+            self.waiting.remove(cell)
+            if before.kind == FINISHED:
+                return cell
+            why = f"{cell.start.name}, which it starts from: {before.kind}"
+            self._end(Outcome(cell, cell.folder(self.root), before.kind, [why, *before.notes]))
+        return None
 
     def _look(self, cell: Cell) -> int:
         """Return how many epochs of a cell are done."""
@@ -185,7 +212,7 @@ class _Grid:
             )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead already, and its log says why
-            process.stdin.write(json.dumps(asdict(cell.settings)) + "\n")
+            process.stdin.write(json.dumps(asdict(cell.settings_in(self.root))) + "\n")
             process.stdin.flush()
         return _Job(cell, folder, process, output)
 

@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def train_cell(settings: Settings, folder: Path, data_dir: str | None, device: s
         notes.append(f"redone, since {damage}")
         shutil.rmtree(folder)
     if RunFolder(folder).config_path.exists():
-        training.resume(folder, settings=settings, data_dir=data_dir, device=device)
+        training.resume(folder, data_dir=data_dir, device=device)
     else:
         training.train(settings, folder, data_dir=data_dir, device=device)
     return notes
@@ -53,7 +54,7 @@ def _damage(settings: Settings, folder: Path) -> str | None:
     if not folder.exists():
         return None
     try:
-        run.check_same(settings)
+        run.check_same(replace(settings, start=run.settings().start))  # it may have been moved
         if checkpoint.exists(run.last):
             checkpoint.load_state(run.last)
     except (CheckpointError, ValueError) as problem:
