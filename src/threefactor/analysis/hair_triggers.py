@@ -104,8 +104,8 @@ def time_gradients(layer: events.Layer, activity: Activity, *, exact: bool) -> N
     over(
         "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
         spikes.offsets, spikes.times, spikes.addresses, activity.parents,
-        activity.currents.astype(np.float64), np.ones((len(inputs), layer.neurons)),
-        layer.theta, layer.tau, exact, gradient,
+        activity.currents.astype(np.float64), activity.ys.astype(np.float64),
+        np.ones((len(inputs), layer.neurons)), layer.theta, layer.tau, exact, gradient,
     )  # fmt: skip
     return gradient
 

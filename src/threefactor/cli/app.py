@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from threefactor.cli import analyse, data, demo, report, runs
+from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
 from threefactor.version import __version__
@@ -32,6 +32,7 @@ app.command()(runs.finetune)
 app.command()(runs.evaluate)
 app.command()(analyse.analyse)
 app.command()(runs.recipes)
+app.command()(reproduce.reproduce)
 app.command()(report.report)
 app.command()(report.cite)
 app.add_typer(data.app, name="data")

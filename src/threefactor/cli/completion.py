@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["analysis_names", "dataset_names", "recipe_names", "rule_names"]
+__all__ = ["analysis_names", "dataset_names", "experiment_names", "recipe_names", "rule_names"]
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -31,3 +31,10 @@ def analysis_names(incomplete: str) -> list[str]:
     from threefactor.analysis.of_runs import ANALYSES
 
     return [name for name in ANALYSES if name.startswith(incomplete)]
+
+
+def experiment_names(incomplete: str) -> list[str]:
+    """Tables and figures that begin with what was typed."""
+    from threefactor.reproduce import catalog
+
+    return [name for name in (*catalog(), "all") if name.startswith(incomplete)]

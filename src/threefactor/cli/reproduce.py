@@ -1,0 +1,129 @@
+"""`threefactor reproduce`: tables and figures of the papers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from threefactor.cli.completion import experiment_names
+from threefactor.cli.console import console
+from threefactor.cli.data import DataDir
+from threefactor.cli.runs import Device
+from threefactor.errors import ConfigurationError
+from threefactor.reproduce import Outcome, Watcher, listing
+from threefactor.reproduce import reproduce as run_experiments
+
+__all__ = ["reproduce"]
+
+
+class GridBar(Watcher):
+    """A bar over the epochs of all runs with the time left, and a line per finished run."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} of {task.total:.0f} epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> GridBar:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
+
+    def start(self, epochs: int, done: int) -> None:
+        self._task = self._bar.add_task("waiting", total=epochs, completed=done)
+
+    def progress(self, done: int, running: Sequence[str]) -> None:
+        self._bar.update(self._task, completed=done, description=", ".join(running))
+
+    def outcome(self, outcome: Outcome) -> None:
+        cell, notes = outcome.cell, "; ".join(note.split("\n")[0] for note in outcome.notes)
+        line = f"{outcome.kind}: {cell.recipe} {cell.name}{': ' if notes else ''}{notes}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def reproduce(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Tables and figures; all of them: all.",
+            autocompletion=experiment_names,
+        ),
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List what there is, and stop.")] = False,
+    budget: Annotated[str, typer.Option(help="smoke, quick or paper.")] = "quick",
+    out: Annotated[Path, typer.Option(help="Folder of runs and pages.")] = Path("reproduction"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs that train at once.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
+    data_dir: DataDir = None,
+    device: Device = "cpu",
+) -> None:
+    """
+    Reproduce tables and figures of the papers, as far as the data at hand allows.
+
+    `threefactor reproduce opzo-table1 --budget quick` trains every rule on every data set that is
+    there, at a size that two cores can do, and writes a page with the published numbers beside the
+    measured ones. `--budget paper` takes the published settings and seeds. Stop it whenever you
+    like: the same command goes on, to the same numbers. Data that is absent is said to be.
+    """  # fmt: skip
+    if show:
+        _list(data_dir)
+        return
+    if not names:
+        raise ConfigurationError(
+            "give the names of tables or figures, or all; `threefactor reproduce --list` has them"
+        )
+    chosen = [one.experiment.name for one in listing(data_dir)] if names == ["all"] else names
+    with GridBar() as bar:
+        pages = run_experiments(
+            chosen,
+            out,
+            budget=budget,
+            jobs=jobs,
+            data_dir=data_dir,
+            device=device,
+            threads=threads,
+            watcher=bar,
+        )
+    for page in pages:
+        console.print(f"{page}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _list(data_dir: Path | None) -> None:
+    for one in listing(data_dir):
+        times = (f"{budget} {_duration(s)}" for budget, s in one.seconds.items())
+        lines = [f"{one.experiment.name}: {one.experiment.title}"]
+        if one.at_hand:
+            lines.append(f"  at hand: {', '.join(one.at_hand)}; on one core: {', '.join(times)}")
+        if one.absent:
+            lines.append(f"  absent: {', '.join(one.absent)}")
+        console.print("\n".join(lines), highlight=False, markup=False)
+    console.print("Times are rough. `threefactor data info NAME` says how to get data.")
+
+
+def _duration(seconds: float) -> str:
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,69 @@
+"""Analyses of finished cells, kept beside them and used again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from threefactor import training
+from threefactor.analysis.of_runs import RunView, analyse
+from threefactor.training.checkpoint import write_atomically
+from threefactor.training.engines import engine_of
+from threefactor.training.run_folder import environment
+
+__all__ = ["SAMPLES", "analysed"]
+
+SAMPLES = {"smoke": None, "quick": 1280, "paper": None}
+"""Training samples that an analysis uses; None for all."""
+
+
+def analysed(
+    name: str,
+    folder: Path,
+    budget: str,
+    *,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+) -> Path:
+    """Analyse a finished run, unless that was done; return the file of the result.
+
+    Args:
+        name: of the analysis, a key of `analysis.of_runs.ANALYSES`.
+        folder: the run folder.
+        budget: decides on how many samples.
+        data_dir, device, threads: as in training.
+
+    Raises:
+        ThreefactorError: if the run cannot be read or analysed.
+    """
+    path = folder / "analysis" / f"{name}-{budget}.json"
+    if _complete(path):
+        return path
+    engine_of(training.RunFolder(folder).settings()).use_threads(threads)
+    trainer = training.open_run(folder, data_dir=data_dir, device=device)
+    settings = trainer.experiment.settings
+    document = {
+        "analysis": name,
+        "recipe": settings.recipe,
+        "rule": settings.rule.name,
+        "seed": settings.seed,
+        "checkpoint": "last",
+        "epoch": trainer.epoch,
+        "samples": SAMPLES[budget],
+        "environment": environment(),
+        "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir)),
+    }
+    path.parent.mkdir(exist_ok=True)
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+    return path
+
+
+def _complete(path: Path) -> bool:
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return "result" in document

@@ -1,0 +1,113 @@
+"""The page of an experiment: what was run beside what was published, and what was not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from threefactor.report.analyses import analysis_sections, find_analyses
+from threefactor.report.page import Section
+from threefactor.report.published import find_published
+from threefactor.report.runs import plain_settings, read_run
+from threefactor.report.sections import study_sections
+from threefactor.report.study import collect
+from threefactor.report.values import Cell as TableCell
+from threefactor.report.values import Number, Table, spread
+from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.experiments import Experiment, Row
+from threefactor.reproduce.grid import FINISHED, NO_DATA, Outcome
+
+__all__ = ["experiment_sections"]
+
+COLUMNS = (
+    "data",
+    "method",
+    "seeds",
+    "last epoch, %",
+    "best epoch, % (biased)",
+    "published, %",
+    "last \N{MINUS SIGN} published",
+    "what there is",
+)
+
+
+def experiment_sections(
+    experiment: Experiment,
+    budget: str,
+    outcomes: Mapping[Path, Outcome],
+    root: Path,
+    problems: Sequence[str] = (),
+) -> list[Section]:
+    """Return the sections of the page of an experiment.
+
+    Args:
+        experiment: what was run.
+        budget: how much of it.
+        outcomes: of its cells, by run folder.
+        root: folder of the run folders.
+        problems: what else went wrong, such as analyses that failed.
+    """
+    sections = [*(experiment.drawn() if experiment.drawn is not None else [])]
+    if not experiment.rows:
+        return sections
+    finished = [folder for folder, one in outcomes.items() if one.kind == FINISHED]
+    sections.insert(0, _overview(experiment, budget, outcomes, root))
+    notes = _notes(list(outcomes.values())) + list(problems)
+    if notes:
+        sections.append(Section("What is missing, and why", tuple(notes), warning=True))
+    if finished:
+        study = collect(finished, split=True)
+        *results, runs, citing = study_sections(study)
+        analyses, _ = find_analyses([f for f in finished if (f / "analysis").exists()])
+        results = [section for section in results if section.title != "Overview"]
+        sections += [*results, *analysis_sections(analyses), runs, citing]
+    return sections
+
+
+def _overview(
+    experiment: Experiment, budget: str, outcomes: Mapping[Path, Outcome], root: Path
+) -> Section:
+    rows = tuple(_row(row, budget, outcomes, root) for row in experiment.rows)
+    text = (f"Budget {budget!r}: {BUDGETS[budget]}.",)
+    notes = (
+        "Published numbers stand only beside runs of the published settings, and the difference "
+        "is in percentage points. Rows marked * are not in the paper.",
+    )
+    return Section(experiment.title, text, (Table("Overview", COLUMNS, rows, notes),))
+
+
+def _row(
+    row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
+) -> tuple[TableCell, ...]:
+    ends = [outcomes[cell.folder(root)] for cell in row.cells(budget)]
+    runs = [read_run(end.folder) for end in ends if end.kind == FINISHED]
+    data = row.data if row.in_paper else f"{row.data} *"
+    state = ", ".join(dict.fromkeys(end.kind for end in ends))
+    settings = plain_settings(row.cells("paper")[0].settings)
+    found = find_published(settings) if row.in_paper else ()
+    published = found[0] if found else None
+    shown = published.cell if published else None
+    if not runs:
+        return (data, row.method, 0, None, None, shown, None, _advice(ends) or state)
+    last = spread([100 * run.last for run in runs])
+    best = spread([100 * run.best for run in runs])
+    same = published is not None and budget == "paper"
+    difference = Number(last.mean - published.mean, signed=True) if same and published else None
+    return (data, row.method, len(runs), last, best, shown, difference, state)
+
+
+def _advice(ends: Sequence[Outcome]) -> str:
+    """Say how to get data that is absent."""
+    if ends[0].kind != NO_DATA:
+        return ""
+    name = ends[0].cell.settings.data.name
+    return f"no data: threefactor data fetch {name}"
+
+
+def _notes(outcomes: Sequence[Outcome]) -> list[str]:
+    found = []
+    for one in outcomes:
+        if one.kind == NO_DATA:
+            continue  # the table says it
+        found += [f"{one.cell.recipe} {one.cell.name}: {note}" for note in one.notes]
+    return list(dict.fromkeys(found))

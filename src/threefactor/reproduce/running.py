@@ -1,0 +1,133 @@
+"""Run experiments by name, and write their pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from threefactor.data.registry import DATASETS
+from threefactor.errors import ThreefactorError, unknown_name
+from threefactor.report.page import html_page, write_figures
+from threefactor.reproduce.analysed import analysed
+from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.catalog import catalog, experiment
+from threefactor.reproduce.experiments import Experiment
+from threefactor.reproduce.grid import FINISHED, Outcome, Watcher, missing_data, run_grid
+from threefactor.reproduce.pages import experiment_sections
+from threefactor.training.checkpoint import write_atomically
+
+__all__ = ["Entry", "listing", "reproduce"]
+
+Analyse = Callable[[str, Path], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What `reproduce --list` shows of an experiment.
+
+    Attributes:
+        experiment: the table or figure.
+        at_hand, absent: names of the data sets that it needs.
+        seconds: estimate of the runs whose data is at hand, on one core, by budget.
+    """
+
+    experiment: Experiment
+    at_hand: tuple[str, ...]
+    absent: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+def listing(data_dir: str | Path | None = None) -> list[Entry]:
+    """Return all experiments with what they need."""
+    here = {name for name in DATASETS if missing_data(name, data_dir) is None}
+    return [
+        Entry(
+            one,
+            tuple(name for name in one.data if name in here),
+            tuple(name for name in one.data if name not in here),
+            {budget: one.seconds(budget, here) for budget in BUDGETS},
+        )
+        for one in catalog().values()
+    ]
+
+
+def reproduce(
+    names: Sequence[str],
+    out: str | Path,
+    *,
+    budget: str = "quick",
+    jobs: int = 1,
+    data_dir: str | Path | None = None,
+    device: str = "cpu",
+    threads: int = 1,
+    watcher: Watcher | None = None,
+) -> list[Path]:
+    """Run tables and figures as far as the data at hand allows; return their pages.
+
+    Runs are kept in OUT/runs and shared by all experiments; what is finished is used again, and
+    what was interrupted goes on. Each experiment gets OUT/NAME-BUDGET.html and a folder of the same
+    name with every figure as SVG and all data as CSV.
+
+    Args:
+        names: of experiments, keys of `catalog()`.
+        out: the folder.
+        budget: "smoke", "quick" or "paper".
+        jobs, data_dir, device, threads, watcher: see `run_grid`.
+
+    Raises:
+        ConfigurationError: if a name is not known, or another process works in the folder.
+        CheckpointError: if a page cannot be written.
+    """
+    if budget not in BUDGETS:
+        raise unknown_name("budget", budget, BUDGETS)
+    chosen = [experiment(name) for name in names]
+    out, root = Path(out), Path(out) / "runs"
+    cells = [cell for one in chosen for cell in one.cells(budget)]
+    found = run_grid(
+        cells, root, jobs=jobs, data_dir=data_dir, device=device, threads=threads, watcher=watcher
+    )
+    outcomes = {one.folder: one for one in found}
+
+    def analyse(name: str, folder: Path) -> None:
+        analysed(name, folder, budget, data_dir=data_dir, device=device, threads=threads)
+
+    return [_page(one, budget, outcomes, out, analyse) for one in chosen]
+
+
+def _page(
+    one: Experiment,
+    budget: str,
+    outcomes: dict[Path, Outcome],
+    out: Path,
+    analyse: Analyse,
+) -> Path:
+    root = out / "runs"
+    own = {cell.folder(root): outcomes[cell.folder(root)] for cell in one.cells(budget)}
+    problems = _analyse(one, budget, own, root, analyse)
+    sections = experiment_sections(one, budget, own, root, problems)
+    path = out / f"{one.name}-{budget}.html"
+    write_atomically(path, html_page(one.title, sections).encode())
+    write_figures(sections, path.with_suffix(""))
+    return path
+
+
+def _analyse(
+    one: Experiment,
+    budget: str,
+    outcomes: dict[Path, Outcome],
+    root: Path,
+    analyse: Analyse,
+) -> list[str]:
+    """Analyse what the experiment wants analysed; return what went wrong."""
+    problems = []
+    for row in one.rows:
+        folder = row.cells(budget)[0].folder(root)
+        if outcomes[folder].kind != FINISHED:
+            continue
+        for name in one.analyses.get(row.method, ()):
+            try:
+                analyse(name, folder)
+            except ThreefactorError as problem:
+                problems.append(f"analysis {name!r} of {row.data}, {row.method}: {problem}")
+    return problems

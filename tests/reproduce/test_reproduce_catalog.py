@@ -1,0 +1,92 @@
+"""What belongs to each table and figure."""
+
+from dataclasses import replace
+
+import pytest
+
+from threefactor.errors import ConfigurationError
+from threefactor.report.published import find_published, published_tables
+from threefactor.report.runs import plain_settings
+from threefactor.reproduce import catalog, experiment, listing
+from threefactor.reproduce.budgets import BUDGETS
+
+TRAINED = ("test accuracy", "firing rate")
+
+
+def test_every_published_table_has_its_name():
+    shown = {name for name in published_tables() if name != "opzo-table4-epochs"}
+    assert shown <= catalog().keys()
+    assert {f"sfdfa-figure{i}" for i in range(1, 9)} <= catalog().keys()
+    assert {"opzo-figure2", "opzo-figure3-nmnist", "opzo-figure3-dvs-cifar10"} <= catalog().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("opzo-table1", 32), ("opzo-table2", 4), ("opzo-table3", 10), ("opzo-table8", 18)],
+)
+def test_there_is_a_row_for_every_published_number(name, count):
+    rows = [row for row in experiment(name).rows if row.in_paper]
+    assert len(rows) == count
+    values = published_tables()[name].values
+    assert count == sum(value is not None for line in values for value in line)
+
+
+@pytest.mark.parametrize("name", ["opzo-table1", "opzo-table2", "opzo-table3", "sfdfa-table1"])
+def test_rows_stand_beside_the_numbers_of_their_own_table(name):
+    for row in experiment(name).rows:
+        settings = plain_settings(row.cells("paper")[0].settings)
+        sources = {found.source for found in find_published(settings)}
+        table = published_tables()[name].where
+        assert any(source.endswith(table) for source in sources) == row.in_paper, row
+
+
+def test_the_rows_of_a_table_are_different_runs():
+    for one in catalog().values():
+        prints = [row.cells("paper")[0].fingerprint for row in one.rows]
+        assert len(set(prints)) == len(prints), one.name
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_every_cell_has_settings_in_every_budget(budget):
+    for one in catalog().values():
+        for row in one.rows:
+            cells = row.cells(budget)
+            assert all(cell.settings.rule.name == row.rule for cell in cells)
+            assert len(cells) == (3 if budget == "paper" else 1)
+
+
+def test_the_paper_budget_is_the_recipe_itself():
+    (row,) = [
+        r
+        for r in experiment("opzo-table1").rows
+        if (r.recipe, r.method) == ("cifar10-conv5", "OPZO (w/ LL)")
+    ]
+    settings = row.cells("paper")[0].settings
+    assert (settings.epochs, settings.seed, settings.data.train) == (300, 2022, None)
+    assert settings.rule.options["local_learning"] == "same-weights"
+    smoke = row.cells("smoke")[0].settings
+    assert (smoke.epochs, smoke.data.train, smoke.network.width) == (1, 100, 0.03)
+    assert smoke.rule.options == settings.rule.options
+
+
+def test_fine_tuning_starts_from_runs_of_its_own_size():
+    for row in experiment("opzo-table4").rows:
+        (cell,) = row.cells("smoke")
+        assert cell.settings.hardware_noise in (0.1, 0.15, 0.5)
+        networks = [replace(c.settings.network, dropout=0.0) for c in (cell, cell.start)]
+        assert networks[0] == networks[1]
+        assert cell.start.settings.hardware_noise is None
+
+
+def test_an_unknown_name_gets_the_nearest():
+    with pytest.raises(ConfigurationError, match="did you mean 'opzo-table1'"):
+        experiment("ozpo-table1")
+
+
+def test_the_list_tells_data_at_hand_from_absent_data(tmp_path):
+    entries = {one.experiment.name: one for one in listing(tmp_path)}
+    first = entries["opzo-table1"]
+    assert first.at_hand == ("digits", "simulated-digits")
+    assert set(first.absent) >= {"mnist", "cifar10", "nmnist", "dvs-gesture"}
+    assert 0 < first.seconds["smoke"] < first.seconds["quick"] < first.seconds["paper"]
+    assert entries["sfdfa-figure1"].seconds["paper"] == 0

@@ -1,0 +1,79 @@
+"""Pages of experiments: what was run, what was not, and that the numbers are those of the runs."""
+
+import json
+import re
+
+import pytest
+
+from threefactor.errors import ConfigurationError
+from threefactor.reproduce import experiment, reproduce
+from threefactor.training import RunFolder
+
+pytest.importorskip("jinja2")
+pytest.importorskip("matplotlib")
+
+
+def text_of(page):
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.read_text(encoding="utf-8")))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Two small experiments, run for embedded data alone."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    names = ["sfdfa-figure4", "opzo-figure2", "sfdfa-figure3"]
+    pages = reproduce(
+        names, folder, budget="smoke", jobs=2, data_dir=folder / "no data", device="cpu"
+    )
+    return folder, dict(zip(names, pages, strict=True))
+
+
+def test_each_experiment_has_a_page_with_its_figures(made):
+    folder, pages = made
+    assert [page.name for page in pages.values()] == [f"{name}-smoke.html" for name in pages]
+    assert (folder / "sfdfa-figure3-smoke" / "sfdfa-figure3-potential.svg").exists()
+    assert (folder / "sfdfa-figure3-smoke" / "sfdfa-figure3-potential.csv").exists()
+    for page in pages.values():
+        content = page.read_text(encoding="utf-8")
+        assert "<svg" in content
+        assert (
+            "http://" not in re.sub(r'(xmlns[:\w]*|rdf:\w+)="[^"]*"', "", content).split("<h2")[0]
+        )
+
+
+def test_absent_data_is_said_to_be_and_nothing_takes_its_place(made):
+    _, pages = made
+    text = text_of(pages["sfdfa-figure4"])
+    assert text.count("no data: threefactor data fetch mnist") == 2
+    assert "digits-events *" in text
+    assert "Rows marked * are not in the paper" in text
+
+
+def test_numbers_are_those_of_the_runs(made):
+    folder, pages = made
+    text = text_of(pages["sfdfa-figure4"])
+    for row in experiment("sfdfa-figure4").rows:
+        if row.in_paper:
+            continue
+        run = RunFolder(row.cells("smoke")[0].folder(folder / "runs"))
+        accuracy = 100 * run.metrics()[-1]["test_accuracy"]
+        assert f"{row.method} 1 {accuracy:.2f} (1 seed)" in text
+
+
+def test_analyses_are_kept_beside_their_runs_and_used_again(made):
+    folder, _ = made
+    (cell,) = experiment("opzo-figure2").rows[1].cells("smoke")
+    path = cell.folder(folder / "runs") / "analysis" / "variance-smoke.json"
+    found = json.loads(path.read_text())["result"]["rules"]
+    assert {"spatial-bp", "zo"} <= found.keys()
+    written = path.stat().st_mtime_ns
+    reproduce(["opzo-figure2"], folder, budget="smoke", data_dir=folder / "no data")
+    assert path.stat().st_mtime_ns == written
+
+
+def test_names_and_budgets_that_there_are_not(tmp_path):
+    with pytest.raises(ConfigurationError, match="did you mean 'opzo-figure2'"):
+        reproduce(["opzo-figure22"], tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="unknown budget 'large'"):
+        reproduce(["opzo-figure2"], tmp_path / "out", budget="large")
+    assert not (tmp_path / "out").exists()
