@@ -133,7 +133,7 @@ def run_table(runs: Sequence[Run]) -> Table:
         for run in runs
     )
     columns = ("run", "seed", "epochs", LAST, BEST, "first best epoch", "minutes")
-    return Table("Runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
+    return Table("All runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
 
 
 def _compared(group: Group) -> tuple[Cell, ...]:

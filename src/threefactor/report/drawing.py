@@ -178,6 +178,8 @@ _PANELS = {"heatmap": _heatmap, "quiver": _quiver}
 def _accessible(document: str, figure: Figure) -> str:
     """Name the picture for those who hear it, and make its ids unique on a page."""
     text = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.S)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda id_: id_.group() if id_[1] in used else "", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{figure.name}-", text)
     head, rest = text.split(">", 1)
     names = f'role="img" aria-labelledby="{figure.name}-title {figure.name}-description"'
