@@ -39,7 +39,7 @@ document.body.append(note);
 
 @pytest.fixture(scope="module")
 def page():
-    return html_page("Results", report_sections([RESULTS / "digits-fc", RESULTS / "mnist-events"]))
+    return html_page("Results", report_sections([RESULTS / "digits-fc"]))
 
 
 def load(page, folder, *options):
@@ -65,7 +65,7 @@ def test_every_figure_is_drawn(page, look, tmp_path):
         options += ["--force-dark-mode", "--blink-settings=preferredColorScheme=0"]
     measured, log = load(page, tmp_path, *options)
     assert "CONSOLE" not in log, log
-    assert len(measured["drawn"]) == page.count("<figure") == 8
+    assert len(measured["drawn"]) == page.count("<figure") == 4
     for figure in measured["drawn"]:
         width, height = figure["size"]
         assert width > 300 and height > 150
