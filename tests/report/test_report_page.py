@@ -173,6 +173,28 @@ def test_changed_settings_are_said(make_run, tmp_path):
     assert "settings other than the recipe's: epochs = 2 (recipe: 30)" in text
 
 
+def test_networks_of_several_sizes(make_run, tmp_path):
+    make_run("a0", [0.9, 0.95], hidden=[100, 300])
+    make_run("a1", [0.9, 0.95], hidden=[300, 100], seed=1)
+    sections = report_sections([tmp_path], split=True)
+    figure = next(f for s in sections for f in s.figures if f.name.endswith("neuron-and-step"))
+    totals = {one.label: one.ys[-1] for one in figure.series}
+    # 0.12 in the first layer and 0.22 in the second
+    assert totals["OPZO, hidden=[100, 300]"] == pytest.approx(0.195)
+    assert totals["OPZO, hidden=[300, 100]"] == pytest.approx(0.145)
+
+
+def test_a_network_without_hidden_layers(make_run, tmp_path):
+    folder = make_run("a0", [0.9], hidden=[])
+    line = json.loads(folder.metrics_path.read_text())
+    folder.metrics_path.write_text(json.dumps({**line, "firing_rates": {}}) + "\n")
+    sections = report_sections([tmp_path])
+    assert [f.name for s in sections for f in s.figures] == [
+        "digits-fc-test-error",
+        "digits-fc-training-loss",
+    ]
+
+
 def test_left_out_runs_are_on_the_page(make_run, tmp_path):
     make_run("a0", [0.9])
     make_run("a1", [0.9], seed=1).metrics_path.unlink()

@@ -104,6 +104,12 @@ def _cut(folder):
     folder.metrics_path.write_text(text[: len(text) * 3 // 4])
 
 
+def _twice(folder):
+    text = folder.metrics_path.read_text()
+    more = text.replace('"epoch": 2', '"epoch": 4').replace('"epoch": 1', '"epoch": 3')
+    folder.metrics_path.write_text(text + more)
+
+
 def _replace(old, new):
     def damage(folder):
         text = folder.metrics_path.read_text()
@@ -120,6 +126,7 @@ def _replace(old, new):
         (_replace('"epoch": 2', '"epoch": 5'), "line 2 of metrics.jsonl is not that of epoch 2"),
         (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
         (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
+        (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
         (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
         (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
         (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
