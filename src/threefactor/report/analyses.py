@@ -158,7 +158,7 @@ def _series(part: Mapping[str, Any], shown: Shown, label: str) -> Iterator[Serie
         if isinstance(value, dict) and isinstance(value.get(shown.measure), (int, float))
     }
     if layers:
-        yield Series(label or shown.label, list(layers), list(layers.values()))
+        yield Series(rule_name(label) or shown.label, list(layers), list(layers.values()))
         return
     for key, value in part.items():
         if isinstance(value, dict):

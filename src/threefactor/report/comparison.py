@@ -11,18 +11,13 @@ from threefactor.recipes import RECIPES
 from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, plain_settings
-from threefactor.report.values import Cell, Number, Spread, Table, without_empty_columns
-from threefactor.training.engines import engine_of
+from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
 __all__ = [
     "accuracy_table",
     "cost_table",
-    "firing_rates",
-    "firing_table",
-    "layer_sizes",
     "overview_table",
     "run_table",
-    "total_rate",
 ]
 
 LAST = "last epoch, %"
@@ -55,48 +50,6 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
     columns = ("rule", "seeds", "epochs", LAST, BEST, "published, %", DIFFERENCE, "source")
     notes = (ABOUT_BEST, *_deviation_note(groups), *_other_numbers(groups), *_changes(groups))
     return without_empty_columns(Table(f"{recipe}: test accuracy", columns, tuple(rows), notes))
-
-
-def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
-    """Show the firing rate of every hidden layer on the test data after the last epoch."""
-    layers = list(dict.fromkeys(layer for group in groups for layer in firing_rates(group)))
-    rows: list[tuple[Cell, ...]] = []
-    for group in groups:
-        rates = firing_rates(group)
-        rows.append((group.label, len(group.runs), *(rates.get(layer) for layer in layers)))
-        published = {p.layer: p.cell for p in find_published(group.settings, "firing rate")}
-        if published:
-            shown = (_digits(published.get(layer), 4) for layer in layers)
-            rows.append((f"{group.label}, published", None, *shown))
-    unit = engine_of(groups[0].runs[0].settings).rate_unit
-    title = f"{recipe}: firing rates, {unit}"
-    return Table(title, ("rule", "seeds", *layers), tuple(rows))
-
-
-def firing_rates(group: Group) -> dict[str, Spread]:
-    """Return the rate of each hidden layer after the last epoch, over seeds.
-
-    "total" is that of all hidden neurons, where the settings tell how many there are.
-    """
-    names = list(group.runs[0].history[-1]["firing_rates"])
-    rates = {name: group.over_seeds(lambda r, n=name: _rate(r, n), digits=4) for name in names}  # type: ignore[misc]
-    sizes = layer_sizes(group.runs[0])
-    if len(sizes) > 1:
-        rates["total"] = group.over_seeds(lambda run: total_rate(run.history[-1], sizes), 4)
-    return rates
-
-
-def layer_sizes(run: Run) -> dict[str, int]:
-    """Return the number of neurons by hidden layer, if the settings list them; else nothing."""
-    names = list(run.history[-1]["firing_rates"])
-    hidden = getattr(run.settings.network, "hidden", ())
-    return dict(zip(names, hidden, strict=True)) if len(hidden) == len(names) else {}
-
-
-def total_rate(epoch: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
-    """Return the firing rate over all hidden neurons in an epoch's metrics."""
-    rates = epoch["firing_rates"]
-    return sum(float(rates[name]) * n for name, n in sizes.items()) / sum(sizes.values())
 
 
 def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
@@ -133,7 +86,7 @@ def run_table(runs: Sequence[Run]) -> Table:
         for run in runs
     )
     columns = ("run", "seed", "epochs", LAST, BEST, "first best epoch", "minutes")
-    return Table("Runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
+    return Table("All runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
 
 
 def _compared(group: Group) -> tuple[Cell, ...]:
@@ -181,11 +134,3 @@ def _differences(
     for key in sorted({*ours, *theirs}):
         if ours.get(key) != theirs.get(key):
             yield key, (ours.get(key), theirs.get(key))
-
-
-def _rate(run: Run, layer: str) -> float:
-    return float(run.history[-1]["firing_rates"][layer])
-
-
-def _digits(cell: Spread | None, digits: int) -> Spread | None:
-    return None if cell is None else Spread(cell.mean, cell.sd, cell.n, digits)

@@ -38,6 +38,7 @@ STYLE = {
     "legend.frameon": False,
 }
 LEGEND_LETTERS = 66
+WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -79,9 +80,11 @@ def svg(figure: Figure) -> str:
             draw(figure, axes[0])
         else:
             for one, axis in zip(figure.series, axes, strict=True):
-                _PANELS[figure.kind](one, axis)
-                axis.set(title=one.label, xlabel=figure.x_label)
+                _panel(figure, one, axis)
+                axis.set(title=one.label, ylabel="")
             axes[0].set_ylabel(figure.y_label)
+        if figure.kind == "heatmap":
+            canvas.colorbar(axes[-1].collections[0], ax=list(axes))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return _accessible(stream.getvalue(), figure)
@@ -89,10 +92,10 @@ def svg(figure: Figure) -> str:
 
 def draw(figure: Figure, axis: Any) -> None:
     """Draw a figure of one panel onto axes, with its legend above them."""
-    axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    if figure.kind in _PANELS:
-        _PANELS[figure.kind](figure.series[0], axis)
+    if figure.kind in ("heatmap", "quiver"):
+        _panel(figure, figure.series[0], axis)
         return
+    axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
     if figure.kind == "bar":
         _bars(figure, axis)
     else:
@@ -148,12 +151,23 @@ def _scales(figure: Figure, axis: Any) -> None:
     ):
         if wanted:
             axis.set(**{f"{name}scale": "log"})
-            one.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=12))
+            low, high = one.get_view_interval()
+            few = high < WIDE * low
+            one.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if few else (1,), numticks=12))
             one.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             one.set_minor_formatter(ticker.NullFormatter())
 
 
-def _heatmap(one: Series, axis: Any) -> None:
+def _panel(figure: Figure, one: Series, axis: Any) -> None:
+    axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
+    if figure.kind == "quiver":
+        axis.quiver(one.xs, one.ys, one.us, one.vs, color=SERIES[0], angles="xy")
+        return
+    every = [value for other in figure.series for value in other.values or ()]
+    _heatmap(one, axis, min(every), max(every))
+
+
+def _heatmap(one: Series, axis: Any, low: float, high: float) -> None:
     xs, columns = np.unique(np.asarray(one.xs), return_inverse=True)
     ys, rows = np.unique(np.asarray(one.ys), return_inverse=True)
     if len({*zip(rows.tolist(), columns.tolist(), strict=True)}) != len(xs) * len(ys):
@@ -163,21 +177,15 @@ def _heatmap(one: Series, axis: Any) -> None:
         )
     grid = np.empty((len(ys), len(xs)))
     grid[rows, columns] = one.values
-    mesh = axis.pcolormesh(xs, ys, grid, cmap="viridis", shading="nearest", rasterized=True)
-    axis.figure.colorbar(mesh, ax=axis)
+    axis.pcolormesh(xs, ys, grid, vmin=low, vmax=high, shading="nearest", rasterized=True)
     axis.grid(False)
-
-
-def _quiver(one: Series, axis: Any) -> None:
-    axis.quiver(one.xs, one.ys, one.us, one.vs, color=SERIES[0], angles="xy")
-
-
-_PANELS = {"heatmap": _heatmap, "quiver": _quiver}
 
 
 def _accessible(document: str, figure: Figure) -> str:
     """Name the picture for those who hear it, and make its ids unique on a page."""
     text = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.S)
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    text = re.sub(r' id="([^"]+)"', lambda id_: id_.group() if id_[1] in used else "", text)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{figure.name}-", text)
     head, rest = text.split(">", 1)
     names = f'role="img" aria-labelledby="{figure.name}-title {figure.name}-description"'

@@ -1,13 +1,14 @@
-"""Figures of a study: learning curves, firing rates, accuracy beside published."""
+"""Figures of a study: learning curves and firing rates."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from threefactor.report.comparison import firing_rates, layer_sizes, total_rate
 from threefactor.report.figures import Figure, Series
+from threefactor.report.firing import firing_rates, layer_sizes, total_rate
 from threefactor.report.grouping import Group
 from threefactor.report.page import slug
 from threefactor.training.engines import engine_of
@@ -23,40 +24,45 @@ def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
     The firing rate is that of all hidden neurons, and left out if the settings do not say how many
     neurons each layer has.
     """
-    several = any(len(group.runs) > 1 for group in groups)
-    caption = "Mean over the seeds; the band is ± one standard deviation." if several else ""
-    measures: dict[str, Callable[[Epoch], float]] = {
-        "test error (%)": lambda line: 100 - 100 * line["test_accuracy"],
-        "training loss": lambda line: line["train_loss"],
-    }
-    sizes = layer_sizes(groups[0].runs[0])
-    unit = engine_of(groups[0].runs[0].settings).rate_unit
-    if sizes:
-        measures[unit] = lambda line: total_rate(line, sizes)
-    return tuple(
-        _against_epoch(recipe, groups, name, measure, caption) for name, measure in measures.items()
-    )
+    sizes = {group.label: layer_sizes(group.runs[0]) for group in groups}
+    figures = [
+        _against_epoch(
+            recipe, groups, "test error (%)", lambda _, e: 100 - 100 * e["test_accuracy"]
+        ),
+        _against_epoch(recipe, groups, "training loss", lambda _, e: e["train_loss"]),
+    ]
+    if all(sizes.values()):
+        unit = engine_of(groups[0].runs[0].settings).rate_unit
+        figures.append(
+            _against_epoch(
+                recipe, groups, unit, lambda g, e: total_rate(e, sizes[g.label]), log=False
+            )
+        )
+    return tuple(figures)
 
 
 def _against_epoch(
     recipe: str,
     groups: Sequence[Group],
     name: str,
-    measure: Callable[[Epoch], float],
-    caption: str,
+    measure: Callable[[Group, Epoch], float],
+    log: bool = True,
 ) -> Figure:
-    series = tuple(curve(g.label, [run.history for run in g.runs], measure) for g in groups)
+    series = tuple(
+        curve(group.label, [run.history for run in group.runs], partial(measure, group))
+        for group in groups
+    )
+    several = any(len(group.runs) > 1 for group in groups)
     title = name.removesuffix(" (%)")
-    # A logarithmic axis has no place for an error of exactly zero.
-    positive = all(y > 0 for one in series for y in one.ys)
     return Figure(
         slug(f"{recipe} {title}"),
         f"{recipe}: {title}",
-        caption,
+        "Mean over the seeds; the band is ± one standard deviation." if several else "",
         "epoch",
         name,
         series,
-        log_y=positive and name in ("test error (%)", "training loss"),
+        # A logarithmic axis has no place for an error of exactly zero.
+        log_y=log and all(y > 0 for one in series for y in one.ys),
     )
 
 

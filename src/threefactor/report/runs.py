@@ -38,7 +38,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return len(self.history) >= self.settings.epochs
+        return len(self.history) == self.settings.epochs
 
     @property
     def last(self) -> float:
@@ -79,7 +79,12 @@ def read_run(path: str | Path) -> Run:
             f"it was made by threefactor {version}, and {__version__} cannot read its settings "
             f"({problem}); report it with the version that made it"
         ) from problem
-    return Run(folder.path, settings, environment, _history(folder))
+    history = _history(folder)
+    if len(history) > settings.epochs:
+        raise CheckpointError(
+            f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
+        )
+    return Run(folder.path, settings, environment, history)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from threefactor.report.citing import cite_settings
 from threefactor.report.comparison import (
     accuracy_table,
     cost_table,
-    firing_table,
     overview_table,
     run_table,
 )
+from threefactor.report.firing import firing_rates, firing_table
 from threefactor.report.grouping import Group, Study
 from threefactor.report.page import Listing, Section
 from threefactor.report.plots import firing_figure, learning_curves
@@ -66,13 +66,13 @@ def _left_out(study: Study) -> Section:
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
     title = RECIPES[recipe].title + "." if recipe in RECIPES else "No recipe of this version."
-    return Section(
-        recipe,
-        (title,),
-        (accuracy_table(recipe, groups), firing_table(recipe, groups), cost_table(recipe, groups)),
-        (*learning_curves(recipe, groups), firing_figure(recipe, groups)),
-        tuple(_settings(group) for group in groups),
-    )
+    tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
+    figures = [*learning_curves(recipe, groups)]
+    if all(firing_rates(group) for group in groups):  # else there is no hidden layer
+        tables.insert(1, firing_table(recipe, groups))
+        figures.append(firing_figure(recipe, groups))
+    settings = tuple(_settings(group) for group in groups)
+    return Section(recipe, (title,), tuple(tables), tuple(figures), settings)
 
 
 def _settings(group: Group) -> Listing:

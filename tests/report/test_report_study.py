@@ -1,0 +1,182 @@
+"""Which runs make one mean, which are refused, and which are left out with a reason."""
+
+import json
+
+import numpy as np
+import pytest
+
+from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.report import collect
+
+
+def test_seeds_make_a_mean_and_a_deviation(make_run, tmp_path):
+    last = [0.91, 0.95, 0.9]
+    for seed, accuracy in enumerate(last):
+        make_run(f"a{seed}", [0.96, accuracy], seed=seed)
+    make_run("b0", [0.5, 0.6], rule="dfa")
+    study = collect([tmp_path])
+    assert [(g.recipe, g.label, len(g.runs)) for g in study.groups] == [
+        ("digits-fc", "OPZO", 3),
+        ("digits-fc", "DFA", 1),
+    ]
+    found = study.groups[0].over_seeds(lambda run: run.last)
+    assert found.mean == pytest.approx(np.mean(last))
+    assert found.sd == pytest.approx(np.std(last, ddof=1))
+    assert study.groups[0].over_seeds(lambda run: run.best).mean == pytest.approx(0.96)
+    alone = study.groups[1].over_seeds(lambda run: 100 * run.last)
+    assert (alone.sd, alone.text) == (None, "60.00 (1 seed)")
+
+
+def test_a_folder_given_twice_counts_once(make_run, tmp_path):
+    folder = make_run("a0", [0.9])
+    assert len(collect([tmp_path, folder.path, tmp_path / "runs"]).runs) == 1
+
+
+def test_differing_settings_are_refused_and_named(make_run, tmp_path):
+    make_run("a0", [0.9], seed=0)
+    make_run("a1", [0.8], seed=1, momentum=0.5)
+    with pytest.raises(ConfigurationError, match="have no common mean") as problem:
+        collect([tmp_path])
+    for word in ("rule.options.momentum is 0.99999 in", "a0 but 0.5 in", "a1", "--split"):
+        assert word in str(problem.value)
+    labels = [group.label for group in collect([tmp_path], split=True).groups]
+    assert labels == ["OPZO, momentum=0.99999", "OPZO, momentum=0.5"]
+
+
+def test_many_differences_are_not_all_named(make_run, tmp_path):
+    make_run("a0", [0.9], seed=0)
+    changes = {"momentum": 0.5, "lr": 0.1, "batch_size": 7, "leak": 0.1, "dropout": 0.1, "steps": 3}
+    for seed in (1, 2, 3):
+        make_run(f"a{seed}", [0.8], seed=seed, **changes)
+    with pytest.raises(ConfigurationError, match=r"a1 \(and 2 more\).*and 2 more settings"):
+        collect([tmp_path])
+
+
+def test_one_seed_twice_is_refused(make_run, tmp_path):
+    make_run("a0", [0.9])
+    make_run("copy", [0.9])
+    with pytest.raises(ConfigurationError, match="seed 0; a mean over seeds counts each once"):
+        collect([tmp_path])
+
+
+def test_methods_of_the_papers_are_rows_of_their_own(make_run, tmp_path):
+    changes = {"base": "dvs-gesture-conv5", "local_learning": "same-weights"}
+    make_run("plain", [0.9], base="dvs-gesture-conv5")
+    make_run("local", [0.9], **changes)
+    make_run("both", [0.9], **changes, intermediate="lif2")
+    make_run("noise", [0.9], base="dvs-gesture-conv5", hardware_noise=0.1)
+    labels = {group.label for group in collect([tmp_path]).groups}
+    assert labels == {"OPZO", "OPZO (w/ LL)", "OPZO (w/ LL&IGL)", "OPZO, noise 0.1"}
+
+
+def test_fine_tuned_runs_may_start_from_one_run_per_seed(make_run, tmp_path):
+    for seed in (0, 1):
+        make_run(f"a{seed}", [0.9], seed=seed, start=f"runs/bp-seed{seed}")
+    assert len(collect([tmp_path]).groups) == 1
+    make_run("a2", [0.9], seed=2, start="runs/other-seed2")
+    with pytest.raises(ConfigurationError, match="start is 'runs/bp-seedN'"):
+        collect([tmp_path])
+
+
+def test_an_option_younger_than_a_run_had_its_default(make_run, edit_config, tmp_path):
+    old = make_run("a0", [0.9], seed=0)
+    make_run("a1", [0.8], seed=1)
+    edit_config(old, lambda c: c["settings"]["rule"]["options"].pop("local_learning"))
+    (group,) = collect([tmp_path]).groups
+    assert len(group.runs) == 2
+
+
+def test_an_unfinished_run_is_left_out_or_marked(make_run, tmp_path):
+    make_run("a0", [0.8, 0.9])
+    half = make_run("a1", [0.8, 0.9], seed=1)
+    half.metrics_path.write_text(half.metrics_path.read_text().splitlines()[0] + "\n")
+    study = collect([tmp_path])
+    assert [len(group.runs) for group in study.groups] == [1]
+    (left,) = study.left_out
+    assert left.path == half.path
+    assert "stopped after epoch 1 of 2; go on with: threefactor train --resume" in left.reason
+    labels = [group.label for group in collect([tmp_path], unfinished=True).groups]
+    assert labels == ["OPZO", "OPZO (1 of 2 epochs)"]
+
+
+def _cut(folder):
+    text = folder.metrics_path.read_text()
+    folder.metrics_path.write_text(text[: len(text) * 3 // 4])
+
+
+def _twice(folder):
+    text = folder.metrics_path.read_text()
+    more = text.replace('"epoch": 2', '"epoch": 4').replace('"epoch": 1', '"epoch": 3')
+    folder.metrics_path.write_text(text + more)
+
+
+def _replace(old, new):
+    def damage(folder):
+        text = folder.metrics_path.read_text()
+        assert old in text
+        folder.metrics_path.write_text(text.replace(old, new))
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_cut, "line 2 of metrics.jsonl is cut short or damaged"),
+        (_replace('"epoch": 2', '"epoch": 5'), "line 2 of metrics.jsonl is not that of epoch 2"),
+        (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
+        (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
+        (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
+        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
+        (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
+        (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
+        (lambda f: f.config_path.write_text("{"), "config.json cannot be read"),
+        (lambda f: f.config_path.write_text("[1]"), "config.json cannot be read"),
+    ],
+)
+def test_a_damaged_run_is_named_and_left_out(make_run, tmp_path, damage, reason):
+    make_run("good", [0.8, 0.9])
+    folder = make_run("bad", [0.8, 0.9], seed=1)
+    damage(folder)
+    study = collect([tmp_path])
+    assert len(study.runs) == 1
+    (left,) = study.left_out
+    assert left.path == folder.path
+    assert reason in left.reason
+
+
+def test_runs_of_other_versions(make_run, edit_config, tmp_path):
+    readable, unreadable = make_run("a0", [0.9]), make_run("a1", [0.9], seed=1)
+    make_run("a2", [0.9], seed=2)
+    edit_config(readable, lambda c: c["environment"].update(threefactor="0.0.9"))
+
+    def newer(document):
+        document["environment"]["threefactor"] = "9.0"
+        document["settings"]["telepathy"] = True
+
+    edit_config(unreadable, newer)
+    study = collect([tmp_path])
+    assert "made by threefactor 9.0, and 0." in study.left_out[0].reason
+    assert "telepathy" in study.left_out[0].reason
+    (remark,) = study.remarks
+    assert "different versions of threefactor: 0.0.9, 0." in remark
+
+
+def test_nothing_to_report(make_run, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere is no folder"):
+        collect([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="empty holds no run"):
+        collect([tmp_path / "empty"])
+    folder = make_run("a0", [0.9])
+    folder.metrics_path.unlink()
+    with pytest.raises(CheckpointError, match=r"no finished run to report.*a0: metrics.jsonl"):
+        collect([tmp_path])
+
+
+def test_a_rule_of_ones_own_keeps_its_name(make_run, edit_config, tmp_path):
+    folder = make_run("a0", [0.9])
+    edit_config(folder, lambda c: c["settings"]["rule"].update(name="mine", options={"k": 1}))
+    (group,) = collect([tmp_path]).groups
+    assert (group.label, group.settings["rule.options.k"]) == ("mine", 1)
+    assert json.dumps(group.settings)
