@@ -58,6 +58,20 @@ def test_times():
         assert float(quoted[1]) == pytest.approx(row["ratio_of_minima"], abs=0.0051)
 
 
+def test_times_of_convolutions():
+    rows = json.loads((ROOT / "results/benchmarks/clocked_step_conv5.json").read_text())["rows"]
+    found = re.search(
+        r"OPZO's step takes\s+([\d.]+) times .*? medians, ([\d.]+) by the minima, "
+        r"and spatial BP's ([\d.]+) and ([\d.]+)",
+        README,
+        re.DOTALL,
+    ).groups()
+    for rule, medians, minima in (("opzo", *found[:2]), ("spatial-bp", *found[2:])):
+        row = rows[f"threefactor {rule}"]
+        assert float(medians) == pytest.approx(row["ratio_of_medians"], abs=0.0051)
+        assert float(minima) == pytest.approx(row["ratio_of_minima"], abs=0.0051)
+
+
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
 ROW = (
     r"\| (MNIST|Fashion-MNIST|digits|Yin-Yang), [\d-]+ \| ([\w ]+) "
