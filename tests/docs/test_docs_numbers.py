@@ -62,7 +62,7 @@ def test_times_of_convolutions():
     rows = json.loads((ROOT / "results/benchmarks/clocked_step_conv5.json").read_text())["rows"]
     found = re.search(
         r"OPZO's step takes\s+([\d.]+) times .*? medians, ([\d.]+) by the minima, "
-        r"and spatial BP's ([\d.]+) and ([\d.]+)",
+        r"and spatial BP's ([\d.]+) and ([\d.]+\d)",
         README,
         re.DOTALL,
     ).groups()
