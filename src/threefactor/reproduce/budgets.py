@@ -42,7 +42,7 @@ def changes_for(name: str, budget: str) -> dict[str, Any]:
         return {}
     wide = hasattr(settings.network, "width")
     if budget == "smoke":
-        changes = {"epochs": 1, "data.train": 100, "data.test": 100}
+        changes = {"epochs": 1, "batch_size": 25, "data.train": 100, "data.test": 100}
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
     if not entry.files and not entry.by_hand:  # embedded data is small

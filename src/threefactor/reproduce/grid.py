@@ -21,6 +21,7 @@ from threefactor.data.finding import find_files
 from threefactor.data.registry import lookup
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, state_of
+from threefactor.reproduce.worker import NOTE
 
 __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 
@@ -238,7 +239,8 @@ def _outcome(job: _Job, root: Path) -> Outcome:
     finished = job.process.returncode == 0 and state_of(job.cell, root).kind == "finished"
     if finished:
         job.output.unlink()
-        return Outcome(job.cell, job.folder, FINISHED, lines)
+        notes = [line.removeprefix(NOTE) for line in lines if line.startswith(NOTE)]
+        return Outcome(job.cell, job.folder, FINISHED, notes)
     code = job.process.returncode
     last = lines[-1] if lines else "it left no word"
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"

@@ -2,7 +2,7 @@
 
 The settings come as one line of JSON on standard input, which stays open: when it ends, the process
 that started this one is gone, and the training is stopped with a checkpoint. What the user should
-know goes to standard output, a line each; an error made on purpose goes to standard error.
+know goes to standard output, a line each after "note: "; errors go to standard error.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from threefactor.errors import CheckpointError, ThreefactorError
 from threefactor.training import RunFolder, Settings, checkpoint
 from threefactor.training.engines import engine_of
 
-__all__ = ["main", "train_cell"]
+__all__ = ["NOTE", "main", "train_cell"]
 
 STOPPED = 130
+NOTE = "note: "
+"""Begins the lines that are not those of libraries, which write to the same place."""
 
 
 def train_cell(settings: Settings, folder: Path, data_dir: str | None, device: str) -> list[str]:
@@ -81,7 +83,7 @@ def main() -> int:
     torch.set_num_interop_threads(1)
     try:
         for note in train_cell(settings, given.folder, given.data_dir, given.device):
-            print(note, flush=True)
+            print(NOTE + note, flush=True)
     except ThreefactorError as problem:
         print(problem, file=sys.stderr, flush=True)
         return problem.exit_code
