@@ -21,7 +21,7 @@ app = typer.Typer(
     help="""
 Train spiking neural networks online, forward in time, with three-factor learning rules.
 
-Begin with `threefactor demo`, which trains four rules on embedded data in about a minute.
+Begin with `threefactor demo`, which trains both engines on embedded data in about three minutes.
 `threefactor recipes` lists what can be trained, `threefactor data list` the data sets.
 `threefactor --install-completion` makes the Tab key complete commands, recipes and rules.
 """,
