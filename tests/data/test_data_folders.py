@@ -101,7 +101,7 @@ def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, name):
     for part in facts:
         assert part in text
     assert ("channels (spike times in seconds)" in text) == (entry.kind == "spikes")
-    assert ("pip install 'threefactor[data]'" in text) == (name == "shd")
+    assert ("pip install 'threefactor[data]'" in text) == (name in ("shd", "shd-like"))
     base = DATASETS[entry.base or name]
     assert (f"load_frames({name!r}) from {base.name}" in text) == bool(entry.base)
     if not base.contents:
@@ -129,7 +129,8 @@ def test_digits_are_always_there(tmp_path):
 def test_every_entry_is_consistent(name):
     entry = DATASETS[name]
     assert entry.name == name
-    others = {"emnist-balanced": 47, "shd": 20, "yin-yang": 3, "cifar100": 100, "dvs-gesture": 11}
+    others = {"emnist-balanced": 47, "yin-yang": 3, "cifar100": 100, "dvs-gesture": 11}
+    others |= {"shd": 20, "shd-like": 20}
     outputs = others.get(entry.base or name, 10) if entry.kind != "image files" else 0
     assert len(set(entry.classes)) == len(entry.classes) == outputs
     assert len(entry.shape) == (1 if entry.kind == "spikes" else 3)

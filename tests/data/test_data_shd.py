@@ -66,6 +66,20 @@ def test_the_published_layout_is_read(tmp_path, place_shd, recordings, ending):
     )  # fmt: skip
 
 
+def test_files_of_ones_own_have_a_name_of_their_own(tmp_path, place_shd, recordings):
+    folder = place_shd(tmp_path / "shd-like")
+    for part in ("train", "test"):
+        (folder / f"shd_{part}.h5").rename(folder / f"{part}.h5")
+    data = load_spikes("shd-like", tmp_path)
+    check(data.test_spikes, data.test_labels, recordings["test"])
+    assert (data.name, data.input_shape, data.outputs) == ("shd-like", (700,), 20)
+    assert not available("shd", tmp_path)
+    with pytest.raises(ConfigurationError, match=r"write train\.h5 and test\.h5"):
+        fetch("shd-like", tmp_path)
+    with pytest.raises(DataError, match=r"no train\.h5\.gz.*\n.*write train\.h5"):
+        load_spikes("shd-like", tmp_path / "elsewhere")
+
+
 def test_times_are_not_changed_by_a_window(tmp_path, place_shd):
     place_shd(tmp_path / "shd")
     short, long = (load_spikes("shd", tmp_path, window) for window in (0.1, 5.0))

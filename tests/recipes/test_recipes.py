@@ -42,6 +42,7 @@ def test_every_recipe_has_settings_for_every_rule(name, rule):
         ("emnist-events", (800,), 0.130, (0.2, 0.7), 0.2, 3e-3, 30, (0.3, 0.2)),
         ("fashion-mnist-events", (400, 400), 0.130, (0.2, 0.2, 0.7), 0.2, 3e-3, 50, (0.3, 0.4)),
         ("shd-events", (128,), 0.100, (1.0, 1.2), 1.0, 1e-3, 150, (0.03, 2.0)),
+        ("shd-like-events", (128,), 0.100, (1.0, 1.2), 1.0, 1e-3, 150, (0.03, 2.0)),
     ],
 )
 def test_event_recipes_are_the_papers_experiments(

@@ -42,7 +42,8 @@ def list_(data_dir: DataDir = None) -> None:
     table = Table(Column("name", no_wrap=True), "title", "kind", "training", "test", "at hand")
     for name, entry in data.DATASETS.items():
         here = "yes" if data.available(name, data_dir) else "no"
-        table.add_row(name, entry.title, entry.kind, f"{entry.train:,}", f"{entry.test:,}", here)
+        counts = (f"{count:,}" if count else "any" for count in (entry.train, entry.test))
+        table.add_row(name, entry.title, entry.kind, *counts, here)
     console.print(table)
     console.print("To download one: threefactor data fetch NAME", highlight=False)
 

@@ -35,7 +35,7 @@ class DataSet:
         title: the full name.
         shape: (C, H, W) of one image; (channels,) of a set of spikes; (2, H, W) of the camera of a
             set of events, OFF before ON; (C, H, W) that image files are made into.
-        train, test: number of samples published for training and for testing.
+        train, test: number of samples published for training and for testing; 0 if it is free.
         licence: under which terms the data may be used, as far as is known.
         source: the publication to cite.
         homepage: where to read more.
@@ -54,6 +54,7 @@ class DataSet:
         trees: if the files are archives that are used as whole folders, the folder in each; or,
             without files, the folders.
         endings: what may follow the name of a file without .gz, in the order of preference.
+        own_files: the files of a set that users make themselves, training before test.
         origin: what to say of the files of a set that needs no download.
         by_hand: how a set is to be had that no program may download.
         base: the set from which a simulated one is made.
@@ -77,6 +78,7 @@ class DataSet:
     mirrors: tuple[str, ...] = ()
     trees: tuple[str, ...] = ()
     endings: tuple[str, ...] = (".gz", "")
+    own_files: tuple[str, ...] = ()
     origin: str = ""
     by_hand: str = ""
     base: str = ""
@@ -86,11 +88,15 @@ class DataSet:
 
     @property
     def contents(self) -> tuple[str, ...]:
-        """The names of what is read: folders, members of archives, or published files."""
-        return self.trees or tuple(
-            PurePosixPath(name).name
-            for file in self.files
-            for name in (file.members or (file.name,))
+        """The names of what is read: folders, own files, members of archives, published files."""
+        return (
+            self.trees
+            or self.own_files
+            or tuple(
+                PurePosixPath(name).name
+                for file in self.files
+                for name in (file.members or (file.name,))
+            )
         )
 
     @property

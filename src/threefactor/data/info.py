@@ -34,7 +34,7 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     """
     entry = lookup(name)
     facts = {
-        "samples": f"{entry.train} for training, {entry.test} for testing",
+        "samples": _samples(entry),
         "shape": _shape(entry),
         "classes": _classes(entry),
         "licence": entry.licence,
@@ -46,6 +46,12 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
         facts["needs"] = entry.needs
     width = max(map(len, facts)) + 2
     return "\n".join([entry.title, *(f"  {key:{width}}{fact}" for key, fact in facts.items())])
+
+
+def _samples(entry: DataSet) -> str:
+    if not entry.train:
+        return "as many as your files hold"
+    return f"{entry.train} for training, {entry.test} for testing"
 
 
 def _classes(entry: DataSet) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from threefactor.data.entry import DataFile, DataSet
 
 __all__ = ["SPIKE_SETS"]
@@ -35,6 +37,23 @@ SHD = DataSet(
     needs="h5py (pip install 'threefactor[data]')",
 )
 
+SHD_LIKE = replace(
+    SHD,
+    name="shd-like",
+    title="Spike trains of your own in the layout and size of the Spiking Heidelberg Digits",
+    train=0,
+    test=0,
+    licence="that of your files",
+    source=f"your files, in the layout of {SHD.source}",
+    files=(),
+    mirrors=(),
+    own_files=("train.h5.gz", "test.h5.gz"),
+    by_hand=(
+        "write train.h5 and test.h5 with spikes/times (seconds), spikes/units (0 to 699) and "
+        "labels (0 to 19), as docs/data.md describes"
+    ),
+)
+
 YIN_YANG = DataSet(
     name="yin-yang",
     title="Yin-Yang: which part of the symbol a point lies in",
@@ -50,5 +69,5 @@ YIN_YANG = DataSet(
     origin="there are none, as samples are generated from the definition",
 )
 
-SPIKE_SETS = (SHD, YIN_YANG)
+SPIKE_SETS = (SHD, SHD_LIKE, YIN_YANG)
 """The sets that `load_spikes` alone gives."""

@@ -43,6 +43,7 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "cifar10": ("krizhevsky2009cifar",),
         "cifar100": ("krizhevsky2009cifar",),
         "shd": ("cramer2022shd",),
+        "shd-like": (),
         "yin-yang": ("kriener2022yinyang",),
         "nmnist": ("orchard2015nmnist",),
         "dvs-gesture": ("amir2017gesture",),

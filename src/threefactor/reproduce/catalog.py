@@ -24,6 +24,7 @@ _CONV9: Beside = {
 _EXACT: Beside = {
     "digits-events": ("digits-events", {}),
     "yin-yang-events": ("yin-yang-events", {}),
+    "shd-like-events": ("shd-like-events", {}),
 }
 _NOISE: Beside = {
     "digits-fc, noise 0.5": (
@@ -138,7 +139,7 @@ def _experiments() -> list[Experiment]:
         _curves(5, "mnist-events", {"digits-events": ("digits-events", {})}),
         _curves(6, "emnist-events"),
         _curves(7, "fashion-mnist-events"),
-        _curves(8, "shd-events"),
+        _curves(8, "shd-events", {"shd-like-events": ("shd-like-events", {})}),
     ]
 
 
