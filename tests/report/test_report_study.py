@@ -55,7 +55,21 @@ def test_many_differences_are_not_all_named(make_run, tmp_path):
 def test_one_seed_twice_is_refused(make_run, tmp_path):
     make_run("a0", [0.9])
     make_run("copy", [0.9])
-    with pytest.raises(ConfigurationError, match="seed 0; a mean over seeds counts each once"):
+    with pytest.raises(ConfigurationError, match="seed 0; a mean counts each once"):
+        collect([tmp_path])
+
+
+def test_folds_are_one_group_and_each_counts_once(make_run, tmp_path):
+    accuracies = [0.90, 0.94, 0.95]
+    for fold, accuracy in enumerate(accuracies):
+        make_run(f"fold{fold}", [accuracy], folds=3, fold=fold)
+    (group,) = collect([tmp_path]).groups
+    assert (group.label, len(group.runs)) == ("OPZO, 3 folds", 3)
+    found = group.over_seeds(lambda run: run.last)
+    assert found.mean == pytest.approx(np.mean(accuracies))
+    assert found.sd == pytest.approx(np.std(accuracies, ddof=1))
+    make_run("again", [0.9], folds=3, fold=1)
+    with pytest.raises(ConfigurationError, match="seed 0, fold 1; a mean counts each once"):
         collect([tmp_path])
 
 

@@ -99,7 +99,7 @@ def _compared(group: Group) -> tuple[Cell, ...]:
 
 
 def _deviation_note(groups: Sequence[Group]) -> Iterator[str]:
-    yield "Mean ± sample standard deviation over the seeds; a single seed has none."
+    yield "Mean ± sample standard deviation over the seeds, or folds; a single run has none."
     if any(find_published(group.settings) for group in groups):
         yield f"“{DIFFERENCE}” is in percentage points."
 

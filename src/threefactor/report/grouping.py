@@ -1,4 +1,4 @@
-"""Runs that belong together: by recipe and rule, over seeds."""
+"""Runs that belong together: by recipe and rule, over seeds and folds."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ in nothing but their seed, and the fold of the samples they test on.
 
     Attributes:
         recipe: name of the recipe.
         label: of the rule, for people; unique within the recipe.
-        runs: by seed.
+        runs: by seed and fold.
     """
 
     recipe: str
@@ -88,7 +88,7 @@ def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
         split: see `collect`.
 
     Raises:
-        ConfigurationError: if settings differ within a group, or a seed is there twice.
+        ConfigurationError: if settings differ within a group, or a seed and fold is there twice.
     """
     found: dict[tuple[str, str], list[Run]] = {}
     for run in runs:
@@ -99,7 +99,7 @@ def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
     groups = []
     for (recipe, label), members in sorted(found.items(), key=lambda item: _order(*item)):
         for name, part in _alike(recipe, label, members, split):
-            ordered = sorted(part, key=lambda run: run.settings.seed)
+            ordered = sorted(part, key=_seed_and_fold)
             _check_seeds(recipe, name, ordered)
             groups.append(Group(recipe, name, tuple(ordered)))
     return Study(tuple(groups), remarks=tuple(_remarks(groups)))
@@ -135,6 +135,8 @@ def _comparable(run: Run) -> dict[str, Any]:
     """Return the settings that must be equal within a group."""
     found = plain_settings(run.settings)
     del found["seed"]
+    if run.settings.data.folds is not None:
+        del found["data.fold"]
     if run.settings.start is not None:  # runs of several seeds start from several others
         found["start"] = re.sub(r"seed\d+", "seedN", run.settings.start)
     return found
@@ -167,12 +169,19 @@ def _first(folders: Sequence[str]) -> str:
     return folders[0] + more
 
 
+def _seed_and_fold(run: Run) -> tuple[int, int]:
+    return run.settings.seed, run.settings.data.fold
+
+
 def _check_seeds(recipe: str, label: str, runs: list[Run]) -> None:
     for one, other in itertools.pairwise(runs):
-        if one.settings.seed == other.settings.seed:
+        if _seed_and_fold(one) == _seed_and_fold(other):
+            data = one.settings.data
+            which = f"seed {one.settings.seed}"
+            which += "" if data.folds is None else f", fold {data.fold}"
             raise ConfigurationError(
-                f"{one.path} and {other.path} are both {recipe}, {label}, seed "
-                f"{one.settings.seed}; a mean over seeds counts each once: leave one out"
+                f"{one.path} and {other.path} are both {recipe}, {label}, {which}; "
+                "a mean counts each once: leave one out"
             )
 
 

@@ -25,7 +25,8 @@ def rule_name(rule: str) -> str:
 def experiment_label(settings: Settings) -> str:
     """Return the rule's name with what makes it another method in the papers' tables.
 
-    "w/ LL" is local learning, "IGL" intermediate global learning; noise is that of the hardware.
+    "w/ LL" is local learning, "IGL" intermediate global learning; noise is that of the hardware;
+    folds are those that the training samples are split into.
     """
     options = settings.rule.options
     local, middle = options.get("local_learning"), options.get("intermediate")
@@ -34,4 +35,6 @@ def experiment_label(settings: Settings) -> str:
     label = rule_name(settings.rule.name) + (f" (w/ {'&'.join(parts)})" if parts else "")
     if settings.hardware_noise is not None:
         label += f", noise {settings.hardware_noise:g}"
+    if settings.data.folds is not None:
+        label += f", {settings.data.folds} folds"
     return label
