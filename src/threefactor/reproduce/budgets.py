@@ -43,6 +43,8 @@ def changes_for(name: str, budget: str) -> dict[str, Any]:
     wide = hasattr(settings.network, "width")
     if budget == "smoke":
         changes = {"epochs": 1, "batch_size": 25, "data.train": 100, "data.test": 100}
+        if settings.track is not None:  # three moments within the only epoch
+            changes["track.every"] = 1
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
     if not entry.files and not entry.by_hand:  # embedded data is small

@@ -1,0 +1,225 @@
+"""What was measured while networks trained (`tracked.jsonl`), as tables and figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from threefactor.report.figures import Figure, Series
+from threefactor.report.grouping import Group
+from threefactor.report.page import Section, slug
+from threefactor.report.runs import Run
+from threefactor.report.values import Cell, Number, Table, spread
+from threefactor.training.engines import engine_of
+
+__all__ = ["tracked_sections"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number per layer in the lines of `tracked.jsonl`.
+
+    Attributes:
+        measure: its measure; path: the keys below it; key: of the number in a layer's dict.
+        name: for people; unit: on the axis, None for that of firing rates.
+        digits: shown in tables.
+        drawn: whether there are figures of it.
+    """
+
+    measure: str
+    path: tuple[str, ...]
+    key: str
+    name: str
+    unit: str | None
+    digits: int
+    drawn: bool = True
+
+    def layers(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the dicts of the layers; none where the line does not have the measure."""
+        place: Any = line.get(self.measure, {})
+        for part in self.path:
+            place = place.get(part, {})
+        return place  # type: ignore[no-any-return]
+
+
+_MODIFIED = "angle to BP by the modified local gradient"
+QUANTITIES = (
+    Quantity("alignment", ("bp",), "angle", "angle to BP", "degrees", 1),
+    Quantity("alignment", ("modified_bp",), "angle", _MODIFIED, "degrees", 1),
+    Quantity(
+        "alignment",
+        ("bp_with_rates",),
+        "angle",
+        "to BP, with the rate penalty",
+        "degrees",
+        1,
+        False,
+    ),
+    Quantity("feedback", (), "angle", "angle of feedback and output weights", "degrees", 1),
+    Quantity("feedback", (), "cosine", "cosine of them", "", 3, False),
+    Quantity("firing", (), "rate", "firing rate", None, 4),
+)
+ABOUT = {
+    "alignment": "Angle of each layer's gradient to that of backpropagation on the same batch and "
+    "weights, firing-rate regularisation left out of both unless it is said. 90 degrees: nothing "
+    "in common.",
+    "feedback": "Feedback connections of the last hidden layer beside the output weights.",
+    "firing": "Firing rates on the samples that were measured on, dropout off.",
+}
+
+
+@dataclass(frozen=True)
+class Course:
+    """One quantity of one layer, over the training of the runs of a group.
+
+    `values` has for each moment one number per run, None where it is undefined; `notes` say why.
+    """
+
+    quantity: Quantity
+    label: str
+    layer: str
+    epochs: tuple[float, ...]
+    values: tuple[tuple[float | None, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def means(self) -> list[float | None]:
+        """Mean over the runs; None where it is undefined in one of them."""
+        return [None if None in one else statistics.fmean(_numbers(one)) for one in self.values]
+
+
+def tracked_sections(
+    recipe: str, groups: Sequence[Group], measure: str | None = None
+) -> list[Section]:
+    """Return a section for each measure that some of the runs have.
+
+    Args:
+        recipe: name of the recipe.
+        groups: its groups.
+        measure: the one that is wanted; None for all.
+    """
+    names = dict.fromkeys(one.measure for one in QUANTITIES)
+    wanted = names if measure is None else [measure]
+    return [found for name in wanted for found in _section(recipe, name, groups)]
+
+
+def _section(recipe: str, measure: str, groups: Sequence[Group]) -> Iterator[Section]:
+    quantities = [one for one in QUANTITIES if one.measure == measure]
+    courses = [c for q in quantities for group in groups for c in _courses(group, q)]
+    if not courses:
+        return
+    drawn = dict.fromkeys((c.quantity, c.layer) for c in courses if c.quantity.drawn)
+    unit = engine_of(groups[0].runs[0].settings).rate_unit
+    figures = [
+        figure
+        for quantity, layer in drawn
+        for figure in _figure(
+            recipe, unit, [c for c in courses if (c.quantity, c.layer) == (quantity, layer)]
+        )
+    ]
+    title = f"{recipe}: {measure} while training"
+    text = (f"{ABOUT[measure]} {_samples(groups)}",)
+    yield Section(title, text, (_table(recipe, measure, courses),), tuple(figures))
+
+
+def _samples(groups: Sequence[Group]) -> str:
+    tracks = [run.settings.track for group in groups for run in group.runs if run.tracked]
+    numbers = sorted({track.samples for track in tracks if track is not None})
+    return f"Measured on the first {' or '.join(map(str, numbers))} test samples."
+
+
+def _courses(group: Group, quantity: Quantity) -> Iterator[Course]:
+    runs = [run for run in group.runs if run.tracked and quantity.layers(run.tracked[0])]
+    moments = list(_moments(runs))
+    if not moments:
+        return
+    for layer in quantity.layers(moments[0][0]):
+        entries = [[quantity.layers(line)[layer] for line in lines] for lines in moments]
+        values = tuple(tuple(entry[quantity.key] for entry in one) for one in entries)
+        notes = tuple(entry["note"] for one in entries for entry in one if entry.get("note"))
+        epochs = tuple(float(lines[0]["epoch"]) for lines in moments)
+        yield Course(quantity, group.label, layer, epochs, values, notes)
+
+
+def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
+    """Give the lines of all runs for each moment that all of them have."""
+    by_batch = [{line["batches"]: line for line in run.tracked} for run in runs]
+    for batches in by_batch[0] if by_batch else ():
+        if all(batches in one for one in by_batch):
+            yield [one[batches] for one in by_batch]
+
+
+def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figure]:
+    quantity, layer = courses[0].quantity, courses[0].layer
+    series = [
+        Series(one.label, one.epochs, one.means, _deviations(one))
+        for one in courses
+        if any(mean is not None for mean in one.means)
+    ]
+    if not series:
+        return
+    captions = []
+    if any(len(one.values[0]) > 1 for one in courses):
+        captions.append("Mean over the seeds; the band is ± one standard deviation.")
+    if any(None in one.ys for one in series):
+        captions.append("Gaps: undefined, see the notes of the table.")
+    yield Figure(
+        slug(" ".join([recipe, quantity.measure, *quantity.path, layer])),
+        f"{recipe}: {quantity.name}, {layer}",
+        " ".join(captions),
+        "epoch",
+        unit if quantity.unit is None else f"{quantity.name} ({quantity.unit})",
+        tuple(series),
+    )
+
+
+def _deviations(course: Course) -> list[float | None] | None:
+    if len(course.values[0]) < 2:
+        return None
+    return [None if None in one else statistics.stdev(_numbers(one)) for one in course.values]
+
+
+def _table(recipe: str, measure: str, courses: Sequence[Course]) -> Table:
+    """Show the last moment: a row for each rule and layer."""
+    quantities = list(dict.fromkeys(one.quantity for one in courses))
+    rows: dict[tuple[str, str], dict[Quantity, Course]] = {}
+    for one in courses:
+        rows.setdefault((one.label, one.layer), {})[one.quantity] = one
+    body = tuple(
+        (
+            f"{label}, {layer}",
+            Number(next(iter(found.values())).epochs[-1], digits=None),
+            *(_last(found.get(quantity)) for quantity in quantities),
+        )
+        for (label, layer), found in rows.items()
+    )
+    columns = ("rule, layer", "epoch", *(_heading(one) for one in quantities))
+    notes = tuple(note for one in courses for note in _gaps(one))
+    return Table(f"{recipe}: {measure} at the last moment", columns, body, notes)
+
+
+def _heading(quantity: Quantity) -> str:
+    return f"{quantity.name}, °" if quantity.unit == "degrees" else quantity.name
+
+
+def _last(course: Course | None) -> Cell:
+    if course is None or None in course.values[-1]:
+        return None
+    return spread(_numbers(course.values[-1]), course.quantity.digits)
+
+
+def _gaps(course: Course) -> Iterator[str]:
+    """Say where there is no number, and why."""
+    where = [epoch for epoch, mean in zip(course.epochs, course.means, strict=True) if mean is None]
+    if where:
+        why = f": {course.notes[0]}" if course.notes else ""
+        yield (
+            f"{course.label}, {course.layer}, {course.quantity.name}: undefined at {len(where)} of "
+            f"{len(course.epochs)} moments, first at epoch {where[0]:.4g}{why}."
+        )
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
