@@ -63,8 +63,8 @@ QUANTITIES = (
 )
 ABOUT = {
     "alignment": "Angle of each layer's gradient to that of backpropagation on the same batch and "
-    "weights, firing-rate regularisation left out of both unless it is said. 90 degrees: nothing "
-    "in common.",
+    "weights, mean over the batches in which there is one. Firing-rate regularisation is left out "
+    "of both unless it is said. 90 degrees: nothing in common.",
     "feedback": "Feedback connections of the last hidden layer beside the output weights.",
     "firing": "Firing rates on the samples that were measured on, dropout off.",
 }
@@ -74,7 +74,8 @@ ABOUT = {
 class Course:
     """One quantity of one layer, over the training of the runs of a group.
 
-    `values` has for each moment one number per run, None where it is undefined; `notes` say why.
+    `values` has for each moment one number per run, None where it is undefined; `why`: the first
+    time that it is.
     """
 
     quantity: Quantity
@@ -82,7 +83,7 @@ class Course:
     layer: str
     epochs: tuple[float, ...]
     values: tuple[tuple[float | None, ...], ...]
-    notes: tuple[str, ...]
+    why: str
 
     @property
     def means(self) -> list[float | None]:
@@ -138,9 +139,10 @@ def _courses(group: Group, quantity: Quantity) -> Iterator[Course]:
     for layer in quantity.layers(moments[0][0]):
         entries = [[quantity.layers(line)[layer] for line in lines] for lines in moments]
         values = tuple(tuple(entry[quantity.key] for entry in one) for one in entries)
-        notes = tuple(entry["note"] for one in entries for entry in one if entry.get("note"))
+        gaps = [entry for one in entries for entry in one if entry[quantity.key] is None]
+        why = gaps[0]["note"].partition(": ")[2] if gaps else ""
         epochs = tuple(float(lines[0]["epoch"]) for lines in moments)
-        yield Course(quantity, group.label, layer, epochs, values, notes)
+        yield Course(quantity, group.label, layer, epochs, values, why)
 
 
 def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
@@ -170,7 +172,7 @@ def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figur
         f"{recipe}: {quantity.name}, {layer}",
         " ".join(captions),
         "epoch",
-        unit if quantity.unit is None else f"{quantity.name} ({quantity.unit})",
+        unit if quantity.unit is None else quantity.unit,
         tuple(series),
     )
 
@@ -196,8 +198,8 @@ def _table(recipe: str, measure: str, courses: Sequence[Course]) -> Table:
         for (label, layer), found in rows.items()
     )
     columns = ("rule, layer", "epoch", *(_heading(one) for one in quantities))
-    notes = tuple(note for one in courses for note in _gaps(one))
-    return Table(f"{recipe}: {measure} at the last moment", columns, body, notes)
+    title = f"{recipe}: {measure} at the last moment"
+    return Table(title, columns, body, tuple(_gaps(courses)))
 
 
 def _heading(quantity: Quantity) -> str:
@@ -210,15 +212,16 @@ def _last(course: Course | None) -> Cell:
     return spread(_numbers(course.values[-1]), course.quantity.digits)
 
 
-def _gaps(course: Course) -> Iterator[str]:
-    """Say where there is no number, and why."""
-    where = [epoch for epoch, mean in zip(course.epochs, course.means, strict=True) if mean is None]
-    if where:
-        why = f": {course.notes[0]}" if course.notes else ""
-        yield (
-            f"{course.label}, {course.layer}, {course.quantity.name}: undefined at {len(where)} of "
-            f"{len(course.epochs)} moments, first at epoch {where[0]:.4g}{why}."
-        )
+def _gaps(courses: Sequence[Course]) -> Iterator[str]:
+    """Say where there is no number, and why; layers that have the same gaps at once."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for one in courses:
+        gaps = [e for e, mean in zip(one.epochs, one.means, strict=True) if mean is None]
+        if gaps:
+            where = f"{len(gaps)} of {len(one.epochs)} moments, first at epoch {gaps[0]:.4g}"
+            found.setdefault((one.label, f"{where}: {one.why}"), []).append(one.layer)
+    for (label, where), layers in found.items():
+        yield f"{label}, {', '.join(dict.fromkeys(layers))}: undefined at {where}."
 
 
 def _numbers(values: Sequence[float | None]) -> list[float]:
