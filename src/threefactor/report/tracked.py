@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from threefactor.report.courses import QUANTITIES, Course, Quantity, courses_of, numbers
 from threefactor.report.figures import Figure, Series
 from threefactor.report.grouping import Group
 from threefactor.report.page import Section, slug
-from threefactor.report.runs import Run
 from threefactor.report.values import Cell, Number, Table, spread
 from threefactor.training.engines import engine_of
 
 __all__ = ["tracked_sections"]
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A number per layer in the lines of `tracked.jsonl`.
-
-    Attributes:
-        measure: its measure; path: the keys below it; key: of the number in a layer's dict.
-        name: for people; unit: on the axis, None for that of firing rates.
-        digits: shown in tables.
-        drawn: whether there are figures of it.
-    """
-
-    measure: str
-    path: tuple[str, ...]
-    key: str
-    name: str
-    unit: str | None
-    digits: int
-    drawn: bool = True
-
-    def layers(self, line: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the dicts of the layers; none where the line does not have the measure."""
-        place: Any = line.get(self.measure, {})
-        for part in self.path:
-            place = place.get(part, {})
-        return place  # type: ignore[no-any-return]
-
-
-_MODIFIED = "angle to BP by the modified local gradient"
-QUANTITIES = (
-    Quantity("alignment", ("bp",), "angle", "angle to BP", "degrees", 1),
-    Quantity("alignment", ("modified_bp",), "angle", _MODIFIED, "degrees", 1),
-    Quantity(
-        "alignment",
-        ("bp_with_rates",),
-        "angle",
-        "to BP, with the rate penalty",
-        "degrees",
-        1,
-        False,
-    ),
-    Quantity("feedback", (), "angle", "angle of feedback and output weights", "degrees", 1),
-    Quantity("feedback", (), "cosine", "cosine of them", "", 3, False),
-    Quantity("firing", (), "rate", "firing rate", None, 4),
-)
 ABOUT = {
     "alignment": "Angle of each layer's gradient to that of backpropagation on the same batch and "
     "weights, mean over the batches in which there is one. Firing-rate regularisation is left out "
@@ -68,27 +21,6 @@ ABOUT = {
     "feedback": "Feedback connections of the last hidden layer beside the output weights.",
     "firing": "Firing rates on the samples that were measured on, dropout off.",
 }
-
-
-@dataclass(frozen=True)
-class Course:
-    """One quantity of one layer, over the training of the runs of a group.
-
-    `values` has for each moment one number per run, None where it is undefined; `why`: the first
-    time that it is.
-    """
-
-    quantity: Quantity
-    label: str
-    layer: str
-    epochs: tuple[float, ...]
-    values: tuple[tuple[float | None, ...], ...]
-    why: str
-
-    @property
-    def means(self) -> list[float | None]:
-        """Mean over the runs; None where it is undefined in one of them."""
-        return [None if None in one else statistics.fmean(_numbers(one)) for one in self.values]
 
 
 def tracked_sections(
@@ -108,7 +40,7 @@ def tracked_sections(
 
 def _section(recipe: str, measure: str, groups: Sequence[Group]) -> Iterator[Section]:
     quantities = [one for one in QUANTITIES if one.measure == measure]
-    courses = [c for q in quantities for group in groups for c in _courses(group, q)]
+    courses = [c for q in quantities for group in groups for c in courses_of(group, q)]
     if not courses:
         return
     drawn = dict.fromkeys((c.quantity, c.layer) for c in courses if c.quantity.drawn)
@@ -121,8 +53,8 @@ def _section(recipe: str, measure: str, groups: Sequence[Group]) -> Iterator[Sec
         )
     ]
     title = f"{recipe}: {measure} while training"
-    text = (f"{ABOUT[measure]} {_samples(groups)}",)
-    yield Section(title, text, (_table(recipe, measure, courses),), tuple(figures))
+    text = ABOUT[measure] if measure == "feedback" else f"{ABOUT[measure]} {_samples(groups)}"
+    yield Section(title, (text,), (_table(recipe, measure, courses),), tuple(figures))
 
 
 def _samples(groups: Sequence[Group]) -> str:
@@ -131,32 +63,10 @@ def _samples(groups: Sequence[Group]) -> str:
     return f"Measured on the first {' or '.join(map(str, numbers))} test samples."
 
 
-def _courses(group: Group, quantity: Quantity) -> Iterator[Course]:
-    runs = [run for run in group.runs if run.tracked and quantity.layers(run.tracked[0])]
-    moments = list(_moments(runs))
-    if not moments:
-        return
-    for layer in quantity.layers(moments[0][0]):
-        entries = [[quantity.layers(line)[layer] for line in lines] for lines in moments]
-        values = tuple(tuple(entry[quantity.key] for entry in one) for one in entries)
-        gaps = [entry for one in entries for entry in one if entry[quantity.key] is None]
-        why = gaps[0]["note"].partition(": ")[2] if gaps else ""
-        epochs = tuple(float(lines[0]["epoch"]) for lines in moments)
-        yield Course(quantity, group.label, layer, epochs, values, why)
-
-
-def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
-    """Give the lines of all runs for each moment that all of them have."""
-    by_batch = [{line["batches"]: line for line in run.tracked} for run in runs]
-    for batches in by_batch[0] if by_batch else ():
-        if all(batches in one for one in by_batch):
-            yield [one[batches] for one in by_batch]
-
-
 def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figure]:
     quantity, layer = courses[0].quantity, courses[0].layer
     series = [
-        Series(one.label, one.epochs, one.means, _deviations(one))
+        Series(one.label, one.epochs, one.means, one.deviations)
         for one in courses
         if any(mean is not None for mean in one.means)
     ]
@@ -175,12 +85,6 @@ def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figur
         unit if quantity.unit is None else quantity.unit,
         tuple(series),
     )
-
-
-def _deviations(course: Course) -> list[float | None] | None:
-    if len(course.values[0]) < 2:
-        return None
-    return [None if None in one else statistics.stdev(_numbers(one)) for one in course.values]
 
 
 def _table(recipe: str, measure: str, courses: Sequence[Course]) -> Table:
@@ -209,7 +113,7 @@ def _heading(quantity: Quantity) -> str:
 def _last(course: Course | None) -> Cell:
     if course is None or None in course.values[-1]:
         return None
-    return spread(_numbers(course.values[-1]), course.quantity.digits)
+    return spread(numbers(course.values[-1]), course.quantity.digits)
 
 
 def _gaps(courses: Sequence[Course]) -> Iterator[str]:
@@ -222,7 +126,3 @@ def _gaps(courses: Sequence[Course]) -> Iterator[str]:
             found.setdefault((one.label, f"{where}: {one.why}"), []).append(one.layer)
     for (label, where), layers in found.items():
         yield f"{label}, {', '.join(dict.fromkeys(layers))}: undefined at {where}."
-
-
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
