@@ -68,20 +68,6 @@ def test_events_are_measured_and_written(tmp_path):
     assert all(kind in out for kind in kinds)
 
 
-def test_alignment_is_measured_and_written(tmp_path):
-    file = tmp_path / "alignment.json"
-    options = ["--data", "digits", "--hidden", 20, 20, "--batches", 3, "--every", 2, "--probes", 1]
-    options += ["--tau-s", 0.13]
-    run("alignment_over_training.py", *options, "--json", file)
-    found = json.loads(file.read_text())
-    for lines in found["rules"].values():
-        assert [line["batches"] for line in lines] == [0, 2, 3]
-        assert all(rate > 0 for rate in lines[0]["spikes"].values())
-    sfdfa, dfa = (found["rules"][rule] for rule in ("sfdfa", "dfa"))
-    assert sfdfa[0]["angles"]["lif2"] is None, "without feedback there is no gradient"
-    assert 0 < dfa[0]["angles"]["lif2"] < 180 and sfdfa[0]["feedback_cosine"] is None
-
-
 def test_a_section_of_the_events_benchmark_alone(tmp_path):
     file = tmp_path / "memory.json"
     run("events_step.py", "--only", "memory", "--memory-samples", 40, "--batch", 2, "--json", file)

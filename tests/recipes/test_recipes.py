@@ -2,6 +2,7 @@
 
 import pytest
 
+from threefactor import events, training
 from threefactor.recipes import RECIPES, recipe
 from threefactor.training.engines import engine_of
 
@@ -58,6 +59,28 @@ def test_event_recipes_are_the_papers_experiments(
     assert (options["feedback_lr"], options["feedback_optimizer"]) == (1e-4, "sgd")
     assert (options["local_gradient"], options["traces"]) == ("modified", "summed")
     assert (s.loss.true, s.loss.false) == (15.0, 3.0)
+
+
+def test_figures_9_and_10_have_the_authors_settings():
+    s = recipe("mnist-events-deep").settings_for("sfdfa")
+    assert (s.network.hidden, s.network.tau_s, s.network.duration) == ((800,) * 3, 0.010, 0.2)
+    assert s.network.thresholds == (0.03, 0.08) and s.network.weight_ranges == ((-1.0, 1.0),)
+    assert (s.epochs, s.batch_size, s.optimizer.lr) == (30, 50, 3e-3)
+    for rule in ("sfdfa", "dfa"):
+        options = recipe("mnist-events-deep").settings_for(rule).rule.options
+        assert (options["rate_penalty"], options["rate_target"]) == (1.0, 0.25)
+    scaled = recipe("mnist-events-deep-scaled").settings_for("sfdfa")
+    between = {"network.thresholds": [0.03, 0.003, 0.003, 0.08]}
+    between["network.weight_ranges"] = [[-1, 1], [-0.1, 0.1], [-0.1, 0.1], [-1, 1]]
+    changed = {**between, "recipe": "mnist-events-deep-scaled"}
+    assert scaled == recipe("mnist-events-deep").settings_for("sfdfa", changed)
+
+
+@pytest.mark.parametrize("name", [n for n, r in RECIPES.items() if r.settings.track])
+def test_recipes_that_track_do_so_with_every_rule(name):
+    for rule in events.RULES:
+        s = recipe(name).settings_for(rule, {"data.name": "digits", "hidden": [5, 5, 5]})
+        training.Trainer(training.build(s))  # refuses measures without meaning
 
 
 def test_rivals_of_sfdfa_have_their_own_settings():

@@ -51,6 +51,25 @@ def test_the_curve_is_where_the_numbers_are():
     assert y1 == pytest.approx(y2) and y0 > y1 + 100  # downwards is positive in SVG
 
 
+def curve_of(ys):
+    text = svg(Figure("f", "", "", "x", "y", (Series("a", list(range(len(ys))), ys),)))
+    assert "nan" not in text.lower()
+    styled = (node for node in ET.fromstring(text).iter() if SERIES[0] in node.get("style", ""))
+    return [node.get("d", node.tag) for node in styled]
+
+
+def test_what_is_none_is_a_gap_and_a_point_between_gaps_is_seen():
+    (path,) = curve_of([1.0, 2.0, None, 3.0, 4.0])
+    assert path.count("M") == 2 and path.count("L") == 2
+    assert len(curve_of([1.0, 2.0, None, 3.0, None])) > 1, "markers"
+    one = Series("a", [0, 1], [None, 2.0], error=[None, 0.5])
+    assert not one.positive
+    assert figure_csv(Figure("f", "", "", "x", "y", (one,))).splitlines()[1:] == [
+        "a,0,,",
+        "a,1,2.0,0.5",
+    ]
+
+
 def test_a_deviation_as_large_as_the_mean_fits_a_logarithmic_axis():
     text = svg(figure("line", log_y=True))
     assert "nan" not in text.lower() and "inf" not in text.lower()
@@ -104,6 +123,8 @@ def test_bad_figures():
         Figure("f", "", "", "", "", KINDS["line"], kind="pie")
     with pytest.raises(InputError, match="series 'a' of a heatmap lacks value"):
         Figure("f", "", "", "", "", KINDS["line"], kind="heatmap")
+    with pytest.raises(InputError, match="series 'a' of a bar has gaps; leave them out"):
+        Figure("f", "", "", "", "", (Series("a", ["l1", "l2"], [1, None]),), kind="bar")
     holes = Series("a", [0, 1, 0], [0, 0, 2], values=[1, 2, 3])
     with pytest.raises(InputError, match="has 3 points; give each of the 2 x 2"):
         svg(Figure("f", "", "", "", "", (holes,), kind="heatmap"))

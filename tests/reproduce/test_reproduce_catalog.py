@@ -1,6 +1,8 @@
 """What belongs to each table and figure."""
 
-from dataclasses import replace
+import hashlib
+import json
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -9,6 +11,7 @@ from threefactor.report.published import find_published, published_tables
 from threefactor.report.runs import plain_settings
 from threefactor.reproduce import catalog, experiment, listing
 from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.cells import Cell
 
 TRAINED = ("test accuracy", "firing rate")
 
@@ -16,7 +19,7 @@ TRAINED = ("test accuracy", "firing rate")
 def test_every_published_table_has_its_name():
     shown = {name for name in published_tables() if name != "opzo-table4-epochs"}
     assert shown <= catalog().keys()
-    assert {f"sfdfa-figure{i}" for i in range(1, 9)} <= catalog().keys()
+    assert {f"sfdfa-figure{i}" for i in range(1, 11)} <= catalog().keys()
     assert {"opzo-figure2", "opzo-figure3-nmnist", "opzo-figure3-dvs-cifar10"} <= catalog().keys()
 
 
@@ -76,6 +79,25 @@ def test_fine_tuning_starts_from_runs_of_its_own_size():
         networks = [replace(c.settings.network, dropout=0.0) for c in (cell, cell.start)]
         assert networks[0] == networks[1]
         assert cell.start.settings.hardware_noise is None
+
+
+def test_figures_9_and_10_are_of_the_same_runs_and_track_them():
+    figures = [experiment(f"sfdfa-figure{i}") for i in (9, 10)]
+    first, second = ([cell.fingerprint for cell in one.cells("paper")] for one in figures)
+    assert first == second
+    assert [one.tracked for one in figures] == ["alignment", "feedback"]
+    for cell in (cell for one in figures for cell in one.cells("smoke")):
+        assert {"alignment", "feedback"} <= set(cell.settings.track.measures)
+        assert cell.settings.track.every == 1
+    assert {row.rule for row in figures[0].rows if row.in_paper} == {"sfdfa", "dfa"}
+
+
+def test_runs_without_tracking_keep_the_folders_they_had_before_there_was_any():
+    values = asdict(Cell("digits-fc", "dfa").settings)
+    assert values.pop("track") is None
+    before = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
+    assert Cell("digits-fc", "dfa").fingerprint == before
+    assert Cell("digits-fc", "dfa", changes={"track": {}}).fingerprint != before
 
 
 def test_an_unknown_name_gets_the_nearest():

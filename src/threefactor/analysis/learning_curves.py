@@ -34,6 +34,7 @@ def exact_against_modified(
     """
     found = {}
     for kind in ("exact", "modified"):
-        changed = override(settings, {"local_gradient": kind}, option_groups(settings))
+        changes = {"local_gradient": kind, "track": None}  # only the metrics are wanted
+        changed = override(settings, changes, option_groups(settings))
         found[kind] = training.train(changed, data_dir=data_dir)
     return found

@@ -15,6 +15,7 @@ from threefactor.training.settings import (
     SchedulerSettings,
     Settings,
     SpikeCountSettings,
+    TrackSettings,
 )
 
 __all__ = ["EVENTS"]
@@ -30,6 +31,7 @@ def _settings(
     lr: float = 3e-3,
     epochs: int = 30,
     batch_size: int = 50,
+    track: TrackSettings | None = None,
     **network: Any,
 ) -> Settings:
     """Return settings in which the paper's experiments agree, completed.
@@ -47,7 +49,25 @@ def _settings(
         loss=SpikeCountSettings(),
         optimizer=OptimizerSettings("Adam", lr, {}),
         scheduler=SchedulerSettings(None, {}),
+        track=track,
     )
+
+
+def _deep(
+    recipe: str,
+    title: str,
+    data: str,
+    hidden: int,
+    thresholds: Sequence[float],
+    every: int,
+    **changes: Any,
+) -> dict[str, Recipe]:
+    """Return a recipe by its name: three equal hidden layers, whose angles are tracked."""
+    track = TrackSettings(("alignment", "feedback", "firing"), every)
+    rates = (1.0, 0.25)
+    settings = _settings(recipe, data, [hidden] * 3, thresholds, rates, track=track, **changes)
+    without_feedback = {"track.measures": ["alignment", "firing"]}
+    return {recipe: Recipe(title, settings, {"exact-bp": without_feedback})}
 
 
 _DFA_RATES = {"dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_target": 0.4}}
@@ -117,6 +137,35 @@ EVENTS: dict[str, Recipe] = {
         "scikit-learn's 8x8 digits, 64-200-10, exact spike times (embedded data)",
         _settings("digits-events", "digits", [200], [0.1, 0.3], (0.1, 0.2), batch_size=20),
         per_rule=_DFA_RATES,
+    ),
+    **_deep(
+        "mnist-events-deep",
+        "MNIST, 784-800-800-800-10, exact spike times: SFDFA paper, figures 9 and 10",
+        "mnist",
+        800,
+        [0.03, 0.08],
+        every=200,
+        tau_s=0.010,
+    ),
+    # Potentials and thresholds shrink alike, so that no spike changes; grades do.
+    **_deep(
+        "mnist-events-deep-scaled",
+        "The same, weights and thresholds between hidden layers times 0.1 (not in the paper)",
+        "mnist",
+        800,
+        [0.03, 0.003, 0.003, 0.08],
+        every=200,
+        tau_s=0.010,
+        weight_ranges=((-1.0, 1.0), (-0.1, 0.1), (-0.1, 0.1), (-1.0, 1.0)),
+    ),
+    **_deep(
+        "digits-events-deep",
+        "scikit-learn's 8x8 digits, 64-100-100-100-10, exact spike times (embedded data)",
+        "digits",
+        100,
+        [0.1, 0.3],
+        every=36,
+        batch_size=20,
     ),
     "yin-yang-events": Recipe(
         "Yin-Yang, 5-100-3, one exact spike per neuron (generated; Kriener et al. 2022)",

@@ -137,7 +137,7 @@ def _figure(name: str, analysis: Analysis) -> Iterator[Figure]:
         return
     series = tuple(_series(analysis.result, shown, ""))
     if series:
-        logarithmic = shown.log and all(y > 0 for one in series for y in one.ys)
+        logarithmic = shown.log and all(one.positive for one in series)
         yield Figure(
             slug(f"{name} {analysis.of}"),
             f"{shown.label.capitalize()}: {analysis.of}",

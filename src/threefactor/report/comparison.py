@@ -10,7 +10,7 @@ from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
-from threefactor.report.runs import Run, plain_settings
+from threefactor.report.runs import Run, has_effect, plain_settings
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
 __all__ = [
@@ -132,5 +132,5 @@ def _differences(
     ours: Mapping[str, Any], theirs: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[Any, Any]]]:
     for key in sorted({*ours, *theirs}):
-        if ours.get(key) != theirs.get(key):
+        if has_effect(key) and ours.get(key) != theirs.get(key):
             yield key, (ours.get(key), theirs.get(key))

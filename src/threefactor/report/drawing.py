@@ -114,13 +114,21 @@ def _legend_columns(labels: Sequence[str]) -> int:
 def _lines(figure: Figure, axis: Any) -> None:
     for i, one in enumerate(figure.series):
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
-        marker = "o" if len(one.xs) < 3 else ""
-        axis.plot(one.xs, one.ys, color=colour, linestyle=dash, marker=marker, label=one.label)
+        ys = np.asarray(one.ys, dtype=float)  # gaps become NaN
+        marker = "o" if _has_lone_points(ys) else ""
+        axis.plot(one.xs, ys, color=colour, linestyle=dash, marker=marker, label=one.label)
         if one.error is not None:
-            ys, error = np.asarray(one.ys), np.asarray(one.error)
+            error = np.asarray(one.error, dtype=float)
             # A mean minus its deviation may have no logarithm.
             low = np.maximum(ys - error, ys / 10) if figure.log_y else ys - error
             axis.fill_between(one.xs, low, ys + error, color=colour, alpha=0.18, linewidth=0)
+
+
+def _has_lone_points(ys: Any) -> bool:
+    """Whether a line would not show all points: it is short, or some lie between two gaps."""
+    there = np.pad(np.isfinite(ys), 1)
+    alone = there[1:-1] & ~there[:-2] & ~there[2:]
+    return len(ys) < 3 or bool(alone.any())
 
 
 def _bars(figure: Figure, axis: Any) -> None:

@@ -13,6 +13,7 @@ from threefactor.report.values import csv_text
 __all__ = ["Figure", "Series", "figure_csv"]
 
 Points = Sequence[float] | Sequence[str]
+Column = Points | Sequence[float | None]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Series:
     Attributes:
         label: its name in the legend.
         xs: places; strings for the groups of a bar chart.
-        ys: heights; for heatmaps and arrows the places along the other axis.
+        ys: heights; for heatmaps and arrows the places along the other axis. None leaves a gap in
+            a line.
         error: half the height of a band or bar of error, or nothing.
         values: what a heatmap shows, one per point of a complete grid.
         us, vs: components of arrows.
@@ -33,8 +35,8 @@ class Series:
 
     label: str
     xs: Points
-    ys: Sequence[float]
-    error: Sequence[float] | None = None
+    ys: Sequence[float | None]
+    error: Sequence[float | None] | None = None
     values: Sequence[float] | None = None
     us: Sequence[float] | None = None
     vs: Sequence[float] | None = None
@@ -46,14 +48,19 @@ class Series:
                     f"series {self.label!r} has {len(self.xs)} xs and {len(numbers)} {name}; "
                     "give one for each point"
                 )
-            if any(not isinstance(n, str) and not math.isfinite(n) for n in numbers):
+            if any(isinstance(n, (int, float)) and not math.isfinite(n) for n in numbers):
                 raise InputError(
                     f"{name} of series {self.label!r} hold a number that is not finite"
                 )
 
-    def columns(self) -> dict[str, Points]:
+    @property
+    def positive(self) -> bool:
+        """Whether all heights are above zero; a logarithmic axis has no place for others."""
+        return all(y is not None and y > 0 for y in self.ys)
+
+    def columns(self) -> dict[str, Column]:
         """Return what is given, by its name in a CSV file."""
-        every: dict[str, Points | None] = {
+        every: dict[str, Column | None] = {
             "x": self.xs,
             "y": self.ys,
             "error": self.error,
@@ -81,7 +88,8 @@ class Figure:
         log_x, log_y: whether an axis is logarithmic.
 
     Raises:
-        InputError: if there is no series, or one lacks what the kind needs.
+        InputError: if there is no series, one lacks what the kind needs, or has gaps and is no
+            line.
     """
 
     name: str
@@ -103,6 +111,8 @@ class Figure:
             missing = [name for name in NEEDED[self.kind] if name not in one.columns()]
             if missing:
                 raise InputError(f"series {one.label!r} of a {self.kind} lacks {missing[0]}")
+            if self.kind != "line" and None in one.ys:
+                raise InputError(f"series {one.label!r} of a {self.kind} has gaps; leave them out")
 
 
 def figure_csv(figure: Figure) -> str:

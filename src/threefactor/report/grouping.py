@@ -12,7 +12,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.names import RULE_NAMES, experiment_label
-from threefactor.report.runs import Run, plain_settings
+from threefactor.report.runs import Run, has_effect, plain_settings
 from threefactor.report.values import Spread, spread
 from threefactor.version import __version__
 
@@ -135,6 +135,7 @@ def _comparable(run: Run) -> dict[str, Any]:
     """Return the settings that must be equal within a group."""
     found = plain_settings(run.settings)
     del found["seed"]
+    found = {key: value for key, value in found.items() if has_effect(key)}
     if run.settings.data.folds is not None:
         del found["data.fold"]
     if run.settings.start is not None:  # runs of several seeds start from several others

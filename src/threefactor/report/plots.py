@@ -61,8 +61,7 @@ def _against_epoch(
         "epoch",
         name,
         series,
-        # A logarithmic axis has no place for an error of exactly zero.
-        log_y=log and all(y > 0 for one in series for y in one.ys),
+        log_y=log and all(one.positive for one in series),  # an error may be exactly zero
     )
 
 

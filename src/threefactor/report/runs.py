@@ -15,7 +15,7 @@ from threefactor.training.run_folder import RunFolder, flat
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
 
-__all__ = ["Run", "plain_settings", "read_run"]
+__all__ = ["Run", "has_effect", "plain_settings", "read_run"]
 
 _NUMBERS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
 
@@ -29,12 +29,14 @@ class Run:
         settings: all of them.
         environment: versions, platform, threads, command.
         history: the metrics of its epochs.
+        tracked: what was measured while it trained, moment by moment.
     """
 
     path: Path
     settings: Settings
     environment: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
+    tracked: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -66,7 +68,7 @@ def read_run(path: str | Path) -> Run:
 
     Raises:
         CheckpointError: if there is no run, it is of a version that this one cannot read, or its
-            metrics are damaged.
+            metrics or measurements are damaged.
     """
     folder = RunFolder(path)
     config = folder.config()
@@ -84,7 +86,7 @@ def read_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
         )
-    return Run(folder.path, settings, environment, history)
+    return Run(folder.path, settings, environment, history, _tracked(folder))
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
@@ -98,6 +100,11 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     return {**defaults, **found}
 
 
+def has_effect(setting: str) -> bool:
+    """Whether a setting, by full name, has an effect on metrics and weights: tracking has none."""
+    return setting.partition(".")[0] != "track"
+
+
 def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
     try:
         lines = folder.metrics_path.read_text(encoding="utf-8").splitlines()
@@ -106,6 +113,17 @@ def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
     if not lines:
         raise CheckpointError("it has no finished epoch yet")
     return tuple(_line(text, epoch) for epoch, text in enumerate(lines, start=1))
+
+
+def _tracked(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
+    try:
+        lines = tuple(folder.tracked())
+        moments = [(line["batches"], math.isfinite(line["epoch"])) for line in lines]
+    except (OSError, UnicodeDecodeError, KeyError, TypeError) as problem:
+        raise CheckpointError(f"tracked.jsonl cannot be read ({problem!r})") from problem
+    if moments != sorted(dict.fromkeys(moments)):
+        raise CheckpointError("tracked.jsonl does not hold one moment after the other")
+    return lines
 
 
 def _line(text: str, epoch: int) -> Mapping[str, Any]:

@@ -21,6 +21,7 @@ from threefactor.report.grouping import Group, Study
 from threefactor.report.page import Listing, Section
 from threefactor.report.plots import firing_figure, learning_curves
 from threefactor.report.study import collect
+from threefactor.report.tracked import tracked_sections
 
 __all__ = ["report_sections", "study_sections"]
 
@@ -44,13 +45,19 @@ def report_sections(
     return [*results, *analysis_sections(analyses), runs, citing]
 
 
-def study_sections(study: Study) -> list[Section]:
-    """Return the sections of a study; the last two are "Runs" and "How to cite"."""
+def study_sections(study: Study, measure: str | None = None) -> list[Section]:
+    """Return the sections of a study; the last two are "Runs" and "How to cite".
+
+    Args:
+        study: what they are about.
+        measure: the one that is shown of those that were taken while training; None for all.
+    """
     sections = [_left_out(study)] if study.left_out else []
     if len(study.recipes) > 1:
         text = ("Measured beside published, where there is such a number. Details follow.",)
         sections.append(Section("Overview", text, (overview_table(study.groups),)))
-    sections += [_experiment(recipe, groups) for recipe, groups in study.recipes.items()]
+    for recipe, groups in study.recipes.items():
+        sections += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
     cited = cite_settings(run.settings for run in study.runs)
     text = ("What the runs above are built on: rules, engines, networks, data, and threefactor.",)
     citing = Section("How to cite", text, listings=(Listing("BibTeX", cited),))

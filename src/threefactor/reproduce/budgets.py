@@ -43,6 +43,8 @@ def changes_for(name: str, budget: str) -> dict[str, Any]:
     wide = hasattr(settings.network, "width")
     if budget == "smoke":
         changes = {"epochs": 1, "batch_size": 25, "data.train": 100, "data.test": 100}
+        if settings.track is not None:  # three moments within the only epoch
+            changes["track.every"] = 1
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
     if not entry.files and not entry.by_hand:  # embedded data is small
@@ -57,6 +59,8 @@ def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
     """Estimate how long a run takes on one core: right in the order of magnitude."""
     settings = recipe(name).settings_for(rule, changes)
     per_sample = _MILLISECONDS[settings.network.kind] / 1000
+    if isinstance(settings.network, EventNetworkSettings):
+        per_sample *= max(len(settings.network.hidden), 1)
     if hasattr(settings.network, "width"):
         # The first layer's share does not fall with the square of the width.
         per_sample *= 0.05 * settings.network.width + 0.95 * settings.network.width**2

@@ -62,6 +62,22 @@ def _gradients(name: str, in_paper: bool) -> list[Row]:
     ]
 
 
+def _over_training(number: int, title: str, measure: str) -> Experiment:
+    """A measure while the deep network trains; both figures are of the same runs."""
+    scaled = "mnist-events-deep, hidden weights times 0.1"
+    rows = [
+        Row(data, method, name, rule, in_paper=in_paper)
+        for data, name, in_paper in (
+            ("mnist-events-deep", "mnist-events-deep", True),
+            (scaled, "mnist-events-deep-scaled", False),
+            ("digits-events-deep", "digits-events-deep", False),
+        )
+        for method, rule in (("SFDFA", "sfdfa"), ("DFA", "dfa"))
+    ]
+    title = f"SFDFA, figure {number}: {title}"
+    return Experiment(f"sfdfa-figure{number}", title, tuple(rows), tracked=measure)
+
+
 def _experiments() -> list[Experiment]:
     return [
         from_table("opzo-table1", "OPZO, table 1: test accuracy", beside={**_FC, **_CONV}),
@@ -140,6 +156,8 @@ def _experiments() -> list[Experiment]:
         _curves(6, "emnist-events"),
         _curves(7, "fashion-mnist-events"),
         _curves(8, "shd-events", {"shd-like-events": ("shd-like-events", {})}),
+        _over_training(9, "angles to backpropagation while training", "alignment"),
+        _over_training(10, "angle of the feedback to the output weights", "feedback"),
     ]
 
 

@@ -58,7 +58,10 @@ class Cell:
     @cached_property
     def fingerprint(self) -> str:
         """A short hash of all settings, and of those of its start."""
-        content = json.dumps(asdict(self.settings), sort_keys=True)
+        values = asdict(self.settings)
+        if values["track"] is None:  # younger than the runs of others
+            del values["track"]
+        content = json.dumps(values, sort_keys=True)
         if self.start is not None:
             content += self.start.fingerprint
         return hashlib.sha256(content.encode()).hexdigest()[:10]

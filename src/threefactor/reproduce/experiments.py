@@ -70,6 +70,8 @@ class Experiment:
         rows: what is trained for it.
         analyses: names of analyses (`analysis.of_runs`) of the first seed of some rows, by method.
         drawn: makes sections that need no run.
+        tracked: the one measure (`analysis.tracked`) that its page shows over the training; None
+            for all that the runs have.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Experiment:
     rows: tuple[Row, ...] = ()
     analyses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drawn: Callable[[], list[Section]] | None = None
+    tracked: str | None = None
 
     def cells(self, budget: str) -> list[Cell]:
         """Return all runs of a budget."""

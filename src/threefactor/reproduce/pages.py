@@ -57,7 +57,7 @@ def experiment_sections(
         sections.append(Section("What is missing, and why", tuple(notes), warning=True))
     if finished:
         study = collect(finished, split=True)
-        *results, runs, citing = study_sections(study)
+        *results, runs, citing = study_sections(study, experiment.tracked)
         analyses, _ = find_analyses([f for f in finished if (f / "analysis").exists()])
         results = [section for section in results if section.title != "Overview"]
         sections += [*results, *analysis_sections(analyses), runs, citing]

@@ -29,6 +29,7 @@ from threefactor.training.loggers import open_tensorboard
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings
+from threefactor.training.tracking import tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "open_run", "resume", "train"]
 
@@ -46,6 +47,14 @@ class Trainer:
         experiment: the live objects, from `build`, or made by hand.
         run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
         watcher: shown the progress.
+
+    Attributes:
+        history: the metrics lines of the finished epochs.
+        tracked: what was measured while training, line by line, as in `tracked.jsonl`.
+
+    Raises:
+        ConfigurationError: if the settings ask for a measure that there is not, or that has no
+            meaning for the rule or network.
     """
 
     def __init__(
@@ -57,12 +66,14 @@ class Trainer:
         self.epoch = 0
         self.best_accuracy = -1.0
         self.history: list[dict[str, Any]] = []
+        self.tracked: list[dict[str, Any]] = []
         self._sums = Sums()
         self._stop = False
         self._tensorboard: Any = None
         device = next(experiment.network.parameters()).device
         self._train = _place(experiment.data.train, device)
         self._test = _place(experiment.data.test, device)
+        self._tracker = tracker_of(experiment, self._test)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -73,17 +84,17 @@ class Trainer:
             CheckpointError: if a checkpoint or metrics line cannot be written.
         """
         settings = self.experiment.settings
-        batches = math.ceil(len(self._train[1]) / settings.batch_size)
         fresh = self.run is None or not checkpoint.exists(self.run.last)
         if fresh and settings.start is not None:
             self._test_directly(settings.start)
+        self._begin_tracking(fresh)
         if self.run is not None:
             self._tensorboard = open_tensorboard(self.run.path, self.epoch)
             if fresh:
                 self.save(self.run.last)
         with self.watcher, self._interruptible():
-            done = self.epoch * batches + self._sums.batch
-            self.watcher.start(settings.rule.name, done, settings.epochs * batches)
+            total = settings.epochs * self._batches_per_epoch
+            self.watcher.start(settings.rule.name, self._batches_done, total)
             while self.epoch < settings.epochs:
                 self._run_epoch()
         return self.history
@@ -103,6 +114,40 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
             return evaluate(experiment.network, *self._test, run)
+
+    @property
+    def _batches_per_epoch(self) -> int:
+        return math.ceil(len(self._train[1]) / self.experiment.settings.batch_size)
+
+    @property
+    def _batches_done(self) -> int:
+        """Batches since the start of the training."""
+        return self.epoch * self._batches_per_epoch + self._sums.batch
+
+    def _begin_tracking(self, fresh: bool) -> None:
+        """Drop measurements that the checkpoint does not know; at the very start make one.
+
+        Whatever was measured up to the moment of a checkpoint was written before it.
+        """
+        if self.run is not None:
+            self.tracked = self.run.keep_tracked(-1 if fresh else self._batches_done)
+        if fresh and not self._batches_done:
+            self._track(None)
+
+    def _track(self, accuracy: float | None) -> None:
+        """Measure what the settings want; the training accuracy is that of the epoch so far."""
+        if self._tracker is None:
+            return
+        done = self._batches_done
+        line = {
+            "epoch": done / self._batches_per_epoch,
+            "batches": done,
+            "train_accuracy": accuracy,
+            **self._tracker.measure(),
+        }
+        self.tracked.append(line)
+        if self.run is not None:
+            self.run.append_tracked(line)
 
     def _test_directly(self, start: str) -> None:
         """Report and keep what the network of another run reaches before any learning."""
@@ -127,6 +172,9 @@ class Trainer:
             if self._stop:
                 self._interrupt()
             self._run_batch(inputs, index)
+            within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
+            if self._tracker is not None and within and self._tracker.due(self._batches_done):
+                self._track(self._sums.accuracy)
         self._finish_epoch()
 
     @property
@@ -201,6 +249,7 @@ class Trainer:
         if sums.capped:
             line["capped"] = sums.capped
         self._sums = Sums()
+        self._track(line["train_accuracy"])
         self._keep(line)
         self.watcher.epoch(line, experiment.settings.epochs)
 
@@ -301,15 +350,15 @@ def train(
         watcher: shown the progress.
 
     Raises:
-        ThreefactorError: one of its kinds; see `Trainer.fit`, `build` and `begin`.
+        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
     """
     experiment = build(settings, data_dir, device)
     begin(experiment)
-    run = None
-    if out is not None:
-        run = RunFolder(out)
+    run = None if out is None else RunFolder(out)
+    trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
+    if run is not None:
         run.create(settings)
-    return Trainer(experiment, run, watcher).fit()
+    return trainer.fit()
 
 
 def resume(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,7 +14,7 @@ import torch
 
 from threefactor import events
 from threefactor.errors import CheckpointError
-from threefactor.training import checkpoint
+from threefactor.training import checkpoint, lines
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import __version__
 
@@ -25,7 +24,8 @@ __all__ = ["RunFolder", "environment", "flat"]
 class RunFolder:
     """`config.json`, `metrics.jsonl`, `last/` and `best/` of one run.
 
-    `start.json` is there too if the run began with the network of another one: how that did.
+    `start.json` is there too if the run began with the network of another one: how that did; and
+    `tracked.jsonl` if something was measured while it trained.
 
     Args:
         path: the folder itself.
@@ -35,6 +35,7 @@ class RunFolder:
         self.path = Path(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
+        self.tracked_path = self.path / "tracked.jsonl"
         self.start_path = self.path / "start.json"
         self.last = self.path / "last"
         self.best = self.path / "best"
@@ -94,30 +95,19 @@ class RunFolder:
 
     def metrics(self) -> list[dict[str, Any]]:
         """Return the metrics of the finished epochs; a last line cut short is left out."""
-        if not self.metrics_path.exists():
-            return []
-        lines = []
-        for text in self.metrics_path.read_text().splitlines():
-            try:
-                lines.append(json.loads(text))
-            except ValueError:
-                break
-        return lines
+        return lines.read(self.metrics_path)
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line; on a full disk the file stays as it was."""
-        size = self.metrics_path.stat().st_size if self.metrics_path.exists() else 0
-        try:
-            with open(self.metrics_path, "ab") as file:
-                file.write(json.dumps(line).encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as problem:
-            os.truncate(self.metrics_path, size)
-            raise CheckpointError(
-                f"cannot write {self.metrics_path}: {problem.strerror}; "
-                "the run can be resumed when there is room"
-            ) from problem
+        lines.append(self.metrics_path, line)
+
+    def tracked(self) -> list[dict[str, Any]]:
+        """Return what was measured while training; a last line cut short is left out."""
+        return lines.read(self.tracked_path)
+
+    def append_tracked(self, line: Mapping[str, Any]) -> None:
+        """Add one measurement; on a full disk the file stays as it was."""
+        lines.append(self.tracked_path, line)
 
     def write_start(self, line: Mapping[str, Any]) -> None:
         """Keep how the network that the run begins with did before any learning."""
@@ -125,9 +115,14 @@ class RunFolder:
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop lines of epochs that the checkpoint does not know."""
-        lines = [line for line in self.metrics() if line["epoch"] <= epochs]
-        content = "".join(json.dumps(line) + "\n" for line in lines)
-        checkpoint.write_atomically(self.metrics_path, content.encode())
+        lines.write(self.metrics_path, [e for e in self.metrics() if e["epoch"] <= epochs])
+
+    def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
+        """Drop measurements after so many batches; return the others."""
+        kept = [line for line in self.tracked() if line["batches"] <= batches]
+        if self.tracked_path.exists():
+            lines.write(self.tracked_path, kept)
+        return kept
 
 
 def environment() -> dict[str, Any]:

@@ -33,6 +33,7 @@ __all__ = [
     "SchedulerSettings",
     "Settings",
     "SpikeCountSettings",
+    "TrackSettings",
     "make_settings",
     "override",
     "parse_assignment",
@@ -198,6 +199,25 @@ class SchedulerSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class TrackSettings:
+    """What is measured while the network trains, without any effect on the training.
+
+    At the start, at the end of every epoch, and between.
+
+    Attributes:
+        measures: names of `analysis.tracked.MEASURES`.
+        every: batches between two measurements, counted from the start of the training; None for
+            once an epoch.
+        samples: test samples that are measured on, the first ones, in batches of the run's size;
+            a rest that fills no batch is left out.
+    """
+
+    measures: tuple[str, ...] = Field(default=("alignment", "feedback"), min_length=1)
+    every: int | None = Field(default=None, ge=1)
+    samples: int = Field(default=100, ge=1)
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Settings:
     """One experiment.
 
@@ -215,6 +235,7 @@ class Settings:
             hidden neuron at every time step, in training and in testing, as of imprecise
             hardware; None for none. Rules with noise of their own learn from this one in its
             place.
+        track: what is measured while the network trains; None for nothing.
     """
 
     recipe: str
@@ -232,6 +253,7 @@ class Settings:
     loss: LossSettings = Field(default_factory=CrossEntropySettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    track: TrackSettings | None = None
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Settings:
@@ -320,6 +342,8 @@ def override(
         *groups, last = _full_name(key, settings, options).split(".")
         place = values
         for group in groups:
+            if place[group] is None:  # a group that is left out by default
+                place[group] = {}
             place = place[group]
         place[last] = value
     return make_settings(values)
@@ -346,6 +370,8 @@ def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
 def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
+        if field.name == "track" and value is None:
+            value = TrackSettings()  # its fields can be set all the same
         if dataclasses.is_dataclass(value):
             yield from _leaves(value, f"{prefix}{field.name}.")
         else:
