@@ -18,12 +18,11 @@ from torch import Tensor
 from threefactor.data import batches
 from threefactor.errors import (
     CheckpointError,
-    ConfigurationError,
     DivergenceError,
     ThreefactorError,
 )
 from threefactor.training import checkpoint
-from threefactor.training.build import Experiment, begin, build
+from threefactor.training.build import Experiment
 from threefactor.training.evaluation import Evaluation, Sums, evaluate
 from threefactor.training.loggers import open_tensorboard
 from threefactor.training.progress import Quiet, Watcher
@@ -31,7 +30,7 @@ from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings
 from threefactor.training.tracking import tracker_of
 
-__all__ = ["InterruptedRunError", "Trainer", "open_run", "resume", "train"]
+__all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 
 class InterruptedRunError(ThreefactorError):
@@ -330,101 +329,6 @@ def _plain_state(state: dict[str, Any]) -> dict[str, Any]:
     """Leave out what a scheduler keeps that is no state, such as wrapped functions."""
     plain = (bool, int, float, str, list, dict, tuple, type(None), Tensor)
     return {key: value for key, value in state.items() if isinstance(value, plain)}
-
-
-def train(
-    settings: Settings,
-    out: str | Path | None = None,
-    *,
-    data_dir: str | Path | None = None,
-    device: str = "cpu",
-    watcher: Watcher | None = None,
-) -> list[dict[str, Any]]:
-    """Train from the beginning; return the metrics lines.
-
-    Args:
-        settings: the experiment.
-        out: the run folder, made here; None keeps nothing on disk.
-        data_dir: see `threefactor.data.load`.
-        device: where to train, such as "cpu" or "cuda".
-        watcher: shown the progress.
-
-    Raises:
-        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
-    """
-    experiment = build(settings, data_dir, device)
-    begin(experiment)
-    run = None if out is None else RunFolder(out)
-    trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
-    if run is not None:
-        run.create(settings)
-    return trainer.fit()
-
-
-def resume(
-    out: str | Path,
-    *,
-    settings: Settings | None = None,
-    data_dir: str | Path | None = None,
-    device: str = "cpu",
-    watcher: Watcher | None = None,
-) -> list[dict[str, Any]]:
-    """Go on with a run from its last checkpoint; return the metrics lines of all epochs.
-
-    The result has the same bits as that of a run never interrupted, on the same machine with the
-    same number of threads.
-
-    Args:
-        out: the run folder.
-        settings: if given, must be those of the run.
-        data_dir, device, watcher: as in `train`.
-
-    Raises:
-        CheckpointError: if the folder holds no run, one of other settings, or a corrupt one.
-    """
-    run = RunFolder(out)
-    if settings is not None:
-        run.check_same(settings)
-    experiment = build(run.settings(), data_dir, device)
-    trainer = Trainer(experiment, run, watcher)
-    if checkpoint.exists(run.last):
-        trainer.load(run.last)
-    else:
-        begin(experiment)
-    run.keep_metrics(trainer.epoch)
-    trainer.history = run.metrics()
-    return trainer.fit()
-
-
-def open_run(
-    out: str | Path,
-    checkpoint_name: str = "last",
-    *,
-    data_dir: str | Path | None = None,
-    device: str = "cpu",
-) -> Trainer:
-    """Turn a run folder back into live objects: `trainer.experiment` has network, rule and data.
-
-    The noise of the rule has the scale of the last epoch that was trained. Nothing is written to
-    the folder.
-
-    Args:
-        out: the run folder.
-        checkpoint_name: "last" or "best".
-        data_dir, device: as in `train`.
-
-    Raises:
-        ConfigurationError: if the name is another one.
-        CheckpointError: if the folder holds no run, or the checkpoint is absent or corrupt.
-    """
-    if checkpoint_name not in ("last", "best"):
-        raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
-    folder = RunFolder(out)
-    settings = folder.settings()
-    trainer = Trainer(build(settings, data_dir, device))
-    trainer.load(folder.last if checkpoint_name == "last" else folder.best)
-    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), settings))
-    return trainer
 
 
 def progress_of(epoch: int, settings: Settings) -> float:
