@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,24 @@ def test_nothing_is_compiled_in_a_second_process(tmp_path: Path) -> None:
     for name in first:
         assert first[name] == [0, 1], f"{name} is compiled for several kinds of arguments"
         assert second[name] == [1, 0], f"{name} is compiled again"
+
+
+def test_kernels_of_other_sources_are_never_loaded(tmp_path: Path) -> None:
+    """What a kernel calls from another file counts: all lie in a folder that every source names."""
+    from threefactor.events import compiling, dynamics, kernels
+
+    here = compiling.digest(compiling.HERE)
+    for function in (dynamics.factor, *(getattr(kernels, name) for name in kernels.__all__)):
+        assert f"kernels-{here}" in function.stats.cache_path
+    copy = tmp_path / "events"
+    shutil.copytree(compiling.HERE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    assert compiling.digest(copy) == here
+    sources = [copy / "compiling.py", copy / "dynamics.py", *(copy / "kernels").glob("*.py")]
+    found = {here}
+    for source in sources:
+        source.write_text(source.read_text() + "\n# changed\n")
+        found.add(compiling.digest(copy))
+    assert len(found) == len(sources) + 1 >= 9
 
 
 def test_imports_leave_numba_alone() -> None:

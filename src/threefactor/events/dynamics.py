@@ -15,23 +15,11 @@ Source: Bacho & Chu (SFDFA), equations 1 to 4 and 13 to 18.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-from numba import njit
+from threefactor.events.compiling import inlined
 
-__all__ = ["NEVER", "compiled", "compiled_sum", "crossing", "factor"]
+__all__ = ["NEVER", "crossing", "factor"]
 
-# Compiled once and kept on disk; no fast-math but the fusing of products and sums.
-_OPTIONS: dict[str, Any] = {
-    "nogil": True,
-    "cache": True,
-    "fastmath": {"contract", "nsz"},
-    "error_model": "numpy",
-}
-compiled: Any = njit(**_OPTIONS)
-# Sums may be taken in any fixed order, so that they use the whole width of the processor.
-compiled_sum: Any = njit(**{**_OPTIONS, "fastmath": {"contract", "nsz", "reassoc"}})
-inlined: Any = njit(inline="always", **_OPTIONS)
 RESOLUTION = 1e-6
 """What rounding leaves of I_k - theta, as a share of theta."""
 NEVER = -1.0

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from threefactor.events.dynamics import compiled, factor
+from threefactor.events.compiling import compiled
+from threefactor.events.dynamics import factor
 
 __all__ = ["eligibility_gradient"]
 

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from threefactor.events.dynamics import compiled, compiled_sum, factor
+from threefactor.events.compiling import compiled, compiled_sum
+from threefactor.events.dynamics import factor
 
 __all__ = ["first_times", "input_errors", "per_spike", "spike_weights"]
 

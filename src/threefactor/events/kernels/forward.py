@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from threefactor.events.dynamics import NEVER, compiled, crossing
+from threefactor.events.compiling import compiled
+from threefactor.events.dynamics import NEVER, crossing
 from threefactor.events.kernels.sorting import order_of
 
 __all__ = ["integrate", "pack"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from threefactor.events.dynamics import compiled
+from threefactor.events.compiling import compiled
 
 __all__ = ["weight_gradient"]
 
