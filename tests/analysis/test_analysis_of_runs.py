@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from threefactor import training
+from threefactor import clocked, data, training
 from threefactor.analysis import comparison
 from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
 from threefactor.cli import main
@@ -51,6 +51,32 @@ def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch
              for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(module.training for module in experiment.network.modules())
+
+
+def test_images_are_analysed_as_they_are(runs):
+    """What a run augments while it trains is not what an analysis is about."""
+    trainer = training.open_run(runs / "grid")
+    samples, experiment = trainer.experiment.data, trainer.experiment
+    augmentation = data.Augmentation(padding=2, flip=True, cutout=4)
+    experiment.data = data.AugmentedData(samples, augmentation)
+    (seen, labels), *_ = RunView(trainer).batches()
+    assert torch.equal(seen, samples.train_images[:16])
+    assert torch.equal(labels, samples.train_labels[:16])
+
+
+def test_fresh_rules_have_the_noise_of_the_runs_rule():
+    net = clocked.fc(4, (8,), 3)
+    noise = {"noise_scale": 0.5, "noise_position": "before", "antithetic": False}
+    for noisy in (False, True):
+        rules = comparison.fresh_rules(clocked.OPZO(net, **noise), noisy_hardware=noisy)
+        for name, rule in rules.items():
+            if not noisy and name in ("spatial-bp", "dfa", "dkp"):
+                assert rule.perturbation is None
+                continue
+            given = rule.perturbation
+            assert (given.scale, given.position, given.antithetic) == (0.5, "before", False)
+            assert given.distribution == "gaussian"
+    assert comparison.fresh_rules(clocked.DFA(net))["zo"].perturbation.position == "after"
 
 
 def test_learning_curves_differ_in_the_local_gradient_alone(runs):

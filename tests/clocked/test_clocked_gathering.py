@@ -6,6 +6,7 @@ import pytest
 import torch
 from reference.clocked_cases import assert_alive, assert_same, build, learned, make_data
 
+from threefactor import clocked
 from threefactor.clocked import Rule, synapse
 
 every_rule = pytest.mark.parametrize(
@@ -65,3 +66,18 @@ def test_gathered_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         rule.step(x, y, after_step=look)
         kept.append(max(sizes))
     assert kept == [synapse.MAX_GATHERED_STEPS] * 2
+
+
+def test_gradients_lie_in_memory_as_weights_do() -> None:
+    """A weight may be a view of a matrix stored the other way round; fused optimisers rely on it."""
+    torch.manual_seed(0)
+    net = clocked.fc(6, (8,), 3)
+    for layer in (net.linear1, net.readout):
+        layer.weight.data = layer.weight.data.t().contiguous().t()
+    rule = clocked.SpatialBP(net)
+    x, y = torch.rand(5, 6) * 4, torch.tensor([0, 1, 2, 0, 1])
+    for _ in range(2):  # a new gradient, and one that is added to
+        rule.step(x, y, steps=4)
+        for parameter in net.parameters():
+            assert parameter.grad.abs().max() > 0
+            assert parameter.grad.stride() == parameter.stride()

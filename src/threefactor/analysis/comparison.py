@@ -15,12 +15,17 @@ WARMUP = 1000
 """Updates of learned feedback before gradients are measured."""
 
 
-def fresh_rules(rule: AnyRule) -> dict[str, AnyRule]:
+def fresh_rules(rule: AnyRule, *, noisy_hardware: bool = False) -> dict[str, AnyRule]:
     """Build every rule of a rule's engine on its network, as if training began here.
 
-    Loss and firing-rate regularisation are the rule's. The noise has the scale that the rule's has
-    now, or 0.2. OPZO comes without and with the factor 1/alpha, its momentum such that the feedback
-    settles within `WARMUP` updates; SFDFA with a feedback learning rate that does.
+    Loss and firing-rate regularisation are the rule's. The noise has the scale, distribution and
+    position that the rule's has now, or is gaussian of 0.2 after the neuron. OPZO comes without and
+    with the factor 1/alpha, its momentum such that the feedback settles within `WARMUP` updates;
+    SFDFA with a feedback learning rate that does.
+
+    Args:
+        rule: of either engine.
+        noisy_hardware: whether the rule's noise is that of the hardware, which all rules have.
     """
     loss = rule.loss
     if isinstance(rule, events.Rule):
@@ -33,18 +38,30 @@ def fresh_rules(rule: AnyRule) -> dict[str, AnyRule]:
             name: kind(rule.network, loss=loss, **rates, **options.get(name, {}))
             for name, kind in events.RULES.items()
         }
-    noise = 0.2 if rule.perturbation is None else rule.perturbation.scale
     common: dict[str, Any] = {"loss": loss, "input_shape": rule._session.sample_shape}
-    opzo = partial(
-        clocked.OPZO, rule.network, noise_scale=noise, momentum=1.0 - 5.0 / WARMUP, **common
-    )
+    hardware = rule.perturbation if noisy_hardware else None
+    plain = {**common, "perturbation": hardware}
+    learning = {**common, **_noise(rule.perturbation)}
+    opzo = partial(clocked.OPZO, rule.network, momentum=1.0 - 5.0 / WARMUP, **learning)
     return {
-        "spatial-bp": clocked.SpatialBP(rule.network, **common),
-        "dfa": clocked.DFA(rule.network, **common),
-        "dkp": clocked.DKP(rule.network, **common),
-        "zo": clocked.ZO(rule.network, noise_scale=noise, **common),
+        "spatial-bp": clocked.SpatialBP(rule.network, **plain),
+        "dfa": clocked.DFA(rule.network, **plain),
+        "dkp": clocked.DKP(rule.network, **plain),
+        "zo": clocked.ZO(rule.network, **learning),
         "opzo": opzo(),
         "opzo, 1/alpha": opzo(divide_by_scale=True),
+    }
+
+
+def _noise(given: clocked.Perturbation | None) -> dict[str, Any]:
+    """Return the options that give a rule noise of the same kind."""
+    if given is None:
+        return {"noise_scale": 0.2}
+    return {
+        "noise_scale": given.scale,
+        "noise_distribution": given.distribution,
+        "noise_position": given.position,
+        "antithetic": given.antithetic,
     }
 
 

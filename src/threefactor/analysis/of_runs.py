@@ -59,10 +59,18 @@ class RunView:
         settings = self.trainer.experiment.settings
         return None if data.has_frames(settings.data.name) else settings.steps
 
+    def fresh_rules(self) -> dict[str, AnyRule]:
+        """Every rule of the engine, as if training began here."""
+        noisy = self.trainer.experiment.settings.hardware_noise is not None
+        return comparison.fresh_rules(self.rule, noisy_hardware=noisy)
+
     def batches(self) -> Iterator[Batch]:
-        """The training data in batches of the run's size."""
+        """The training data in batches of the run's size, as they are: nothing is augmented."""
         settings = self.trainer.experiment.settings
-        inputs, labels = self.trainer.experiment.data.train
+        samples = self.trainer.experiment.data
+        if isinstance(samples, data.AugmentedData):
+            samples = samples.data
+        inputs, labels = samples.train
         return cut(inputs, labels, settings.batch_size, self.samples)
 
     def first(self) -> Batch:
@@ -87,7 +95,7 @@ def analyse(name: str, view: RunView) -> Any:
 
 def _variance(view: RunView) -> Record:
     """Gradient variance per layer of every rule, on the run's weights (OPZO, figure 2)."""
-    rules = {**comparison.fresh_rules(view.rule), "this run's rule": view.rule}
+    rules = {**view.fresh_rules(), "this run's rule": view.rule}
     rules.pop("dkp", None)  # until an optimiser moves its feedback, it is DFA
     return gradient_variance(rules, view.batches(), steps=view.steps, warmup=_warmup(view))
 
@@ -134,7 +142,7 @@ def _operations(view: RunView) -> Record:
 
 def _training_operations(view: RunView) -> dict[str, Record]:
     """Operations that training adds, for every rule of the engine and the run's own."""
-    rules = {**comparison.fresh_rules(view.rule), "this run's rule": view.rule}
+    rules = {**view.fresh_rules(), "this run's rule": view.rule}
     rules.pop("opzo, 1/alpha", None)  # the same operations
     spikes = isinstance(view.rule, events.Rule)
     return {

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from threefactor.clocked import kernels, winograd
 from threefactor.clocked.pooling import average, checked_pool
-from threefactor.clocked.synapse import Synapse
+from threefactor.clocked.synapse import Synapse, accumulate
 from threefactor.errors import InputError
 
 __all__ = ["EPSILON", "Conv2d", "standardize", "standardize_backward"]
@@ -181,15 +181,15 @@ class Conv2d(Synapse, nn.Conv2d):
         else:
             grad = self._backward(delta, trace, self.weight.detach(), weight=True)
         if self.gain is None:
-            _accumulate(self.weight, grad)
+            accumulate(self.weight, grad)
             return
         by_weight, by_gain = standardize_backward(grad, self.weight.detach(), self.gain.detach())
-        _accumulate(self.weight, by_weight)
-        _accumulate(self.gain, by_gain)
+        accumulate(self.weight, by_weight)
+        accumulate(self.gain, by_gain)
 
     def add_bias_grad(self, delta: Tensor) -> None:
         if self.bias is not None:
-            _accumulate(self.bias, delta.sum((0, 2, 3)))
+            accumulate(self.bias, delta.sum((0, 2, 3)))
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
         if self._fast(delta, self.in_channels):
@@ -220,13 +220,3 @@ class Conv2d(Synapse, nn.Conv2d):
             False, (0, 0), self.groups, mask,
         )  # fmt: skip
         return by_weight if weight else by_input  # type: ignore[no-any-return]
-
-
-def _accumulate(parameter: Tensor, grad: Tensor) -> None:
-    if not parameter.requires_grad:
-        return
-    if parameter.grad is not None:
-        parameter.grad.add_(grad)
-        return
-    # Fused optimisers go through memory in order: a gradient has to lie as its parameter does.
-    parameter.grad = torch.empty_like(parameter).copy_(grad)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from threefactor.clocked.pooling import average, checked_pool
 from threefactor.errors import InputError
 
-__all__ = ["Linear", "Pathway", "Synapse"]
+__all__ = ["Linear", "Pathway", "Synapse", "accumulate"]
 
 
 class Synapse(nn.Module):
@@ -57,6 +57,18 @@ class Synapse(nn.Module):
     @abstractmethod
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
         """Carry an error of the current back to what was received, of the given shape."""
+
+
+def accumulate(parameter: Tensor, grad: Tensor) -> None:
+    """Add a new tensor to a parameter's gradient, which may become this tensor."""
+    if not parameter.requires_grad:
+        return
+    if parameter.grad is not None:
+        parameter.grad.add_(grad)
+        return
+    # Fused optimisers go through memory in order: a gradient has to lie as its parameter does.
+    same = grad.stride() == parameter.stride()
+    parameter.grad = grad if same else torch.empty_like(parameter).copy_(grad)
 
 
 class Linear(Synapse, nn.Linear):  # type: ignore[misc]
@@ -109,7 +121,7 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
         rows, columns = delta.flatten(0, -2).t(), trace.flatten(0, -2)
         if self.weight.grad is None:  # a plain product saves filling a matrix with zeros
-            self.weight.grad = rows @ columns
+            accumulate(self.weight, rows @ columns)
         else:
             self.weight.grad.addmm_(rows, columns)
 
