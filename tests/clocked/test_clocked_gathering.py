@@ -69,7 +69,7 @@ def test_gathered_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gradients_lie_in_memory_as_weights_do() -> None:
-    """A weight may be a view of a matrix stored the other way round; fused optimisers rely on it."""
+    """A weight may be a view of a matrix stored the other way round; fused optimisers care."""
     torch.manual_seed(0)
     net = clocked.fc(6, (8,), 3)
     for layer in (net.linear1, net.readout):
