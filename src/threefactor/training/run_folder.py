@@ -15,6 +15,7 @@ import torch
 from threefactor import events
 from threefactor.errors import CheckpointError
 from threefactor.training import checkpoint, lines
+from threefactor.training.data_record import difference
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import __version__
 
@@ -40,8 +41,12 @@ class RunFolder:
         self.last = self.path / "last"
         self.best = self.path / "best"
 
-    def create(self, settings: Settings) -> None:
+    def create(self, settings: Settings, data: Mapping[str, Any] | None = None) -> None:
         """Make the folder and write the full configuration.
+
+        Args:
+            settings: of the run.
+            data: what is to be remembered of the samples, from `describe_data`.
 
         Raises:
             CheckpointError: if a run is there already, or the folder cannot be written.
@@ -52,6 +57,8 @@ class RunFolder:
                 "or choose another folder with --out"
             )
         document = {"settings": dataclasses.asdict(settings), "environment": environment()}
+        if data is not None:
+            document["data"] = dict(data)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
@@ -91,6 +98,15 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} is a run of another configuration ({'; '.join(differ)}); "
                 "resume it with its own settings, or choose another folder with --out"
+            )
+
+    def check_same_data(self, data: Mapping[str, Any]) -> None:
+        """Refuse samples other than those that the run was started with, if it tells."""
+        differ = difference(self.config().get("data"), data)
+        if differ is not None:
+            raise CheckpointError(
+                f"{self.path} was trained on other data than what is at hand ({differ}); name the "
+                "folder of its data with --data-dir, or train anew in another folder with --out"
             )
 
     def metrics(self) -> list[dict[str, Any]]:

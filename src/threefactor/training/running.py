@@ -8,6 +8,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.training import checkpoint
 from threefactor.training.build import begin, build
+from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
@@ -41,7 +42,7 @@ def train(
     run = None if out is None else RunFolder(out)
     trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
     if run is not None:
-        run.create(settings)
+        run.create(settings, describe_data(experiment.data))
     return trainer.fit()
 
 
@@ -64,12 +65,14 @@ def resume(
         data_dir, device, watcher: as in `train`.
 
     Raises:
-        CheckpointError: if the folder holds no run, one of other settings, or a corrupt one.
+        CheckpointError: if the folder holds no run, one of other settings or other data, or a
+            corrupt one.
     """
     run = RunFolder(out)
     if settings is not None:
         run.check_same(settings)
     experiment = build(run.settings(), data_dir, device)
+    run.check_same_data(describe_data(experiment.data))
     trainer = Trainer(experiment, run, watcher)
     if checkpoint.exists(run.last):
         trainer.load(run.last)
