@@ -82,6 +82,27 @@ def test_transformed_kernels_follow_the_weights() -> None:
     torch.testing.assert_close(found.double(), expected, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("local_learning", [None, "same-weights"])
+def test_a_fused_optimizer_takes_the_same_step(local_learning: str | None) -> None:
+    """It reads gradients in the order of memory, and so has to find them as the weights lie."""
+    moved = []
+    for fused in (True, False):
+        net = lively_conv5()
+        rule = clocked.DFA(net, local_learning=local_learning)
+        parameters = [*net.parameters(), *rule.parameters()]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-2, fused=fused)
+        for _ in range(2):
+            optimizer.zero_grad()
+            torch.manual_seed(1)
+            rule.step(torch.rand(4, 2, 16, 16), torch.tensor([0, 1, 2, 3]), steps=3)
+            for parameter in parameters:
+                assert parameter.grad.stride() == parameter.stride()
+            optimizer.step()
+        moved.append([p.detach().clone() for p in parameters])
+    for fused_one, plain_one in zip(*moved, strict=True):
+        torch.testing.assert_close(fused_one, plain_one, rtol=1e-3, atol=1e-3)
+
+
 @needs_library
 @pytest.mark.parametrize("rule_name", ["spatial-bp", "dfa"])
 def test_gradients_of_a_step_with_and_without(

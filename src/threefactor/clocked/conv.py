@@ -223,5 +223,10 @@ class Conv2d(Synapse, nn.Conv2d):
 
 
 def _accumulate(parameter: Tensor, grad: Tensor) -> None:
-    if parameter.requires_grad:
-        parameter.grad = grad if parameter.grad is None else parameter.grad.add_(grad)
+    if not parameter.requires_grad:
+        return
+    if parameter.grad is not None:
+        parameter.grad.add_(grad)
+        return
+    # Fused optimisers go through memory in order: a gradient has to lie as its parameter does.
+    parameter.grad = torch.empty_like(parameter).copy_(grad)
