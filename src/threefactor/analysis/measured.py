@@ -24,12 +24,16 @@ from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 
 __all__ = [
+    "LENGTHS",
     "MakeRule",
     "MeasuredCost",
     "MemoryAgainstSteps",
     "measured_cost",
     "memory_against_steps",
 ]
+
+LENGTHS = (6, 60, 600)
+"""Numbers of time steps against which memory is measured."""
 
 MakeRule = Callable[[Any], AnyRule]
 """Builds a rule on a network: a rule's class, or `functools.partial` of it with options."""
@@ -133,7 +137,7 @@ def memory_against_steps(
     network: nn.Module,
     make_rule: MakeRule,
     batch: Batch,
-    steps: Sequence[int] = (6, 60, 600),
+    steps: Sequence[int] = LENGTHS,
 ) -> MemoryAgainstSteps:
     """Measure the peak memory of a training step against the number of time steps.
 

@@ -39,6 +39,7 @@ STYLE = {
 }
 LEGEND_LETTERS = 66
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
+FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -114,13 +115,15 @@ def _legend_columns(labels: Sequence[str]) -> int:
 def _lines(figure: Figure, axis: Any) -> None:
     for i, one in enumerate(figure.series):
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
-        marker = "o" if len(one.xs) < 3 else ""
+        marker = "o" if len(one.xs) <= FEW else ""
         axis.plot(one.xs, one.ys, color=colour, linestyle=dash, marker=marker, label=one.label)
         if one.error is not None:
             ys, error = np.asarray(one.ys), np.asarray(one.error)
             # A mean minus its deviation may have no logarithm.
             low = np.maximum(ys - error, ys / 10) if figure.log_y else ys - error
             axis.fill_between(one.xs, low, ys + error, color=colour, alpha=0.18, linewidth=0)
+    if figure.from_zero:
+        axis.set_ylim(bottom=0)
 
 
 def _bars(figure: Figure, axis: Any) -> None:

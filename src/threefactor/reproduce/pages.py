@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from threefactor.report.analyses import analysis_sections, find_analyses
+from threefactor.report.analyses import analysis_sections, read_analyses
 from threefactor.report.page import Section
 from threefactor.report.published import find_published
 from threefactor.report.runs import plain_settings, read_run
@@ -36,6 +36,7 @@ def experiment_sections(
     budget: str,
     outcomes: Mapping[Path, Outcome],
     root: Path,
+    analyses: Sequence[Path] = (),
     problems: Sequence[str] = (),
 ) -> list[Section]:
     """Return the sections of the page of an experiment.
@@ -45,6 +46,7 @@ def experiment_sections(
         budget: how much of it.
         outcomes: of its cells, by run folder.
         root: folder of the run folders.
+        analyses: files of those that belong to it; they are its results, and come first.
         problems: what else went wrong, such as analyses that failed.
     """
     sections = [*(experiment.drawn() if experiment.drawn is not None else [])]
@@ -58,9 +60,8 @@ def experiment_sections(
     if finished:
         study = collect(finished, split=True)
         *results, runs, citing = study_sections(study)
-        analyses, _ = find_analyses([f for f in finished if (f / "analysis").exists()])
         results = [section for section in results if section.title != "Overview"]
-        sections += [*results, *analysis_sections(analyses), runs, citing]
+        sections += [*analysis_sections(read_analyses(analyses)[0]), *results, runs, citing]
     return sections
 
 
