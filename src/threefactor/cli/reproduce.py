@@ -8,15 +8,18 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from threefactor.cli.completion import experiment_names
 from threefactor.cli.console import console
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device
 from threefactor.errors import ConfigurationError
-from threefactor.reproduce import Outcome, Watcher, listing
+from threefactor.reproduce import Outcome, Watcher, catalog, listing
 from threefactor.reproduce import reproduce as run_experiments
+from threefactor.reproduce.budgets import BUDGETS
 
 __all__ = ["reproduce"]
 
@@ -111,15 +114,23 @@ def reproduce(
 
 
 def _list(data_dir: Path | None) -> None:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("name", min_width=max(len(name) for name in catalog()))
+    table.add_column("data", overflow="fold")
+    for budget in BUDGETS:
+        table.add_column(budget, justify="right", no_wrap=True)
     for one in listing(data_dir):
-        times = (f"{budget} {_duration(s)}" for budget, s in one.seconds.items())
-        lines = [f"{one.experiment.name}: {one.experiment.title}"]
-        if one.at_hand:
-            lines.append(f"  at hand: {', '.join(one.at_hand)}; on one core: {', '.join(times)}")
-        if one.absent:
-            lines.append(f"  absent: {', '.join(one.absent)}")
-        console.print("\n".join(lines), highlight=False, markup=False)
-    console.print("Times are rough. `threefactor data info NAME` says how to get data.")
+        what = one.experiment.title.partition(": ")[2]
+        parts = (", ".join(one.at_hand), "absent: " * bool(one.absent) + ", ".join(one.absent))
+        times = [_duration(s) if one.at_hand else "" for s in one.seconds.values()]
+        table.add_row(f"{one.experiment.name}\n{what}", "\n".join(filter(None, parts)), *times)
+        table.add_section()
+    console.print(table, highlight=False, markup=False)
+    console.print(
+        "Times are rough: one core that does nothing else, data at hand alone; --jobs 2 takes two "
+        "cores and about half the time. `threefactor data info NAME` says how to get data.",
+        highlight=False,
+    )
 
 
 def _duration(seconds: float) -> str:

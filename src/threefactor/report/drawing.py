@@ -37,7 +37,7 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
-LEGEND_LETTERS = 66
+LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
@@ -124,6 +124,9 @@ def _lines(figure: Figure, axis: Any) -> None:
             axis.fill_between(one.xs, low, ys + error, color=colour, alpha=0.18, linewidth=0)
     if figure.from_zero:
         axis.set_ylim(bottom=0)
+    places = {x for one in figure.series for x in one.xs if not isinstance(x, str)}
+    if len(places) == 1:  # Matplotlib would show a tenth of an epoch
+        axis.set_xlim(min(places) - 1, min(places) + 1)
 
 
 def _bars(figure: Figure, axis: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from threefactor.report.analyses import analysis_sections, read_analyses
@@ -12,7 +12,7 @@ from threefactor.report.runs import plain_settings, read_run
 from threefactor.report.sections import study_sections
 from threefactor.report.study import collect
 from threefactor.report.values import Cell as TableCell
-from threefactor.report.values import Number, Table, spread
+from threefactor.report.values import Number, Table, spread, without_empty_columns
 from threefactor.reproduce.budgets import BUDGETS
 from threefactor.reproduce.experiments import Experiment, Row
 from threefactor.reproduce.grid import FINISHED, NO_DATA, Outcome
@@ -73,8 +73,10 @@ def _overview(
     notes = (
         "Published numbers stand only beside runs of the published settings, and the difference "
         "is in percentage points. Rows marked * are not in the paper.",
+        *_advice(outcomes.values()),
     )
-    return Section(experiment.title, text, (Table("Overview", COLUMNS, rows, notes),))
+    table = without_empty_columns(Table("Overview", COLUMNS, rows, notes))
+    return Section(experiment.title, text, (table,))
 
 
 def _row(
@@ -89,7 +91,7 @@ def _row(
     published = found[0] if found else None
     shown = published.cell if published else None
     if not runs:
-        return (data, row.method, 0, None, None, shown, None, _advice(ends) or state)
+        return (data, row.method, 0, None, None, shown, None, state)
     last = spread([100 * run.last for run in runs])
     best = spread([100 * run.best for run in runs])
     same = published is not None and budget == "paper"
@@ -97,12 +99,11 @@ def _row(
     return (data, row.method, len(runs), last, best, shown, difference, state)
 
 
-def _advice(ends: Sequence[Outcome]) -> str:
+def _advice(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """Say how to get data that is absent."""
-    if ends[0].kind != NO_DATA:
-        return ""
-    name = ends[0].cell.settings.data.name
-    return f"no data: threefactor data fetch {name}"
+    absent = [one.cell.settings.data.name for one in outcomes if one.kind == NO_DATA]
+    for name in dict.fromkeys(absent):
+        yield f"No data: threefactor data fetch {name}"
 
 
 def _notes(outcomes: Sequence[Outcome]) -> list[str]:
