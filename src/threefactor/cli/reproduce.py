@@ -16,10 +16,11 @@ from threefactor.cli.completion import experiment_names
 from threefactor.cli.console import console
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.reproduce import Outcome, Watcher, catalog, listing
 from threefactor.reproduce import reproduce as run_experiments
 from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.grid import FAILED, FOREIGN
 
 __all__ = ["reproduce"]
 
@@ -40,6 +41,7 @@ class GridBar(Watcher):
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self.failed = 0
 
     def __enter__(self) -> GridBar:
         self._bar.start()
@@ -60,6 +62,7 @@ class GridBar(Watcher):
         self._bar.update(self._task, completed=done, description=", ".join(running))
 
     def outcome(self, outcome: Outcome) -> None:
+        self.failed += outcome.kind in (FAILED, FOREIGN)
         cell, notes = outcome.cell, "; ".join(note.split("\n")[0] for note in outcome.notes)
         line = f"{outcome.kind}: {cell.recipe} {cell.name}{': ' if notes else ''}{notes}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -111,6 +114,11 @@ def reproduce(
         )
     for page in pages:
         console.print(f"{page}", highlight=False, soft_wrap=True, markup=False)
+    if bar.failed:
+        raise ThreefactorError(
+            f"{bar.failed} of the runs could not be made or used: see above, and the pages; the "
+            "same command goes on with them"
+        )
 
 
 def _list(data_dir: Path | None) -> None:

@@ -30,7 +30,7 @@ __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 POLL = 0.2  # seconds
 PATIENCE = 10.0  # seconds in which the processes of a grid that was killed write checkpoints
 LEAST_ROOM = 2**16  # bytes of a disk that is not full
-NO_DATA, FAILED, FINISHED = "no data", "failed", "finished"
+NO_DATA, FAILED, FINISHED, FOREIGN = "no data", "failed", "finished", "foreign"
 
 
 @dataclass
@@ -163,7 +163,7 @@ class _Grid:
                 self._end(Outcome(cell, folder, FINISHED))
             elif state.kind == "foreign":
                 note = f"{folder}: {state.reason}; remove it, or give another folder with --out"
-                self._end(Outcome(cell, folder, "foreign", [note]))
+                self._end(Outcome(cell, folder, FOREIGN, [note]))
             elif missing is not None:
                 self._end(Outcome(cell, folder, NO_DATA, [missing]))
             else:
