@@ -4,6 +4,7 @@ import json
 
 from threefactor.report import html_page, markdown_page, report_sections
 from threefactor.report.analyses import analysis_sections, find_analyses
+from threefactor.report.page import slug
 
 LAYER = {"elements": 10, "variance": 0.5, "relative": None, "vacuous": False}
 VARIANCE = {
@@ -137,6 +138,7 @@ def test_memory_against_steps_is_a_table_and_lines_from_zero(tmp_path):
     assert (figure.kind, figure.log_x, figure.from_zero) == ("line", True, True)
     lines = {one.label: (list(one.xs), list(one.ys)) for one in figure.series}
     assert lines["OPZO"] == ([6, 60], [300.0, 301.5])
+    assert figure.name != slug(table.title)  # they are ids of one page, and files of one folder
     page = html_page("Memory", [section])
     assert "Memory against time steps: digits-fc, OPZO, seed 3" in page
 

@@ -116,8 +116,8 @@ def reproduce(
         console.print(f"{page}", highlight=False, soft_wrap=True, markup=False)
     if bar.failed:
         raise ThreefactorError(
-            f"{bar.failed} of the runs could not be made or used: see above, and the pages; the "
-            "same command goes on with them"
+            f"{bar.failed} of the runs could not be made or used: see above, and the pages. "
+            "When that is mended, give the same command again"
         )
 
 

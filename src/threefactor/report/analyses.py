@@ -155,13 +155,14 @@ def _cell(value: Any) -> Cell:
 
 
 def _figures(name: str, of: str, result: Mapping[str, Any]) -> Iterator[Figure]:
+    file = slug(f"{name} {of} figure")  # the table has the name without
     if name == "memory":
-        yield memory_figure(slug(f"{name} {of}"), f"Memory against time steps: {of}", result)
+        yield memory_figure(file, f"Memory against time steps: {of}", result)
     shown = FIGURES.get(name)
     series = tuple(_series(result, shown, "")) if shown is not None else ()
     if shown is not None and series:
         yield Figure(
-            slug(f"{name} {of}"),
+            file,
             f"{shown.label.capitalize()}: {of}",
             "",
             "layer",
