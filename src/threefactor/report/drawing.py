@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -39,6 +40,7 @@ STYLE = {
 }
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
+LONGEST_LABEL = 44  # letters of a line
 FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
@@ -103,8 +105,12 @@ def draw(figure: Figure, axis: Any) -> None:
         _lines(figure, axis)
     _scales(figure, axis)
     if len(figure.series) > 1:
-        columns = _legend_columns([one.label for one in figure.series])
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+        handles, labels = axis.get_legend_handles_labels()
+        labels = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
+        columns = _legend_columns([line for label in labels for line in label.split("\n")])
+        columns = min(columns, len(labels))
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+        axis.legend(handles, labels, ncols=columns, borderaxespad=0.2, **place)
 
 
 def _legend_columns(labels: Sequence[str]) -> int:
