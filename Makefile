@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check smoke bench clean
 
 help:
 	@echo "make demo   train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
 	@echo "make test   linter, type checker and all tests"
+	@echo "make smoke  all tables and figures of the papers, as small as can be; a browser looks at the pages"
 	@echo "make bench  time and memory of a training step, and the peers that are installed"
 	@echo "make clean  remove the virtual environment and caches"
 
@@ -35,6 +36,11 @@ check: $(VENV)/dev-installed
 
 test: check
 	$(BIN)/python -m pytest
+
+# SMOKE=--need-browser makes it an error that no browser is installed.
+smoke: $(VENV)/demo-installed
+	rm -rf smoke
+	$(BIN)/python tests/smoke.py smoke $(SMOKE)
 
 bench: $(VENV)/demo-installed
 	$(BIN)/python benchmarks/clocked_step.py

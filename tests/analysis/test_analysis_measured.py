@@ -1,5 +1,6 @@
 """Measured cost: what is there, what is kept, and that memory is that of a process of its own."""
 
+import pickle
 from functools import partial
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from threefactor import clocked, events
 from threefactor.analysis import measured, measured_cost, memory_against_steps
+from threefactor.analysis.comparison import makers
 from threefactor.errors import InputError
 
 BATCH = (torch.randn(8, 30), torch.randint(0, 4, (8,)))
@@ -25,6 +27,17 @@ def test_two_rules_side_by_side(monkeypatch):
     assert found["bp"].growth_mebibytes == 7.5
     assert all(torch.equal(a, p) for a, p in zip(before, net.parameters(), strict=True))
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_convolutional_networks_are_also_measured_with_local_learning():
+    net = clocked.conv5((2, 8, 8), 4, width=0.02)
+    found = makers(clocked.OPZO(net))
+    assert found.keys() - clocked.RULES.keys() == {"dfa (w/ LL)", "opzo (w/ LL)"}
+    rule = pickle.loads(pickle.dumps(found["opzo (w/ LL)"]))(net)
+    x, y = torch.rand(3, 2, 8, 8), torch.tensor([0, 1, 2])
+    assert torch.isfinite(rule.step(x, y, steps=2).loss)
+    assert len(list(rule.parameters())) > len(list(found["opzo"](net).parameters()))
+    assert makers(clocked.DFA(clocked.fc(30, (40,), 4))).keys() == clocked.RULES.keys()
 
 
 def test_memory_of_a_process_of_its_own():

@@ -1,19 +1,21 @@
 """Grids of runs: reuse, interruption, failure, damage."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.reproduce import Cell, run_grid
 from threefactor.reproduce.cells import state_of
-from threefactor.reproduce.grid import Watcher
+from threefactor.reproduce.grid import Watcher, _silence
 from threefactor.training import RunFolder, checkpoint
 
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
@@ -151,6 +153,40 @@ def test_a_folder_of_another_version_is_neither_used_nor_touched(tmp_path):
     assert outcome.kind == "foreign"
     assert "made by threefactor 0.0.1" in outcome.notes[0]
     assert checkpoint.exists(run.last)
+
+
+def test_a_full_disk_is_said_and_going_on_gives_the_same_numbers(tmp_path, monkeypatch):
+    """A limit on the size of files stands in for the disk: processes of the grid inherit it."""
+    resource = pytest.importorskip("resource")
+    given, small = cell("opzo", hidden=[256]), cell("dfa")
+    run_grid([given], tmp_path / "whole")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        outcomes = run_grid([small, given], tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [o.kind for o in outcomes] == ["finished", "failed"]
+    log = outcomes[1].folder.with_name(outcomes[1].folder.name + ".log").read_text()
+    assert "cannot write" in log and "Make room" in log and "Traceback" not in log
+    assert "cannot write" in outcomes[1].notes[0]
+    assert not list(outcomes[1].folder.rglob(".*"))  # nothing half-written is left
+    kept = metrics(small, tmp_path / "full")
+    outcomes = run_grid([small, given], tmp_path / "full")
+    assert [o.kind for o in outcomes] == ["finished"] * 2
+    assert metrics(small, tmp_path / "full") == kept
+    assert metrics(given, tmp_path / "full") == metrics(given, tmp_path / "whole")
+
+
+def test_a_log_that_cannot_be_written_is_said(tmp_path, monkeypatch):
+    def full(path, *options, **more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.open", full)
+    with pytest.raises(ThreefactorError, match="No space left on device; what is finished is kept"):
+        run_grid([cell()], tmp_path)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
+    assert "the disk is full" in _silence(tmp_path)
 
 
 def test_two_grids_do_not_work_in_one_folder(tmp_path, monkeypatch):

@@ -66,9 +66,17 @@ def _noise(given: clocked.Perturbation | None) -> dict[str, Any]:
 
 
 def makers(rule: AnyRule) -> dict[str, MakeRule]:
-    """How to build every rule of the engine with its defaults, in another process, too."""
+    """How to build every rule of the engine with its defaults, in another process, too.
+
+    Of convolutional networks also the rules with local learning, as in OPZO's tables: "(w/ LL)".
+    """
     if isinstance(rule, events.Rule):
         return {n: partial(kind, loss=rule.loss) for n, kind in events.RULES.items()}
     shape = tuple(rule._session.sample_shape or ())
     common: dict[str, Any] = {"loss": rule.loss, "input_shape": shape}
-    return {n: partial(kind, **common) for n, kind in clocked.RULES.items()}
+    found: dict[str, MakeRule] = {n: partial(kind, **common) for n, kind in clocked.RULES.items()}
+    if any(isinstance(module, clocked.Conv2d) for module in rule.network.modules()):
+        common["local_learning"] = "same-weights"
+        for name in ("dfa", "opzo"):
+            found[f"{name} (w/ LL)"] = partial(clocked.RULES[name], **common)
+    return found

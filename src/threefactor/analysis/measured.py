@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,16 @@ from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 
 __all__ = [
+    "LENGTHS",
     "MakeRule",
     "MeasuredCost",
     "MemoryAgainstSteps",
     "measured_cost",
     "memory_against_steps",
 ]
+
+LENGTHS = (6, 60, 600)
+"""Numbers of time steps against which memory is measured."""
 
 MakeRule = Callable[[Any], AnyRule]
 """Builds a rule on a network: a rule's class, or `functools.partial` of it with options."""
@@ -133,7 +138,7 @@ def memory_against_steps(
     network: nn.Module,
     make_rule: MakeRule,
     batch: Batch,
-    steps: Sequence[int] = (6, 60, 600),
+    steps: Sequence[int] = LENGTHS,
 ) -> MemoryAgainstSteps:
     """Measure the peak memory of a training step against the number of time steps.
 
@@ -192,8 +197,20 @@ def _peak_of(
     """Train twice in a fresh process; return its peak memory before and after, in MiB."""
     # Pickled here, since torch would share tensors through file handles instead.
     given = pickle.dumps((network, make, batch, steps, length, torch.get_num_threads()))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=_context()) as pool:
         return pool.submit(_train_alone, given).result()
+
+
+def _context() -> BaseContext:
+    """Return how to begin processes: with PyTorch imported already, where it is safe to fork.
+
+    The server that they are forked from only imports: it has no threads, and no network.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # which optimisers import
+    return context
 
 
 def _train_alone(given: bytes) -> tuple[float | None, float | None]:

@@ -18,7 +18,7 @@ from threefactor.analysis.cost import cost
 from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.hair_triggers import hair_triggers
 from threefactor.analysis.learning_curves import exact_against_modified
-from threefactor.analysis.measured import measured_cost, memory_against_steps
+from threefactor.analysis.measured import LENGTHS, measured_cost, memory_against_steps
 from threefactor.analysis.operations import operations
 from threefactor.analysis.records import Record
 from threefactor.analysis.training_operations import training_operations
@@ -37,11 +37,13 @@ class RunView:
         trainer: from `training.open_run`.
         samples: how many training samples to use at most; None for all.
         data_dir: see `threefactor.data.load`; for analyses that train anew.
+        lengths: numbers of time steps against which memory is measured.
     """
 
     trainer: Trainer
     samples: int | None = None
     data_dir: str | Path | None = None
+    lengths: tuple[int, ...] = LENGTHS
 
     @property
     def network(self) -> Any:
@@ -176,7 +178,7 @@ def _memory(view: RunView) -> dict[str, Any]:
     x, y = view.first()
     x = x if view.steps is not None or isinstance(view.rule, events.Rule) else x[0]
     return {
-        name: memory_against_steps(view.network, make, (x, y))
+        name: memory_against_steps(view.network, make, (x, y), view.lengths)
         for name, make in comparison.makers(view.rule).items()
     }
 

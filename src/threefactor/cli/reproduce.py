@@ -8,15 +8,19 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
 from threefactor.cli.completion import experiment_names
 from threefactor.cli.console import console
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device
-from threefactor.errors import ConfigurationError
-from threefactor.reproduce import Outcome, Watcher, listing
+from threefactor.errors import ConfigurationError, ThreefactorError
+from threefactor.reproduce import Outcome, Watcher, catalog, listing
 from threefactor.reproduce import reproduce as run_experiments
+from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.grid import FAILED, FOREIGN
 
 __all__ = ["reproduce"]
 
@@ -37,6 +41,7 @@ class GridBar(Watcher):
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self.failed = 0
 
     def __enter__(self) -> GridBar:
         self._bar.start()
@@ -57,6 +62,7 @@ class GridBar(Watcher):
         self._bar.update(self._task, completed=done, description=", ".join(running))
 
     def outcome(self, outcome: Outcome) -> None:
+        self.failed += outcome.kind in (FAILED, FOREIGN)
         cell, notes = outcome.cell, "; ".join(note.split("\n")[0] for note in outcome.notes)
         line = f"{outcome.kind}: {cell.recipe} {cell.name}{': ' if notes else ''}{notes}"
         console.print(line, highlight=False, soft_wrap=True, markup=False)
@@ -108,18 +114,31 @@ def reproduce(
         )
     for page in pages:
         console.print(f"{page}", highlight=False, soft_wrap=True, markup=False)
+    if bar.failed:
+        raise ThreefactorError(
+            f"{bar.failed} of the runs could not be made or used: see above, and the pages. "
+            "When that is mended, give the same command again"
+        )
 
 
 def _list(data_dir: Path | None) -> None:
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table.add_column("name", min_width=max(len(name) for name in catalog()))
+    table.add_column("data", overflow="fold")
+    for budget in BUDGETS:
+        table.add_column(budget, justify="right", no_wrap=True)
     for one in listing(data_dir):
-        times = (f"{budget} {_duration(s)}" for budget, s in one.seconds.items())
-        lines = [f"{one.experiment.name}: {one.experiment.title}"]
-        if one.at_hand:
-            lines.append(f"  at hand: {', '.join(one.at_hand)}; on one core: {', '.join(times)}")
-        if one.absent:
-            lines.append(f"  absent: {', '.join(one.absent)}")
-        console.print("\n".join(lines), highlight=False, markup=False)
-    console.print("Times are rough. `threefactor data info NAME` says how to get data.")
+        what = one.experiment.title.partition(": ")[2]
+        parts = (", ".join(one.at_hand), "absent: " * bool(one.absent) + ", ".join(one.absent))
+        times = [_duration(s) if one.at_hand else "" for s in one.seconds.values()]
+        table.add_row(f"{one.experiment.name}\n{what}", "\n".join(filter(None, parts)), *times)
+        table.add_section()
+    console.print(table, highlight=False, markup=False)
+    console.print(
+        "Times are rough: one core that does nothing else, data at hand alone; --jobs 2 takes two "
+        "cores and about half the time. `threefactor data info NAME` says how to get data.",
+        highlight=False,
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threefactor.report.costs import (
+    cost_tables,
+    measured_tables,
+    memory_figure,
+    memory_tables,
+)
 from threefactor.report.figures import Figure, Series
 from threefactor.report.grouping import LeftOut
 from threefactor.report.names import rule_name
 from threefactor.report.page import Section, slug
 from threefactor.report.values import Cell, Number, Table
 
-__all__ = ["Analysis", "analysis_sections", "find_analyses"]
+__all__ = ["Analysis", "analysis_sections", "find_analyses", "read_analyses"]
 
 _PARTS = ("analysis", "recipe", "rule", "seed", "result")
 
@@ -35,6 +42,13 @@ FIGURES = {
     "firing": Shown("rate", "firing rate"),
     "operations": Shown("spike_operations", "synaptic operations per sample"),
 }
+
+TABLES: dict[str, Callable[[str, Mapping[str, Any]], tuple[Table, ...]]] = {
+    "cost": cost_tables,
+    "measured-cost": measured_tables,
+    "memory": memory_tables,
+}
+"""Tables made for one analysis; all others show every number there is."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +80,14 @@ def find_analyses(paths: Sequence[str | Path]) -> tuple[list[Analysis], list[Lef
     Returns:
         The analyses, and the files that hold none.
     """
-    found, left_out = [], []
     files = {f.resolve(): f for p in paths for f in sorted(Path(p).rglob("analysis/**/*.json"))}
-    for file in files.values():
+    return read_analyses(files.values())
+
+
+def read_analyses(files: Iterable[Path]) -> tuple[list[Analysis], list[LeftOut]]:
+    """Read files of analyses; return also those that hold none."""
+    found, left_out = [], []
+    for file in files:
         try:
             given = json.loads(file.read_text(encoding="utf-8"))
             parts = {key: given[key] for key in _PARTS}
@@ -90,14 +109,22 @@ def analysis_sections(analyses: Sequence[Analysis]) -> list[Section]:
 
 def _section(name: str, analyses: Sequence[Analysis]) -> Section:
     title = name.replace("-", " ").capitalize()
-    tables = [_table(title, one) for one in analyses]
-    figures = [figure for one in analyses for figure in _figure(name, one)]
+    runs = Counter(one.of for one in analyses)
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    for one in analyses:
+        of = one.of if runs[one.of] == 1 else f"{one.of}, {one.path.stem}"
+        try:
+            tables += TABLES.get(name, _tables)(f"{title}: {of}", one.result)
+            figures += _figures(name, of, one.result)
+        except (LookupError, TypeError, AttributeError, StopIteration):  # a file made by hand
+            tables += _tables(f"{title}: {of}", one.result)
     return Section(f"Analysis: {title.lower()}", tables=tuple(tables), figures=tuple(figures))
 
 
-def _table(title: str, analysis: Analysis) -> Table:
+def _tables(title: str, result: Mapping[str, Any]) -> tuple[Table, ...]:
     """Show a row for every innermost dict, its numbers in columns."""
-    rows = dict(_rows(analysis.result))
+    rows = dict(_rows(result))
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     # What is the same text in every row is a note.
     same = {key: {str(row.get(key)) for row in rows.values()} for key in columns}
@@ -108,12 +135,8 @@ def _table(title: str, analysis: Analysis) -> Table:
     ]
     shown = [key for key in columns if key not in notes]
     body = tuple((name, *(_cell(row.get(key)) for key in shown)) for name, row in rows.items())
-    return Table(
-        f"{title}: {analysis.of}",
-        ("", *(key.replace("_", " ") for key in shown)),
-        body,
-        tuple(f"{key.replace('_', ' ')}: {same[key].copy().pop()}" for key in notes),
-    )
+    said = tuple(f"{key.replace('_', ' ')}: {same[key].copy().pop()}" for key in notes)
+    return (Table(title, ("", *(key.replace("_", " ") for key in shown)), body, said),)
 
 
 def _rows(result: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -131,22 +154,22 @@ def _cell(value: Any) -> Cell:
     return Number(value, digits=None) if isinstance(value, float) else value
 
 
-def _figure(name: str, analysis: Analysis) -> Iterator[Figure]:
+def _figures(name: str, of: str, result: Mapping[str, Any]) -> Iterator[Figure]:
+    file = slug(f"{name} {of} figure")  # the table has the name without
+    if name == "memory":
+        yield memory_figure(file, f"Memory against time steps: {of}", result)
     shown = FIGURES.get(name)
-    if shown is None:
-        return
-    series = tuple(_series(analysis.result, shown, ""))
-    if series:
-        logarithmic = shown.log and all(one.positive for one in series)
+    series = tuple(_series(result, shown, "")) if shown is not None else ()
+    if shown is not None and series:
         yield Figure(
-            slug(f"{name} {analysis.of}"),
-            f"{shown.label.capitalize()}: {analysis.of}",
+            file,
+            f"{shown.label.capitalize()}: {of}",
             "",
             "layer",
             shown.label,
             series,
             kind="bar",
-            log_y=logarithmic,
+            log_y=shown.log and all(one.positive for one in series),
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -37,8 +38,10 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
-LEGEND_LETTERS = 66
+LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
+LONGEST_LABEL = 44  # letters of a line
+FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -102,8 +105,12 @@ def draw(figure: Figure, axis: Any) -> None:
         _lines(figure, axis)
     _scales(figure, axis)
     if len(figure.series) > 1:
-        columns = _legend_columns([one.label for one in figure.series])
-        axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
+        handles, labels = axis.get_legend_handles_labels()
+        labels = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
+        columns = _legend_columns([line for label in labels for line in label.split("\n")])
+        columns = min(columns, len(labels))
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
+        axis.legend(handles, labels, ncols=columns, borderaxespad=0.2, **place)
 
 
 def _legend_columns(labels: Sequence[str]) -> int:
@@ -122,13 +129,18 @@ def _lines(figure: Figure, axis: Any) -> None:
             # A mean minus its deviation may have no logarithm.
             low = np.maximum(ys - error, ys / 10) if figure.log_y else ys - error
             axis.fill_between(one.xs, low, ys + error, color=colour, alpha=0.18, linewidth=0)
+    if figure.from_zero:
+        axis.set_ylim(bottom=0)
+    places = {x for one in figure.series for x in one.xs if not isinstance(x, str)}
+    if len(places) == 1:  # Matplotlib would show a tenth of an epoch
+        axis.set_xlim(min(places) - 1, min(places) + 1)
 
 
 def _has_lone_points(ys: Any) -> bool:
-    """Whether a line would not show all points: it is short, or some lie between two gaps."""
+    """Whether a line would not show all points: it has few, or some lie between two gaps."""
     there = np.pad(np.isfinite(ys), 1)
     alone = there[1:-1] & ~there[:-2] & ~there[2:]
-    return len(ys) < 3 or bool(alone.any())
+    return len(ys) <= FEW or bool(alone.any())
 
 
 def _bars(figure: Figure, axis: Any) -> None:

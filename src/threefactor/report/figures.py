@@ -86,6 +86,7 @@ class Figure:
         series: at least one. Heatmaps and arrows get a panel for each.
         kind: "line", "bar" (grouped), "heatmap" or "quiver" (arrows).
         log_x, log_y: whether an axis is logarithmic.
+        from_zero: whether the heights of lines begin at 0.
 
     Raises:
         InputError: if there is no series, one lacks what the kind needs, or has gaps and is no
@@ -101,6 +102,7 @@ class Figure:
     kind: Literal["line", "bar", "heatmap", "quiver"] = "line"
     log_x: bool = False
     log_y: bool = False
+    from_zero: bool = False
 
     def __post_init__(self) -> None:
         if self.kind not in NEEDED:

@@ -10,6 +10,7 @@ from threefactor.report.published import find_published
 from threefactor.report.runs import Run
 from threefactor.report.values import Cell, Spread, Table
 from threefactor.training.engines import engine_of
+from threefactor.training.sizes import convolutional_sizes
 
 __all__ = ["firing_rates", "firing_table", "layer_sizes", "total_rate"]
 
@@ -44,9 +45,12 @@ def firing_rates(group: Group) -> dict[str, Spread]:
 
 
 def layer_sizes(run: Run) -> dict[str, int]:
-    """Return the number of neurons by hidden layer, if the settings list them; else nothing."""
+    """Return the number of neurons by hidden layer, if the settings tell them; else nothing."""
     names = list(run.history[-1]["firing_rates"])
-    hidden = getattr(run.settings.network, "hidden", ())
+    hidden = getattr(run.settings.network, "hidden", None)
+    if hidden is None:
+        sizes = convolutional_sizes(run.settings)
+        return {name: sizes[name] for name in names} if sizes.keys() == set(names) else {}
     return dict(zip(names, hidden, strict=True)) if len(hidden) == len(names) else {}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from threefactor.training.settings import Settings
 
 __all__ = ["RULE_NAMES", "experiment_label", "rule_name"]
@@ -18,8 +20,13 @@ RULE_NAMES = {
 
 
 def rule_name(rule: str) -> str:
-    """Return a rule's name as papers write it; a rule of one's own keeps its name."""
-    return RULE_NAMES.get(rule, rule)
+    """Return a rule's name as papers write it; a rule of one's own keeps its name.
+
+    >>> rule_name("spatial-bp"), rule_name("opzo (w/ LL)"), rule_name("mine")
+    ('spatial BP', 'OPZO (w/ LL)', 'mine')
+    """
+    name, *more = re.split(r"(?=[ ,])", rule, maxsplit=1)
+    return RULE_NAMES.get(name, name) + "".join(more)
 
 
 def experiment_label(settings: Settings) -> str:

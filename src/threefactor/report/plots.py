@@ -21,8 +21,8 @@ Epoch = Mapping[str, Any]
 def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
     """Show test error, training loss and firing rate against the epoch, means over the seeds.
 
-    The firing rate is that of all hidden neurons, and left out if the settings do not say how many
-    neurons each layer has.
+    The firing rate is that of all hidden neurons, and left out if the settings do not tell how
+    many neurons each layer has.
     """
     sizes = {group.label: layer_sizes(group.runs[0]) for group in groups}
     figures = [

@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from threefactor import training
+from threefactor.analysis import measured
 from threefactor.analysis.of_runs import RunView, analyse
 from threefactor.training.checkpoint import write_atomically
 from threefactor.training.engines import engine_of
 from threefactor.training.run_folder import environment
 
-__all__ = ["SAMPLES", "analysed"]
+__all__ = ["LENGTHS", "SAMPLES", "analysed"]
 
 SAMPLES = {"smoke": None, "quick": 1280, "paper": None}
 """Training samples that an analysis uses; None for all."""
+
+LENGTHS = {"smoke": (2, 20), "quick": measured.LENGTHS, "paper": measured.LENGTHS}
+"""Numbers of time steps against which memory is measured."""
 
 
 def analysed(
@@ -53,7 +57,7 @@ def analysed(
         "epoch": trainer.epoch,
         "samples": SAMPLES[budget],
         "environment": environment(),
-        "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir)),
+        "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
     }
     path.parent.mkdir(exist_ok=True)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"

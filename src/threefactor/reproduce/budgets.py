@@ -8,10 +8,9 @@ from typing import Any
 
 from threefactor.data.registry import DATASETS
 from threefactor.recipes import recipe
-from threefactor.training.engines import engine_of
 from threefactor.training.settings import EventNetworkSettings
 
-__all__ = ["BUDGETS", "changes_for", "seconds_for", "seeds_for"]
+__all__ = ["BUDGETS", "changes_for", "seeds_for"]
 
 BUDGETS: Mapping[str, str] = MappingProxyType(
     {
@@ -21,10 +20,6 @@ BUDGETS: Mapping[str, str] = MappingProxyType(
     }
 )
 OPZO_SEEDS, SFDFA_SEEDS = (2022, 0, 1), (0, 1, 2)
-
-# Milliseconds per training sample and rule, on one core; an order of magnitude.
-_MILLISECONDS = {"fc": 0.3, "conv5": 90.0, "conv9": 140.0, "nf-resnet34": 4000.0, "events-fc": 0.25}
-_USUAL_STEPS = 6
 
 
 def seeds_for(name: str, budget: str) -> tuple[int, ...]:
@@ -53,18 +48,3 @@ def changes_for(name: str, budget: str) -> dict[str, Any]:
     if not wide:
         return changes
     return {**changes, "data.train": 2000, "data.test": 2000, "network.width": 0.25}
-
-
-def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
-    """Estimate how long a run takes on one core: right in the order of magnitude."""
-    settings = recipe(name).settings_for(rule, changes)
-    per_sample = _MILLISECONDS[settings.network.kind] / 1000
-    if isinstance(settings.network, EventNetworkSettings):
-        per_sample *= max(len(settings.network.hidden), 1)
-    if hasattr(settings.network, "width"):
-        # The first layer's share does not fall with the square of the width.
-        per_sample *= 0.05 * settings.network.width + 0.95 * settings.network.width**2
-    if engine_of(settings).rate_unit.endswith("step"):
-        per_sample *= (settings.steps or _USUAL_STEPS) / _USUAL_STEPS
-    samples = settings.data.train or DATASETS[settings.data.name].train
-    return 2.0 + settings.epochs * samples * per_sample

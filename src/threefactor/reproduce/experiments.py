@@ -10,8 +10,9 @@ from threefactor.recipes import recipe
 from threefactor.report.names import experiment_label
 from threefactor.report.page import Section
 from threefactor.report.published import PublishedTable, published_table
-from threefactor.reproduce.budgets import changes_for, seconds_for, seeds_for
+from threefactor.reproduce.budgets import changes_for, seeds_for
 from threefactor.reproduce.cells import Cell
+from threefactor.reproduce.estimates import seconds_for
 from threefactor.training import Settings
 
 __all__ = ["Experiment", "Row", "from_table"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TextIO
 
 from threefactor.data.finding import find_files
 from threefactor.data.registry import lookup
@@ -27,7 +29,8 @@ __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 
 POLL = 0.2  # seconds
 PATIENCE = 10.0  # seconds in which the processes of a grid that was killed write checkpoints
-NO_DATA, FAILED, FINISHED = "no data", "failed", "finished"
+LEAST_ROOM = 2**16  # bytes of a disk that is not full
+NO_DATA, FAILED, FINISHED, FOREIGN = "no data", "failed", "finished", "foreign"
 
 
 @dataclass
@@ -160,7 +163,7 @@ class _Grid:
                 self._end(Outcome(cell, folder, FINISHED))
             elif state.kind == "foreign":
                 note = f"{folder}: {state.reason}; remove it, or give another folder with --out"
-                self._end(Outcome(cell, folder, "foreign", [note]))
+                self._end(Outcome(cell, folder, FOREIGN, [note]))
             elif missing is not None:
                 self._end(Outcome(cell, folder, NO_DATA, [missing]))
             else:
@@ -200,9 +203,8 @@ class _Grid:
 
     def _start(self, cell: Cell) -> _Job:
         folder = cell.folder(self.root)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         output = folder.with_name(folder.name + ".log")
-        with output.open("w") as log:
+        with _log(output) as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "threefactor.reproduce.worker", str(folder), *self.options],
                 stdin=subprocess.PIPE,
@@ -233,6 +235,17 @@ class _Grid:
         self.watcher.outcome(outcome)
 
 
+def _log(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as problem:
+        raise ThreefactorError(
+            f"cannot write {path}: {problem.strerror}; what is finished is kept: make room, then "
+            "give the command again"
+        ) from problem
+
+
 def _outcome(job: _Job, root: Path) -> Outcome:
     """Read what a process left."""
     lines = job.output.read_text(errors="replace").splitlines()
@@ -242,9 +255,15 @@ def _outcome(job: _Job, root: Path) -> Outcome:
         notes = [line.removeprefix(NOTE) for line in lines if line.startswith(NOTE)]
         return Outcome(job.cell, job.folder, FINISHED, notes)
     code = job.process.returncode
-    last = lines[-1] if lines else "it left no word"
+    last = lines[-1] if lines else _silence(root)
     how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
     return Outcome(job.cell, job.folder, FAILED, [f"{how}: {last} (all of it: {job.output})"])
+
+
+def _silence(root: Path) -> str:
+    """Say why a process may have left no word: its log lies on the disk of the runs."""
+    full = shutil.disk_usage(root).free < LEAST_ROOM
+    return "the disk is full; make room, then give the command again" if full else "no word is left"
 
 
 @contextmanager

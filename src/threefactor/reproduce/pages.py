@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from threefactor.report.analyses import analysis_sections, find_analyses
+from threefactor.report.analyses import analysis_sections, read_analyses
 from threefactor.report.page import Section
 from threefactor.report.published import find_published
 from threefactor.report.runs import plain_settings, read_run
 from threefactor.report.sections import study_sections
 from threefactor.report.study import collect
 from threefactor.report.values import Cell as TableCell
-from threefactor.report.values import Number, Table, spread
+from threefactor.report.values import Number, Table, spread, without_empty_columns
 from threefactor.reproduce.budgets import BUDGETS
 from threefactor.reproduce.experiments import Experiment, Row
 from threefactor.reproduce.grid import FINISHED, NO_DATA, Outcome
@@ -36,6 +36,7 @@ def experiment_sections(
     budget: str,
     outcomes: Mapping[Path, Outcome],
     root: Path,
+    analyses: Sequence[Path] = (),
     problems: Sequence[str] = (),
 ) -> list[Section]:
     """Return the sections of the page of an experiment.
@@ -45,6 +46,7 @@ def experiment_sections(
         budget: how much of it.
         outcomes: of its cells, by run folder.
         root: folder of the run folders.
+        analyses: files of those that belong to it; they are its results, and come first.
         problems: what else went wrong, such as analyses that failed.
     """
     sections = [*(experiment.drawn() if experiment.drawn is not None else [])]
@@ -58,9 +60,8 @@ def experiment_sections(
     if finished:
         study = collect(finished, split=True)
         *results, runs, citing = study_sections(study, experiment.tracked)
-        analyses, _ = find_analyses([f for f in finished if (f / "analysis").exists()])
         results = [section for section in results if section.title != "Overview"]
-        sections += [*results, *analysis_sections(analyses), runs, citing]
+        sections += [*analysis_sections(read_analyses(analyses)[0]), *results, runs, citing]
     return sections
 
 
@@ -72,8 +73,10 @@ def _overview(
     notes = (
         "Published numbers stand only beside runs of the published settings, and the difference "
         "is in percentage points. Rows marked * are not in the paper.",
+        *_advice(outcomes.values()),
     )
-    return Section(experiment.title, text, (Table("Overview", COLUMNS, rows, notes),))
+    table = without_empty_columns(Table("Overview", COLUMNS, rows, notes))
+    return Section(experiment.title, text, (table,))
 
 
 def _row(
@@ -88,7 +91,7 @@ def _row(
     published = found[0] if found else None
     shown = published.cell if published else None
     if not runs:
-        return (data, row.method, 0, None, None, shown, None, _advice(ends) or state)
+        return (data, row.method, 0, None, None, shown, None, state)
     last = spread([100 * run.last for run in runs])
     best = spread([100 * run.best for run in runs])
     same = published is not None and budget == "paper"
@@ -96,12 +99,11 @@ def _row(
     return (data, row.method, len(runs), last, best, shown, difference, state)
 
 
-def _advice(ends: Sequence[Outcome]) -> str:
+def _advice(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """Say how to get data that is absent."""
-    if ends[0].kind != NO_DATA:
-        return ""
-    name = ends[0].cell.settings.data.name
-    return f"no data: threefactor data fetch {name}"
+    absent = [one.cell.settings.data.name for one in outcomes if one.kind == NO_DATA]
+    for name in dict.fromkeys(absent):
+        yield f"No data: threefactor data fetch {name}"
 
 
 def _notes(outcomes: Sequence[Outcome]) -> list[str]:

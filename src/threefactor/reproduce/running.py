@@ -19,7 +19,7 @@ from threefactor.training.checkpoint import write_atomically
 
 __all__ = ["Entry", "listing", "reproduce"]
 
-Analyse = Callable[[str, Path], None]
+Analyse = Callable[[str, Path], Path]
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ def reproduce(
     )
     outcomes = {one.folder: one for one in found}
 
-    def analyse(name: str, folder: Path) -> None:
-        analysed(name, folder, budget, data_dir=data_dir, device=device, threads=threads)
+    def analyse(name: str, folder: Path) -> Path:
+        return analysed(name, folder, budget, data_dir=data_dir, device=device, threads=threads)
 
     return [_page(one, budget, outcomes, out, analyse) for one in chosen]
 
@@ -104,8 +104,8 @@ def _page(
 ) -> Path:
     root = out / "runs"
     own = {cell.folder(root): outcomes[cell.folder(root)] for cell in one.cells(budget)}
-    problems = _analyse(one, budget, own, root, analyse)
-    sections = experiment_sections(one, budget, own, root, problems)
+    files, problems = _analyse(one, budget, own, root, analyse)
+    sections = experiment_sections(one, budget, own, root, files, problems)
     path = out / f"{one.name}-{budget}.html"
     write_atomically(path, html_page(one.title, sections).encode())
     write_figures(sections, path.with_suffix(""))
@@ -118,16 +118,16 @@ def _analyse(
     outcomes: dict[Path, Outcome],
     root: Path,
     analyse: Analyse,
-) -> list[str]:
-    """Analyse what the experiment wants analysed; return what went wrong."""
-    problems = []
+) -> tuple[list[Path], list[str]]:
+    """Analyse what the experiment wants analysed; return the files, and what went wrong."""
+    files, problems = [], []
     for row in one.rows:
         folder = row.cells(budget)[0].folder(root)
         if outcomes[folder].kind != FINISHED:
             continue
         for name in one.analyses.get(row.method, ()):
             try:
-                analyse(name, folder)
+                files.append(analyse(name, folder))
             except ThreefactorError as problem:
                 problems.append(f"analysis {name!r} of {row.data}, {row.method}: {problem}")
-    return problems
+    return files, problems

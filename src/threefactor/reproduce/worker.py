@@ -87,6 +87,11 @@ def main() -> int:
     except ThreefactorError as problem:
         print(problem, file=sys.stderr, flush=True)
         return problem.exit_code
+    except OSError as problem:  # such as a full disk, wherever it was met
+        print(
+            f"{problem.filename or given.folder}: {problem.strerror}", file=sys.stderr, flush=True
+        )
+        return 1
     except KeyboardInterrupt:
         return STOPPED
     return 0

@@ -50,7 +50,7 @@ def save_state(folder: Path, state: Any) -> None:
     content = save(tensors)
     name = f"tensors-{uuid.uuid4().hex[:12]}.safetensors"
     about = {"file": name, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder)
     write_atomically(folder / name, content)
     try:
         write_atomically(folder / STATE, json.dumps({"tensors": about, "state": tree}).encode())
@@ -60,6 +60,13 @@ def save_state(folder: Path, state: Any) -> None:
     for old in folder.glob("tensors-*.safetensors"):
         if old.name != name:
             old.unlink(missing_ok=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise CheckpointError(f"cannot make {folder}: {problem.strerror}") from problem
 
 
 def load_state(folder: Path) -> Any:

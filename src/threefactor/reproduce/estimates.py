@@ -1,0 +1,68 @@
+"""How long a run takes on one core: calibrated with the runs in `results/`, and rough.
+
+The numbers are milliseconds of an epoch, its evaluation included, per training sample. Those of
+convolutions are of `results/benchmarks/clocked_step_conv5.json`, but for the residual network,
+which is a guess.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from threefactor.data.registry import DATASETS
+from threefactor.recipes import recipe
+from threefactor.training.settings import (
+    ClockedNetworkSettings,
+    EventNetworkSettings,
+    Settings,
+)
+
+__all__ = ["milliseconds_per_sample", "seconds_for"]
+
+START = 4.0  # seconds until a process trains
+USUAL_STEPS = 6
+# On a time grid: a part that every network has, and one per weight; then what a rule adds.
+FIXED, PER_WEIGHT = 0.14, 2.6e-7
+GRID_RULES = {"spatial-bp": 1.3, "dfa": 1.0, "dkp": 1.05, "zo": 1.05, "opzo": 1.05}
+# Of full width; narrower ones are slower than the square of the width.
+CONVOLUTIONS = {"conv5": 75.0, "conv9": 120.0, "nf-resnet34": 4000.0}
+LINEAR = 0.3
+LOCAL_LEARNING = 1.3
+# With exact spike times: with one hidden layer, and with more. Exact BP walks back through them.
+EVENT_RULES = {"dfa": (0.18, 0.38), "sfdfa": (0.23, 0.37), "exact-bp": (0.2, 1.9)}
+
+
+def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
+    """Estimate how long a run takes on one core that does nothing else.
+
+    Args:
+        name: of the recipe.
+        rule: its name.
+        changes: to the recipe's settings, by full name.
+    """
+    settings = recipe(name).settings_for(rule, changes)
+    samples = settings.data.train or DATASETS[settings.data.name].train
+    return START + settings.epochs * samples * milliseconds_per_sample(settings) / 1000
+
+
+def milliseconds_per_sample(settings: Settings) -> float:
+    """Estimate the time that an epoch takes on one core, by training sample."""
+    network, rule = settings.network, settings.rule
+    if isinstance(network, EventNetworkSettings):
+        one, more = EVENT_RULES.get(rule.name, EVENT_RULES["dfa"])
+        return one if len(network.hidden) == 1 else more
+    factor = GRID_RULES.get(rule.name, 1.0) * (settings.steps or USUAL_STEPS) / USUAL_STEPS
+    if rule.options.get("local_learning"):
+        factor *= LOCAL_LEARNING
+    if isinstance(network, ClockedNetworkSettings):
+        return factor * (FIXED + PER_WEIGHT * _weights(settings.data.name, network.hidden))
+    width = network.width
+    return factor * CONVOLUTIONS[network.kind] * (LINEAR * width + (1 - LINEAR) * width**2)
+
+
+def _weights(data: str, hidden: tuple[int, ...]) -> int:
+    sizes = [math.prod(DATASETS[data].shape), *hidden]
+    return sum(a * b for a, b in itertools.pairwise(sizes))
