@@ -7,6 +7,7 @@ import pytest
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.report import collect
+from threefactor.report.comparison import DIFFERENCE, accuracy_table
 
 
 def test_seeds_make_a_mean_and_a_deviation(make_run, tmp_path):
@@ -71,6 +72,20 @@ def test_folds_are_one_group_and_each_counts_once(make_run, tmp_path):
     make_run("again", [0.9], folds=3, fold=1)
     with pytest.raises(ConfigurationError, match="seed 0, fold 1; a mean counts each once"):
         collect([tmp_path])
+
+
+def test_only_runs_of_the_published_settings_have_a_difference(make_run, tmp_path):
+    """Others have the published number beside them, and below what is not the recipe's."""
+    changes = {"base": "dvs-gesture-conv5", "local_learning": "same-weights", "epochs": 300}
+    make_run("a", [0.96] * 300, **changes)
+    make_run("b", [0.96] * 2, **{**changes, "epochs": 2, "local_learning": None})
+    study = collect([tmp_path])
+    table = accuracy_table("dvs-gesture-conv5", study.groups)
+    column = table.columns.index(DIFFERENCE)
+    found = {row[0]: row[column] for row in table.rows}
+    assert found["OPZO (w/ LL)"].value == pytest.approx(96.0 - 96.06)
+    assert found["OPZO"] is None
+    assert any("OPZO: settings other" in note and "epochs = 2" in note for note in table.notes)
 
 
 def test_methods_of_the_papers_are_rows_of_their_own(make_run, tmp_path):

@@ -10,7 +10,7 @@ from threefactor.errors import ConfigurationError
 from threefactor.report.published import find_published, published_tables
 from threefactor.report.runs import plain_settings
 from threefactor.reproduce import catalog, experiment, listing
-from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce.budgets import BUDGETS, changes_for
 from threefactor.reproduce.cells import Cell
 
 TRAINED = ("test accuracy", "firing rate")
@@ -112,3 +112,16 @@ def test_the_list_tells_data_at_hand_from_absent_data(tmp_path):
     assert set(first.absent) >= {"mnist", "cifar10", "nmnist", "dvs-gesture"}
     assert 0 < first.seconds["smoke"] < first.seconds["quick"] < first.seconds["paper"]
     assert entries["sfdfa-figure1"].seconds["paper"] == 0
+
+
+def test_a_budget_never_trains_longer_than_the_rule_does():
+    """Fine-tuning by spatial BP takes one epoch, whatever the budget gives the others."""
+    for name in ("cifar10-conv5-small-noise", "imagenet-nfresnet34-noise"):
+        assert changes_for(name, "quick", "spatial-bp")["epochs"] == 1
+        assert changes_for(name, "quick", "opzo")["epochs"] == 3
+    rows = {
+        row.rule: row for row in experiment("opzo-table4").rows if row.data == "digits-fc-noise"
+    }
+    rates = {rule: row.cells("paper")[0].settings.optimizer.lr for rule, row in rows.items()}
+    assert rates["zo"] == pytest.approx(rates["opzo"] / 10)
+    assert rows["spatial-bp"].cells("paper")[0].settings.epochs == 1

@@ -143,15 +143,31 @@ def test_damaged_cells_are_redone_and_it_is_said(tmp_path, damage):
     assert metrics(cell(), tmp_path) == before
 
 
-def test_a_folder_of_another_version_is_neither_used_nor_touched(tmp_path):
+def of_another_version(document):
+    document["environment"]["threefactor"] = "0.0.1"
+    return "made by threefactor 0.0.1"
+
+
+def before_other_numbers(document):
+    del document["environment"]["numbers"]
+    return "before a change that alters what trainings give"
+
+
+def on_other_data(document):
+    document["data"]["labels"] = "0" * 16
+    return "trained on other data (the labels are others)"
+
+
+@pytest.mark.parametrize("change", [of_another_version, before_other_numbers, on_other_data])
+def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([cell()], tmp_path)
     run = RunFolder(cell().folder(tmp_path))
     document = run.config()
-    document["environment"]["threefactor"] = "0.0.1"
+    said = change(document)
     run.config_path.write_text(json.dumps(document))
     (outcome,) = run_grid([cell()], tmp_path)
     assert outcome.kind == "foreign"
-    assert "made by threefactor 0.0.1" in outcome.notes[0]
+    assert said in outcome.notes[0]
     assert checkpoint.exists(run.last)
 
 

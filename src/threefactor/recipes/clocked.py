@@ -91,6 +91,20 @@ CLOCKED: dict[str, Recipe] = {
         ),
         per_rule={"zo": {"optimizer.lr": 2e-4, "network.dropout": 0.0}},
     ),
+    "digits-fc-noise": Recipe(
+        "Fine-tuning of digits-fc under noise of 0.5: table 4 in small (embedded data)",
+        Settings(
+            recipe="digits-fc-noise",
+            epochs=5,
+            start="runs/digits-fc-spatial-bp-seed0",
+            hardware_noise=0.5,
+            batch_size=64,
+            data=DataSettings(name="digits"),
+            network=ClockedNetworkSettings(hidden=(200, 200)),
+            optimizer=OptimizerSettings(lr=2e-4, options={"weight_decay": 0.0}),
+        ),
+        per_rule={**_BP_SHORT, "zo": {"optimizer.lr": 2e-5}},
+    ),
     "digits-saccades-conv": Recipe(
         "Simulated saccades over the 8x8 digits, conv5 of width 0.125 (embedded data)",
         Settings(

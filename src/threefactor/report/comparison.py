@@ -94,7 +94,9 @@ def _compared(group: Group) -> tuple[Cell, ...]:
     published: tuple[Published, ...] = find_published(group.settings)
     if not published:
         return (group.label, len(group.runs), last, None, None)
-    difference = Number(last.mean - published[0].mean, signed=True)
+    # Of other settings than the published ones, a difference would say nothing.
+    comparable = _changed(group).keys() - {"start"} <= published[0].stands_for
+    difference = Number(last.mean - published[0].mean, signed=True) if comparable else None
     return (group.label, len(group.runs), last, published[0].cell, difference)
 
 
@@ -115,17 +117,22 @@ def _other_numbers(groups: Sequence[Group]) -> Iterator[str]:
 def _changes(groups: Sequence[Group]) -> Iterator[str]:
     """Say what of the settings is not the recipe's."""
     for group in groups:
-        first = group.runs[0].settings
-        if first.recipe not in RECIPES:
-            continue
-        try:
-            recipe = RECIPES[first.recipe].settings_for(first.rule.name, {"seed": first.seed})
-        except ConfigurationError:  # a rule of one's own
-            continue
-        changed = dict(_differences(group.settings, plain_settings(recipe)))
+        changed = _changed(group)
         if changed:
             said = (f"{key} = {now} (recipe: {then})" for key, (now, then) in changed.items())
             yield f"{group.label}: settings other than the recipe's: {'; '.join(said)}."
+
+
+def _changed(group: Group) -> dict[str, tuple[Any, Any]]:
+    """Return the settings of a group that are not its recipe's, with those of the recipe."""
+    first = group.runs[0].settings
+    if first.recipe not in RECIPES:
+        return {}
+    try:
+        recipe = RECIPES[first.recipe].settings_for(first.rule.name, {"seed": first.seed})
+    except ConfigurationError:  # a rule of one's own
+        return {}
+    return dict(_differences(group.settings, plain_settings(recipe)))
 
 
 def _differences(

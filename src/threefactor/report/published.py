@@ -50,6 +50,7 @@ class Published:
         source: paper and table, such as "OPZO, table 1".
         key: of the paper in `references.bib`.
         layer: that it is of, or None.
+        stands_for: full names of the settings that make a run one of this number.
     """
 
     mean: float
@@ -58,6 +59,7 @@ class Published:
     source: str
     key: str
     layer: str | None
+    stands_for: frozenset[str]
 
     @property
     def cell(self) -> Spread:
@@ -155,8 +157,9 @@ def _matching(table: PublishedTable, settings: Mapping[str, Any]) -> Iterator[Pu
             if _fits(row.match, settings) and _fits(column.match, settings):
                 paper = _document().papers[table.paper]
                 source = f"{paper['title']}, {table.where}"
+                keys = frozenset({*table.match, *(row.match or ()), *(column.match or ())})
                 yield Published(
-                    value.mean, value.sd, table.unit, source, paper["source"], column.layer
+                    value.mean, value.sd, table.unit, source, paper["source"], column.layer, keys
                 )
 
 

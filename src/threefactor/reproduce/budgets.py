@@ -30,9 +30,9 @@ def seeds_for(name: str, budget: str) -> tuple[int, ...]:
     return SFDFA_SEEDS if exact else OPZO_SEEDS
 
 
-def changes_for(name: str, budget: str) -> dict[str, Any]:
-    """Return what a budget changes of a recipe's settings, by full name."""
-    settings = recipe(name).settings
+def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
+    """Return what a budget changes of a recipe's settings for a rule, by full name."""
+    settings = recipe(name).settings_for(rule)
     if budget == "paper":
         return {}
     wide = hasattr(settings.network, "width")

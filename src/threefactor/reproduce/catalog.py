@@ -27,21 +27,13 @@ _EXACT: Beside = {
     "shd-like-events": ("shd-like-events", {}),
 }
 _NOISE: Beside = {
-    "digits-fc, noise 0.5": (
-        "digits-fc",
-        {
-            "hardware_noise": 0.5,
-            "epochs": 5,
-            "optimizer.lr": 2e-4,
-            "optimizer.options": {"weight_decay": 0.0},
-        },
-    ),
+    "digits-fc-noise": ("digits-fc-noise", {"hardware_noise": 0.5}),
     "cifar10-conv5-small-noise": ("cifar10-conv5-small-noise", {"hardware_noise": 0.5}),
 }
 _STARTS = {
     "imagenet-nfresnet34-noise": ("imagenet-nfresnet34", "spatial-bp"),
     "cifar10-conv5-small-noise": ("cifar10-conv5-small", "spatial-bp"),
-    "digits-fc": ("digits-fc", "spatial-bp"),
+    "digits-fc-noise": ("digits-fc", "spatial-bp"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
 from threefactor.training import RunFolder, Settings
-from threefactor.version import __version__
+from threefactor.version import NUMBERS, __version__
 
 __all__ = ["Cell", "State", "state_of"]
 
@@ -93,9 +93,12 @@ def state_of(cell: Cell, root: Path) -> State:
     if not run.path.exists() or not any(run.path.iterdir()):
         return State("new")
     try:
-        version = run.config()["environment"].get("threefactor")
+        made = run.config()["environment"]
+        version, numbers = made.get("threefactor"), made.get("numbers", 1)
         if version != __version__:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
+        if numbers != NUMBERS:
+            return State("foreign", reason="made before a change that alters what trainings give")
         # Only the fingerprint must agree on the start: folders may be moved.
         run.check_same(replace(cell.settings, start=run.settings().start))
         lines = run.metrics()

@@ -41,7 +41,7 @@ class Row:
 
     def cells(self, budget: str) -> list[Cell]:
         """Return the runs of a budget, one per seed."""
-        changes = {**changes_for(self.recipe, budget), **self.changes}
+        changes = {**changes_for(self.recipe, budget, self.rule), **self.changes}
         words = [str(v) for v in self.changes.values() if isinstance(v, (str, int, float)) and v]
         return [
             Cell(self.recipe, self.rule, seed, changes, "-".join(words), self._start(seed, budget))
@@ -50,7 +50,7 @@ class Row:
 
     def seconds(self, budget: str) -> float:
         """Estimate how long all runs take on one core, that of their start not counted."""
-        changes = {**changes_for(self.recipe, budget), **self.changes}
+        changes = {**changes_for(self.recipe, budget, self.rule), **self.changes}
         seeds = seeds_for(self.recipe, budget)
         return len(seeds) * seconds_for(self.recipe, self.rule, changes)
 
@@ -58,7 +58,7 @@ class Row:
         if self.start is None:
             return None
         name, rule = self.start
-        return Cell(name, rule, seed, changes_for(name, budget))
+        return Cell(name, rule, seed, changes_for(name, budget, rule))
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,10 @@ from typing import TextIO
 from threefactor.data.finding import find_files
 from threefactor.data.registry import lookup
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
-from threefactor.reproduce.cells import Cell, state_of
+from threefactor.reproduce.cells import Cell, State, state_of
+from threefactor.reproduce.same_data import DataAtHand
 from threefactor.reproduce.worker import NOTE
+from threefactor.training import RunFolder
 
 __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 
@@ -155,9 +157,14 @@ class _Grid:
 
     def _sort(self) -> None:
         """Tell cells that need training from those that need none or cannot be trained."""
+        here = DataAtHand(self.data_dir)
         for cell in self._distinct().values():
             folder, state = cell.folder(self.root), state_of(cell, self.root)
             missing = missing_data(cell.settings.data.name, self.data_dir)
+            if state.kind == "finished" and missing is None:
+                differs = here.difference(RunFolder(folder))
+                if differs is not None:
+                    state = State("foreign", reason=f"trained on other data ({differs})")
             if state.kind == "finished":
                 self._look(cell)
                 self._end(Outcome(cell, folder, FINISHED))

@@ -61,10 +61,7 @@ def build(
     engine = engine_of(settings)
     engine.rule(settings.rule.name)
     engine.check_device(device)
-    samples = engine.load(settings, data_dir)
-    if settings.data.folds is not None:
-        samples = samples.fold(settings.data.fold, settings.data.folds)
-    samples = samples.subset(settings.data.train, settings.data.test)
+    samples = load_samples(settings, data_dir)
     torch.manual_seed(settings.seed)
     network = engine.network(settings, samples).to(device=device, dtype=DTYPES[settings.dtype])
     rule = _rule(settings, engine, network)
@@ -72,6 +69,18 @@ def build(
     optimizer = _optimizer(settings.optimizer, parameters)
     scheduler = _scheduler(settings.scheduler, optimizer, settings.epochs)
     return Experiment(settings, samples, network, rule, optimizer, scheduler)
+
+
+def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
+    """Load the data of a run: the fold and the part of the set that its settings name.
+
+    Raises:
+        DataError: if the data is absent or corrupt.
+    """
+    samples = engine_of(settings).load(settings, data_dir)
+    if settings.data.folds is not None:
+        samples = samples.fold(settings.data.fold, settings.data.folds)
+    return samples.subset(settings.data.train, settings.data.test)
 
 
 def begin(experiment: Experiment) -> None:

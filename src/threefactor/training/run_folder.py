@@ -17,7 +17,7 @@ from threefactor.errors import CheckpointError
 from threefactor.training import checkpoint, lines
 from threefactor.training.data_record import difference
 from threefactor.training.settings import Settings, make_settings
-from threefactor.version import __version__
+from threefactor.version import NUMBERS, __version__
 
 __all__ = ["RunFolder", "environment", "flat"]
 
@@ -145,6 +145,7 @@ def environment() -> dict[str, Any]:
     """What beyond the settings a run's numbers may depend on."""
     return {
         "threefactor": __version__,
+        "numbers": NUMBERS,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
