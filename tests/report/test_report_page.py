@@ -229,6 +229,8 @@ def test_files_hold_all_digits(committed, tmp_path):
     files = write_figures([s for s in committed if s.title == "mnist-fc"], tmp_path / "pictures")
     names = {file.name for file in files}
     assert {"mnist-fc-test-error.svg", "mnist-fc-test-error.csv"} <= names
+    picture = (tmp_path / "pictures/mnist-fc-test-error.svg").read_text()
+    assert picture.index('<rect width="100%" height="100%" fill="#ffffff"/>') < picture.index("<g>")
     text = (tmp_path / "pictures/mnist-fc-test-accuracy.csv").read_text()
     row = list(csv.DictReader(io.StringIO(text)))[1]
     values = [100 * run[-1]["test_accuracy"] for run in metrics("mnist-fc", "opzo")]

@@ -12,7 +12,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.report.drawing import svg
 from threefactor.report.figures import Figure, figure_csv
-from threefactor.report.theme import colour_variables, follow_page
+from threefactor.report.theme import colour_variables, follow_page, on_paper
 from threefactor.report.values import Table, cell_data, cell_text, table_csv
 from threefactor.training.checkpoint import write_atomically
 from threefactor.version import __version__
@@ -82,7 +82,7 @@ def markdown_page(title: str, sections: Sequence[Section], figures: str | None =
 
 
 def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]:
-    """Write every figure as SVG, and the data of every figure and table as CSV.
+    """Write every figure as SVG on white ground, and the data of figures and tables as CSV.
 
     Args:
         sections: of a page.
@@ -97,7 +97,7 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
     contents: dict[str, str] = {}
     for section in sections:
         for figure in section.figures:
-            contents[f"{figure.name}.svg"] = svg(figure)
+            contents[f"{figure.name}.svg"] = on_paper(svg(figure))
             contents[f"{figure.name}.csv"] = figure_csv(figure)
         for table in section.tables:
             contents[f"{slug(table.title)}.csv"] = table_csv(table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["DASHES", "INK", "LINE", "SERIES", "colour_variables", "follow_page"]
+__all__ = ["DASHES", "INK", "LINE", "SERIES", "colour_variables", "follow_page", "on_paper"]
 
 # Hues as far apart for colour-blind readers as Okabe and Ito's, but with a contrast of at least
 # 3:1 to white; beside each the same hue for dark ground. Dashes tell them apart in print, too.
@@ -33,6 +33,12 @@ def colour_variables(dark: bool) -> str:
     """Return the CSS declarations of all colours of figures, for one kind of ground."""
     colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
     return " ".join(f"{name}: {c};" for name, c in zip(_names().values(), colours, strict=True))
+
+
+def on_paper(svg: str) -> str:
+    """Give a figure a white ground of its own, for a file that may be shown on any."""
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return svg.replace("</desc>", f"</desc>\n {ground}", 1)
 
 
 def follow_page(svg: str) -> str:
