@@ -57,8 +57,10 @@ def test_each_page_shows_its_measure_and_what_is_absent(made):
     }
     assert shown == {9: ["alignment while training"], 10: ["feedback while training"]}
     for sections in pages.values():
-        rows = sections[0].tables[0].rows
-        assert [row[-1] for row in rows[:4]] == ["no data: threefactor data fetch mnist"] * 4
+        (table,) = sections[0].tables
+        rows = table.rows
+        assert [row[-1] for row in rows[:4]] == ["no data"] * 4
+        assert any("No data: threefactor data fetch mnist" in note for note in table.notes)
         names = [row[0] for row in rows[::2]]
         scaled = "mnist-events-deep, hidden weights times 0.1 *"
         assert names == ["mnist-events-deep", scaled, "digits-events-deep *"]
