@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from threefactor.errors import ConfigurationError, ThreefactorError
-from threefactor.reproduce import Cell, run_grid
+from threefactor.reproduce import Cell, run_grid, same_data
 from threefactor.reproduce.cells import state_of
 from threefactor.reproduce.grid import Watcher, _silence
 from threefactor.training import RunFolder, checkpoint
+from threefactor.training.build import load_samples
 
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
 
@@ -156,6 +157,19 @@ def before_other_numbers(document):
 def on_other_data(document):
     document["data"]["labels"] = "0" * 16
     return "trained on other data (the labels are others)"
+
+
+def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch):
+    run_grid([cell()], tmp_path)
+    whole = load_samples
+
+    def smaller(settings, data_dir):
+        whole(settings, data_dir).subset(settings.data.train + 1)  # refused: there are not so many
+
+    monkeypatch.setattr(same_data, "load_samples", smaller)
+    (outcome,) = run_grid([cell()], tmp_path)
+    assert outcome.kind == "foreign"
+    assert "trained on other data (train is 61; expected" in outcome.notes[0]
 
 
 @pytest.mark.parametrize("change", [of_another_version, before_other_numbers, on_other_data])

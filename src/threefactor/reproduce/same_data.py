@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import DataError
+from threefactor.errors import DataError, InputError
 from threefactor.training import RunFolder, Settings
 from threefactor.training.build import load_samples
 from threefactor.training.data_record import describe_data, difference
@@ -38,6 +38,8 @@ class DataAtHand:
             return difference(there, self._describe(run.settings()))
         except DataError:
             return None
+        except InputError as problem:  # fewer samples at hand than the run asks for
+            return str(problem)
 
     def _describe(self, settings: Settings) -> dict[str, Any]:
         key = json.dumps([settings.network.kind, settings.steps, asdict(settings.data)])
