@@ -125,3 +125,20 @@ def test_a_budget_never_trains_longer_than_the_rule_does():
     rates = {rule: row.cells("paper")[0].settings.optimizer.lr for rule, row in rows.items()}
     assert rates["zo"] == pytest.approx(rates["opzo"] / 10)
     assert rows["spatial-bp"].cells("paper")[0].settings.epochs == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("mnist-fc", {"epochs": 3, "data.train": 30000}),
+        ("nmnist-fc", {"epochs": 3, "data.train": 6000}),  # 30 steps in place of 6
+        ("mnist-events", {"epochs": 3}),
+        (
+            "dvs-gesture-conv5",  # 20 steps
+            {"epochs": 3, "data.train": 450, "data.test": 450, "network.width": 0.25},
+        ),
+        ("digits-fc", {}),
+    ],
+)
+def test_the_budget_quick_by_hand(name, changes):
+    assert changes_for(name, "quick", "opzo" if "events" not in name else "sfdfa") == changes

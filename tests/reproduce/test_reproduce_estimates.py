@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from threefactor.data.registry import DATASETS
 from threefactor.recipes import recipe
+from threefactor.reproduce import catalog
 from threefactor.reproduce.estimates import START, milliseconds_per_sample, seconds_for
 from threefactor.training import RunFolder
 
@@ -17,7 +19,7 @@ RUNS = sorted(RESULTS.glob("*/*/metrics.jsonl"))
 def measured(path):
     """Milliseconds per training sample of the faster epochs, since machines were shared."""
     run = RunFolder(path.parent)
-    samples = run.settings().data.train or 60000
+    samples = (run.config().get("data") or {}).get("train") or run.settings().data.train or 60000
     samples = {"digits": 1437, "yin-yang": 5000}.get(run.settings().data.name, samples)
     seconds = [line["seconds"] for line in run.metrics()]
     fast = statistics.quantiles(seconds, n=10)[0] if len(seconds) > 1 else seconds[0]
@@ -50,6 +52,15 @@ def test_rules_differ_as_they_were_measured():
     assert of("mnist-fc", "spatial-bp") > 1.2 * of("mnist-fc", "dfa")
     assert of("mnist-fc", "dfa") > 2 * of("digits-fc", "dfa")
     assert of("nmnist-fc", "dfa") > 5 * of("mnist-fc", "dfa")  # 30 steps, and more inputs
+
+
+def test_no_table_takes_long_at_the_budget_quick():
+    for one in catalog().values():
+        assert one.seconds("quick", DATASETS) / 2 < 30 * 60, one.name
+
+
+def test_a_data_set_of_unknown_size_has_an_estimate():
+    assert seconds_for("shd-like-events", "dfa", {}) > 30
 
 
 def test_a_run_by_hand():

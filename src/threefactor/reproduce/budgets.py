@@ -8,7 +8,13 @@ from typing import Any
 
 from threefactor.data.registry import DATASETS
 from threefactor.recipes import recipe
-from threefactor.training.settings import EventNetworkSettings
+from threefactor.reproduce.estimates import USUAL_STEPS
+from threefactor.training.settings import (
+    ClockedNetworkSettings,
+    EventNetworkSettings,
+    ResNetSettings,
+    Settings,
+)
 
 __all__ = ["BUDGETS", "changes_for", "seeds_for"]
 
@@ -19,6 +25,9 @@ BUDGETS: Mapping[str, str] = MappingProxyType(
         "paper": "the published settings and seeds",
     }
 )
+# Of the budget quick: training samples of 6 time steps, for a network without convolutions, with
+# them, and of residual blocks at the size of ImageNet's pictures.
+QUICK_SAMPLES, QUICK_PICTURES, QUICK_LARGE_PICTURES = 30000, 1500, 100
 OPZO_SEEDS, SFDFA_SEEDS = (2022, 0, 1), (0, 1, 2)
 
 
@@ -45,6 +54,18 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
     if not entry.files and not entry.by_hand:  # embedded data is small
         return {}
     changes = {"epochs": min(settings.epochs, 3)}
+    if isinstance(settings.network, EventNetworkSettings):
+        return changes
+    samples = _quick_samples(settings)
+    if samples < entry.train:
+        changes["data.train"] = samples
     if not wide:
         return changes
-    return {**changes, "data.train": 2000, "data.test": 2000, "network.width": 0.25}
+    return {**changes, "data.test": samples, "network.width": 0.25}
+
+
+def _quick_samples(settings: Settings) -> int:
+    """Return how many training samples all networks on a time grid have about the same time for."""
+    special = {ClockedNetworkSettings: QUICK_SAMPLES, ResNetSettings: QUICK_LARGE_PICTURES}
+    most = special.get(type(settings.network), QUICK_PICTURES)
+    return most * USUAL_STEPS // (settings.steps or USUAL_STEPS)

@@ -24,6 +24,7 @@ __all__ = ["milliseconds_per_sample", "seconds_for"]
 
 START = 4.0  # seconds until a process trains
 USUAL_STEPS = 6
+SOME = 2000  # samples of a data set whose size is not known
 # On a time grid: a part that every network has, and one per weight; then what a rule adds.
 FIXED, PER_WEIGHT = 0.14, 2.6e-7
 GRID_RULES = {"spatial-bp": 1.3, "dfa": 1.0, "dkp": 1.05, "zo": 1.05, "opzo": 1.05}
@@ -44,7 +45,7 @@ def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
         changes: to the recipe's settings, by full name.
     """
     settings = recipe(name).settings_for(rule, changes)
-    samples = settings.data.train or DATASETS[settings.data.name].train
+    samples = settings.data.train or DATASETS[settings.data.name].train or SOME
     return START + settings.epochs * samples * milliseconds_per_sample(settings) / 1000
 
 

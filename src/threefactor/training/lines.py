@@ -40,7 +40,8 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as problem:
-        os.truncate(path, size)
+        if path.exists():  # a new file may not have been made at all
+            os.truncate(path, size)
         raise CheckpointError(
             f"cannot write {path}: {problem.strerror}; the run can be resumed when there is room"
         ) from problem

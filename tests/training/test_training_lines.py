@@ -1,0 +1,49 @@
+"""Files of JSON lines: `metrics.jsonl` and `tracked.jsonl`."""
+
+import errno
+import os
+
+import pytest
+
+from threefactor.errors import CheckpointError
+from threefactor.training import lines
+
+
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_lines_come_back(tmp_path):
+    path = tmp_path / "tracked.jsonl"
+    assert lines.read(path) == []
+    for i in range(3):
+        lines.append(path, {"batches": i})
+    assert lines.read(path) == [{"batches": 0}, {"batches": 1}, {"batches": 2}]
+    lines.write(path, [{"batches": 7}])
+    assert lines.read(path) == [{"batches": 7}]
+
+
+def test_what_was_cut_short_is_left_out(tmp_path):
+    path = tmp_path / "tracked.jsonl"
+    path.write_text('{"batches": 0}\n{"batches": 1, "fir\n{"batches": 2}\n')
+    assert lines.read(path) == [{"batches": 0}]
+
+
+@pytest.mark.parametrize("before", [0, 2])
+def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch, before):
+    path = tmp_path / "tracked.jsonl"
+    for i in range(before):
+        lines.append(path, {"batches": i})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)  # the bytes are in the file already
+        with pytest.raises(CheckpointError, match=r"tracked\.jsonl: No space left.*resumed"):
+            lines.append(path, {"batches": before})
+    assert len(lines.read(path)) == before
+    lines.append(path, {"batches": before})
+    assert len(lines.read(path)) == before + 1
+
+
+def test_a_disk_too_full_for_a_new_file_is_told_as_such(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.open", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        lines.append(tmp_path / "tracked.jsonl", {})
