@@ -72,6 +72,15 @@ def test_times_of_convolutions():
         assert float(minima) == pytest.approx(row["ratio_of_minima"], abs=0.0051)
 
 
+def test_memory_does_not_grow():
+    low, high = re.search(r"between ([\d.]+)\s+and ([\d.]+) times that at T = 6", README).groups()
+    files = sorted((ROOT / "results/benchmarks").glob("clocked_memory*.json"))
+    tables = [json.loads(file.read_text())["rows"] for file in files]
+    ratios = [row["ratio"] for table in tables for row in table.values()]
+    assert len(files) == 4
+    assert (float(low), float(high)) == (round(min(ratios), 2), round(max(ratios), 2))
+
+
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
 ROW = (
     r"\| (MNIST|Fashion-MNIST|digits|Yin-Yang), [\d-]+ \| ([\w ]+) "
