@@ -35,11 +35,7 @@ def numbers(base, rule, quantity="test accuracy", **changes):
             "cifar10-conv5",
             "opzo",
             {"noise_distribution": "rademacher", "noise_position": "before"},
-            [
-                (85.74, 0.15, "OPZO, table 1"),
-                (84.03, 0.23, "OPZO, table 2"),
-                (85.63, None, "OPZO, table 8"),
-            ],
+            [(84.03, 0.23, "OPZO, table 2")],
         ),
         (
             "imagenet-nfresnet34-noise",
@@ -90,7 +86,8 @@ def test_every_published_accuracy_can_be_met():
                 elif key == "rule.name":
                     assert wanted in {**clocked.RULES, **events.RULES}
                 else:
-                    assert all(key in known[name] for name in _clocked()), key
+                    wanting = [n for n in RECIPES if (n in _clocked()) == (table.paper == "opzo")]
+                    assert all(key in known[name] for name in wanting), key
 
 
 def _clocked():
@@ -99,7 +96,7 @@ def _clocked():
 
 def test_tables_are_whole():
     tables = published_tables()
-    assert len(tables) == 11
+    assert len(tables) == 12
     for table in tables.values():
         assert len(table.values) == len(table.rows)
         assert all(len(row) == len(table.columns) for row in table.values)

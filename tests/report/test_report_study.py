@@ -209,3 +209,44 @@ def test_a_rule_of_ones_own_keeps_its_name(make_run, edit_config, tmp_path):
     (group,) = collect([tmp_path]).groups
     assert (group.label, group.settings["rule.options.k"]) == ("mine", 1)
     assert json.dumps(group.settings)
+
+
+def rows_of(table):
+    return [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+
+
+def test_the_direct_test_stands_beside_what_fine_tuning_made_of_it(make_run, tmp_path):
+    for seed, before in ((0, 0.50), (1, 0.54)):
+        run = make_run(f"a{seed}", [0.9], seed=seed, start=f"runs/bp-seed{seed}")
+        run.write_start({"start": f"runs/bp-seed{seed}", "test_accuracy": before})
+    make_run("plain", [0.8], rule="dfa")
+    groups = collect([tmp_path / "runs"]).groups
+    tuned, plain = sorted(rows_of(accuracy_table("digits-fc", groups)), key=lambda r: r["seeds"])[
+        ::-1
+    ]
+    assert tuned["direct test, %"].text == "52.00 ± 2.83"
+    assert plain["direct test, %"] is None
+    assert "published direct test, %" not in tuned
+
+
+def test_the_published_direct_test_is_found_by_the_noise(make_run):
+    run = make_run(
+        "noise", [0.6], base="imagenet-nfresnet34-noise", start="pretrained", hardware_noise=0.15
+    )
+    run.write_start({"start": "pretrained", "test_accuracy": 0.53})
+    (group,) = collect([run.path]).groups
+    (row,) = rows_of(accuracy_table(group.recipe, [group]))
+    assert row["published direct test, %"].mean == 54.01
+    assert row["published, %"].mean == 60.96
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"test_accuracy": "x"}', '{"test_accuracy": NaN}']
+)
+def test_a_damaged_direct_test_leaves_the_run_out(make_run, tmp_path, text):
+    make_run("good", [0.9])
+    make_run("bad", [0.9], seed=1).start_path.write_text(text)
+    study = collect([tmp_path / "runs"])
+    assert len(study.runs) == 1
+    (left,) = study.left_out
+    assert "start.json" in left.reason

@@ -17,7 +17,8 @@ TRAINED = ("test accuracy", "firing rate")
 
 
 def test_every_published_table_has_its_name():
-    shown = {name for name in published_tables() if name != "opzo-table4-epochs"}
+    parts = {"opzo-table4-epochs", "opzo-table4-direct"}
+    shown = published_tables().keys() - parts
     assert shown <= catalog().keys()
     assert {f"sfdfa-figure{i}" for i in range(1, 11)} <= catalog().keys()
     assert {"opzo-figure2", "opzo-figure3-nmnist", "opzo-figure3-dvs-cifar10"} <= catalog().keys()
@@ -41,6 +42,43 @@ def test_rows_stand_beside_the_numbers_of_their_own_table(name):
         sources = {found.source for found in find_published(settings)}
         table = published_tables()[name].where
         assert any(source.endswith(table) for source in sources) == row.in_paper, row
+
+
+BY_TABLE = {
+    name: [value.mean for line in table.values for value in line if value and value.mean]
+    for name, table in published_tables().items()
+    if table.quantity == "test accuracy" and name in catalog()
+}
+
+
+@pytest.mark.parametrize("name", BY_TABLE.keys() - {"opzo-table4"})
+def test_every_row_has_the_number_of_its_own_table(name):
+    one = experiment(name)
+    found = [one.published(row) for row in one.rows if row.in_paper]
+    assert {p.table for p in found} == {name}
+    assert sorted(p.mean for p in found) == sorted(BY_TABLE[name])
+    assert all(one.published(row) is None for row in one.rows if not row.in_paper)
+
+
+def test_numbers_of_special_rows_by_hand():
+    def of(name):
+        one = experiment(name)
+        found = {row.method: one.published(row) for row in one.rows if row.in_paper}
+        return {method: p and p.mean for method, p in found.items()}
+
+    assert of("opzo-table2") == {
+        "OPZO": 85.73,
+        "OPZO, noise position before": 84.37,
+        "OPZO, noise distribution rademacher": 85.69,
+        "OPZO, noise position before, noise distribution rademacher": 84.03,
+    }
+    assert of("sfdfa-figure4") == {
+        "SFDFA, exact gradient": None,  # nobody printed it
+        "SFDFA, modified gradient": 98.56,
+    }
+    noisy = of("opzo-table4")
+    assert noisy["ZO, noise 0.1"] == 52.42 and noisy["OPZO, noise 0.15"] == 60.96
+    assert of("opzo-table7-cifar-10")["DFA"] == 79.9  # the accuracy, of table 1
 
 
 def test_the_rows_of_a_table_are_different_runs():

@@ -11,18 +11,24 @@ from threefactor.recipes import RECIPES
 from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, has_effect, plain_settings
-from threefactor.report.values import Cell, Number, Table, without_empty_columns
+from threefactor.report.values import Cell, Number, Spread, Table, without_empty_columns
 
 __all__ = [
     "accuracy_table",
     "cost_table",
     "overview_table",
+    "published_direct",
     "run_table",
 ]
 
+DIRECT = "direct test, %"
 LAST = "last epoch, %"
 BEST = "best epoch, % (biased)"
 DIFFERENCE = "last \N{MINUS SIGN} published"
+ABOUT_DIRECT = (
+    "“Direct test” is the test accuracy of the network that the training goes on with, before the "
+    "first epoch, under the noise of these runs."
+)
 ABOUT_BEST = (
     "“Last epoch” is the test accuracy after the last epoch: the one to quote. “Best epoch” is the "
     "highest of all epochs, chosen by looking at the test data, and so biased upwards; some "
@@ -46,10 +52,22 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
         best = group.over_seeds(lambda run: 100 * run.best)
         found = find_published(group.settings)
         source = found[0].source if found else None
-        rows.append((label, seeds, epochs, last, best, published, difference, source))
-    columns = ("rule", "seeds", "epochs", LAST, BEST, "published, %", DIFFERENCE, "source")
-    notes = (ABOUT_BEST, *_deviation_note(groups), *_other_numbers(groups), *_changes(groups))
+        direct = (group.direct, published_direct(group.settings))
+        rows.append((label, seeds, epochs, *direct, last, best, published, difference, source))
+    columns = (
+        *("rule", "seeds", "epochs", DIRECT, f"published {DIRECT}", LAST, BEST),
+        *("published, %", DIFFERENCE, "source"),
+    )
+    about = [ABOUT_DIRECT] if any(group.direct for group in groups) else []
+    about += [ABOUT_BEST, *_deviation_note(groups)]
+    notes = (*about, *_other_numbers(groups), *_changes(groups))
     return without_empty_columns(Table(f"{recipe}: test accuracy", columns, tuple(rows), notes))
+
+
+def published_direct(settings: Mapping[str, Any]) -> Spread | None:
+    """Return the published accuracy under the noise of these settings before any fine-tuning."""
+    found = find_published(settings, "direct test accuracy")
+    return found[0].cell if found else None
 
 
 def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
@@ -95,9 +113,21 @@ def _compared(group: Group) -> tuple[Cell, ...]:
     if not published:
         return (group.label, len(group.runs), last, None, None)
     # Of other settings than the published ones, a difference would say nothing.
-    comparable = _changed(group).keys() - {"start"} <= published[0].stands_for
+    comparable = _finished(group) and _own_changes(group) <= published[0].stands_for
     difference = Number(last.mean - published[0].mean, signed=True) if comparable else None
     return (group.label, len(group.runs), last, published[0].cell, difference)
+
+
+def _finished(group: Group) -> bool:
+    return all(run.finished for run in group.runs)
+
+
+def _own_changes(group: Group) -> set[str]:
+    """Return what was changed of the recipe, without what follows from it."""
+    follows = {"start"}
+    if group.settings["hardware_noise"] is not None:  # rules perturb by the hardware's own noise
+        follows.add("rule.options.noise_scale")
+    return set(_changed(group)) - follows
 
 
 def _deviation_note(groups: Sequence[Group]) -> Iterator[str]:

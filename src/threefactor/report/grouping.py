@@ -45,6 +45,12 @@ class Group:
         """Return mean and standard deviation of a measure over the runs."""
         return spread([measure(run) for run in self.runs], digits)
 
+    @property
+    def direct(self) -> Spread | None:
+        """Percent before the first epoch over the runs, if all began with another's network."""
+        found = [100 * run.direct for run in self.runs if run.direct is not None]
+        return spread(found) if len(found) == len(self.runs) else None
+
 
 @dataclass(frozen=True)
 class LeftOut:

@@ -47,6 +47,7 @@ class Published:
     Attributes:
         mean, sd: as printed, in `unit`; sd is None if none was given.
         unit: of both.
+        table: its name, such as "opzo-table1".
         source: paper and table, such as "OPZO, table 1".
         key: of the paper in `references.bib`.
         layer: that it is of, or None.
@@ -56,6 +57,7 @@ class Published:
     mean: float
     sd: float | None
     unit: str
+    table: str
     source: str
     key: str
     layer: str | None
@@ -159,7 +161,14 @@ def _matching(table: PublishedTable, settings: Mapping[str, Any]) -> Iterator[Pu
                 source = f"{paper['title']}, {table.where}"
                 keys = frozenset({*table.match, *(row.match or ()), *(column.match or ())})
                 yield Published(
-                    value.mean, value.sd, table.unit, source, paper["source"], column.layer, keys
+                    mean=value.mean,
+                    sd=value.sd,
+                    unit=table.unit,
+                    table=table.name,
+                    source=source,
+                    key=paper["source"],
+                    layer=column.layer,
+                    stands_for=keys,
                 )
 
 

@@ -30,6 +30,7 @@ class Run:
         environment: versions, platform, threads, command.
         history: the metrics of its epochs.
         tracked: what was measured while it trained, moment by moment.
+        start: how the network of another run did before the first epoch, if it began with one.
     """
 
     path: Path
@@ -37,6 +38,12 @@ class Run:
     environment: Mapping[str, Any]
     history: tuple[Mapping[str, Any], ...]
     tracked: tuple[Mapping[str, Any], ...] = ()
+    start: Mapping[str, Any] | None = None
+
+    @property
+    def direct(self) -> float | None:
+        """Test accuracy before the first epoch, a fraction; None if it began with no network."""
+        return None if self.start is None else float(self.start["test_accuracy"])
 
     @property
     def finished(self) -> bool:
@@ -86,7 +93,7 @@ def read_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
         )
-    return Run(folder.path, settings, environment, history, _tracked(folder))
+    return Run(folder.path, settings, environment, history, _tracked(folder), _start(folder))
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
@@ -124,6 +131,17 @@ def _tracked(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
     if moments != sorted(dict.fromkeys(moments)):
         raise CheckpointError("tracked.jsonl does not hold one moment after the other")
     return lines
+
+
+def _start(folder: RunFolder) -> Mapping[str, Any] | None:
+    try:
+        line = folder.start()
+        ok = line is None or math.isfinite(line["test_accuracy"])
+    except (OSError, ValueError, KeyError, TypeError) as problem:
+        raise CheckpointError(f"start.json cannot be read ({problem!r})") from problem
+    if not ok:
+        raise CheckpointError("start.json holds a number that is not finite")
+    return line
 
 
 def _line(text: str, epoch: int) -> Mapping[str, Any]:

@@ -9,7 +9,13 @@ from typing import Any
 from threefactor.recipes import recipe
 from threefactor.report.names import experiment_label
 from threefactor.report.page import Section
-from threefactor.report.published import PublishedTable, published_table
+from threefactor.report.published import (
+    Published,
+    PublishedTable,
+    find_published,
+    published_table,
+)
+from threefactor.report.runs import plain_settings
 from threefactor.reproduce.budgets import changes_for, seeds_for
 from threefactor.reproduce.cells import Cell
 from threefactor.reproduce.estimates import seconds_for
@@ -73,6 +79,7 @@ class Experiment:
         drawn: makes sections that need no run.
         tracked: the one measure (`analysis.tracked`) that its page shows over the training; None
             for all that the runs have.
+        table: name of the published table that its rows stand in, if it is one.
     """
 
     name: str
@@ -81,6 +88,7 @@ class Experiment:
     analyses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     drawn: Callable[[], list[Section]] | None = None
     tracked: str | None = None
+    table: str | None = None
 
     def cells(self, budget: str) -> list[Cell]:
         """Return all runs of a budget."""
@@ -91,6 +99,13 @@ class Experiment:
         """Names of the data sets that it needs, each once."""
         names = dict.fromkeys(row.recipe for row in self.rows)
         return list(dict.fromkeys(recipe(name).settings.data.name for name in names))
+
+    def published(self, row: Row) -> Published | None:
+        """Return the published accuracy of a row: in its own table, or else in another."""
+        if not row.in_paper:
+            return None
+        found = find_published(plain_settings(row.cells("paper")[0].settings))
+        return min(found, key=lambda one: one.table != self.table, default=None)
 
     def seconds(self, budget: str, data: Collection[str]) -> float:
         """Estimate how long the runs take on one core whose data is among these sets."""
@@ -130,7 +145,7 @@ def from_table(
         found += [replace(row, data=data, in_paper=False) for row in rows]
     found = list({(row.data, row.method): row for row in found}.values())
     started = tuple(replace(row, start=start(row.recipe)) for row in found)
-    return Experiment(experiment or name, title, started, analyses or {})
+    return Experiment(experiment or name, title, started, analyses or {}, table=name)
 
 
 def _matches(table: PublishedTable) -> list[dict[str, Any]]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from threefactor.report.analyses import analysis_sections, read_analyses
+from threefactor.report.comparison import published_direct
 from threefactor.report.page import Section
-from threefactor.report.published import find_published
 from threefactor.report.runs import plain_settings, read_run
 from threefactor.report.sections import study_sections
 from threefactor.report.study import collect
@@ -23,10 +23,13 @@ COLUMNS = (
     "data",
     "method",
     "seeds",
+    "direct test, %",
+    "published direct test, %",
     "last epoch, %",
     "best epoch, % (biased)",
     "published, %",
     "last \N{MINUS SIGN} published",
+    "source",
     "what there is",
 )
 
@@ -68,35 +71,40 @@ def experiment_sections(
 def _overview(
     experiment: Experiment, budget: str, outcomes: Mapping[Path, Outcome], root: Path
 ) -> Section:
-    rows = tuple(_row(row, budget, outcomes, root) for row in experiment.rows)
+    rows = tuple(_row(experiment, row, budget, outcomes, root) for row in experiment.rows)
     text = (f"Budget {budget!r}: {BUDGETS[budget]}.",)
-    notes = (
-        "Published numbers stand only beside runs of the published settings, and the difference "
-        "is in percentage points. Rows marked * are not in the paper.",
-        *_advice(outcomes.values()),
+    about = (
+        "The difference is in percentage points."
+        if budget == "paper"
+        else "The published numbers are of the published settings, which these runs do not have."
     )
+    notes = (f"{about} Rows marked * are not in the paper.", *_advice(outcomes.values()))
     table = without_empty_columns(Table("Overview", COLUMNS, rows, notes))
     return Section(experiment.title, text, (table,))
 
 
 def _row(
-    row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
+    experiment: Experiment, row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
 ) -> tuple[TableCell, ...]:
     ends = [outcomes[cell.folder(root)] for cell in row.cells(budget)]
     runs = [read_run(end.folder) for end in ends if end.kind == FINISHED]
     data = row.data if row.in_paper else f"{row.data} *"
     state = ", ".join(dict.fromkeys(end.kind for end in ends))
     settings = plain_settings(row.cells("paper")[0].settings)
-    found = find_published(settings) if row.in_paper else ()
-    published = found[0] if found else None
+    published = experiment.published(row)
     shown = published.cell if published else None
+    source = published.source if published else None
+    direct = published_direct(settings) if row.in_paper else None
     if not runs:
-        return (data, row.method, 0, None, None, shown, None, state)
+        return (data, row.method, 0, None, direct, None, None, shown, None, source, state)
+    before = [100 * run.direct for run in runs if run.direct is not None]
     last = spread([100 * run.last for run in runs])
     best = spread([100 * run.best for run in runs])
     same = published is not None and budget == "paper"
     difference = Number(last.mean - published.mean, signed=True) if same and published else None
-    return (data, row.method, len(runs), last, best, shown, difference, state)
+    tested = (spread(before) if before else None, direct)
+    numbers = (*tested, last, best, shown, difference)
+    return (data, row.method, len(runs), *numbers, source, state)
 
 
 def _advice(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -125,6 +125,16 @@ class RunFolder:
         """Add one measurement; on a full disk the file stays as it was."""
         lines.append(self.tracked_path, line)
 
+    def start(self) -> dict[str, Any] | None:
+        """Return what `write_start` wrote, None if it has not.
+
+        Raises:
+            OSError, ValueError: if the file cannot be read.
+        """
+        if not self.start_path.exists():
+            return None
+        return json.loads(self.start_path.read_bytes())  # type: ignore[no-any-return]
+
     def write_start(self, line: Mapping[str, Any]) -> None:
         """Keep how the network that the run begins with did before any learning."""
         checkpoint.write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
