@@ -2,7 +2,9 @@
 
 import errno
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,8 +16,10 @@ import torch
 
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.reproduce import Cell, run_grid, same_data
-from threefactor.reproduce.cells import state_of
-from threefactor.reproduce.grid import Watcher, _silence
+from threefactor.reproduce.cells import State, state_of
+from threefactor.reproduce.estimates import seconds_per_epoch
+from threefactor.reproduce.grid import Watcher, _Grid, _silence
+from threefactor.reproduce.worker import train_cell
 from threefactor.training import RunFolder, checkpoint
 from threefactor.training.build import load_samples
 
@@ -33,13 +37,14 @@ def metrics(given, root):
 
 class Log(Watcher):
     def __init__(self):
-        self.totals, self.seen, self.ended = None, [], []
+        self.totals, self.seen, self.ended, self.left = None, [], [], []
 
     def start(self, epochs, done):
         self.totals = (epochs, done)
 
-    def progress(self, done, running):
+    def progress(self, done, running, left):
         self.seen.append(done)
+        self.left.append(left)
 
     def outcome(self, outcome):
         self.ended.append(outcome.kind)
@@ -57,6 +62,7 @@ def test_finished_cells_are_used_again(tmp_path):
     assert first[0].folder.joinpath("metrics.jsonl").stat().st_mtime_ns == written
     assert log.totals == (6, 4)
     assert log.seen[-1] == 6
+    assert log.left[0] > log.left[-1] == 0
     assert not list(tmp_path.glob("*/*.log"))
 
 
@@ -133,15 +139,97 @@ def forget_last_epoch(run):
     run.metrics_path.write_text(run.metrics_path.read_text().splitlines()[0] + "\n")
 
 
-@pytest.mark.parametrize("damage", [damage_settings, damage_checkpoint])
-def test_damaged_cells_are_redone_and_it_is_said(tmp_path, damage):
-    run_grid([cell()], tmp_path)
-    before = metrics(cell(), tmp_path)
-    damage(RunFolder(cell().folder(tmp_path)))
-    (outcome,) = run_grid([cell()], tmp_path)
+def write_metrics(content):
+    def damage(run):
+        run.metrics_path.write_bytes(content)
+
+    return damage
+
+
+def cut_metrics(run):
+    run.metrics_path.write_bytes(run.metrics_path.read_bytes()[:150])
+
+
+def drop_first_epoch(run):
+    run.metrics_path.write_text(run.metrics_path.read_text().splitlines()[1] + "\n")
+
+
+def drop_a_number(run):
+    lines = run.metrics()
+    del lines[1]["train_loss"]
+    run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def lose_environment(run):
+    document = json.loads(run.config_path.read_text())
+    document["environment"] = None
+    run.config_path.write_text(json.dumps(document))
+
+
+def lose_checkpoint(run):
+    shutil.rmtree(run.last)
+    forget_last_epoch(run)
+
+
+DAMAGES = {
+    "settings": damage_settings,
+    "environment": lose_environment,
+    "checkpoint": damage_checkpoint,
+    "no checkpoint": lose_checkpoint,
+    "no metrics": lambda run: run.metrics_path.unlink(),
+    "empty metrics": write_metrics(b""),
+    "binary metrics": write_metrics(b"\xff\xfe\x00\x00"),
+    "metrics of no object": write_metrics(b"5\n6\n"),
+    "cut metrics": cut_metrics,
+    "lost epoch": forget_last_epoch,
+    "lost first epoch": drop_first_epoch,
+    "lost number": drop_a_number,
+    "tracked": lambda run: run.tracked_path.write_text('{"batches": "x"}\n{"epoch": 1}\n'),
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a grid with a finished cell, not to be changed."""
+    root = tmp_path_factory.mktemp("finished")
+    assert run_grid([cell()], root)[0].kind == "finished"
+    return root
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damaged_cells_are_redone_by_their_process(finished, tmp_path, damage):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    folder = cell().folder(root)
+    damage(RunFolder(folder))
+    assert state_of(cell(), root).kind in ("broken", "unfinished")
+    (note,) = train_cell(cell().settings_in(root), folder, None, "cpu")
+    assert note.startswith("redone, since ")
+    assert state_of(cell(), root).kind == "finished"
+    assert metrics(cell(), root) == metrics(cell(), finished)
+
+
+def test_what_was_redone_is_said(finished, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    cut_metrics(RunFolder(cell().folder(root)))
+    (outcome,) = run_grid([cell()], root)
     assert outcome.kind == "finished"
-    assert "redone, since" in outcome.notes[0]
-    assert metrics(cell(), tmp_path) == before
+    assert "redone, since" in outcome.notes[0] and "metrics.jsonl is damaged" in outcome.notes[0]
+
+
+def test_the_time_left_by_hand(tmp_path):
+    """Where epochs took twice their estimate, those that are left are taken to do so, too."""
+    short, long = cell(), Cell("digits-saccades-conv", "opzo", changes={"epochs": 3})
+    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher(), 0)
+    grid.waiting = [short, long]
+    folders = [one.folder(tmp_path) for one in (short, long)]
+    each = [seconds_per_epoch(one.settings) for one in (short, long)]
+    assert each[1] > 10 * each[0]
+    grid.states = {folders[0]: State("unfinished", 1, 2 * each[0]), folders[1]: State("new")}
+    assert grid._left() == pytest.approx(2 * (each[0] + 3 * each[1]))
+    grid.jobs = 2
+    assert grid._left() == pytest.approx(each[0] + 3 * each[1])
 
 
 def of_another_version(document):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich import box
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from threefactor.cli.completion import experiment_names
@@ -25,8 +26,15 @@ from threefactor.reproduce.grid import FAILED, FOREIGN
 __all__ = ["reproduce"]
 
 
+QUIET = 60.0
+"""Seconds between lines on the progress, where there is no terminal to draw a bar on."""
+
+
 class GridBar(Watcher):
-    """A bar over the epochs of all runs with the time left, and a line per finished run."""
+    """A bar over the epochs of all runs with the time left, and a line per finished run.
+
+    Without a terminal the progress is a line once in a while.
+    """
 
     def __init__(self) -> None:
         self._bar = Progress(
@@ -34,13 +42,14 @@ class GridBar(Watcher):
             BarColumn(),
             TextColumn("{task.completed:.0f} of {task.total:.0f} epochs"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self._total = 0
+        self._told = time.monotonic()
         self.failed = 0
 
     def __enter__(self) -> GridBar:
@@ -56,10 +65,16 @@ class GridBar(Watcher):
         self._bar.stop()
 
     def start(self, epochs: int, done: int) -> None:
-        self._task = self._bar.add_task("waiting", total=epochs, completed=done)
+        self._total = epochs
+        self._task = self._bar.add_task("waiting", total=epochs, completed=done, left="")
 
-    def progress(self, done: int, running: Sequence[str]) -> None:
-        self._bar.update(self._task, completed=done, description=", ".join(running))
+    def progress(self, done: int, running: Sequence[str], left: float) -> None:
+        names, text = ", ".join(running), f"about {_duration(left)} left"
+        self._bar.update(self._task, completed=done, description=names, left=text)
+        if self._bar.disable and running and time.monotonic() - self._told >= QUIET:
+            self._told = time.monotonic()
+            line = f"{done} of {self._total} epochs, {text}: {names}"
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
 
     def outcome(self, outcome: Outcome) -> None:
         self.failed += outcome.kind in (FAILED, FOREIGN)

@@ -145,7 +145,7 @@ def _comparable(run: Run) -> dict[str, Any]:
     if run.settings.data.folds is not None:
         del found["data.fold"]
     if run.settings.start is not None:  # runs of several seeds start from several others
-        found["start"] = re.sub(r"seed\d+", "seedN", run.settings.start)
+        found["start"] = re.sub(r"seed\d+(-[0-9a-f]{10})?", "seedN", run.settings.start)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from threefactor import training
 from threefactor.analysis import measured
@@ -67,7 +66,7 @@ def analysed(
 
 def _complete(path: Path) -> bool:
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return "result" in document
+    return isinstance(document, dict) and "result" in document

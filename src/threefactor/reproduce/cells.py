@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -12,10 +13,11 @@ from typing import Any
 
 from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
+from threefactor.report.runs import read_run
 from threefactor.training import RunFolder, Settings
 from threefactor.version import NUMBERS, __version__
 
-__all__ = ["Cell", "State", "state_of"]
+__all__ = ["Cell", "State", "check_files", "state_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +81,13 @@ class State:
         kind: "new"; "unfinished", to be resumed; "finished"; "broken", to be redone; or "foreign",
             of another version, which is neither used nor touched.
         epochs: how many are done.
+        seconds: that they took, all together.
         reason: why it is broken or foreign.
     """
 
     kind: str
     epochs: int = 0
+    seconds: float = 0.0
     reason: str = ""
 
 
@@ -99,12 +103,24 @@ def state_of(cell: Cell, root: Path) -> State:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
-        # Only the fingerprint must agree on the start: folders may be moved.
-        run.check_same(replace(cell.settings, start=run.settings().start))
-        lines = run.metrics()
+        lines = check_files(run, cell.settings)
     except ThreefactorError as problem:
         return State("broken", reason=str(problem))
-    if [line.get("epoch") for line in lines] != list(range(1, len(lines) + 1)):
-        return State("broken", reason=f"{run.metrics_path} does not hold epoch after epoch")
     finished = len(lines) == cell.settings.epochs
-    return State("finished" if finished else "unfinished", len(lines))
+    seconds = math.fsum(line.get("seconds", 0.0) for line in lines)
+    return State("finished" if finished else "unfinished", len(lines), seconds)
+
+
+def check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:
+    """Return the metrics of a run, if it can be gone on with or, once finished, reported.
+
+    Raises:
+        ThreefactorError: if it has other settings, or a file other than a checkpoint is damaged.
+    """
+    # Only the fingerprint must agree on the start: folders may be moved.
+    run.check_same(replace(settings, start=run.settings().start))
+    lines = run.metrics()
+    run.check_metrics(len(lines))
+    if len(lines) == settings.epochs:
+        read_run(run.path)
+    return lines

@@ -20,7 +20,7 @@ from threefactor.training.settings import (
     Settings,
 )
 
-__all__ = ["milliseconds_per_sample", "seconds_for"]
+__all__ = ["milliseconds_per_sample", "seconds_for", "seconds_per_epoch"]
 
 START = 4.0  # seconds until a process trains
 USUAL_STEPS = 6
@@ -45,8 +45,13 @@ def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
         changes: to the recipe's settings, by full name.
     """
     settings = recipe(name).settings_for(rule, changes)
+    return START + settings.epochs * seconds_per_epoch(settings)
+
+
+def seconds_per_epoch(settings: Settings) -> float:
+    """Estimate the time of an epoch on one core that does nothing else."""
     samples = settings.data.train or DATASETS[settings.data.name].train or SOME
-    return START + settings.epochs * samples * milliseconds_per_sample(settings) / 1000
+    return samples * milliseconds_per_sample(settings) / 1000
 
 
 def milliseconds_per_sample(settings: Settings) -> float:

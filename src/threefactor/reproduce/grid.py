@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,8 +22,9 @@ from threefactor.data.finding import find_files
 from threefactor.data.registry import lookup
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, State, state_of
+from threefactor.reproduce.estimates import seconds_per_epoch
 from threefactor.reproduce.same_data import DataAtHand
-from threefactor.reproduce.worker import NOTE
+from threefactor.reproduce.worker import COMMAND, NOTE
 from threefactor.training import RunFolder
 
 __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
@@ -57,8 +57,8 @@ class Watcher:
     def start(self, epochs: int, done: int) -> None:
         """Say how many of the epochs of all cells are done."""
 
-    def progress(self, done: int, running: Sequence[str]) -> None:
-        """Say how many are done now, and which cells are being trained."""
+    def progress(self, done: int, running: Sequence[str], left: float) -> None:
+        """Say how many are done now, which cells are being trained, and the time left in s."""
 
     def outcome(self, outcome: Outcome) -> None:
         """Report a cell that has come to its end."""
@@ -132,15 +132,17 @@ class _Grid:
         self.cells, self.root, self.jobs, self.data_dir = cells, root, jobs, data_dir
         self.options, self.watcher, self.lock = options, watcher, lock
         self.outcomes: dict[Path, Outcome] = {}
-        self.epochs: dict[Path, int] = {}
+        self.states: dict[Path, State] = {}
+        self._estimates = {
+            folder: seconds_per_epoch(cell.settings) for folder, cell in self._distinct().items()
+        }
         self.waiting: list[Cell] = []
         self.running: list[_Job] = []
 
     def run(self) -> list[Outcome]:
         self._sort()
-        left = sum(cell.settings.epochs - self._look(cell) for cell in self.waiting)
-        done = sum(self.epochs.values())
-        self.watcher.start(done + left, done)
+        left = sum(cell.settings.epochs - self._look(cell).epochs for cell in self.waiting)
+        self.watcher.start(self._done + left, self._done)
         try:
             while self.waiting or self.running:
                 while len(self.running) < self.jobs and (cell := self._next()) is not None:
@@ -203,17 +205,36 @@ class _Grid:
             self._end(Outcome(cell, cell.folder(self.root), before.kind, [why, *before.notes]))
         return None
 
-    def _look(self, cell: Cell) -> int:
-        """Return how many epochs of a cell are done."""
-        self.epochs[cell.folder(self.root)] = state_of(cell, self.root).epochs
-        return self.epochs[cell.folder(self.root)]
+    def _look(self, cell: Cell) -> State:
+        """Take note of the state of a cell."""
+        state = self.states[cell.folder(self.root)] = state_of(cell, self.root)
+        return state
+
+    @property
+    def _done(self) -> int:
+        """Epochs of all cells that are done."""
+        return sum(state.epochs for state in self.states.values())
+
+    def _left(self) -> float:
+        """Estimate the time that is left, s: this machine is so many times as fast as estimated."""
+        estimated = self._estimates
+        expected = sum(one.epochs * estimated[folder] for folder, one in self.states.items())
+        taken = sum(state.seconds for state in self.states.values())
+        factor = taken / expected if expected > 0 else 1.0
+        todo = [*self.waiting, *(job.cell for job in self.running)]
+        wanted = sum(
+            (cell.settings.epochs - self.states[folder].epochs) * estimated[folder]
+            for cell in todo
+            if (folder := cell.folder(self.root)) in self.states
+        )
+        return factor * wanted / max(1, min(self.jobs, len(todo)))
 
     def _start(self, cell: Cell) -> _Job:
         folder = cell.folder(self.root)
         output = folder.with_name(folder.name + ".log")
         with _log(output) as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "threefactor.reproduce.worker", str(folder), *self.options],
+                [*COMMAND, str(folder), *self.options],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -235,7 +256,7 @@ class _Grid:
             self._look(job.cell)
             self._end(_outcome(job, self.root))
         names = [f"{job.cell.recipe} {job.cell.name}" for job in self.running]
-        self.watcher.progress(sum(self.epochs.values()), names)
+        self.watcher.progress(self._done, names, self._left())
 
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.folder] = outcome

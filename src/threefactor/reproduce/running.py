@@ -67,7 +67,8 @@ def reproduce(
 
     Runs are kept in OUT/runs and shared by all experiments; what is finished is used again, and
     what was interrupted goes on. Each experiment gets OUT/NAME-BUDGET.html and a folder of the same
-    name with every figure as SVG and all data as CSV.
+    name with every figure as SVG and all data as CSV: as soon as its runs have ended, or, if some
+    of them are analysed, which takes time, when all runs have.
 
     Args:
         names: of experiments, keys of `catalog()`.
@@ -77,22 +78,70 @@ def reproduce(
 
     Raises:
         ConfigurationError: if a name is not known, or another process works in the folder.
-        CheckpointError: if a page cannot be written.
+        ThreefactorError: if a page cannot be made; all others are.
     """
     if budget not in BUDGETS:
         raise unknown_name("budget", budget, BUDGETS)
     chosen = [experiment(name) for name in names]
     out, root = Path(out), Path(out) / "runs"
     cells = [cell for one in chosen for cell in one.cells(budget)]
-    found = run_grid(
-        cells, root, jobs=jobs, data_dir=data_dir, device=device, threads=threads, watcher=watcher
-    )
-    outcomes = {one.folder: one for one in found}
 
     def analyse(name: str, folder: Path) -> Path:
         return analysed(name, folder, budget, data_dir=data_dir, device=device, threads=threads)
 
-    return [_page(one, budget, outcomes, out, analyse) for one in chosen]
+    pages = _Pages(chosen, budget, out, analyse, watcher or Watcher())
+    run_grid(
+        cells, root, jobs=jobs, data_dir=data_dir, device=device, threads=threads, watcher=pages
+    )
+    return pages.finish()
+
+
+class _Pages(Watcher):
+    """Writes the page of each experiment when its last run has ended; tells another watcher."""
+
+    def __init__(
+        self,
+        experiments: Sequence[Experiment],
+        budget: str,
+        out: Path,
+        analyse: Analyse,
+        watcher: Watcher,
+    ) -> None:
+        self.budget, self.out, self.analyse, self.watcher = budget, out, analyse, watcher
+        self._waiting = list({one.name: one for one in experiments}.values())
+        self._outcomes: dict[Path, Outcome] = {}
+        self._paths: dict[str, Path] = {}
+        self._problems: list[str] = []
+        self._order = [one.name for one in experiments]
+
+    def start(self, epochs: int, done: int) -> None:
+        self.watcher.start(epochs, done)
+
+    def progress(self, done: int, running: Sequence[str], left: float) -> None:
+        self.watcher.progress(done, running, left)
+
+    def outcome(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.folder] = outcome
+        self.watcher.outcome(outcome)
+        for one in list(self._waiting):
+            folders = {cell.folder(self.out / "runs") for cell in one.cells(self.budget)}
+            if outcome.folder in folders and folders <= self._outcomes.keys() and not one.analyses:
+                self._write(one)
+
+    def finish(self) -> list[Path]:
+        """Write the pages that are left; return all, in the order of the experiments."""
+        for one in list(self._waiting):
+            self._write(one)
+        if self._problems:
+            raise ThreefactorError("; ".join(self._problems))
+        return [self._paths[name] for name in self._order]
+
+    def _write(self, one: Experiment) -> None:
+        self._waiting.remove(one)
+        try:
+            self._paths[one.name] = _page(one, self.budget, self._outcomes, self.out, self.analyse)
+        except ThreefactorError as problem:
+            self._problems.append(f"there is no page of {one.name}: {problem}")
 
 
 def _page(

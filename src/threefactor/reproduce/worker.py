@@ -1,4 +1,4 @@
-"""Train one cell of a grid in a process of its own: `python -m threefactor.reproduce.worker`.
+"""Train one cell of a grid in a process of its own, `COMMAND`.
 
 The settings come as one line of JSON on standard input, which stays open: when it ends, the process
 that started this one is gone, and the training is stopped with a checkpoint. What the user should
@@ -13,18 +13,20 @@ import shutil
 import signal
 import sys
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from threefactor import training
-from threefactor.errors import CheckpointError, ThreefactorError
+from threefactor.errors import ThreefactorError
+from threefactor.reproduce.cells import check_files
 from threefactor.training import RunFolder, Settings, checkpoint
 from threefactor.training.engines import engine_of
 
-__all__ = ["NOTE", "main", "train_cell"]
+__all__ = ["COMMAND", "NOTE", "main", "train_cell"]
 
+# With -m, Python would warn that the package has imported this module already.
+COMMAND = [sys.executable, "-c", f"import sys; from {__name__} import main; sys.exit(main())"]
 STOPPED = 130
 NOTE = "note: "
 """Begins the lines that are not those of libraries, which write to the same place."""
@@ -56,10 +58,12 @@ def _damage(settings: Settings, folder: Path) -> str | None:
     if not folder.exists():
         return None
     try:
-        run.check_same(replace(settings, start=run.settings().start))  # it may have been moved
+        check_files(run, settings)
         if checkpoint.exists(run.last):
-            checkpoint.load_state(run.last)
-    except (CheckpointError, ValueError) as problem:
+            run.check_metrics(checkpoint.load_state(run.last)["epoch"])
+        elif run.metrics():
+            return f"{run.last} is missing"
+    except (ThreefactorError, KeyError, TypeError, ValueError) as problem:
         return str(problem)
     return None
 
@@ -71,7 +75,7 @@ def _stop_when_alone() -> None:
 
 def main() -> int:
     """Run the process; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m threefactor.reproduce.worker")
+    parser = argparse.ArgumentParser(prog="worker")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--data-dir")
     parser.add_argument("--device", default="cpu")
@@ -95,7 +99,3 @@ def main() -> int:
     except KeyboardInterrupt:
         return STOPPED
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -15,15 +15,18 @@ __all__ = ["append", "read", "write"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines; one that was cut short, and what follows it, is left out."""
+    """Return the lines; one that is cut short or no object, and what follows it, is left out."""
     if not path.exists():
         return []
     lines = []
-    for text in path.read_text().splitlines():
+    for content in path.read_bytes().splitlines():
         try:
-            lines.append(json.loads(text))
+            line = json.loads(content.decode())
         except ValueError:
             break
+        if not isinstance(line, dict):
+            break
+        lines.append(line)
     return lines
 
 

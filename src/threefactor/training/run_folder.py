@@ -74,7 +74,9 @@ class RunFolder:
         """
         try:
             document = json.loads(self.config_path.read_bytes())
-            document["settings"], document["environment"]
+            for part in ("settings", "environment"):
+                if not isinstance(document[part], dict):
+                    raise TypeError(f"{part!r} is no object")
         except (OSError, ValueError, KeyError, TypeError) as problem:
             raise CheckpointError(
                 f"{self.path} holds no run: config.json cannot be read ({problem})"
@@ -139,9 +141,23 @@ class RunFolder:
         """Keep how the network that the run begins with did before any learning."""
         checkpoint.write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
 
+    def check_metrics(self, epochs: int) -> None:
+        """Refuse metrics in which an epoch is missing that the checkpoint has seen."""
+        found = [line.get("epoch") for line in self.metrics()][:epochs]
+        if found != list(range(1, epochs + 1)):
+            raise CheckpointError(
+                f"{self.metrics_path} is damaged: it does not hold the {epochs} epochs that the "
+                "checkpoint has seen, one after the other; train anew in another folder with --out"
+            )
+
     def keep_metrics(self, epochs: int) -> None:
-        """Drop lines of epochs that the checkpoint does not know."""
-        lines.write(self.metrics_path, [e for e in self.metrics() if e["epoch"] <= epochs])
+        """Drop lines of epochs that the checkpoint does not know.
+
+        Raises:
+            CheckpointError: if one is missing that it knows.
+        """
+        self.check_metrics(epochs)
+        lines.write(self.metrics_path, self.metrics()[:epochs])
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
         """Drop measurements after so many batches; return the others."""
