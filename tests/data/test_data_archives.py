@@ -279,3 +279,24 @@ def test_a_damaged_archive_gives_the_right_contents_or_an_error(kind, data):
             assert read_member(archive, "set/a.bin", 1 << 20) == FILES["set/a.bin"]
             found = tree(unpack_tree(archive, Path(folder) / "tree", 1 << 20))
             assert FILES["set/a.bin"] in found.values()
+
+
+@pytest.mark.parametrize("second", ["set/a.bin/b.bin", "SET/A.bin/c", "set"])
+def test_a_name_that_is_a_file_and_a_folder_is_refused(refused, kind, second):
+    refused(packed(kind, [("set/a.bin", b"1"), (second, b"2")]), "both as a file and as a folder")
+
+
+def test_a_name_that_no_file_system_takes_is_refused(refused, kind):
+    refused(packed(kind, {**FILES, f"set/{'n' * 300}": b""}), "a name of 300 characters")
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_a_bomb_in_a_header_is_not_read(refused, form):
+    """A long name is read at once, whatever it is compressed to."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=form) as archive:
+        archive.addfile(tarfile.TarInfo("set/" + "n" * (3 << 20)))
+        archive.addfile(tarfile.TarInfo("set/a.bin"))
+    refused(
+        buffer.getvalue(), r"a header of 3,145,\d+ bytes; expected at most 1,048,576", limit=8 << 20
+    )

@@ -162,3 +162,11 @@ def test_settings_without_meaning_are_refused(given):
 def test_other_shapes_are_refused():
     with pytest.raises(InputError, match=r"shape \(3, 4\); expected \(B, C, H, W\)"):
         random_flip(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize("given", [{"padding": 8}, {"cutout": 8}, {"cutout": 100}])
+def test_what_may_leave_nothing_of_the_pictures_is_refused(given):
+    digits = load("digits").subset(10, 10)
+    with pytest.raises(InputError, match="may leave nothing of pictures of 8x8 pixels"):
+        AugmentedData(digits, Augmentation(**given))
+    AugmentedData(digits, Augmentation(padding=7, cutout=7))

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -89,6 +90,34 @@ def test_a_class_without_a_folder_is_refused(tmp_path, generator):
     write(tmp_path / "nmnist", bodies(nmnist_files(generator)))
     (tmp_path / "nmnist/Train/4").rename(tmp_path / "nmnist/other")
     with pytest.raises(DataError, match=r"Train has no folder 4"):
+        load_events("nmnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hello.bin", "is not named by a number"),
+        ("00001.bin", "are of the same image of MNIST"),
+        ("1.bin", "are of the same image of MNIST"),
+    ],
+)
+def test_recordings_of_no_or_of_one_number_are_refused(tmp_path, generator, name, message):
+    write(tmp_path / "nmnist", bodies(nmnist_files(generator)))
+    shutil.copy(tmp_path / "nmnist/Train/0/00001.bin", tmp_path / "nmnist/Train/3" / name)
+    with pytest.raises(DataError, match=message):
+        load_events("nmnist", tmp_path)
+
+
+def test_a_class_that_lost_its_recordings_is_refused_and_hidden_files_are_not_read(
+    tmp_path, generator
+):
+    files = nmnist_files(generator)
+    write(tmp_path / "nmnist", bodies(files))
+    (tmp_path / "nmnist/Train/3/._00004.bin").write_bytes(b"macOS")
+    check_nmnist(load_events("nmnist", tmp_path), files)
+    for path in (tmp_path / "nmnist/Train/3").glob("0*.bin"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"Train/3 holds no recordings"):
         load_events("nmnist", tmp_path)
 
 

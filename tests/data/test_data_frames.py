@@ -23,6 +23,8 @@ from threefactor.data import (
 )
 from threefactor.data.frame_cache import cached_frames
 from threefactor.errors import ConfigurationError, DataError, InputError
+from threefactor.recipes import recipe
+from threefactor.training.build import load_samples
 
 
 def brute_force(events, sensor_size, given):
@@ -107,6 +109,25 @@ def test_events_outside_the_sensor_are_refused():
     events = np.array([(0, 4, 0, True)], dtype=EVENT)
     with pytest.raises(InputError, match="outside the sensor of 9x4"):
         frames(events, (4, 9), FrameSettings(1))
+
+
+ANY = np.dtype([("x", "<i4"), ("y", "<i4"), ("t", "<i8"), ("p", "<i4")])
+
+
+@pytest.mark.parametrize("window", [None, 10])
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        ([], "there are no events"),
+        ([(0, 0, 5, 1), (0, 0, 4, 1)], "run backwards"),
+        ([(0, 0, -1, 1)], "begin before 0"),
+        ([(0, 0, 0, -1), (0, 0, 1, 1)], "p is from -1 to 1"),
+        ([(0, 0, 0, 3)], "p is from 3 to 3"),
+    ],
+)
+def test_events_of_ones_own_that_are_no_recording_are_refused(events, message, window):
+    with pytest.raises(InputError, match=message):
+        frames(np.array(events, dtype=ANY), (4, 9), FrameSettings(2, window))
 
 
 @pytest.fixture
@@ -293,3 +314,23 @@ def test_the_training_loop_learns_from_frames(nmnist):
     assert len(history) == 2
     assert history[-1]["train_loss"] < 3
     assert len(places(nmnist)) == 2
+
+
+def test_recordings_that_run_backwards_are_sorted_if_wanted(nmnist):
+    path = next((nmnist / "nmnist/Train/0").glob("00001.bin"))
+    body = path.read_bytes()
+    path.write_bytes(body[5:10] + body[:5] + body[10:])
+    with pytest.raises(DataError, match="--set sort=true"):
+        load_frames("nmnist", nmnist)
+    given = recipe("nmnist-fc").settings_for("dfa", {"sort": True})
+    first = load_samples(given, nmnist).train_frames[0]
+    with pytest.raises(DataError, match="run backwards"):  # not from the cache of sorted ones
+        load_frames("nmnist", nmnist)
+    path.write_bytes(body)
+    assert torch.equal(first, load_frames("nmnist", nmnist).train_frames[0])
+
+
+def test_a_recording_that_is_gone_is_named(nmnist):
+    (nmnist / "nmnist/Train/0/99999.bin").symlink_to(nmnist / "nowhere")
+    with pytest.raises(DataError, match=r"99999\.bin cannot be read \(No such file"):
+        load_frames("nmnist", nmnist)

@@ -287,6 +287,23 @@ def test_every_mode_and_format_becomes_rgb(folder, mode, kind):
         assert torch.equal(images[:1][0, 0], images[:1][0, 1])
 
 
+@pytest.mark.parametrize(
+    ("array", "mode"),
+    [
+        (np.linspace(0, 65535, 64 * 64).astype(np.uint16), "I;16"),
+        (np.linspace(0, 1, 64 * 64).astype(np.float32), "F"),
+        (np.linspace(0, 70000, 64 * 64).astype(np.int32), "I"),
+    ],
+)
+def test_modes_that_have_no_one_meaning_as_rgb_are_refused(folder, array, mode):
+    path = folder / "val" / CLASSES[0] / f"{CLASSES[0]}_1.JPEG"
+    Image.fromarray(array.reshape(64, 64)).save(path, "tiff")
+    images = load_image_folder(folder, SMALL).test_images
+    with pytest.raises(DataError, match=f"of mode {mode}.*; expected 8 bits") as caught:
+        images[:1]
+    assert str(path) in str(caught.value)
+
+
 def body(kind, **options):
     stream = io.BytesIO()
     picture(5).save(stream, kind, **options)

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import os
 import shutil
 import signal
@@ -122,7 +121,9 @@ def test_a_cell_whose_data_is_absent_says_how_to_get_it(tmp_path):
     absent = Cell("cifar10-conv5", "dfa")
     outcomes = run_grid([absent, cell()], tmp_path / "runs", data_dir=tmp_path / "empty")
     assert [o.kind for o in outcomes] == ["no data", "finished"]
-    assert "threefactor data fetch cifar10" in outcomes[0].notes[0]
+    (note,) = outcomes[0].notes
+    advice = f"To download it: threefactor data fetch cifar10 --data-dir {tmp_path / 'empty'}"
+    assert note == f"cifar10 was not found. {advice}"
 
 
 def damage_settings(run):

@@ -1,13 +1,16 @@
 """Training on image files that are loaded ahead: the same bits as without, and when resumed."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from data.image_folders import write_folder
+from torch import nn
 from training.test_training_resume import StopAt, assert_same_run
 
-from threefactor import training
+from threefactor import clocked, training
 from threefactor.data import ImageFiles, load_image_folder
-from threefactor.training.evaluation import evaluate
+from threefactor.training.evaluation import evaluate, evaluation_batch
 from threefactor.training.loop import InterruptedRunError
 
 
@@ -78,3 +81,23 @@ def test_evaluation_sees_every_image_once_with_its_label(folder, monkeypatch):
     assert evaluate(torch.nn.Linear(1, 1), inputs, labels, run).accuracy == 1
     assert [len(x) for x in seen] == [4, 4, 1]
     assert torch.equal(torch.cat(seen), inputs[:])
+
+
+def test_large_pictures_are_evaluated_in_smaller_batches():
+    """What a network needs for one of 3x224x224 is some 74 MB with nf_resnet34."""
+    networks = {
+        500: [clocked.fc(784, (5,), 2), clocked.conv5(width=0.1), nn.Linear(2, 2)],
+        66: [clocked.nf_resnet34(width=0.05)],
+        1: [clocked.conv5((3, 2000, 2000), width=0.02)],
+    }
+    for size, ones in networks.items():
+        assert [evaluation_batch(one) for one in ones] == [size] * len(ones)
+    parts = []
+
+    def run(x, y):
+        parts.append(len(x))
+        return SimpleNamespace(output=torch.zeros(len(x), 2), loss=1.0, firing_rates={})
+
+    net = clocked.conv5((3, 224, 224), 2, width=0.02)
+    evaluate(net, torch.zeros(150, 1), torch.zeros(150, dtype=torch.long), run)
+    assert parts == [66, 66, 18]

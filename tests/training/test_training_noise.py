@@ -8,7 +8,7 @@ import torch
 from threefactor import clocked, training
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import finetuning, recipe
-from threefactor.training import checkpoint
+from threefactor.training import RunFolder, checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +145,20 @@ def test_a_start_of_another_network_is_refused(trained, tmp_path):
     settings = recipe("digits-fc").settings_for("dfa", {"start": str(trained)})
     with pytest.raises(CheckpointError, match="is not the one of these settings"):
         training.train(settings, tmp_path / "run")
+
+
+def test_fine_tuning_again_or_from_zo_does_not_compound_rates(trained, tmp_path):
+    for name in ("dfa", "zo"):
+        RunFolder(tmp_path / name).create(finetuning(trained, 0.5, name))
+    rates = {
+        (first, then): finetuning(tmp_path / first, 0.2, then).optimizer.lr
+        for first in ("dfa", "zo")
+        for then in ("opzo", "zo")
+    }
+    assert rates == pytest.approx(
+        {("dfa", "opzo"): 2e-5, ("zo", "opzo"): 2e-5, ("dfa", "zo"): 2e-6, ("zo", "zo"): 2e-6}
+    )
+    RunFolder(tmp_path / "from zo").create(recipe("digits-fc").settings_for("zo"))  # 2e-4
+    assert finetuning(tmp_path / "from zo", 0.2, "dfa").optimizer.lr == pytest.approx(2e-5)
+    assert finetuning(trained, 0.2, "zo").network.dropout == 0.0
+    assert finetuning(trained, 0.2, "dfa").network.dropout == 0.2

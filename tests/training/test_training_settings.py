@@ -6,7 +6,8 @@ import pytest
 
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import recipe
-from threefactor.training.settings import make_settings, parse_assignment
+from threefactor.training.build import build
+from threefactor.training.settings import ConvNetworkSettings, make_settings, parse_assignment
 
 
 def changed(rule="opzo", **changes):
@@ -98,3 +99,54 @@ def test_assignments(text, expected):
 def test_what_is_no_assignment(text):
     with pytest.raises(ConfigurationError, match="--set key=value"):
         parse_assignment(text)
+
+
+@pytest.mark.parametrize(
+    ("rule", "changes", "message"),
+    [
+        ("opzo", {"divide_by_scale": "no"}, "divide_by_scale is 'no'; rule 'opzo' does not take"),
+        ("opzo", {"antithetic": 1}, "antithetic is 1"),
+        ("opzo", {"local_scale": "abc"}, "local_scale is 'abc'"),
+        ("opzo", {"feedback_patch": 2.5}, "feedback_patch is 2.5"),
+        ("opzo", {"noise_scale": [0.2, "a"]}, r"noise_scale is \[0.2, 'a'\]"),
+        ("opzo", {"noise_scale": [0.2, None]}, r"noise_scale is \[0.2, None\]"),
+        ("opzo", {"noise_scale": [0.2, 0]}, r"noise_scale is \[0.2, 0\]; give a number above 0"),
+        ("zo", {"noise_scale": [0.2, -0.2]}, "give a number above 0, or two"),
+        ("dfa", {"feedback_scale": "x"}, "feedback_scale is 'x'"),
+        ("dfa", {"trace_decay": True}, "trace_decay is True"),
+        ("dfa", {"scheduler.options": {"T_max": 0}}, "scheduler 'CosineAnnealingLR' does not acc"),
+        ("dfa", {"scheduler.options": {"T_max": "x"}}, "scheduler 'CosineAnnealingLR' does not"),
+        ("dfa", {"scheduler.name": "ReduceLROnPlateau"}, "unknown scheduler"),
+        ("dfa", {"optimizer.name": "LBFGS"}, "unknown optimizer"),
+        ("dfa", {"optimizer.options": {"betas": [0.9]}}, "optimizer 'AdamW' does not accept"),
+    ],
+)
+def test_values_that_a_rule_or_optimizer_cannot_take_are_refused_at_once(rule, changes, message):
+    settings = recipe("digits-fc").settings_for(rule, changes)
+    with pytest.raises(ConfigurationError, match=message):
+        build(settings)
+
+
+@pytest.mark.parametrize("name", ["OneCycleLR", "ExponentialLR", "CosineAnnealingWarmRestarts"])
+def test_schedulers_of_all_kinds_are_tried_without_an_effect(name):
+    options = {
+        "OneCycleLR": {"max_lr": 0.1, "total_steps": 40},
+        "ExponentialLR": {"gamma": 0.5},
+        "CosineAnnealingWarmRestarts": {"T_0": 3},
+    }[name]
+    changes = {"scheduler.name": name, "scheduler.options": options}
+    built = build(recipe("digits-fc").settings_for("dfa", changes))
+    assert built.scheduler.last_epoch == 0
+    expected = 0.1 / 25 if name == "OneCycleLR" else 2e-3
+    assert built.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+def test_a_new_kind_of_network_keeps_what_both_have():
+    settings = changed(**{"network.kind": "conv5", "width": 0.5, "dropout": 0.1, "leak": 0.25})
+    assert settings.network == ConvNetworkSettings("conv5", 0.5, leak=0.25, dropout=0.1)
+    kept = recipe("cifar10-conv5").settings_for("dfa", {"network.kind": "fc", "hidden": [5]})
+    assert kept.network.hidden == (5,) and kept.network.leak == 0.5
+    loss = recipe("digits-events").settings_for("sfdfa", {"loss.kind": "first-spike"}).loss
+    assert (loss.true, loss.false) == (0.075, 0.095)
+    with pytest.raises(ConfigurationError, match=r"network\.kind"):
+        changed(**{"network.kind": "conv6"})

@@ -34,6 +34,9 @@ class Cost(Record):
 def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, Cost]:
     """Evaluate table 5 for a network: by kind of rule, "bp", "dfa", "zo" and "opzo".
 
+    With exact spike times they are "bp", "dfa" and "sfdfa", which is not in the table: its feedback
+    has the size of DFA's.
+
     For N hidden layers of n neurons and m outputs that is, exactly: BP (N - 1) n^2 + m n of memory
     and operations, DFA and OPZO N m n, ZO 1 and N n. In convolutions, BP stores the shared weights
     once (it needs a copy with the direction reversed) and uses them at every pixel; feedback has
@@ -57,14 +60,10 @@ def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[s
     backward = [s for s in found.synapses.values() if s.hidden_input]
     neurons = sum(found.hidden.values())
     direct = Cost(found.outputs * neurons, found.outputs * neurons, 1)
-    return {
-        "bp": Cost(
-            sum(s.weights for s in backward), sum(s.dense for s in backward), len(found.hidden)
-        ),
-        "dfa": direct,
-        "zo": Cost(1, neurons, 1),
-        "opzo": direct,
-    }
+    bp = Cost(sum(s.weights for s in backward), sum(s.dense for s in backward), len(found.hidden))
+    if isinstance(network, events.Network):
+        return {"bp": bp, "dfa": direct, "sfdfa": direct}
+    return {"bp": bp, "dfa": direct, "zo": Cost(1, neurons, 1), "opzo": direct}
 
 
 def sizes(network: nn.Module, input_shape: Sequence[int] | None = None) -> Survey:

@@ -49,8 +49,8 @@ class MeasuredCost(Record):
         fastest: the fastest of them, seconds.
         seconds_per_epoch: the median times the number of batches of an epoch, or None.
         relative_time: median of the ratios to the first rule, round by round.
-        peak_mebibytes: highest memory of a process that does nothing else; None where it cannot
-            be told.
+        peak_mebibytes: highest memory of a process that does nothing else, resident or, on a GPU,
+            of its tensors there; None where it cannot be told.
         growth_mebibytes: by how much it rose after network and data were in place.
         state_bytes: what the rule itself keeps from batch to batch: feedback and read-outs.
     """
@@ -180,11 +180,20 @@ def _trainer(network: nn.Module, make: MakeRule) -> Trainer:
 
 
 def _timed(trainer: Trainer, batch: Batch, steps: int | None) -> float:
+    device = batch[1].device
+    _wait_for(device)
     start = time.perf_counter()
     trainer[1].zero_grad()
     learn(trainer[0], *batch, steps)
     trainer[1].step()
+    _wait_for(device)
     return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
+    """Let the device end its work, which a GPU does at its own pace."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _bytes_of(rule: AnyRule) -> int:
@@ -217,13 +226,13 @@ def _train_alone(given: bytes) -> tuple[float | None, float | None]:
     network, make, (inputs, targets), steps, length, threads = pickle.loads(given)
     torch.set_num_threads(threads)
     trainer = _trainer(network, make)
-    before = peak_mebibytes()
+    before = peak_mebibytes(targets.device)
     for _ in range(2):
         if length is None:
             _timed(trainer, (inputs, targets), steps)
         else:
             _timed(trainer, (_sequence(inputs, length), targets), length)
-    return before, peak_mebibytes()
+    return before, peak_mebibytes(targets.device)
 
 
 def _sequence(x: Tensor, length: int) -> Iterable[Tensor]:
@@ -231,8 +240,13 @@ def _sequence(x: Tensor, length: int) -> Iterable[Tensor]:
     return (x + 0.01 * torch.randn_like(x) for _ in range(length))
 
 
-def peak_mebibytes() -> float | None:
-    """Return the highest resident memory of this process so far; None where it cannot be told."""
+def peak_mebibytes(device: torch.device) -> float | None:
+    """Return the highest memory of this process so far; None where it cannot be told.
+
+    On the CPU that is its resident memory, on a GPU what PyTorch has taken there for tensors.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     status = Path("/proc/self/status")
     if status.exists():  # getrusage would also count the parent, as it was at the fork
         lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]

@@ -139,7 +139,10 @@ def gradient_variance(
                 for layer, vector in gradients(rule, batch, steps).items():
                     spreads[name].setdefault(layer, Spread()).add(vector)
     if count < 2:
-        raise InputError(f"there were {count} batches; a variance needs at least 2")
+        raise InputError(
+            f"there were {count} batches; a variance needs at least 2, so more samples (--samples "
+            "of `threefactor analyse`) or smaller batches"
+        )
     return GradientVariance(
         {
             rule: {layer: _summary(rule, layer, s) for layer, s in found.items()}

@@ -98,7 +98,8 @@ class Perturbation:
         self.position = position
         self.antithetic = antithetic
         self.generator = generator
-        self.set_progress(0.0)
+        for progress in (1.0, 0.0):  # both ends, lest a training fails in its last epoch
+            self.set_progress(progress)
 
     def set_progress(self, progress: float) -> None:
         """Set the scale for this share of the training, 0 at its start and 1 at its end."""

@@ -44,6 +44,20 @@ class Augmentation:
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InputError(f"{name} is {value!r}; give a whole number, 0 or above")
 
+    def check(self, height: int, width: int) -> None:
+        """Refuse what may leave nothing of a picture.
+
+        Raises:
+            InputError: `padding` or `cutout` is not smaller than the picture.
+        """
+        for name in ("padding", "cutout"):
+            value, side = getattr(self, name), min(height, width)
+            if value >= side:
+                raise InputError(
+                    f"{name} is {value}, which may leave nothing of pictures of {height}x{width} "
+                    f"pixels; give less than {side}"
+                )
+
     def __call__(self, batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Return a batch of the same shape and type; see `random_crop` for the arguments."""
         if self.padding:

@@ -45,10 +45,16 @@ class AugmentedData:
     Args:
         data: an `ImageData` or `FrameData`.
         augmentation: what is done to batches for training.
+
+    Raises:
+        InputError: if it may leave nothing of a picture.
     """
 
     data: Any
     augmentation: Augmentation
+
+    def __post_init__(self) -> None:
+        self.augmentation.check(*self.data.input_shape[-2:])
 
     def __getattr__(self, name: str) -> Any:
         if name == "data":  # not there yet, as while it is copied

@@ -70,6 +70,6 @@ def make_events(
         raise DataError(
             f"{where}: event {row} at offset {offset(row)} comes at {t[row]} us, before the "
             f"previous one at {t[row - 1]} us; expected times that never run backwards; "
-            f"{ADVICE}, or let the events be sorted with sort=True"
+            f"{ADVICE}, or let the events be sorted with sort=True (in training: --set sort=true)"
         )
     return events

@@ -20,7 +20,9 @@ from threefactor.data.frame_cache import CachedFrames, cached_frames
 from threefactor.data.frame_data import FrameData, Frames
 from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.registry import lookup
+from threefactor.data.safety import ADVICE
 from threefactor.data.simulated import base_of, simulated_parts
+from threefactor.errors import DataError
 
 __all__ = ["FRAME_SETTINGS", "frame_settings", "has_frames", "load_frames"]
 
@@ -85,7 +87,8 @@ def load_frames(
     base = base_of(name)
     if base is None:
         classes = lookup(name).classes
-        parts = _recorded(load_events(name, data_dir, sort), folder, settings, types)
+        key = {"settings": asdict(settings), **({"sort": True} if sort else {})}
+        parts = _recorded(load_events(name, data_dir, sort), folder, settings, key, types)
     else:
         classes = base.classes
         parts = simulated_parts(base, data_dir, folder, settings, types)
@@ -111,10 +114,14 @@ def _folder(name: str, data_dir: str | Path | None) -> Path:
 
 
 def _recorded(
-    data: EventData, folder: Path, settings: FrameSettings, types: tuple[str, ...]
+    data: EventData,
+    folder: Path,
+    settings: FrameSettings,
+    key: dict[str, Any],
+    types: tuple[str, ...],
 ) -> Parts:
     train, test = (
-        (_cached(folder, data, part, settings, types), labels.numpy())
+        (_cached(folder, data, part, settings, key, types), labels.numpy())
         for part, labels in (data.train, data.test)
     )
     return train, test
@@ -125,18 +132,24 @@ def _cached(
     data: EventData,
     part: Recordings,
     settings: FrameSettings,
+    key: dict[str, Any],
     types: tuple[str, ...],
 ) -> CachedFrames:
     def make() -> Iterator[NDArray[np.float32]]:
         return (frames(events, data.sensor_size, settings) for events in part)
 
-    key = {"set": data.name, "settings": asdict(settings), "source": _digest(part)}
-    return cached_frames(folder, key, len(part), make, types)
+    whole = {"set": data.name, **key, "source": _digest(part)}
+    return cached_frames(folder, whole, len(part), make, types)
 
 
 def _digest(part: Recordings) -> str:
     """Sum up names, sizes and times of change of the files, and the samples cut out of them."""
-    files = {entry.path: entry.path.stat() for entry in part.entries}
+    try:
+        files = {entry.path: entry.path.stat() for entry in part.entries}
+    except OSError as error:
+        raise DataError(
+            f"{error.filename} cannot be read ({error.strerror}); check the path, or {ADVICE}"
+        ) from error
     text = "\n".join(
         f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns} {label} {start} {stop}"
         for path, label, start, stop, _ in part.entries

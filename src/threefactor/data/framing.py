@@ -68,7 +68,8 @@ def frames(
         (T, 2, H, W): the numbers of OFF and of ON events of each pixel, resized if so set.
 
     Raises:
-        InputError: an event lies outside the sensor.
+        InputError: there is no event; or one lies outside the sensor, has another polarity than 0
+            or 1, or comes before time 0 or the event before it.
 
     Source: Fang et al. 2021, Incorporating Learnable Membrane Time Constant to Enhance Learning of
     Spiking Neural Networks, ICCV 2021, for equal numbers of events.
@@ -82,10 +83,17 @@ def frames(
     """
     height, width = sensor_size
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
-    if len(x) and not (min(x.min(), y.min()) >= 0 and x.max() < width and y.max() < height):
+    if not len(x):
+        raise InputError("there are no events; a recording has at least one")
+    if not (min(x.min(), y.min()) >= 0 and x.max() < width and y.max() < height):
         raise InputError(f"events lie outside the sensor of {width}x{height} pixels")
+    t, p = events["t"].astype(np.int64), events["p"].astype(np.int64)
+    if p.min() < 0 or p.max() > 1:
+        raise InputError(f"p is from {p.min()} to {p.max()}; give 0 for OFF and 1 for ON")
+    if t[0] < 0 or (t[1:] < t[:-1]).any():
+        raise InputError("events run backwards in time, or begin before 0; sort them by t")
     frame = _frame_of(events, settings)
-    place = ((frame * 2 + events["p"]) * height + y) * width + x
+    place = ((frame * 2 + p) * height + y) * width + x
     inside = (frame >= 0) & (frame < settings.number)
     shape = (settings.number, 2, height, width)
     counts = np.bincount(place[inside], minlength=int(np.prod(shape))).reshape(shape)

@@ -23,6 +23,8 @@ __all__ = ["ImageFiles", "usual_threads"]
 
 # Pillow knows more, some of which start other programs.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
+# Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
+MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
 MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
 
@@ -33,10 +35,10 @@ Index = Tensor | slice | list[int]
 class ImageFiles:
     """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
 
-    An index is a slice, a tensor of positions or a list. Images of any mode become RGB. Which
-    part of a picture is taken for training is a function of a seed and the sample's number alone,
-    whatever the batches and threads. `files[index]` draws the seed from PyTorch's global CPU
-    generator, which checkpoints save; `batches` is given it and loads ahead.
+    An index is a slice, a tensor of positions or a list. Images of 8 bits of any mode become RGB;
+    others are refused. Which part of a picture is taken for training is a function of a seed and
+    the sample's number alone, whatever the batches and threads. `files[index]` draws the seed from
+    PyTorch's global CPU generator, which checkpoints save; `batches` is given it and loads ahead.
 
     Args:
         paths: one file for each sample.
@@ -68,7 +70,7 @@ class ImageFiles:
         """Read a batch, (B, 3, H, W).
 
         Raises:
-            DataError: a file is absent or damaged; it is named.
+            DataError: a file is absent, damaged, or of a mode that cannot be RGB; it is named.
         """
         seed = int(torch.randint(2**62, ())) if self.training else 0
         return _Batch(self, index, seed).result()
@@ -189,8 +191,15 @@ def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
         with _pillow().open(path, formats=FORMATS) as picture:
+            if picture.mode not in MODES:
+                raise DataError(
+                    f"{path} is a picture of mode {picture.mode}; expected 8 bits a channel, one "
+                    f"of {', '.join(MODES)}: convert it yourself, to the range that you mean"
+                )
             picture.load()
             return picture if picture.mode == "RGB" else picture.convert("RGB")
+    except DataError:
+        raise
     except Exception as error:  # what damage makes Pillow's decoders raise is of many kinds
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"

@@ -22,6 +22,9 @@ __all__ = ["LIMIT", "members", "reading"]
 LIMIT = 4 << 30
 """Bytes that may be unpacked from one archive, unless the caller says otherwise."""
 
+LONGEST_HEADER = 1 << 20
+"""Bytes of what a .tar file says of an entry, its name above all, which is read at once."""
+
 GZIP, ZIP = b"\x1f\x8b", b"PK"
 DAMAGE = (
     *(EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError),
@@ -97,6 +100,7 @@ def _zip_members(
             # Zip files made on Unix carry the type of an entry in the upper half; others have 0.
             kind = stat.S_IFMT(info.external_attr >> 16)
             if info.is_dir():
+                check.folder(name)
                 continue
             check.kind(name, kind in (0, stat.S_IFREG))
             if wanted is None or name in wanted:
@@ -106,15 +110,34 @@ def _zip_members(
                     yield name, stream
 
 
+class _Header(tarfile.TarInfo):
+    """An entry that is no file of its own, but says something of the next, has to be short."""
+
+    OF_OTHERS = (
+        *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+        *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    )
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Header:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in cls.OF_OTHERS and header.size > LONGEST_HEADER:
+            raise tarfile.ReadError(
+                f"a header of {header.size:,} bytes; expected at most {LONGEST_HEADER:,}"
+            )
+        return header
+
+
 def _tar_members(
     stream: Bounded, archive: Path, wanted: Collection[PurePosixPath] | None
 ) -> Iterator[Member]:
     check = Checks(archive, stream.limit)
     # A pipe is never rewound: each byte is unpacked once, and counted once.
-    with tarfile.open(fileobj=stream, mode="r|") as opened:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Header) as opened:  # type: ignore[call-overload]
         for info in opened:
             name = check.name(info.name)
             if info.isdir():
+                check.folder(name)
                 continue
             check.kind(name, info.isreg())
             if wanted is None or name in wanted:

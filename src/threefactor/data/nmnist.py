@@ -63,10 +63,11 @@ def nmnist_recordings(folder: Path, classes: int) -> list[Recording]:
     """List the recordings in the folder Train or Test, in the order of MNIST's images.
 
     The folder has a folder 0, 1, ... for each class. A recording is named by the number of the
-    image in MNIST, as 00002.bin.
+    image in MNIST, as 00002.bin. Hidden files are passed over.
 
     Raises:
-        DataError: a class has no folder, or there is no recording at all.
+        DataError: a class has no folder or no recording, or a file is not named by a number of
+            its own.
     """
     found = []
     for label in range(classes):
@@ -76,7 +77,15 @@ def nmnist_recordings(folder: Path, classes: int) -> list[Recording]:
                 f"{folder} has no folder {label!s}; expected one for each of the {classes} "
                 f"classes; {ADVICE}"
             )
-        found += [Recording(path, label) for path in place.glob("*.bin")]
-    if not found:
-        raise DataError(f"{folder} holds no recordings, LABEL/NUMBER.bin; {ADVICE}")
-    return sorted(found, key=lambda recording: (recording.path.name, recording.label))
+        paths = [path for path in place.glob("*.bin") if not path.name.startswith(".")]
+        if not paths:
+            raise DataError(f"{place} holds no recordings, NUMBER.bin; {ADVICE}")
+        found += [Recording(path, label) for path in paths]
+    numbers: dict[int, Path] = {}
+    for path in (recording.path for recording in found):
+        if not (path.stem.isascii() and path.stem.isdigit()):
+            raise DataError(f"{path} is not named by a number, as 00002.bin; {ADVICE}")
+        other = numbers.setdefault(int(path.stem), path)
+        if other != path:
+            raise DataError(f"{other} and {path} are of the same image of MNIST; {ADVICE}")
+    return sorted(found, key=lambda recording: int(recording.path.stem))

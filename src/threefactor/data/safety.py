@@ -11,6 +11,7 @@ from threefactor.errors import DataError
 
 __all__ = ["ADVICE", "Bounded", "Checks"]
 
+LONGEST_NAME = 255  # bytes, on all usual file systems
 BLOCK = 4096  # bytes that a file takes on disk at least, so that many empty files count as well
 ADVICE = "delete it and fetch the data set again, or put an intact copy in its place"
 
@@ -21,6 +22,7 @@ class Checks:
     def __init__(self, archive: Path, limit: int) -> None:
         self.archive, self.limit = archive, limit
         self.seen: set[str] = set()
+        self.folders: set[str] = set()
         self.total = 0
 
     def name(self, given: str) -> PurePosixPath:
@@ -31,7 +33,21 @@ class Checks:
                 f"{self.archive} holds the name {given!r}, which leads out of its folder; "
                 "nothing was unpacked: do not use this archive"
             )
+        longest = max(path.parts, key=lambda part: len(part.encode(errors="replace")), default="")
+        if len(longest.encode(errors="replace")) > LONGEST_NAME:
+            raise DataError(
+                f"{self.archive} holds a name of {len(longest)} characters, {longest[:40]}...; "
+                f"expected at most {LONGEST_NAME}; nothing was unpacked: do not use this archive"
+            )
         return path
+
+    def folder(self, name: PurePosixPath) -> None:
+        """Take note of a folder, and of those that it lies in."""
+        for place in (name, *name.parents):
+            folded = str(place).casefold()
+            if folded in self.seen:
+                raise self._both(place)
+            self.folders.add(folded)
 
     def kind(self, name: PurePosixPath, regular: bool) -> None:
         # Some file systems tell "a" from "A", others would overwrite one with the other.
@@ -42,7 +58,16 @@ class Checks:
                 f"{self.archive} holds {name} {fault}; nothing was unpacked: "
                 "do not use this archive"
             )
+        if folded in self.folders:
+            raise self._both(name)
+        self.folder(name.parent)
         self.seen.add(folded)
+
+    def _both(self, name: PurePosixPath) -> DataError:
+        return DataError(
+            f"{self.archive} holds {name} both as a file and as a folder; nothing was unpacked: "
+            "do not use this archive"
+        )
 
     def method(self, name: PurePosixPath, given: int) -> None:
         if given not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -219,6 +219,13 @@ CLOCKED: dict[str, Recipe] = {
             optimizer=OptimizerSettings(lr=2e-6, options={"weight_decay": 0.0}),
             **_IMAGENET,
         ),
-        per_rule={**_BP_SHORT, "zo": {"optimizer.lr": 2e-7}},
+        # A row of feedback for each neuron, as published, is 11.7 GB: too much for a GPU of 24 GB
+        # beside the activities.
+        per_rule={
+            **_BP_SHORT,
+            "zo": {"optimizer.lr": 2e-7},
+            "dfa": {"rule.options.feedback_patch": 2},
+            "opzo": {"rule.options.feedback_patch": 2},
+        },
     ),
 }

@@ -29,7 +29,8 @@ def finetuning(
 
     They are those of the run, with its network as the start, `hardware_noise`, and as published
     for ImageNet: a hundredth of the learning rate (a thousandth for ZO), no weight decay, 5 epochs
-    (1 for spatial BP).
+    (1 for spatial BP). ZO gets no dropout. The learning rate is that of a training with spatial BP:
+    what made that of the run lower, ZO or an earlier fine-tuning, is undone first.
 
     Args:
         run: folder of the run, whose last checkpoint is the start.
@@ -46,7 +47,7 @@ def finetuning(
     before = RunFolder(run).settings()
     name = rule or before.rule.name
     optimizer = dataclasses.asdict(before.optimizer)
-    optimizer["lr"] /= SLOWER.get(name, SLOWER_ELSE)
+    optimizer["lr"] = _full_rate(before) / SLOWER.get(name, SLOWER_ELSE)
     if "weight_decay" in optimizer["options"]:
         optimizer["options"]["weight_decay"] = 0.0
     settings = override(
@@ -56,7 +57,15 @@ def finetuning(
             "hardware_noise": noise,
             "epochs": EPOCHS.get(name, EPOCHS_ELSE),
             "optimizer": optimizer,
+            **({"network.dropout": 0.0} if name == "zo" else {}),
         },
         {},
     )
     return Recipe("fine-tuning", settings).settings_for(name, changes)
+
+
+def _full_rate(run: Settings) -> float:
+    """Return the learning rate that a run would have had with spatial BP, from the beginning."""
+    if run.start is not None:
+        return run.optimizer.lr * SLOWER.get(run.rule.name, SLOWER_ELSE)
+    return run.optimizer.lr * SLOWER.get(run.rule.name, SLOWER_ELSE) / SLOWER_ELSE

@@ -30,6 +30,10 @@ def cost_tables(title: str, result: Result) -> tuple[Table, ...]:
         if found is not None:
             cells = (_counted(table, line, found, name) for name in COUNTED)
             rows.append((line.title, *itertools.chain(*cells), found["sequential"]))
+    titles = [line.title.lower() for line in table.rows]
+    for key, own in ((k, v) for k, v in result.items() if k not in titles):  # as SFDFA
+        here = ((None, own[name]) for name in COUNTED)
+        rows.append((rule_name(key), *itertools.chain(*here), own["sequential"]))
     kinds = (f"{name}, {what}" for name in COUNTED for what in ("formula", "here"))
     columns = ("rule", *kinds, "layers in turn")
     notes = (

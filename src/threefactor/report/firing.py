@@ -14,6 +14,11 @@ from threefactor.training.sizes import convolutional_sizes
 
 __all__ = ["firing_rates", "firing_table", "layer_sizes", "total_rate"]
 
+ABOUT_PUBLISHED = (
+    "Published rates are of the published settings; the notes below the table of accuracies say "
+    "which settings of these runs are not."
+)
+
 
 def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
     """Show the firing rate of every hidden layer on the test data after the last epoch."""
@@ -28,7 +33,8 @@ def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
             rows.append((f"{group.label}, published", None, *shown))
     unit = engine_of(groups[0].runs[0].settings).rate_unit
     title = f"{recipe}: firing rates, {unit}"
-    return Table(title, ("rule", "seeds", *layers), tuple(rows))
+    notes = (ABOUT_PUBLISHED,) if len(rows) > len(groups) else ()
+    return Table(title, ("rule", "seeds", *layers), tuple(rows), notes)
 
 
 def firing_rates(group: Group) -> dict[str, Spread]:

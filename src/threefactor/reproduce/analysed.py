@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from threefactor import training
 from threefactor.analysis import measured
@@ -19,6 +20,9 @@ SAMPLES = {"smoke": None, "quick": 1280, "paper": None}
 
 LENGTHS = {"smoke": (2, 20), "quick": measured.LENGTHS, "paper": measured.LENGTHS}
 """Numbers of time steps against which memory is measured."""
+
+MEASURED = ("measured-cost", "memory")
+"""Analyses whose result depends on what they are made with."""
 
 
 def analysed(
@@ -42,7 +46,7 @@ def analysed(
         ThreefactorError: if the run cannot be read or analysed.
     """
     path = folder / "analysis" / f"{name}-{budget}.json"
-    if _complete(path):
+    if _complete(path, {"device": device, "threads": threads} if name in MEASURED else {}):
         return path
     engine_of(training.RunFolder(folder).settings()).use_threads(threads)
     trainer = training.open_run(folder, data_dir=data_dir, device=device)
@@ -55,6 +59,8 @@ def analysed(
         "checkpoint": "last",
         "epoch": trainer.epoch,
         "samples": SAMPLES[budget],
+        "device": device,
+        "threads": threads,
         "environment": environment(),
         "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
     }
@@ -64,9 +70,12 @@ def analysed(
     return path
 
 
-def _complete(path: Path) -> bool:
+def _complete(path: Path, conditions: dict[str, Any]) -> bool:
+    """Whether there is a result, made under these conditions."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(document, dict) and "result" in document
+    if not isinstance(document, dict) or "result" not in document:
+        return False
+    return all(document.get(key) == wanted for key, wanted in conditions.items())

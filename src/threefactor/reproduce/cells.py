@@ -61,8 +61,11 @@ class Cell:
     def fingerprint(self) -> str:
         """A short hash of all settings, and of those of its start."""
         values = asdict(self.settings)
-        if values["track"] is None:  # younger than the runs of others
+        # Settings that are younger than the runs of others count only if they say something.
+        if values["track"] is None:
             del values["track"]
+        if not values["data"]["sort"]:
+            del values["data"]["sort"]
         content = json.dumps(values, sort_keys=True)
         if self.start is not None:
             content += self.start.fingerprint

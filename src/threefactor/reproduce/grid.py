@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 from threefactor.data.finding import find_files
+from threefactor.data.folders import advice
 from threefactor.data.registry import lookup
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, State, state_of
@@ -108,11 +109,12 @@ def run_grid(
 
 
 def missing_data(name: str, data_dir: str | Path | None = None) -> str | None:
-    """Return how to get a data set whose files are not found, or None if they are there."""
+    """Return in a line how to get a data set that is not found, or None if it is there."""
+    entry = lookup(name)
     try:
-        find_files(lookup(name), data_dir)
-    except DataError as problem:
-        return str(problem)
+        find_files(entry, data_dir)
+    except DataError:
+        return f"{name} was not found. {advice(entry, data_dir)[0]}"
     return None
 
 

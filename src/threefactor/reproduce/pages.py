@@ -109,9 +109,9 @@ def _row(
 
 def _advice(outcomes: Iterable[Outcome]) -> Iterator[str]:
     """Say how to get data that is absent."""
-    absent = [one.cell.settings.data.name for one in outcomes if one.kind == NO_DATA]
-    for name in dict.fromkeys(absent):
-        yield f"No data: threefactor data fetch {name}"
+    absent = [note for one in outcomes if one.kind == NO_DATA for note in one.notes[-1:]]
+    for note in dict.fromkeys(absent):
+        yield f"No data: {note}"
 
 
 def _notes(outcomes: Sequence[Outcome]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import (
     OptimizerSettings,
     RuleSettings,
-    SchedulerSettings,
     Settings,
 )
 
@@ -67,7 +66,7 @@ def build(
     rule = _rule(settings, engine, network)
     parameters = [*network.parameters(), *rule.parameters()]
     optimizer = _optimizer(settings.optimizer, parameters)
-    scheduler = _scheduler(settings.scheduler, optimizer, settings.epochs)
+    scheduler = _scheduler(settings, optimizer)
     return Experiment(settings, samples, network, rule, optimizer, scheduler)
 
 
@@ -117,19 +116,22 @@ def option_groups(settings: Settings) -> dict[str, str]:
 
 def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     given: RuleSettings = settings.rule
-    known = engine.rule_options(given.name)
-    for key in given.options:
-        if key not in known:
-            raise unknown_name(f"option of rule {given.name!r}:", key, known)
     options = dict(given.options)
     scale = options.get("noise_scale")
     if isinstance(scale, (list, tuple)):
-        if len(scale) != 2:
-            raise ConfigurationError(f"noise_scale is {scale}; give a number or [start, end]")
-        options["noise_scale"] = LinearSchedule(*map(float, scale))
+        options["noise_scale"] = _schedule(scale)
+    engine.check_options(given.name, options)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
     return _call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
+
+
+def _schedule(ends: Sequence[Any]) -> LinearSchedule:
+    if len(ends) != 2 or not all(type(end) in (int, float) and end > 0 for end in ends):
+        raise ConfigurationError(
+            f"noise_scale is {list(ends)}; give a number above 0, or two as [start, end]"
+        )
+    return LinearSchedule(*map(float, ends))
 
 
 def _check_noise(settings: Settings, engine: Engine) -> None:
@@ -142,6 +144,10 @@ def _check_noise(settings: Settings, engine: Engine) -> None:
                 f"a rule learns from the hardware's noise or from its own: give {key}={value!r}, "
                 "or leave hardware_noise out"
             )
+
+
+LEFT_OUT = ("LBFGS", "ReduceLROnPlateau", "SparseAdam")
+"""What needs more than a gradient at each step, or dense ones, or a measure of progress."""
 
 
 def _optimizer(
@@ -159,15 +165,21 @@ def _optimizer(
 
 
 def _scheduler(
-    given: SchedulerSettings, optimizer: torch.optim.Optimizer, epochs: int
+    settings: Settings, optimizer: torch.optim.Optimizer
 ) -> lr_scheduler.LRScheduler | None:
+    given, epochs = settings.scheduler, settings.epochs
     if given.name is None:
         return None
     known = _classes(lr_scheduler, lr_scheduler.LRScheduler)
     if given.name not in known:
         raise unknown_name("scheduler", given.name, known)
     options = {k: epochs if v == "epochs" else v for k, v in given.options.items()}
-    return _call(known[given.name], f"scheduler {given.name!r}", optimizer, **options)  # type: ignore[no-any-return]
+    what = f"scheduler {given.name!r}"
+    trial = _optimizer(settings.optimizer, [nn.Parameter(torch.zeros(1))])
+    tried = _call(known[given.name], what, trial, **options)
+    trial.step()
+    _call(tried.step, what)  # here and not after the first epoch, where some options fail
+    return _call(known[given.name], what, optimizer, **options)  # type: ignore[no-any-return]
 
 
 def _classes(module: Any, base: type) -> dict[str, Any]:
@@ -175,11 +187,16 @@ def _classes(module: Any, base: type) -> dict[str, Any]:
         name: value
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, base) and value is not base
+        if name not in LEFT_OUT
     }
 
 
 def _call(function: Any, what: str, *args: Any, **options: Any) -> Any:
     try:
         return function(*args, **options)
-    except (TypeError, ValueError) as problem:
-        raise ConfigurationError(f"{what} does not accept its options: {problem}") from problem
+    except ConfigurationError:
+        raise
+    except Exception as problem:  # PyTorch's classes check little, and fail in many ways
+        usual = isinstance(problem, (TypeError, ValueError))
+        why = str(problem) if usual else f"{type(problem).__name__}: {problem}"
+        raise ConfigurationError(f"{what} does not accept its options: {why}") from problem

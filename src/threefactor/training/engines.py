@@ -7,9 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from threefactor import clocked, data, events
@@ -27,6 +28,7 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
 }
 # What a rule is given by the experiment and not by its options.
 NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
 
 
 class Engine(ABC):
@@ -100,6 +102,28 @@ class Engine(ABC):
                         found[key] = _plain(parameter.default)
         return found
 
+    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
+        """Refuse options that a rule does not have, or whose values are of another type.
+
+        Raises:
+            ConfigurationError: names the option, what was given and what is expected.
+        """
+        known = self.rule_options(name)
+        types: dict[str, Any] = {}
+        for kind in reversed(self.rule(name).__mro__):
+            if issubclass(kind, self.base) and "__init__" in vars(kind):
+                types.update(get_type_hints(vars(kind)["__init__"]))
+        for key, value in options.items():
+            if key not in known:
+                raise unknown_name(f"option of rule {name!r}:", key, known)
+            try:
+                TypeAdapter(types.get(key, Any), config=_EXACT).validate_python(value)
+            except ValidationError as problem:
+                why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
+                raise ConfigurationError(
+                    f"{key} is {value!r}; rule {name!r} does not take that ({why})"
+                ) from problem
+
     def noise_options(self, settings: Settings) -> dict[str, Any]:
         """Return the options with which the settings' rule learns from the hardware's noise.
 
@@ -134,7 +158,9 @@ class ClockedEngine(Engine):
         if data.has_frames(given.name):
             framing = data.frame_settings(given.name)
             framing = replace(framing, number=settings.steps or framing.number)
-            samples: Any = data.load_frames(given.name, data_dir, framing, dtype=dtype)
+            samples: Any = data.load_frames(
+                given.name, data_dir, framing, dtype=dtype, sort=given.sort
+            )
         else:
             samples = data.load(given.name, data_dir, dtype=dtype)
         if augmentation == data.Augmentation():

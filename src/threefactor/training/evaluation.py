@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,15 @@ from torch import Tensor, nn
 
 from threefactor.data import batches
 
-__all__ = ["Evaluation", "Sums", "evaluate"]
+__all__ = ["Evaluation", "Sums", "evaluate", "evaluation_batch"]
 
 EVALUATION_BATCH = 500
+EVALUATION_VALUES = 10_000_000
+"""Input values of a time step, all samples of a batch together, that are evaluated at once.
+
+The activities of a network grow with its pictures: nf_resnet34 has some 74 MB of them for a picture
+of 3 x 224 x 224.
+"""
 
 
 @dataclass
@@ -73,10 +80,16 @@ def evaluate(
     training = network.training
     network.eval()
     sums = Sums()
-    starts = range(0, len(labels), EVALUATION_BATCH)
-    parts = [slice(start, start + EVALUATION_BATCH) for start in starts]
+    size = evaluation_batch(network)
+    parts = [slice(start, start + size) for start in range(0, len(labels), size)]
     for x, y in zip(batches(inputs, parts, seed=0), map(labels.__getitem__, parts), strict=True):
         sums.add(run(x, y), y)
     network.train(training)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     return Evaluation(sums.mean_loss, sums.accuracy, rates)
+
+
+def evaluation_batch(network: nn.Module) -> int:
+    """Return how many samples are evaluated at once."""
+    values = math.prod(getattr(network, "input_shape", None) or (1,))
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // values))

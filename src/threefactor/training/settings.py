@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import (
     ConfigDict,
@@ -51,6 +51,7 @@ class DataSettings:
 
     With `folds`, the training samples are split into so many, of which number `fold` is tested on.
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
+    `sort` puts events of recordings that run backwards in time into order, which else are an error.
     `window` is the time in seconds over which an event-driven network gets an image as spikes.
     """
 
@@ -62,6 +63,7 @@ class DataSettings:
     padding: int = Field(default=0, ge=0)
     flip: bool = False
     cutout: int = Field(default=0, ge=0)
+    sort: bool = False
     window: float = Field(default=0.1, gt=0)
 
 
@@ -334,10 +336,19 @@ def override(
         options: further names that are accepted, such as the rule's options, each with the full
             name of the group that it belongs to ("momentum": "rule.options").
 
+    A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
+    a new kind of loss none; the other changes are to the fields of the new kind.
+
     Raises:
         ConfigurationError: for a name that is not known or not unique, or a bad value.
     """
     values = dataclasses.asdict(settings)
+    if changes.get("network.kind", settings.network.kind) != settings.network.kind:
+        kind = changes["network.kind"]
+        values["network"] = {**_common(values["network"], kind), "kind": kind}
+    if changes.get("loss.kind", settings.loss.kind) != settings.loss.kind:
+        values["loss"] = {"kind": changes["loss.kind"]}
+    settings = make_settings(values)
     for key, value in changes.items():
         *groups, last = _full_name(key, settings, options).split(".")
         place = values
@@ -347,6 +358,14 @@ def override(
             place = place[group]
         place[last] = value
     return make_settings(values)
+
+
+def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
+    """Return those fields of a network that one of another kind has, too."""
+    classes = (ClockedNetworkSettings, ConvNetworkSettings, ResNetSettings, EventNetworkSettings)
+    found = [one for one in classes if kind in get_args(get_type_hints(one)["kind"])]
+    names = {field.name for one in found for field in dataclasses.fields(one)}
+    return {key: value for key, value in values.items() if key in names}
 
 
 def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
