@@ -139,7 +139,10 @@ def test_progress_out_of_range(progress: float) -> None:
 
 
 def test_schedule_that_falls_to_zero_is_refused_in_time() -> None:
-    rule = clocked.ZO(make_network(), noise_scale=clocked.LinearSchedule(0.1, 0.0))
-    with pytest.raises(InputError, match=r"noise scale is 0.0 at training progress 1"):
-        rule.set_progress(1.0)
-    assert rule.perturbation.scale == 0.1
+    for make in (clocked.ZO, clocked.OPZO):  # when it is made, and not in the last epoch
+        with pytest.raises(InputError, match=r"noise scale is 0.0 at training progress 1"):
+            make(make_network(), noise_scale=clocked.LinearSchedule(0.1, 0.0))
+    rule = clocked.ZO(make_network(), noise_scale=lambda progress: 0.1 * abs(progress - 0.5))
+    with pytest.raises(InputError, match=r"noise scale is 0.0 at training progress 0.5"):
+        rule.set_progress(0.5)
+    assert rule.perturbation.scale == 0.05

@@ -59,7 +59,7 @@ def brute_force(events, sensor_size, given):
 @settings(max_examples=80, deadline=None)
 @given(
     st.integers(0, 2**32),
-    st.integers(0, 60),
+    st.integers(1, 60),
     st.integers(1, 7),
     st.one_of(st.none(), st.integers(1, 400)),
     st.one_of(st.none(), st.just((3, 4)), st.just((9, 9))),
@@ -323,11 +323,11 @@ def test_recordings_that_run_backwards_are_sorted_if_wanted(nmnist):
     with pytest.raises(DataError, match="--set sort=true"):
         load_frames("nmnist", nmnist)
     given = recipe("nmnist-fc").settings_for("dfa", {"sort": True})
-    first = load_samples(given, nmnist).train_frames[0]
+    first = load_samples(given, nmnist).train_frames[:1]
     with pytest.raises(DataError, match="run backwards"):  # not from the cache of sorted ones
         load_frames("nmnist", nmnist)
     path.write_bytes(body)
-    assert torch.equal(first, load_frames("nmnist", nmnist).train_frames[0])
+    assert torch.equal(first, load_frames("nmnist", nmnist).train_frames[:1])
 
 
 def test_a_recording_that_is_gone_is_named(nmnist):

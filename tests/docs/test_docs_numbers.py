@@ -12,18 +12,18 @@ NAMES = {"OPZO": "opzo", "spatial BP": "spatial-bp", "DKP": "dkp", "DFA": "dfa",
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def runs(recipe, rule):
-    """Percent after each epoch, of every seed, the lowest seed first."""
-    files = sorted((ROOT / "results" / recipe).glob(f"{rule}-seed*/metrics.jsonl"))
+def runs(recipe, rule, seed="*"):
+    """Percent after each epoch, of every seed or of one, the lowest seed first."""
+    files = sorted((ROOT / "results" / recipe).glob(f"{rule}-seed{seed}/metrics.jsonl"))
     return [
         [100 * json.loads(line)["test_accuracy"] for line in file.read_text().splitlines()]
         for file in files
     ]
 
 
-def accuracies(recipe, rule):
-    """Percent after the last epoch, of every seed."""
-    return [epochs[-1] for epochs in runs(recipe, rule)]
+def accuracies(recipe, rule, seed="*"):
+    """Percent after the last epoch, of every seed or of one."""
+    return [epochs[-1] for epochs in runs(recipe, rule, seed)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -79,6 +79,52 @@ def test_memory_does_not_grow():
     ratios = [row["ratio"] for table in tables for row in table.values()]
     assert len(files) == 4
     assert (float(low), float(high)) == (round(min(ratios), 2), round(max(ratios), 2))
+
+
+def test_cifar():
+    """Every number of the three tables is that of a run, by what its row and column say."""
+    folder = "cifar10-conv5-small"
+    options = {
+        "": "",
+        " with local learning": "-ll",
+        " with local learning, its weight 1": "-ll-scale1",
+    }
+    rows = re.findall(
+        r"\| (spatial BP|OPZO|DFA|ZO)([\w ,]*?)(?: in place of [\d.]+)? "
+        r"\| ([\d.]+) % \| (?:([\d.]+) % )?\| (?:[\d.]+ % )?\|",
+        README,
+    )
+    assert len(rows) == 7
+    for rule, option, *seeds in rows:
+        for seed, quoted in enumerate(seeds):
+            if quoted:
+                (found,) = accuracies(folder, f"{NAMES[rule]}{options[option]}", seed)
+                assert float(quoted) == pytest.approx(found, abs=0.0051)
+    kinds = {
+        "gaussian": ("opzo", "opzo-before"),
+        "Rademacher": ("opzo-rademacher", "opzo-before-rademacher"),
+    }
+    for kind, names in kinds.items():
+        quoted = re.search(rf"\| {kind} \| ([\d.]+) % \| ([\d.]+) % \| 8", README).groups()
+        for text, name in zip(quoted, names, strict=True):
+            assert float(text) == pytest.approx(accuracies(folder, name, 1)[0], abs=0.0051)
+
+
+def test_fine_tuning_under_noise():
+    folder = ROOT / "results/cifar10-conv5-small"
+    (direct,) = re.search(r"([\d.]+) % at the direct test", README).groups()
+    for rule in ("spatial-bp", "opzo", "dfa", "zo"):
+        start = json.loads((folder / f"noise-{rule}-seed0/start.json").read_text())
+        assert float(direct) == pytest.approx(100 * start["test_accuracy"], abs=0.0051)
+    rows = re.findall(
+        r"\| ([\w ]+) \| (\d) \| ([\d.]+) %(?: \(after 1: ([\d.]+) %\))? \|\n", README
+    )
+    assert len(rows) == 4
+    for rule, epochs, last, first in rows:
+        (found,) = runs("cifar10-conv5-small", f"noise-{NAMES[rule]}")
+        assert len(found) == int(epochs)
+        assert float(last) == pytest.approx(found[-1], abs=0.0051)
+        assert not first or float(first) == pytest.approx(found[0], abs=0.0051)
 
 
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}

@@ -160,5 +160,6 @@ def test_fine_tuning_again_or_from_zo_does_not_compound_rates(trained, tmp_path)
     )
     RunFolder(tmp_path / "from zo").create(recipe("digits-fc").settings_for("zo"))  # 2e-4
     assert finetuning(tmp_path / "from zo", 0.2, "dfa").optimizer.lr == pytest.approx(2e-5)
-    assert finetuning(trained, 0.2, "zo").network.dropout == 0.0
-    assert finetuning(trained, 0.2, "dfa").network.dropout == 0.2
+    RunFolder(tmp_path / "plain").create(recipe("digits-fc").settings_for("dfa"))
+    assert finetuning(tmp_path / "plain", 0.2, "zo").network.dropout == 0.0
+    assert finetuning(tmp_path / "plain", 0.2, "dfa").network.dropout == 0.2
