@@ -130,9 +130,10 @@ def test_figures_9_and_10_are_of_the_same_runs_and_track_them():
     assert {row.rule for row in figures[0].rows if row.in_paper} == {"sfdfa", "dfa"}
 
 
-def test_runs_without_tracking_keep_the_folders_they_had_before_there_was_any():
+def test_runs_keep_the_folders_that_they_had_before_there_were_younger_settings():
     values = asdict(Cell("digits-fc", "dfa").settings)
     assert values.pop("track") is None
+    assert values["data"].pop("sort") is False
     before = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     assert Cell("digits-fc", "dfa").fingerprint == before
     assert Cell("digits-fc", "dfa", changes={"track": {}}).fingerprint != before
