@@ -44,7 +44,7 @@ def test_each_experiment_has_a_page_with_its_figures(made):
 def test_absent_data_is_said_to_be_and_nothing_takes_its_place(made):
     _, pages = made
     text = text_of(pages["sfdfa-figure4"])
-    assert len(re.findall(r"gradient 0 ([\d.]+ ± [\d.]+ )?no data", text)) == 2
+    assert len(re.findall(r"gradient 0 ([\d.]+ ± [\d.]+ SFDFA, table 1 )?no data", text)) == 2
     advice = "No data: mnist was not found. To download it: threefactor data fetch mnist"
     assert text.count(f"{advice} --data-dir") == 1  # the folder that was looked in
     assert "digits-events *" in text

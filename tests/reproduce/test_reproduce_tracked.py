@@ -60,7 +60,7 @@ def test_each_page_shows_its_measure_and_what_is_absent(made):
         (table,) = sections[0].tables
         rows = table.rows
         assert [row[-1] for row in rows[:4]] == ["no data"] * 4
-        assert any("No data: threefactor data fetch mnist" in note for note in table.notes)
+        assert any("No data: mnist was not found. To download it:" in note for note in table.notes)
         names = [row[0] for row in rows[::2]]
         scaled = "mnist-events-deep, hidden weights times 0.1 *"
         assert names == ["mnist-events-deep", scaled, "digits-events-deep *"]

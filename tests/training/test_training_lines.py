@@ -29,6 +29,13 @@ def test_what_was_cut_short_is_left_out(tmp_path):
     assert lines.read(path) == [{"batches": 0}]
 
 
+def test_what_is_no_object_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"epoch": 1}\n5\n')
+    with pytest.raises(CheckpointError, match=r"line 2 of .*metrics\.jsonl is damaged"):
+        lines.read(path)
+
+
 @pytest.mark.parametrize("before", [0, 2])
 def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch, before):
     path = tmp_path / "tracked.jsonl"

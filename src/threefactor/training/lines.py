@@ -15,17 +15,21 @@ __all__ = ["append", "read", "write"]
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines; one that is cut short or no object, and what follows it, is left out."""
+    """Return the lines; one that was cut short, and what follows it, is left out.
+
+    Raises:
+        CheckpointError: if a line is whole and holds something else than an object.
+    """
     if not path.exists():
         return []
-    lines = []
+    lines: list[dict[str, Any]] = []
     for content in path.read_bytes().splitlines():
         try:
             line = json.loads(content.decode())
         except ValueError:
             break
         if not isinstance(line, dict):
-            break
+            raise CheckpointError(f"line {len(lines) + 1} of {path} is damaged: it is no object")
         lines.append(line)
     return lines
 
