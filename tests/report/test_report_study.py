@@ -102,6 +102,9 @@ def test_fine_tuned_runs_may_start_from_one_run_per_seed(make_run, tmp_path):
     for seed in (0, 1):
         make_run(f"a{seed}", [0.9], seed=seed, start=f"runs/bp-seed{seed}")
     assert len(collect([tmp_path]).groups) == 1
+    for seed, digest in ((3, "856830ce1a"), (4, "778de05211")):  # as grids name their folders
+        make_run(f"b{seed}", [0.9], rule="dfa", seed=seed, start=f"runs/bp-seed{seed}-{digest}")
+    assert [len(group.runs) for group in collect([tmp_path / "runs"]).groups] == [2, 2]
     make_run("a2", [0.9], seed=2, start="runs/other-seed2")
     with pytest.raises(ConfigurationError, match="start is 'runs/bp-seedN'"):
         collect([tmp_path])
@@ -250,3 +253,16 @@ def test_a_damaged_direct_test_leaves_the_run_out(make_run, tmp_path, text):
     assert len(study.runs) == 1
     (left,) = study.left_out
     assert "start.json" in left.reason
+
+
+def test_there_is_no_difference_for_what_is_not_finished(make_run):
+    run = make_run("a0", [0.98], base="mnist-fc", epochs=50)
+    (group,) = collect([run.path], unfinished=True).groups
+    (row,) = rows_of(accuracy_table(group.recipe, [group]))
+    assert row["rule"] == "OPZO (1 of 50 epochs)"
+    assert row["published, %"].mean == 98.34
+    assert DIFFERENCE not in row
+    make_run("a1", [0.98] * 50, base="mnist-fc", seed=1)
+    (other,) = collect([run.path.parent / "a1"]).groups
+    (row,) = rows_of(accuracy_table(other.recipe, [other]))
+    assert row[DIFFERENCE].value == pytest.approx(98.0 - 98.34)

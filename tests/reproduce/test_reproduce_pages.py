@@ -5,8 +5,10 @@ import re
 
 import pytest
 
-from threefactor.errors import ConfigurationError
-from threefactor.reproduce import experiment, reproduce
+from threefactor.cli.reproduce import GridBar
+from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
+from threefactor.reproduce import Outcome, Watcher, experiment, reproduce, running
+from threefactor.reproduce.running import _Pages
 from threefactor.training import RunFolder
 
 pytest.importorskip("jinja2")
@@ -79,3 +81,48 @@ def test_names_and_budgets_that_there_are_not(tmp_path):
     with pytest.raises(ConfigurationError, match="unknown budget 'large'"):
         reproduce(["opzo-figure2"], tmp_path / "out", budget="large")
     assert not (tmp_path / "out").exists()
+
+
+def absent(cell, root):
+    return Outcome(cell, cell.folder(root), "no data", ["it was not found. To download it: ..."])
+
+
+def test_a_page_is_there_when_its_runs_have_ended_and_one_that_fails_stops_no_other(
+    tmp_path, monkeypatch
+):
+    names = ("opzo-figure2", "sfdfa-figure4", "sfdfa-figure5", "sfdfa-figure1")
+    chosen = [experiment(name) for name in names]
+    pages = _Pages(chosen, "smoke", tmp_path, lambda name, folder: folder, Watcher())
+    paths = {name: tmp_path / f"{name}-smoke.html" for name in names}
+    for cell in chosen[1].cells("smoke"):
+        assert not paths["sfdfa-figure4"].exists()
+        pages.outcome(absent(cell, tmp_path / "runs"))
+    assert paths["sfdfa-figure4"].exists()
+    for cell in [*chosen[0].cells("smoke"), *chosen[2].cells("smoke")]:
+        pages.outcome(absent(cell, tmp_path / "runs"))
+    assert paths["sfdfa-figure5"].exists()
+    assert not paths["opzo-figure2"].exists()  # it is analysed, when all runs have ended
+    make = running.experiment_sections
+
+    def sections(one, *given):
+        if one.name == "opzo-figure2":
+            raise CheckpointError("metrics.jsonl is damaged")
+        return make(one, *given)
+
+    monkeypatch.setattr(running, "experiment_sections", sections)
+    with pytest.raises(ThreefactorError, match=r"no page of opzo-figure2: metrics\.jsonl"):
+        pages.finish()
+    assert paths["sfdfa-figure1"].exists()
+
+
+def test_without_a_terminal_the_progress_is_a_line_once_in_a_while(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    bar = GridBar()
+    bar.start(10, 2)
+    bar.progress(2, ["digits-fc opzo-seed0"], 500.0)
+    now[0] += 61
+    bar.progress(3, ["digits-fc opzo-seed0"], 250.0)
+    bar.progress(3, ["digits-fc opzo-seed0"], 249.0)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["3 of 10 epochs, about 4 min left: digits-fc opzo-seed0"]
