@@ -75,8 +75,8 @@ def test_other_optimizers_schedulers_and_shapes(small, changes):
         ({"optimizer.options": {"beta": 1}}, "optimizer 'AdamW' does not accept"),
         ({"scheduler.name": "Cosine"}, "unknown scheduler"),
         ({"rule.options": {"speed": 1}}, "unknown option of rule 'opzo': 'speed'"),
-        ({"rule.options": {"momentum": "x"}}, "rule 'opzo' does not accept"),
-        ({"rule.options": {"noise_scale": [1, 2, 3]}}, r"give a number or \[start, end\]"),
+        ({"rule.options": {"momentum": "x"}}, "momentum is 'x'; rule 'opzo' does not take that"),
+        ({"rule.options": {"noise_scale": [1, 2, 3]}}, "give a number above 0, or two as"),
     ],
 )
 def test_wrong_names_and_options_are_refused_before_training(small, changes, message, tmp_path):
