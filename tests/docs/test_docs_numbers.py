@@ -28,7 +28,7 @@ def accuracies(recipe, rule, seed="*"):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_digits(name):
-    mean, deviation = re.search(rf"\| {name} \| ([\d.]+) ± ([\d.]+) % \|", README).groups()
+    mean, deviation = re.search(rf"\| {name} \| ([\d.]+) ± ([\d.]+) % \|\n", README).groups()
     found = accuracies("digits-fc", NAMES[name])
     assert len(found) == 4
     assert float(mean) == pytest.approx(statistics.mean(found), abs=0.0051)
@@ -110,6 +110,17 @@ def test_cifar():
             assert float(text) == pytest.approx(accuracies(folder, name, 1)[0], abs=0.0051)
 
 
+def test_nmnist():
+    rows = re.findall(r"\| ([\w ]+) \| ([\d.]+) ± ([\d.]+) % \| [\d.]+ % \|\n", README)
+    assert len(rows) == 3
+    for rule, mean, deviation in rows:
+        files = sorted((ROOT / "results/nmnist-fc").glob(f"{NAMES[rule]}-fold[0-9]/metrics.jsonl"))
+        found = [100 * json.loads(f.read_text().splitlines()[-1])["test_accuracy"] for f in files]
+        assert len(found) == 5
+        assert float(mean) == pytest.approx(statistics.mean(found), abs=0.0051)
+        assert float(deviation) == pytest.approx(statistics.stdev(found), abs=0.0051)
+
+
 def test_fine_tuning_under_noise():
     folder = ROOT / "results/cifar10-conv5-small"
     (direct,) = re.search(r"([\d.]+) % at the direct test", README).groups()
@@ -129,7 +140,7 @@ def test_fine_tuning_under_noise():
 
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
 ROW = (
-    r"\| (MNIST|Fashion-MNIST|digits|Yin-Yang), [\d-]+ \| ([\w ]+) "
+    r"\| (MNIST|Fashion-MNIST|synthetic spoken digits|digits|Yin-Yang), [\d-]+ \| ([\w ]+) "
     r"\| (\d+) \| ([\d of]+) \| ([^|]+) % \| ([^|]+) % \|"
 )
 
@@ -146,7 +157,8 @@ def test_exact_spike_times():
     rows = re.findall(ROW, README)
     assert len(rows) >= 10
     for data, rule, seeds, epochs, last, best in rows:
-        found = runs(f"{data.lower()}-events", EVENTS[rule])
+        recipe = {"synthetic spoken digits": "shd-like"}.get(data, data.lower())
+        found = runs(f"{recipe}-events", EVENTS[rule])
         assert len(found) == int(seeds), (data, rule)
         assert len(found[0]) == int(epochs.split()[0])
         assert_quoted(last, [accuracy[-1] for accuracy in found])
