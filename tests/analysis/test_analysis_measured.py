@@ -57,3 +57,16 @@ def test_bad_input(spiking):
         memory_against_steps(net, clocked.DFA, BATCH, steps=(0,))
     with pytest.raises(InputError, match="no time steps"):
         memory_against_steps(spiking[0], events.DFA, spiking[1][0])
+
+
+def test_a_batch_does_not_bring_the_data_set_along():
+    """A slice of a tensor is pickled with all of it: here 400 MB, and a batch of 8 samples."""
+    pictures, labels = torch.zeros(130_000, 784), torch.zeros(130_000, dtype=torch.long)
+    net = clocked.fc(784, (50,), 10)
+    (found,) = measured_cost(
+        net, {"dfa": clocked.DFA}, (pictures[:8], labels[:8]), steps=2, repeats=1
+    ).values()
+    (alone,) = measured_cost(
+        net, {"dfa": clocked.DFA}, (torch.zeros(8, 784), labels[:8].clone()), steps=2, repeats=1
+    ).values()
+    assert abs(found.peak_mebibytes - alone.peak_mebibytes) < 100

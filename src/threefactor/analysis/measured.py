@@ -204,8 +204,10 @@ def _peak_of(
     network: nn.Module, make: MakeRule, batch: Batch, steps: int | None, length: int | None
 ) -> tuple[float | None, float | None]:
     """Train twice in a fresh process; return its peak memory before and after, in MiB."""
-    # Pickled here, since torch would share tensors through file handles instead.
-    given = pickle.dumps((network, make, batch, steps, length, torch.get_num_threads()))
+    # Pickled here, since torch would share tensors through file handles instead. A part of a tensor
+    # is pickled with the whole, such as all pictures of a data set.
+    alone = tuple(part.clone() if isinstance(part, Tensor) else part for part in batch)
+    given = pickle.dumps((network, make, alone, steps, length, torch.get_num_threads()))
     with ProcessPoolExecutor(1, mp_context=_context()) as pool:
         return pool.submit(_train_alone, given).result()
 
