@@ -110,6 +110,15 @@ def test_cifar():
             assert float(text) == pytest.approx(accuracies(folder, name, 1)[0], abs=0.0051)
 
 
+def test_fashion_mnist():
+    section = README.partition("**Fashion-MNIST** with")[2].partition("**CIFAR")[0]
+    rows = re.findall(r"\| ([\w ]+) \| ([\d.]+) % \|", section)
+    assert len(rows) >= 3
+    for rule, quoted in rows:
+        (found,) = accuracies("fashion-mnist-fc", NAMES[rule])
+        assert float(quoted) == pytest.approx(found, abs=0.0051)
+
+
 def test_nmnist():
     rows = re.findall(r"\| ([\w ]+) \| ([\d.]+) ± ([\d.]+) % \| [\d.]+ % \|\n", README)
     assert len(rows) == 3

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -134,3 +135,16 @@ def test_missing_matplotlib_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'threefactor\[report\]'"):
         svg(figure("line"))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_long_legend_leaves_the_curves_their_room():
+    """Twenty labels of two lines each: the picture grows, and that of few labels does not."""
+    labels = [f"OPZO, noise position before, noise distribution rademacher, {i}" for i in range(20)]
+    boxes = []
+    for count in (3, 20):
+        series = tuple(Series(label, [1, 2, 3], [3.0, 2.0, 1.0]) for label in labels[:count])
+        text = svg(Figure("legend", "Many", "Of them.", "epoch", "error", series))
+        boxes.append(float(re.search(r'viewBox="0 0 [\d.]+ ([\d.]+)"', text).group(1)))
+    assert boxes[0] == pytest.approx(3.4 * 72, abs=1)
+    assert boxes[1] > 3.4 * 72 + 20 * 12

@@ -38,6 +38,8 @@ STYLE = {
     "ytick.color": INK,
     "legend.frameon": False,
 }
+USUAL_LINES = 6  # of a legend, that all figures have room for
+LINE_HEIGHT = 0.19  # inches, for each line more
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 LONGEST_LABEL = 44  # letters of a line
@@ -77,7 +79,8 @@ def svg(figure: Figure) -> str:
     library = matplotlib()
     panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
     with library.rc_context({**STYLE, "svg.hashsalt": figure.name}):
-        canvas = library.figure.Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
+        size = (WIDTH, HEIGHT + _room_for_legend(figure))
+        canvas = library.figure.Figure(figsize=size, layout="constrained")
         axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
         if panels == 1:
             draw(figure, axes[0])
@@ -106,11 +109,26 @@ def draw(figure: Figure, axis: Any) -> None:
     _scales(figure, axis)
     if len(figure.series) > 1:
         handles, labels = axis.get_legend_handles_labels()
-        labels = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
-        columns = _legend_columns([line for label in labels for line in label.split("\n")])
-        columns = min(columns, len(labels))
+        labels, columns = _legend(labels)
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
         axis.legend(handles, labels, ncols=columns, borderaxespad=0.2, **place)
+
+
+def _legend(labels: Sequence[str]) -> tuple[list[str], int]:
+    """Return the labels as they are broken into lines, and in how many columns."""
+    broken = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
+    columns = _legend_columns([line for label in broken for line in label.split("\n")])
+    return broken, min(columns, len(broken))
+
+
+def _room_for_legend(figure: Figure) -> float:
+    """Return by how many inches a figure is higher than others, lest its legend leaves no room."""
+    if figure.kind in ("heatmap", "quiver") or len(figure.series) < 2:
+        return 0.0
+    labels, columns = _legend([one.label for one in figure.series])
+    rows = [labels[i : i + columns] for i in range(0, len(labels), columns)]
+    lines = sum(max(label.count("\n") + 1 for label in row) for row in rows)
+    return LINE_HEIGHT * max(0, lines - USUAL_LINES)
 
 
 def _legend_columns(labels: Sequence[str]) -> int:

@@ -32,7 +32,7 @@ GRID_RULES = {"spatial-bp": 1.3, "dfa": 1.0, "dkp": 1.05, "zo": 1.05, "opzo": 1.
 CONVOLUTIONS = {"conv5": 75.0, "conv9": 120.0, "nf-resnet34": 4000.0}
 LINEAR = 0.3
 LOCAL_LEARNING = 1.3
-# With exact spike times: with one hidden layer, and with more. Exact BP walks back through them.
+# With exact spike times: with one hidden layer, and with two. Exact BP walks back through them.
 EVENT_RULES = {"dfa": (0.18, 0.38), "sfdfa": (0.23, 0.37), "exact-bp": (0.2, 1.9)}
 
 
@@ -59,7 +59,7 @@ def milliseconds_per_sample(settings: Settings) -> float:
     network, rule = settings.network, settings.rule
     if isinstance(network, EventNetworkSettings):
         one, more = EVENT_RULES.get(rule.name, EVENT_RULES["dfa"])
-        return one if len(network.hidden) == 1 else more
+        return one if len(network.hidden) == 1 else more * math.sqrt(len(network.hidden) - 1)
     factor = GRID_RULES.get(rule.name, 1.0) * (settings.steps or USUAL_STEPS) / USUAL_STEPS
     if rule.options.get("local_learning"):
         factor *= LOCAL_LEARNING
