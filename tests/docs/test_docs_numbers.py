@@ -35,7 +35,7 @@ def test_digits(name):
     assert float(deviation) == pytest.approx(statistics.stdev(found), abs=0.0051)
 
 
-@pytest.mark.parametrize("name", ["OPZO", "spatial BP", "DFA", "ZO"])
+@pytest.mark.parametrize("name", ["OPZO", "spatial BP", "DKP", "DFA", "ZO"])
 def test_mnist(name):
     (quoted,) = re.search(rf"\| {name} \| ([\d.]+) % \| [\d.]+ % \|", README).groups()
     assert float(quoted) == pytest.approx(accuracies("mnist-fc", NAMES[name])[0], abs=0.0051)

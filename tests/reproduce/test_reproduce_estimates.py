@@ -39,11 +39,10 @@ def test_they_are_right_on_average(kind):
 @pytest.mark.parametrize(
     "path", [p for p in RUNS if "mnist" in str(p)], ids=lambda p: p.parent.name
 )
-def test_they_are_right_within_two_times_on_real_data(path):
-    """Within three for the deep networks, whose neurons fire between 0.1 and 2.4 times."""
+def test_they_are_right_within_three_times_on_real_data(path):
+    """The runs are of machines of which one is twice as fast as the other."""
     settings = RunFolder(path.parent).settings()
-    most = 3.0 if settings.track is not None else 2.0
-    assert 1 / most < milliseconds_per_sample(settings) / measured(path) < most
+    assert 1 / 3 < milliseconds_per_sample(settings) / measured(path) < 3.0
 
 
 def test_rules_differ_as_they_were_measured():
