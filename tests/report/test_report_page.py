@@ -73,7 +73,7 @@ def metrics(recipe, rule):
     return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
 
 
-RULES = {"mnist-fc": ("spatial-bp", "opzo", "dfa", "zo")}
+RULES = {"mnist-fc": ("spatial-bp", "opzo", "dkp", "dfa", "zo")}
 RULES["digits-events"] = ("exact-bp", "sfdfa", "dfa")
 
 
@@ -164,7 +164,8 @@ def test_settings_commands_and_citations_are_there(page):
         "@misc{bacho2024sfdfa,",
     ):
         assert text in page
-    assert "webster2020dkp" not in page
+    assert "webster2020dkp" in page
+    assert "orchard2015nmnist" not in page
 
 
 def test_changed_settings_are_said(make_run, tmp_path):
