@@ -39,10 +39,9 @@ def test_they_are_right_on_average(kind):
 @pytest.mark.parametrize(
     "path", [p for p in RUNS if "mnist" in str(p)], ids=lambda p: p.parent.name
 )
-def test_they_are_right_within_three_times_on_real_data(path):
-    """The runs are of machines of which one is twice as fast as the other."""
+def test_they_are_right_within_two_times_on_real_data(path):
     settings = RunFolder(path.parent).settings()
-    assert 1 / 3 < milliseconds_per_sample(settings) / measured(path) < 3.0
+    assert 0.5 < milliseconds_per_sample(settings) / measured(path) < 2.0
 
 
 def test_rules_differ_as_they_were_measured():
@@ -67,5 +66,5 @@ def test_a_data_set_of_unknown_size_has_an_estimate():
 def test_a_run_by_hand():
     changes = {"epochs": 2, "data.train": 1000}
     weights = 784 * 800 + 800 * 800
-    expected = START + 2 * 1000 * (0.14 + 2.6e-7 * weights) / 1000
+    expected = START + 2 * 1000 * (0.105 + 1.95e-7 * weights) / 1000
     assert seconds_for("mnist-fc", "dfa", changes) == pytest.approx(expected)

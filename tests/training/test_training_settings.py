@@ -7,7 +7,8 @@ import pytest
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import recipe
 from threefactor.training.build import build
-from threefactor.training.settings import ConvNetworkSettings, make_settings, parse_assignment
+from threefactor.training.overrides import parse_assignment
+from threefactor.training.settings import ConvNetworkSettings, make_settings
 
 
 def changed(rule="opzo", **changes):

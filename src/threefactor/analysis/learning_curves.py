@@ -7,7 +7,8 @@ from typing import Any
 
 from threefactor import training
 from threefactor.training.build import option_groups
-from threefactor.training.settings import Settings, override
+from threefactor.training.overrides import override
+from threefactor.training.settings import Settings
 
 __all__ = ["exact_against_modified"]
 

@@ -17,8 +17,9 @@ from threefactor.cli.data import DataDir
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES, finetuning, recipe
 from threefactor.training.engines import engine_of
+from threefactor.training.overrides import parse_assignment
 from threefactor.training.progress import EpochLines
-from threefactor.training.settings import Settings, parse_assignment
+from threefactor.training.settings import Settings
 
 __all__ = ["Device", "Threads", "evaluate", "finetune", "recipes", "train", "use"]
 

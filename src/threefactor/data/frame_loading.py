@@ -87,8 +87,7 @@ def load_frames(
     base = base_of(name)
     if base is None:
         classes = lookup(name).classes
-        key = {"settings": asdict(settings), **({"sort": True} if sort else {})}
-        parts = _recorded(load_events(name, data_dir, sort), folder, settings, key, types)
+        parts = _recorded(load_events(name, data_dir, sort), folder, settings, types, sort)
     else:
         classes = base.classes
         parts = simulated_parts(base, data_dir, folder, settings, types)
@@ -117,11 +116,11 @@ def _recorded(
     data: EventData,
     folder: Path,
     settings: FrameSettings,
-    key: dict[str, Any],
     types: tuple[str, ...],
+    sort: bool,
 ) -> Parts:
     train, test = (
-        (_cached(folder, data, part, settings, key, types), labels.numpy())
+        (_cached(folder, data, part, settings, types, sort), labels.numpy())
         for part, labels in (data.train, data.test)
     )
     return train, test
@@ -132,14 +131,16 @@ def _cached(
     data: EventData,
     part: Recordings,
     settings: FrameSettings,
-    key: dict[str, Any],
     types: tuple[str, ...],
+    sort: bool,
 ) -> CachedFrames:
     def make() -> Iterator[NDArray[np.float32]]:
         return (frames(events, data.sensor_size, settings) for events in part)
 
-    whole = {"set": data.name, **key, "source": _digest(part)}
-    return cached_frames(folder, whole, len(part), make, types)
+    key: dict[str, Any] = {"set": data.name, "settings": asdict(settings), "source": _digest(part)}
+    if sort:  # else events that run backwards are an error, which frames from a cache would hide
+        key["sort"] = True
+    return cached_frames(folder, key, len(part), make, types)
 
 
 def _digest(part: Recordings) -> str:

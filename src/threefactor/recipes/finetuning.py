@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.recipes.recipe import Recipe
+from threefactor.training.overrides import override
 from threefactor.training.run_folder import RunFolder
-from threefactor.training.settings import Settings, override
+from threefactor.training.settings import Settings
 
 __all__ = ["finetuning"]
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from threefactor.training.build import option_groups
 from threefactor.training.engines import engine_of
-from threefactor.training.settings import Settings, override
+from threefactor.training.overrides import override
+from threefactor.training.settings import Settings
 
 __all__ = ["Recipe"]
 

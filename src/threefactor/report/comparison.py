@@ -11,15 +11,18 @@ from threefactor.recipes import RECIPES
 from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, has_effect, plain_settings
-from threefactor.report.values import Cell, Number, Spread, Table, without_empty_columns
+from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
 __all__ = [
+    "DIRECT_TEST",
     "accuracy_table",
     "cost_table",
     "overview_table",
-    "published_direct",
     "run_table",
 ]
+
+DIRECT_TEST = "direct test accuracy"
+"""The quantity of published numbers that are of a network before any fine-tuning."""
 
 DIRECT = "direct test, %"
 LAST = "last epoch, %"
@@ -52,7 +55,8 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
         best = group.over_seeds(lambda run: 100 * run.best)
         found = find_published(group.settings)
         source = found[0].source if found else None
-        direct = (group.direct, published_direct(group.settings))
+        before = find_published(group.settings, DIRECT_TEST)
+        direct = (group.direct, before[0].cell if before else None)
         rows.append((label, seeds, epochs, *direct, last, best, published, difference, source))
     columns = (
         *("rule", "seeds", "epochs", DIRECT, f"published {DIRECT}", LAST, BEST),
@@ -62,12 +66,6 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
     about += [ABOUT_BEST, *_deviation_note(groups)]
     notes = (*about, *_other_numbers(groups), *_changes(groups))
     return without_empty_columns(Table(f"{recipe}: test accuracy", columns, tuple(rows), notes))
-
-
-def published_direct(settings: Mapping[str, Any]) -> Spread | None:
-    """Return the published accuracy under the noise of these settings before any fine-tuning."""
-    found = find_published(settings, "direct test accuracy")
-    return found[0].cell if found else None
 
 
 def cost_table(recipe: str, groups: Sequence[Group]) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -18,6 +19,9 @@ from threefactor.training import RunFolder, Settings
 from threefactor.version import NUMBERS, __version__
 
 __all__ = ["Cell", "State", "check_files", "state_of"]
+
+YOUNGER: Mapping[tuple[str, ...], Any] = {("track",): None, ("data", "sort"): False}
+"""Settings that runs of others did not have yet: at these defaults, their folders stay the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,11 +65,10 @@ class Cell:
     def fingerprint(self) -> str:
         """A short hash of all settings, and of those of its start."""
         values = asdict(self.settings)
-        # Settings that are younger than the runs of others count only if they say something.
-        if values["track"] is None:
-            del values["track"]
-        if not values["data"]["sort"]:
-            del values["data"]["sort"]
+        for (*groups, last), default in YOUNGER.items():
+            place = functools.reduce(dict.__getitem__, groups, values)
+            if place[last] == default:
+                del place[last]
         content = json.dumps(values, sort_keys=True)
         if self.start is not None:
             content += self.start.fingerprint
@@ -122,8 +125,7 @@ def check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:
     """
     # Only the fingerprint must agree on the start: folders may be moved.
     run.check_same(replace(settings, start=run.settings().start))
-    lines = run.metrics()
-    run.check_metrics(len(lines))
+    lines = run.checked_metrics()
     if len(lines) == settings.epochs:
         read_run(run.path)
     return lines

@@ -26,14 +26,15 @@ START = 4.0  # seconds until a process trains
 USUAL_STEPS = 6
 SOME = 2000  # samples of a data set whose size is not known
 # On a time grid: a part that every network has, and one per weight; then what a rule adds.
-FIXED, PER_WEIGHT = 0.14, 2.6e-7
+FIXED, PER_WEIGHT = 0.105, 1.95e-7
 GRID_RULES = {"spatial-bp": 1.3, "dfa": 1.0, "dkp": 1.05, "zo": 1.05, "opzo": 1.05}
 # Of full width; narrower ones are slower than the square of the width.
 CONVOLUTIONS = {"conv5": 75.0, "conv9": 120.0, "nf-resnet34": 4000.0}
 LINEAR = 0.3
 LOCAL_LEARNING = 1.3
-# With exact spike times: with one hidden layer, and with two. Exact BP walks back through them.
-EVENT_RULES = {"dfa": (0.18, 0.38), "sfdfa": (0.23, 0.37), "exact-bp": (0.2, 1.9)}
+# With exact spike times: with one hidden layer, two, and three or more, which decides less than how
+# often neurons fire. Exact BP walks back through them; with three it was not measured.
+EVENT_RULES = {"dfa": (0.18, 0.38, 0.8), "sfdfa": (0.2, 0.37, 0.44), "exact-bp": (0.2, 1.9, 4.0)}
 
 
 def seconds_for(name: str, rule: str, changes: Mapping[str, Any]) -> float:
@@ -58,8 +59,8 @@ def milliseconds_per_sample(settings: Settings) -> float:
     """Estimate the time that an epoch takes on one core, by training sample."""
     network, rule = settings.network, settings.rule
     if isinstance(network, EventNetworkSettings):
-        one, more = EVENT_RULES.get(rule.name, EVENT_RULES["dfa"])
-        return one if len(network.hidden) == 1 else more * math.sqrt(len(network.hidden) - 1)
+        by_depth = EVENT_RULES.get(rule.name, EVENT_RULES["dfa"])
+        return by_depth[min(len(network.hidden), len(by_depth)) - 1]
     factor = GRID_RULES.get(rule.name, 1.0) * (settings.steps or USUAL_STEPS) / USUAL_STEPS
     if rule.options.get("local_learning"):
         factor *= LOCAL_LEARNING

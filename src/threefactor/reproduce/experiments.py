@@ -100,11 +100,11 @@ class Experiment:
         names = dict.fromkeys(row.recipe for row in self.rows)
         return list(dict.fromkeys(recipe(name).settings.data.name for name in names))
 
-    def published(self, row: Row) -> Published | None:
-        """Return the published accuracy of a row: in its own table, or else in another."""
+    def published(self, row: Row, quantity: str = "test accuracy") -> Published | None:
+        """Return the published number of a row: in its own table, or else in another."""
         if not row.in_paper:
             return None
-        found = find_published(plain_settings(row.cells("paper")[0].settings))
+        found = find_published(plain_settings(row.cells("paper")[0].settings), quantity)
         return min(found, key=lambda one: one.table != self.table, default=None)
 
     def seconds(self, budget: str, data: Collection[str]) -> float:

@@ -170,7 +170,7 @@ class _Grid:
                 if differs is not None:
                     state = State("foreign", reason=f"trained on other data ({differs})")
             if state.kind == "finished":
-                self._look(cell)
+                self.states[folder] = state
                 self._end(Outcome(cell, folder, FINISHED))
             elif state.kind == "foreign":
                 note = f"{folder}: {state.reason}; remove it, or give another folder with --out"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from threefactor.report.analyses import analysis_sections, read_analyses
-from threefactor.report.comparison import published_direct
+from threefactor.report.comparison import DIRECT_TEST
 from threefactor.report.page import Section
-from threefactor.report.runs import plain_settings, read_run
+from threefactor.report.runs import read_run
 from threefactor.report.sections import study_sections
 from threefactor.report.study import collect
 from threefactor.report.values import Cell as TableCell
@@ -90,11 +90,11 @@ def _row(
     runs = [read_run(end.folder) for end in ends if end.kind == FINISHED]
     data = row.data if row.in_paper else f"{row.data} *"
     state = ", ".join(dict.fromkeys(end.kind for end in ends))
-    settings = plain_settings(row.cells("paper")[0].settings)
     published = experiment.published(row)
+    before_learning = experiment.published(row, DIRECT_TEST)
     shown = published.cell if published else None
     source = published.source if published else None
-    direct = published_direct(settings) if row.in_paper else None
+    direct = before_learning.cell if before_learning else None
     if not runs:
         return (data, row.method, 0, None, direct, None, None, shown, None, source, state)
     before = [100 * run.direct for run in runs if run.direct is not None]

@@ -108,7 +108,8 @@ class _Pages(Watcher):
         watcher: Watcher,
     ) -> None:
         self.budget, self.out, self.analyse, self.watcher = budget, out, analyse, watcher
-        self._waiting = list({one.name: one for one in experiments}.values())
+        # By name, each with the folders of its runs.
+        self._waiting = {one.name: (one, self._folders(one)) for one in experiments}
         self._outcomes: dict[Path, Outcome] = {}
         self._paths: dict[str, Path] = {}
         self._problems: list[str] = []
@@ -123,21 +124,23 @@ class _Pages(Watcher):
     def outcome(self, outcome: Outcome) -> None:
         self._outcomes[outcome.folder] = outcome
         self.watcher.outcome(outcome)
-        for one in list(self._waiting):
-            folders = {cell.folder(self.out / "runs") for cell in one.cells(self.budget)}
+        for one, folders in list(self._waiting.values()):
             if outcome.folder in folders and folders <= self._outcomes.keys() and not one.analyses:
                 self._write(one)
 
     def finish(self) -> list[Path]:
         """Write the pages that are left; return all, in the order of the experiments."""
-        for one in list(self._waiting):
+        for one, _ in list(self._waiting.values()):
             self._write(one)
         if self._problems:
             raise ThreefactorError("; ".join(self._problems))
         return [self._paths[name] for name in self._order]
 
+    def _folders(self, one: Experiment) -> set[Path]:
+        return {cell.folder(self.out / "runs") for cell in one.cells(self.budget)}
+
     def _write(self, one: Experiment) -> None:
-        self._waiting.remove(one)
+        del self._waiting[one.name]
         try:
             self._paths[one.name] = _page(one, self.budget, self._outcomes, self.out, self.analyse)
         except ThreefactorError as problem:

@@ -58,10 +58,10 @@ def _damage(settings: Settings, folder: Path) -> str | None:
     if not folder.exists():
         return None
     try:
-        check_files(run, settings)
+        lines = check_files(run, settings)
         if checkpoint.exists(run.last):
-            run.check_metrics(checkpoint.load_state(run.last)["epoch"])
-        elif run.metrics():
+            run.checked_metrics(checkpoint.load_state(run.last)["epoch"])
+        elif lines:
             return f"{run.last} is missing"
     except (ThreefactorError, KeyError, TypeError, ValueError) as problem:
         return str(problem)

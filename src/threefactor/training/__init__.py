@@ -3,9 +3,10 @@
 from threefactor.training.build import Experiment, build
 from threefactor.training.evaluation import Evaluation, evaluate
 from threefactor.training.loop import InterruptedRunError, Trainer
+from threefactor.training.overrides import override
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.running import open_run, resume, train
-from threefactor.training.settings import Settings, make_settings, override
+from threefactor.training.settings import Settings, make_settings
 
 __all__ = [
     "Evaluation",

@@ -95,12 +95,16 @@ class Engine(ABC):
     def rule_options(self, name: str) -> dict[str, Any]:
         """Return the options of a rule with their defaults, as plain values."""
         found: dict[str, Any] = {}
-        for kind in reversed(self.rule(name).__mro__):
-            if issubclass(kind, self.base) and "__init__" in vars(kind):
-                for key, parameter in inspect.signature(vars(kind)["__init__"]).parameters.items():
-                    if key not in NOT_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD:
-                        found[key] = _plain(parameter.default)
+        for make in self._constructors(name):
+            for key, parameter in inspect.signature(make).parameters.items():
+                if key not in NOT_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD:
+                    found[key] = _plain(parameter.default)
         return found
+
+    def _constructors(self, name: str) -> list[Callable[..., None]]:
+        """Return the constructors of a rule, that of the most general class first."""
+        kinds = [kind for kind in reversed(self.rule(name).__mro__) if issubclass(kind, self.base)]
+        return [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> None:
         """Refuse options that a rule does not have, or whose values are of another type.
@@ -110,9 +114,8 @@ class Engine(ABC):
         """
         known = self.rule_options(name)
         types: dict[str, Any] = {}
-        for kind in reversed(self.rule(name).__mro__):
-            if issubclass(kind, self.base) and "__init__" in vars(kind):
-                types.update(get_type_hints(vars(kind)["__init__"]))
+        for make in self._constructors(name):
+            types.update(get_type_hints(make))
         for key, value in options.items():
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)

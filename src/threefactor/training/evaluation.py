@@ -18,7 +18,7 @@ EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
 """Input values of a time step, all samples of a batch together, that are evaluated at once.
 
-The activities of a network grow with its pictures: nf_resnet34 has some 74 MB of them for a picture
+The activities of a network grow with its pictures: nf_resnet34 takes 74 MB, noise included, for one
 of 3 x 224 x 224.
 """
 

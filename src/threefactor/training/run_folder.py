@@ -141,14 +141,20 @@ class RunFolder:
         """Keep how the network that the run begins with did before any learning."""
         checkpoint.write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
 
-    def check_metrics(self, epochs: int) -> None:
-        """Refuse metrics in which an epoch is missing that the checkpoint has seen."""
-        found = [line.get("epoch") for line in self.metrics()][:epochs]
-        if found != list(range(1, epochs + 1)):
+    def checked_metrics(self, epochs: int = 0) -> list[dict[str, Any]]:
+        """Return the metrics, of which at least so many epochs have to be there.
+
+        Raises:
+            CheckpointError: if they are not, or the lines are not one epoch after the other.
+        """
+        found = self.metrics()
+        wanted = list(range(1, max(epochs, len(found)) + 1))
+        if [line.get("epoch") for line in found] != wanted:
             raise CheckpointError(
-                f"{self.metrics_path} is damaged: it does not hold the {epochs} epochs that the "
-                "checkpoint has seen, one after the other; train anew in another folder with --out"
+                f"{self.metrics_path} is damaged: it does not hold epochs 1 to {len(wanted)}, one "
+                "after the other; train anew in another folder with --out"
             )
+        return found
 
     def keep_metrics(self, epochs: int) -> None:
         """Drop lines of epochs that the checkpoint does not know.
@@ -156,8 +162,7 @@ class RunFolder:
         Raises:
             CheckpointError: if one is missing that it knows.
         """
-        self.check_metrics(epochs)
-        lines.write(self.metrics_path, self.metrics()[:epochs])
+        lines.write(self.metrics_path, self.checked_metrics(epochs)[:epochs])
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
         """Drop measurements after so many batches; return the others."""

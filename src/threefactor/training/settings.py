@@ -1,11 +1,9 @@
-"""The settings of an experiment: typed, frozen, validated when made, overridable by name."""
+"""The settings of an experiment: typed, frozen, validated when made."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     ConfigDict,
@@ -18,7 +16,7 @@ from pydantic import (
 )
 from pydantic.dataclasses import dataclass
 
-from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.errors import ConfigurationError
 
 __all__ = [
     "ClockedNetworkSettings",
@@ -35,8 +33,6 @@ __all__ = [
     "SpikeCountSettings",
     "TrackSettings",
     "make_settings",
-    "override",
-    "parse_assignment",
 ]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -307,91 +303,3 @@ def _describe(error: Any) -> str:
     # A union adds the kind that was chosen to the path.
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
     return f"{path} = {error['input']!r}: {error['msg']}"
-
-
-def parse_assignment(text: str) -> tuple[str, Any]:
-    """Split "key=value"; the value is read as JSON, or else as a string.
-
-    >>> parse_assignment("hidden=[100, 50]")
-    ('hidden', [100, 50])
-    """
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise ConfigurationError(f"cannot read {text!r}; write --set key=value")
-    try:
-        return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
-
-
-def override(
-    settings: Settings, changes: Mapping[str, Any], options: Mapping[str, str]
-) -> Settings:
-    """Return settings with some fields replaced.
-
-    Args:
-        settings: where to start.
-        changes: by full name ("network.dropout") or, where only one field has it, by its last
-            part ("dropout"); or a whole group ("loss": {"kind": "first-spike"}).
-        options: further names that are accepted, such as the rule's options, each with the full
-            name of the group that it belongs to ("momentum": "rule.options").
-
-    A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
-    a new kind of loss none; the other changes are to the fields of the new kind.
-
-    Raises:
-        ConfigurationError: for a name that is not known or not unique, or a bad value.
-    """
-    values = dataclasses.asdict(settings)
-    if changes.get("network.kind", settings.network.kind) != settings.network.kind:
-        kind = changes["network.kind"]
-        values["network"] = {**_common(values["network"], kind), "kind": kind}
-    if changes.get("loss.kind", settings.loss.kind) != settings.loss.kind:
-        values["loss"] = {"kind": changes["loss.kind"]}
-    settings = make_settings(values)
-    for key, value in changes.items():
-        *groups, last = _full_name(key, settings, options).split(".")
-        place = values
-        for group in groups:
-            if place[group] is None:  # a group that is left out by default
-                place[group] = {}
-            place = place[group]
-        place[last] = value
-    return make_settings(values)
-
-
-def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """Return those fields of a network that one of another kind has, too."""
-    classes = (ClockedNetworkSettings, ConvNetworkSettings, ResNetSettings, EventNetworkSettings)
-    found = [one for one in classes if kind in get_args(get_type_hints(one)["kind"])]
-    names = {field.name for one in found for field in dataclasses.fields(one)}
-    return {key: value for key, value in values.items() if key in names}
-
-
-def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
-    fields = list(_leaves(settings))
-    named = [f"{group}.{name}" for name, group in options.items()]
-    if (
-        key in fields
-        or key in named
-        or key in {field.name for field in dataclasses.fields(settings)}
-    ):
-        return key
-    matches = [full for full in (*fields, *named) if full.rpartition(".")[2] == key]
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
-    known = [full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)]
-    raise unknown_name("setting", key, set(known))
-
-
-def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if field.name == "track" and value is None:
-            value = TrackSettings()  # its fields can be set all the same
-        if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name
