@@ -43,6 +43,8 @@ def child(rule_name: str, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     net = build(options.network, options.outputs)
     given = {"feedback_patch": options.patch} if options.patch > 1 else {}
+    if options.network == "nf_resnet34":
+        given["chain"] = "within-layers"
     rule = clocked.RULES[rule_name](net, **given)
     y = torch.randint(0, options.outputs, (options.batch,))
     feedback = sum(b.nbytes for b in getattr(rule, "feedback", []))

@@ -1,6 +1,8 @@
 """The errors that users see. Each says what was given, what was expected and what to do."""
 
 import difflib
+import sys
+import warnings
 from collections.abc import Iterable
 
 __all__ = [
@@ -11,6 +13,7 @@ __all__ = [
     "InputError",
     "ThreefactorError",
     "unknown_name",
+    "warn_user",
 ]
 
 
@@ -53,3 +56,12 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigurationEr
     close = close or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.4)
     hint = f"; did you mean {close[0]!r}?" if close else "."
     return ConfigurationError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")
+
+
+def warn_user(message: str) -> None:
+    """Warn, and name the line that called this library, however many calls lie between."""
+    between = (__name__.partition(".")[0], "contextlib", "torch")
+    frame, level = sys._getframe(1), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in between:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)

@@ -135,4 +135,4 @@ def test_bad_input(grid, spiking):
         feedback_alignment(events.DFA(spiking[0]), spiking[1])
     residual = clocked.nf_resnet34((3, 64, 64), 4, width=0.02, depths=(1, 1, 1, 1))
     with pytest.raises(InputError, match="the last synapse layer has weights of shape"):
-        feedback_alignment(clocked.DFA(residual))
+        feedback_alignment(clocked.DFA(residual, chain="within-layers"))

@@ -82,6 +82,9 @@ def make_rule(case: str, network: nn.Module, *, seed: int = 1, **extra: Any) -> 
     """The rule of a case; its noise comes from a generator of its own."""
     name, options = CASES[case]
     options = {**options, **extra}
+    if any(isinstance(module, clocked.ResidualBlock) for module in network.modules()):
+        # The read-out of a residual network sees currents, with no neurons between.
+        options = {"chain": "within-layers", **options}
     if name in ("zo", "opzo"):
         options["generator"] = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)

@@ -38,7 +38,7 @@ def fresh_rules(rule: AnyRule, *, noisy_hardware: bool = False) -> dict[str, Any
             name: kind(rule.network, loss=loss, **rates, **options.get(name, {}))
             for name, kind in events.RULES.items()
         }
-    common: dict[str, Any] = {"loss": loss, "input_shape": rule._session.sample_shape}
+    common = _common(rule)
     hardware = rule.perturbation if noisy_hardware else None
     plain = {**common, "perturbation": hardware}
     learning = {**common, **_noise(rule.perturbation)}
@@ -51,6 +51,14 @@ def fresh_rules(rule: AnyRule, *, noisy_hardware: bool = False) -> dict[str, Any
         "opzo": opzo(),
         "opzo, 1/alpha": opzo(divide_by_scale=True),
     }
+
+
+def _common(rule: clocked.Rule) -> dict[str, Any]:
+    """Return the options that rules on one network share."""
+    # A rule that chains through all layers says nothing of what the others need.
+    chain = "within-layers" if rule.couples_layers else rule.chain
+    shape = tuple(rule._session.sample_shape or ())
+    return {"loss": rule.loss, "input_shape": shape, "chain": chain}
 
 
 def _noise(given: clocked.Perturbation | None) -> dict[str, Any]:
@@ -72,8 +80,7 @@ def makers(rule: AnyRule) -> dict[str, MakeRule]:
     """
     if isinstance(rule, events.Rule):
         return {n: partial(kind, loss=rule.loss) for n, kind in events.RULES.items()}
-    shape = tuple(rule._session.sample_shape or ())
-    common: dict[str, Any] = {"loss": rule.loss, "input_shape": shape}
+    common = _common(rule)
     found: dict[str, MakeRule] = {n: partial(kind, **common) for n, kind in clocked.RULES.items()}
     if any(isinstance(module, clocked.Conv2d) for module in rule.network.modules()):
         common["local_learning"] = "same-weights"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked.neuron import Neuron
-from threefactor.clocked.session import Inputs, Session
+from threefactor.clocked.session import Inputs, Session, from_rest
 from threefactor.errors import InputError
 
 __all__ = ["mean_jacobian"]
@@ -58,17 +58,16 @@ def mean_jacobian(
     count = 0
     try:
         for batch in inputs:
-            session.reset()
             _, sequence = session.time_steps(batch, steps)
-            for x_t in sequence:
-                with torch.enable_grad():
-                    output = network(x_t)
-                count += len(output)
-                _add(sums, output, taps)
+            with session.alone(), from_rest(network):
+                for x_t in sequence:
+                    with torch.enable_grad():
+                        output = network(x_t)
+                    count += len(output)
+                    _add(sums, output, taps)
     finally:
         for hook in hooks:
             hook.remove()
-        session.reset()
     if not count:
         raise InputError("there was no batch; give at least one")
     return {name: total / count for name, total in sums.items()}

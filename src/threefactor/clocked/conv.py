@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from threefactor.clocked import kernels, winograd
 from threefactor.clocked.pooling import average, checked_pool
-from threefactor.clocked.synapse import Synapse, accumulate
+from threefactor.clocked.synapse import Pathway, Synapse, accumulate
 from threefactor.errors import InputError
 
 __all__ = ["EPSILON", "Conv2d", "standardize", "standardize_backward"]
@@ -120,8 +120,6 @@ class Conv2d(Synapse, nn.Conv2d):
         self.gain: nn.Parameter | None
         gain = nn.Parameter(self.weight.new_ones(out_channels, 1, 1, 1)) if standardize else None
         self.register_parameter("gain", gain)
-        self._kernel: Tensor | None = None
-        self._transformed: dict[bool, Tensor] = {}
 
     def extra_repr(self) -> str:
         plain = super().extra_repr()  # type: ignore[no-untyped-call]
@@ -129,8 +127,8 @@ class Conv2d(Synapse, nn.Conv2d):
 
     @property
     def plastic(self) -> Tensor | None:
-        if self.gain is not None and self.gain.requires_grad:
-            return self.gain
+        if self.gain is not None and self.held("gain").requires_grad:
+            return self.held("gain")
         return super().plastic
 
     def forward(self, x: Tensor) -> Tensor:
@@ -156,44 +154,44 @@ class Conv2d(Synapse, nn.Conv2d):
     def kernel(self) -> Tensor:
         """Return the weights that the input meets, standardised if so asked."""
         if self.gain is None:
-            return self.weight
+            return self.held("weight")
         if self.pathway is None or torch.is_grad_enabled():
-            return standardize(self.weight, self.gain)
-        if self._kernel is None:  # the same for all steps until the weights may change
-            self._kernel = standardize(self.weight, self.gain)
-        return self._kernel
+            return standardize(self.held("weight"), self.held("gain"))
+        kept = self.pathway.derived  # the same for all steps until the weights may change
+        if "kernel" not in kept:
+            kept["kernel"] = standardize(self.held("weight"), self.held("gain"))
+        return kept["kernel"]
 
-    def forget(self) -> None:
-        self._kernel = None
-        self._transformed = {}
-
-    def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
+    def transmit(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.held("bias")
         if self.pathway is not None and self._fast(x, self.out_channels):
-            bias = None if self.bias is None else self.bias.detach()
-            return winograd.convolve(x, self._transform(backward=False), bias)
+            shift = None if bias is None else bias.detach()
+            return winograd.convolve(x, self._transform(self.pathway, backward=False), shift)
         return F.conv2d(
-            x, self.kernel(), self.bias, self.stride, self.padding, self.dilation, self.groups
+            x, self.kernel(), bias, self.stride, self.padding, self.dilation, self.groups
         )
 
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
         if self._fast(trace, self.out_channels) and kernels.usable(delta):
             grad = winograd.weight_gradient(delta, trace)
         else:
-            grad = self._backward(delta, trace, self.weight.detach(), weight=True)
+            grad = self._backward(delta, trace, self.held("weight").detach(), weight=True)
+        weight = self.held("weight")
         if self.gain is None:
-            accumulate(self.weight, grad)
+            accumulate(weight, grad)
             return
-        by_weight, by_gain = standardize_backward(grad, self.weight.detach(), self.gain.detach())
-        accumulate(self.weight, by_weight)
-        accumulate(self.gain, by_gain)
+        gain = self.held("gain")
+        by_weight, by_gain = standardize_backward(grad, weight.detach(), gain.detach())
+        accumulate(weight, by_weight)
+        accumulate(gain, by_gain)
 
     def add_bias_grad(self, delta: Tensor) -> None:
         if self.bias is not None:
-            accumulate(self.bias, delta.sum((0, 2, 3)))
+            accumulate(self.held("bias"), delta.sum((0, 2, 3)))
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
-        if self._fast(delta, self.in_channels):
-            return winograd.convolve(delta, self._transform(backward=True), None)
+        if self.pathway is not None and self._fast(delta, self.in_channels):
+            return winograd.convolve(delta, self._transform(self.pathway, backward=True), None)
         received = delta.new_empty(shape)  # only its shape is used
         return self._backward(delta, received, self.kernel().detach(), weight=False)
 
@@ -203,14 +201,15 @@ class Conv2d(Synapse, nn.Conv2d):
         square = self.kernel_size == (3, 3) and self.groups == 1
         return plain and square and winograd.applies(x, channels)
 
-    def _transform(self, *, backward: bool) -> Tensor:
+    def _transform(self, pathway: Pathway, *, backward: bool) -> Tensor:
         """Return the transformed kernel, or that of the way back; kept as `kernel` is."""
-        if backward not in self._transformed:
+        name = "transformed backward" if backward else "transformed"
+        if name not in pathway.derived:
             kernel = self.kernel().detach()
             if backward:
                 kernel = kernel.flip(2, 3).transpose(0, 1)
-            self._transformed[backward] = winograd.transform_kernel(kernel)
-        return self._transformed[backward]
+            pathway.derived[name] = winograd.transform_kernel(kernel)
+        return pathway.derived[name]
 
     def _backward(self, delta: Tensor, x: Tensor, kernel: Tensor, *, weight: bool) -> Tensor:
         """Return the gradient of the kernel, or that of the input."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError
@@ -43,6 +43,72 @@ class CrossEntropyMSE:
         return kernels.cross_entropy_mse(output, targets, self.mse_weight)
 
 
+def check_plain(tensor: Tensor, subject: str) -> None:
+    """Refuse a tensor that does not hold plain values in memory: sparse, quantised, meta, nested.
+
+    Args:
+        tensor: anything that is a `torch.Tensor`.
+        subject: how the message begins: "inputs are", "targets are".
+    """
+    kind = None
+    if tensor.is_nested:
+        kind, advice = "nested", "pad them to one size"
+    elif tensor.layout is not torch.strided:
+        kind, advice = f"sparse ({tensor.layout})", "use .to_dense()"
+    elif tensor.is_meta:
+        kind, advice = "on the meta device, without values", "make them on a real device"
+    elif tensor.is_quantized:
+        kind, advice = "quantised", "use .dequantize()"
+    if kind is not None:
+        raise InputError(f"{subject} {kind}; expected a plain tensor, {advice}")
+
+
+def checked_loss(loss: Loss) -> Loss:
+    """Return a loss, or refuse what cannot be one and say how to make one of it.
+
+    Raises:
+        InputError: if it is a loss of `torch.nn`, which gives no error, or cannot be called.
+    """
+    if isinstance(loss, nn.Module):
+        name = type(loss).__name__
+        raise InputError(
+            f"loss is {name}, which returns one number; a rule needs a loss and an error for "
+            f'each sample: clocked.from_autograd(nn.{name}(reduction="none")), or for one with '
+            "a value per output, clocked.from_autograd(lambda o, y: nn.functional.mse_loss(o, y, "
+            'reduction="none").mean(1))'
+        )
+    if not callable(loss):
+        raise InputError(f"loss is {loss!r}; expected (output, targets) -> (losses, errors)")
+    return loss
+
+
+def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a loss says of an output (B, m): (B,) losses and (B, m) errors, checked.
+
+    Raises:
+        InputError: if they have other shapes.
+    """
+    given = loss(output, targets)
+    fits = (
+        isinstance(given, tuple)
+        and len(given) == 2
+        and all(isinstance(part, Tensor) for part in given)
+        and given[0].shape == output.shape[:1]
+        and given[1].shape == output.shape
+    )
+    if not fits:
+        shapes = [
+            tuple(p.shape) if isinstance(p, Tensor) else type(p).__name__
+            for p in (given if isinstance(given, tuple) else (given,))
+        ]
+        raise InputError(
+            f"the loss gave {shapes}; expected losses ({len(output)},) and errors "
+            f"{tuple(output.shape)}; clocked.from_autograd makes such a loss of a differentiable "
+            "function"
+        )
+    return given
+
+
 def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
     """Refuse targets that are not `samples` integer class labels below `outputs`.
 
@@ -53,6 +119,7 @@ def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
         raise InputError(
             f"targets are a {type(targets).__name__}; expected a torch.Tensor of class labels"
         )
+    check_plain(targets, "targets are")
     if targets.shape != (samples,):
         raise InputError(
             f"targets have shape {tuple(targets.shape)}; "
@@ -72,9 +139,17 @@ def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
 
 def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> None:
     """Let a loss that has a method `check_targets` refuse targets that have no meaning."""
+    if not isinstance(targets, Tensor):
+        raise InputError(f"targets are a {type(targets).__name__}; expected a torch.Tensor")
+    check_plain(targets, "targets are")
     check = getattr(loss, "check_targets", None)
     if check is not None:
         check(targets, samples, outputs)
+    if targets.dim() == 0 or len(targets) != samples:
+        raise InputError(
+            f"targets have shape {tuple(targets.shape)}; expected one target for each of the "
+            f"{samples} samples"
+        )
 
 
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
@@ -86,16 +161,26 @@ def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
         (tensor([2.]), tensor([[2., 2.]]))
     """
 
-    def loss(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    return _Autograd(function)
+
+
+class _Autograd:
+    """See `from_autograd`; a class, so that rules with such a loss can be pickled."""
+
+    def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
+        self.function = function
+
+    def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = output.detach().requires_grad_()
-            losses = function(leaf, targets)
-            if losses.shape != output.shape[:1]:
+            losses = self.function(leaf, targets)
+            if not isinstance(losses, Tensor) or losses.shape != output.shape[:1]:
+                given = tuple(losses.shape) if isinstance(losses, Tensor) else losses
                 raise InputError(
-                    f"the loss has shape {tuple(losses.shape)}; "
-                    f"expected one value per sample, shape ({len(output)},)"
+                    f"the loss has shape {given}; "
+                    f"expected one value per sample, shape ({len(output)},); of torch.nn's losses "
+                    'use reduction="none", and take the mean over the outputs of those that have '
+                    "a value for each"
                 )
             (error,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), error
-
-    return loss

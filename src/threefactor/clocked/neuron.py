@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -83,14 +85,17 @@ class Neuron(nn.Module, ABC):
         scale: factor of the activity that the next layer sees.
     """
 
+    state_attributes: tuple[str, ...] = ("state",)
+    """Names of the attributes that hold the state; None, or as `reset` leaves them, at rest. A
+    subclass that keeps more than `state` adds the names, or sessions would share what they hold."""
+    resets = 0
+    """How often `reset` was called; tells a rule that its stream was reset from outside."""
+
     def __init__(self, dropout: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise InputError(f"dropout is {dropout}; give a probability of at least 0 and below 1")
-        if not scale > 0.0:
-            raise InputError(f"scale is {scale}; give a number above 0")
-        self.dropout = float(dropout)
-        self.scale = float(scale)
+        self.dropout = number("dropout", dropout)
+        self.scale = number("scale", scale)
+        Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
         self.probe: Probe | None = None
@@ -114,10 +119,38 @@ class Neuron(nn.Module, ABC):
             gate: (B, ...) dropout mask times scale, or the scale alone.
         """
 
+    def check(self, name: str = "") -> None:
+        """Refuse settings that have no meaning; asked whenever a rule begins to work.
+
+        Args:
+            name: the layer's name in the network, for the message.
+
+        Raises:
+            InputError: naming the setting.
+        """
+        where = f" of layer {name!r}" if name else ""
+        if not 0.0 <= number(f"dropout{where}", self.dropout) < 1.0:
+            raise InputError(
+                f"dropout{where} is {self.dropout}; give a probability of at least 0 and below 1"
+            )
+        if not 0.0 < number(f"scale{where}", self.scale) < math.inf:
+            raise InputError(f"scale{where} is {self.scale}; give a number above 0")
+
     def reset(self) -> None:
         """Forget the state and the dropout mask."""
         self.state = None
         self.gate = None
+        self.resets += 1
+
+    def everything(self) -> dict[str, Any]:
+        """Return all that `reset` forgets, and the number of resets, by attribute."""
+        names = (*self.state_attributes, "gate", "resets")
+        return {name: getattr(self, name) for name in names}
+
+    def take(self, state: dict[str, Any]) -> None:
+        """Put back what `everything` returned."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def forward(self, current: Tensor) -> Tensor:
         """Run one time step. (B, ...) current in, (B, ...) activity out."""
@@ -189,15 +222,24 @@ class LIF(Neuron):
         surrogate_width: float = 0.25,
     ) -> None:
         super().__init__(dropout, scale)
-        if not 0.0 <= leak <= 1.0:
-            raise InputError(f"leak is {leak}; give the share kept from step to step, 0 to 1")
-        if not threshold > 0.0:
-            raise InputError(f"threshold is {threshold}; give a number above 0")
-        if not surrogate_width > 0.0:
-            raise InputError(f"surrogate_width is {surrogate_width}; give a number above 0")
-        self.leak = float(leak)
-        self.threshold = float(threshold)
-        self.surrogate_width = float(surrogate_width)
+        self.leak = number("leak", leak)
+        self.threshold = number("threshold", threshold)
+        self.surrogate_width = number("surrogate_width", surrogate_width)
+        LIF.check(self)
+
+    def check(self, name: str = "") -> None:
+        super().check(name)
+        where = f" of layer {name!r}" if name else ""
+        if not 0.0 <= number(f"leak{where}", self.leak) <= 1.0:
+            raise InputError(
+                f"leak{where} is {self.leak}; give the share kept from step to step, 0 to 1"
+            )
+        if not 0.0 < number(f"threshold{where}", self.threshold) < math.inf:
+            raise InputError(f"threshold{where} is {self.threshold}; give a number above 0")
+        if not 0.0 < number(f"surrogate_width{where}", self.surrogate_width) < math.inf:
+            raise InputError(
+                f"surrogate_width{where} is {self.surrogate_width}; give a number above 0"
+            )
 
     def _state_for(self, current: Tensor) -> tuple[Tensor, ...]:
         """Return potential and spikes, which start at 0."""
@@ -239,6 +281,22 @@ class LIF(Neuron):
             f"leak={self.leak}, threshold={self.threshold}, dropout={self.dropout}, "
             f"scale={self.scale}, surrogate_width={self.surrogate_width}"
         )
+
+
+def number(name: str, value: object) -> float:
+    """Return a setting of neurons as a float, or refuse it.
+
+    Raises:
+        InputError: if it is a tensor, which no rule could teach, or no number.
+    """
+    if isinstance(value, Tensor):
+        raise InputError(
+            f"{name} is a {type(value).__name__}; it is one number for the whole layer, which no "
+            "rule learns: give a float, such as value.item()"
+        )
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} is {value!r}; give a number")
+    return float(value)
 
 
 class _LocalDerivative(torch.autograd.Function):

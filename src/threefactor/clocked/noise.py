@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -61,6 +62,16 @@ class LinearSchedule:
         return self.start + (self.end - self.start) * progress
 
 
+@dataclass(frozen=True)
+class Constant:
+    """A noise scale that stays the same."""
+
+    scale: float
+
+    def __call__(self, progress: float) -> float:
+        return self.scale
+
+
 DEFAULT_SCALE = LinearSchedule(0.2, 0.01)
 
 
@@ -93,17 +104,24 @@ class Perturbation:
             raise unknown_name("noise distribution", distribution, DISTRIBUTIONS)
         if position not in POSITIONS:
             raise unknown_name("noise position", position, POSITIONS)
-        self.schedule = scale if callable(scale) else (lambda _: scale)
+        self.schedule = scale if callable(scale) else Constant(scale)
         self.distribution = distribution
         self.position = position
         self.antithetic = antithetic
         self.generator = generator
+        self.scale: float
         for progress in (1.0, 0.0):  # both ends, lest a training fails in its last epoch
             self.set_progress(progress)
 
     def set_progress(self, progress: float) -> None:
         """Set the scale for this share of the training, 0 at its start and 1 at its end."""
-        scale = float(self.schedule(progress))
+        given = self.schedule(progress)
+        if isinstance(given, bool) or not isinstance(given, numbers.Real):
+            raise InputError(
+                f"noise scale is {given!r} at training progress {progress}; give a number above 0, "
+                "or a function that returns one"
+            )
+        scale = float(given)
         if not (scale > 0.0 and math.isfinite(scale)):
             raise InputError(
                 f"noise scale is {scale} at training progress {progress}; it must be above 0"

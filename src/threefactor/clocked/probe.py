@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.synapse import Turn
 from threefactor.errors import InputError
 
 __all__ = ["Probe"]
@@ -38,6 +41,7 @@ class Probe:
         self.perturbation = perturbation
         self.couple = couple
         self.trace_decay = trace_decay
+        self.turn: Turn | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -52,11 +56,58 @@ class Probe:
         self.noise_factor = 1.0
         self.main_pass = True
         self.used = False
-        self._other_state: tuple[Tensor, ...] | None = None
+        self.disturbed = False
+        self._kept: dict[str, Any] | None = None
+        self._versions: list[tuple[int, int]] = []
+        self._resets = 0
+        self._other_state: dict[str, Any] = dict.fromkeys(self.neuron.state_attributes)
 
     def swap_state(self) -> None:
         """Exchange the neuron's state with that of the second forward pass."""
-        self.neuron.state, self._other_state = self._other_state, self.neuron.state
+        for name, other in self._other_state.items():
+            self._other_state[name] = getattr(self.neuron, name)
+            setattr(self.neuron, name, other)
+
+    def put_in_place(self) -> None:
+        """Stand in for the neuron's forward pass, with the state of this stream or from rest."""
+        neuron, kept = self.neuron, self._kept
+        self._before = neuron.everything()
+        self._before_probe = neuron.probe
+        at_rest = all(v is None for n, v in self._before.items() if n != "resets")
+        self._stays = at_rest or self._is_shown()
+        if kept is None:
+            neuron.reset()
+        else:
+            # A copy of a stream has tensors of its own; only a change of the same one counts.
+            ran = dict(_versions(kept))
+            changed = any(ran.get(i, v) != v for i, v in self._versions)
+            if changed or neuron.resets != kept["resets"]:
+                self.disturbed = True
+            neuron.take(kept)
+        self._resets = neuron.resets
+        neuron.probe = self
+
+    def put_back(self) -> None:
+        """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
+        neuron = self.neuron
+        resets = self._before["resets"]
+        self._kept = {**neuron.everything(), "resets": resets}
+        self._versions = _versions(self._kept)
+        neuron.take(self._kept if self._stays else self._before)
+        neuron.probe = self._before_probe
+
+    def take_off(self) -> None:
+        """Leave the neuron at rest if it shows the state of this stream."""
+        if self._is_shown():
+            resets = self.neuron.resets
+            self.neuron.reset()
+            self.neuron.resets = resets
+
+    def _is_shown(self) -> bool:
+        if self._kept is None:
+            return False
+        now = self.neuron.everything()
+        return all(now[name] is value for name, value in self._kept.items() if name != "resets")
 
     @property
     def size(self) -> int:
@@ -65,6 +116,13 @@ class Probe:
 
     def step(self, current: Tensor) -> Tensor:
         """Stand in for `Neuron.forward`."""
+        if self.turn is not None:
+            self.turn.check()
+        if self.neuron.resets != self._resets:
+            raise InputError(
+                f"hidden layer {self.name!r} was reset in the middle of a sequence; reset between "
+                "sequences, with rule.reset()"
+            )
         if self.used:
             raise InputError(
                 f"hidden layer {self.name!r} is used twice in one time step, but has one state; "
@@ -116,3 +174,13 @@ class Probe:
                 f"{self.name!r}, whose activity has shape {tuple(shape)}"
             )
         return self.neuron.delta(error.view(shape), self.neuron.state, self.neuron.gate)
+
+
+def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:
+    """Tell the tensors of a state, and how often each was written to."""
+    found: list[tuple[int, int]] = []
+    for value in state.values():
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, Tensor) and not part.is_inference():
+                found.append((id(part), part._version))
+    return found

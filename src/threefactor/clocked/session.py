@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import math
 import numbers
+import os
+import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets
-from threefactor.clocked.neuron import Neuron, reset_state
+from threefactor.clocked import graph
+from threefactor.clocked.losses import (
+    CrossEntropyMSE,
+    Loss,
+    check_plain,
+    check_targets,
+    checked_loss,
+    loss_of,
+)
+from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.synapse import Pathway, Synapse
+from threefactor.clocked.synapse import Linear, Pathway, Synapse, Turn
 from threefactor.errors import InputError
 
 __all__ = ["Inputs", "Result", "Session", "run"]
@@ -23,6 +34,11 @@ __all__ = ["Inputs", "Result", "Session", "run"]
 Inputs = Tensor | Iterable[Tensor]
 """A constant current (B, ...), a sequence (T, B, ...), or an iterable of T tensors (B, ...)."""
 
+IN_THE_MIDDLE = (
+    "a rule is called in the middle of its own step; finish the step first, or build another rule "
+    "on the network"
+)
+_WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 _UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
@@ -47,10 +63,17 @@ class Result:
 class Session:
     """Holds the pathway of every synapse layer and the probe of every hidden layer.
 
+    Several sessions may take turns on one network: each puts its own pathways, probes and neuron
+    states in place for the time of a call, and puts back what it found. Threads wait for each
+    other. Between the calls of a stream, the neurons show the state of the session that ran last
+    on a network at rest.
+
     Args:
         network: any module made of `Synapse` and `Neuron` layers.
         trace_decay: lambda of the presynaptic traces; by default the neurons' common leak.
         learning: whether to keep traces and graphs.
+        chain: "none" if no error may pass through another layer's weights, "within-layers" if it
+            may.
         make_probe: builds the probe of a named hidden layer.
 
     Raises:
@@ -63,17 +86,20 @@ class Session:
         *,
         trace_decay: float | None = None,
         learning: bool = True,
+        chain: str = "within-layers",
         make_probe: Callable[[str, Neuron], Probe] = Probe,
     ) -> None:
-        _check_layers(network)
+        check_layers(network)
         self.network = network
-        decay = _common_leak(network) if trace_decay is None else trace_decay
-        if not 0.0 <= decay <= 1.0:
-            raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
-        self.trace_decay = decay
+        self._given_decay = trace_decay
+        self.trace_decay = self._decay()
+        self.turn = Turn()
+        refuse = self._refuse_chain if chain == "none" else None
         self.pathways = [
-            Pathway(module, decay, learning)
-            for module in network.modules()
+            Pathway(
+                module, self.trace_decay, learning, name=name, check_chain=refuse, turn=self.turn
+            )
+            for name, module in network.named_modules()
             if isinstance(module, Synapse)
         ]
         self.probes = [
@@ -81,17 +107,38 @@ class Session:
             for name, module in network.named_modules()
             if isinstance(module, Neuron)
         ]
+        for probe in self.probes:
+            probe.turn = self.turn
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
+        self._layers = _layers_of(network)
         self.batch: int | None = None
         self.sample_shape: torch.Size | None = None
+        self.busy = False
+        self.broken = False
 
     def reset(self) -> None:
         """Forget neuron states, traces, noise and statistics."""
-        reset_state(self.network)
-        for part in self._parts:
-            part.reset()
-        self.set_constant_input(None)
-        self.batch = None
+        with self.alone():
+            if self.busy:
+                raise InputError(IN_THE_MIDDLE)
+            for probe in self.probes:
+                probe.take_off()
+            for part in self._parts:
+                part.reset()
+            self.set_constant_input(None)
+            self.batch = None
+            self.broken = False
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other threads from working on the network; the same thread may come in again."""
+        with ExitStack() as stack:
+            # Always in one order: two networks that share layers cannot wait for each other.
+            for module in sorted({module for _, module in self._layers}, key=id):
+                with _making:
+                    lock = _locks.setdefault(module, threading.RLock())
+                stack.enter_context(lock)
+            yield
 
     def set_constant_input(self, inputs: Tensor | None) -> None:
         """Tell the pathways which tensor stays the same at every step."""
@@ -100,35 +147,142 @@ class Session:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Put the pathways and probes into the network, and take them out whatever happens."""
-        try:
-            for pathway in self.pathways:
-                pathway.synapse.pathway = pathway
-            for probe in self.probes:
-                probe.neuron.probe = probe
-            yield
-        finally:
-            for pathway in self.pathways:
-                pathway.synapse.pathway = None
-                pathway.synapse.forget()
-            for probe in self.probes:
-                probe.neuron.probe = None
+        """Put the pathways and probes into the network, and take them out whatever happens.
 
-    def forward(self, x_t: Tensor) -> Tensor:
-        """Run one time step of the attached network."""
-        if self.batch is None:
-            self.batch = len(x_t)
-        elif len(x_t) != self.batch:
+        Raises:
+            InputError: if the network changed since the session was made, or this session is
+                at work already.
+        """
+        with self.alone():
+            if self.busy:
+                raise InputError(IN_THE_MIDDLE)
+            self._follow_network()
+            before = [(pathway.synapse, pathway.synapse.pathway) for pathway in self.pathways]
+            self.busy = True
+            try:
+                for pathway in self.pathways:
+                    pathway.synapse.pathway = pathway
+                for probe in self.probes:
+                    probe.put_in_place()
+                yield
+            finally:
+                for synapse, pathway_before in before:
+                    synapse.pathway = pathway_before
+                for pathway in self.pathways:
+                    pathway.forget()
+                for probe in self.probes:
+                    probe.put_back()
+                self.busy = False
+
+    def _follow_network(self) -> None:
+        """Take up what may change in a network between two calls, and refuse the rest."""
+        found = _layers_of(self.network)
+        if found != self._layers:
+            names = sorted(
+                {name or "(the network itself)" for name, _ in set(found) ^ set(self._layers)}
+            )
+            raise InputError(
+                f"the layers {names} were replaced, added or removed since the rule was built on "
+                "the network; build the rule again (rule.state_dict() keeps what it learned of "
+                "layers that did not change)"
+            )
+        check_layers(self.network)
+        self.trace_decay = self._decay()
+        for pathway in self.pathways:
+            pathway.decay = self.trace_decay
+
+    def _decay(self) -> float:
+        decay = _common_leak(self.network) if self._given_decay is None else self._given_decay
+        if not 0.0 <= decay <= 1.0:
+            raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
+        return decay
+
+    def _refuse_chain(self, pathway: Pathway, x: Tensor) -> None:
+        """Refuse an input that depends on other weights with no hidden neuron between."""
+        nodes = list(graph.behind([graph.node_of(x)]))
+        names = {id(p): name for name, p in self.network.named_parameters()}
+        sources = [n.pathway.name for n in nodes if hasattr(n, "pathway")]
+        leaves = [names.get(id(graph.parameter_of(n)), "") for n in nodes]
+        parameters = sorted(filter(None, leaves))
+        if not sources and not parameters:
+            return  # the user's own input, of which a gradient is wanted
+        way = self._between(sources, pathway.name) or ", ".join(
+            sorted({graph.name_of(n) for n in nodes if n.next_functions and not graph.is_layer(n)})
+        )
+        if sources:
+            raise InputError(
+                f"layer {pathway.name!r} gets its input from layer {sources[0]!r} with no hidden "
+                f"neuron between them (only {way or 'nothing at all'}), so that the error of "
+                f"{pathway.name!r} would be backpropagated through its weights. "
+                "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
+                'between the two, train with SpatialBP, or allow it with chain="within-layers"'
+            )
+        raise InputError(
+            f"the parameters {parameters} lie between the neurons or the input and layer "
+            f"{pathway.name!r}, so that they would learn by backpropagation through its weights. "
+            "A rule of direct feedback does not do that: freeze them with requires_grad_(False), "
+            'train with SpatialBP, or allow it with chain="within-layers"'
+        )
+
+    def _between(self, sources: list[str], name: str) -> str:
+        """Describe the modules that stand between two layers of a network, by its order."""
+        modules = list(self.network.named_modules())
+        names = [n for n, _ in modules]
+        if not sources or names.index(sources[0]) > names.index(name):
+            return ""
+        within = modules[names.index(sources[0]) + 1 : names.index(name)]
+        return ", ".join(
+            f"{n!r}, a {type(m).__name__}"
+            for n, m in within
+            if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
+        )
+
+    def check_state(self) -> None:
+        """Refuse to go on with a stream that somebody else reset or ran on, or that failed."""
+        if self.broken:
+            raise InputError(
+                "the last time step of this stream failed half-way; call rule.reset() and begin "
+                "the stream again"
+            )
+        for probe in self.probes:
+            if probe.disturbed:
+                raise InputError(
+                    f"hidden layer {probe.name!r} was reset or run from outside in the middle of "
+                    "a stream; call rule.reset() to begin a new stream, and use clocked.run to "
+                    "evaluate in mid-stream, which leaves the stream alone"
+                )
+
+    def check_batch(self, x_t: Tensor) -> None:
+        """Refuse a batch of another size than the one of the step before."""
+        if self.batch is not None and len(x_t) != self.batch:
             raise InputError(
                 f"{len(x_t)} samples follow a stream of {self.batch}; "
                 "call reset() before a batch of another size"
             )
+
+    def forward(self, x_t: Tensor) -> Tensor:
+        """Run one time step of the attached network."""
+        self.check_batch(x_t)
+        self.batch = len(x_t)
         for part in self._parts:
             part.used = False
-        output = self.network(x_t)
-        if not isinstance(output, Tensor) or output.dim() != 2:
+        version = None if x_t.is_inference() else x_t._version
+        self.turn.thread = threading.get_ident()
+        try:
+            output = self.network(x_t)
+        finally:
+            self.turn.thread = None
+        if version is not None and x_t._version != version:
+            raise InputError(
+                "the network changes its input in place, and with it the caller's data; let its "
+                "forward work on a new tensor, as in x = x * 2 in place of x *= 2"
+            )
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x_t):
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(f"the network returned {given}; expected a (batch, outputs) tensor")
+        for pathway in self.pathways:
+            if not pathway.used:
+                pathway.idle_steps += 1
         return output
 
     def flush(self) -> None:
@@ -152,26 +306,55 @@ class Session:
             self.check_input(inputs)
         if isinstance(inputs, Tensor) and steps is not None:
             self.check_input(inputs)
-            inputs = inputs.contiguous()
+            inputs = inputs.clone() if inputs.is_inference() else inputs.contiguous()
             self.set_constant_input(inputs)
-            return steps, (inputs for _ in range(steps))
+            return steps, _repeat(inputs, steps)
         if steps is None:
             if not isinstance(inputs, Sized):
                 raise InputError(f"a {type(inputs).__name__} has no length; give steps=T")
+            if isinstance(inputs, Tensor):
+                self._refuse_batch(inputs)
             steps = len(inputs)
             if steps < 1:
                 raise InputError("the sequence has no time step; its first dimension is time")
+        if isinstance(inputs, Tensor | list | tuple):
+            # All of it is at hand: a fault in a later step is found before anything is learned.
+            for x_t in inputs[:steps]:
+                self.check_input(x_t)
+                if len(x_t) != len(inputs[0]):
+                    raise InputError(
+                        f"{len(x_t)} samples follow a time step of {len(inputs[0])} in one "
+                        "sequence; every time step needs the same samples"
+                    )
+            return steps, self._read(inputs, steps, checked=True)
         return steps, self._read(inputs, steps)
 
-    def _read(self, inputs: Inputs, steps: int) -> Iterator[Tensor]:
+    def _read(self, inputs: Inputs, steps: int, *, checked: bool = False) -> Iterator[Tensor]:
         count = 0
         for x_t in inputs:
-            self.check_input(x_t)
+            if not checked:
+                self.check_input(x_t)
             count += 1
             yield x_t
             if count == steps:
                 return
         raise InputError(f"the sequence ended after {count} time steps; expected {steps}")
+
+    def _refuse_batch(self, inputs: Tensor) -> None:
+        """Refuse a sequence of single samples that may as well be a batch without `steps`."""
+        sample = self.sample_shape
+        if sample is None:
+            first = next((p.synapse for p in self.pathways), None)
+            sample = torch.Size((first.in_features,)) if isinstance(first, Linear) else None
+        if sample is None or inputs.dim() < 3 or inputs.shape[2:] == sample:
+            return
+        if inputs.numel() and inputs[0].numel() == sample.numel():
+            t, expected = len(inputs), ", ".join(map(str, sample))
+            raise InputError(
+                f"inputs of shape {tuple(inputs.shape)} come without steps: they fit a batch of "
+                f"{t} samples ({expected}). Give steps=T to show them for T time steps; for a "
+                f"sequence of {t} steps of one sample, give the shape ({t}, 1, {expected})"
+            )
 
     def check_input(self, x_t: Tensor) -> None:
         """Refuse one time step of input that has no meaning."""
@@ -181,6 +364,7 @@ class Session:
                 f"one time step of input is a {type(x_t).__name__}; expected a torch.Tensor "
                 "(batch, ...), use torch.as_tensor(inputs)"
             )
+        check_plain(x_t, "inputs are")
         if x_t.dim() < 2 or x_t.numel() == 0:
             raise InputError(
                 f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, ...) with "
@@ -245,20 +429,24 @@ def run(
         return Probe(name, neuron, perturbation=perturbation)
 
     session = Session(network, trace_decay=0.0, learning=False, make_probe=make_probe)
-    session.reset()
-    count, sequence = session.time_steps(inputs, steps)
-    loss = CrossEntropyMSE() if loss is None else loss
+    shape = getattr(network, "input_shape", None)
+    session.sample_shape = None if shape is None else torch.Size(shape)
+    loss = CrossEntropyMSE() if loss is None else checked_loss(loss)
+    refuse_autocast(inputs)
     output: Tensor | None = None
     losses: list[Tensor] = []
     try:
         with torch.no_grad(), session.attached():
+            count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)
-                output = o_t.clone() if output is None else output.add_(o_t)
+                # A sum in half precision would lose spikes.
+                wide = torch.promote_types(o_t.dtype, torch.float32)
+                output = o_t.to(wide, copy=True) if output is None else output.add_(o_t)
                 if targets is not None:
                     if not losses:
                         check_targets(loss, targets, *o_t.shape)
-                    losses.append(loss(o_t, targets)[0].mean() / count)
+                    losses.append(loss_of(loss, o_t, targets)[0].mean() / count)
         assert output is not None
         total = torch.stack(losses).sum() if losses else None
         return Result(output, session.firing_rates(), count, total)
@@ -274,7 +462,26 @@ def whole_steps(steps: int) -> int:
     return int(steps)
 
 
-def _check_layers(network: nn.Module) -> None:
+def check_layers(network: nn.Module) -> None:
+    """Refuse a network that cannot be run or trained layer by layer.
+
+    Raises:
+        InputError: naming the layer or setting, and what to do.
+    """
+    if not isinstance(network, nn.Module):
+        raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
+    wrapper = type(network).__name__
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
+        raise InputError(
+            f"the network is compiled ({wrapper}), which fixes its forward pass before a rule can "
+            "take part in it; give the plain module"
+        )
+    if wrapper in _WRAPPERS:
+        raise InputError(
+            f"the network is wrapped in {wrapper}, which waits for a backward pass that rules do "
+            "not make. Build the rule on the module inside (network.module) and average the "
+            "gradients over the processes after rule.step with torch.distributed.all_reduce"
+        )
     for name, module in network.named_modules():
         if isinstance(module, _UNTRACED) and not isinstance(module, Synapse):
             raise InputError(
@@ -282,15 +489,100 @@ def _check_layers(network: nn.Module) -> None:
                 "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear "
                 "and threefactor.clocked.Conv2d for torch.nn.Conv2d"
             )
-    if next(network.parameters(), None) is None:
+        if isinstance(module, Neuron):
+            module.check(name)
+    first = next(iter(network.named_parameters()), None)
+    if first is None:
         raise InputError("the network has no parameters")
+    for name, parameter in network.named_parameters():
+        if parameter.dtype != first[1].dtype or parameter.device != first[1].device:
+            raise InputError(
+                f"parameter {name!r} is {parameter.dtype} on {parameter.device}, and {first[0]!r} "
+                f"is {first[1].dtype} on {first[1].device}; a network needs one dtype and one "
+                "device, use network.to(...)"
+            )
+    if not first[1].is_floating_point() or first[1].is_meta:
+        raise InputError(
+            f"the network's parameters are {first[1].dtype} on {first[1].device}; "
+            "expected real floating-point numbers on a device that holds them"
+        )
+
+
+@contextmanager
+def from_rest(network: nn.Module) -> Iterator[None]:
+    """Begin with all neurons at rest, and put back the states and masks that were there."""
+    neurons = [module for module in network.modules() if isinstance(module, Neuron)]
+    before = [(neuron, neuron.everything()) for neuron in neurons]
+    try:
+        for neuron in neurons:
+            neuron.reset()
+        yield
+    finally:
+        for neuron, state in before:
+            neuron.take(state)
+
+
+def refuse_autocast(inputs: object) -> None:
+    """Refuse to work under autocast, which would change precision behind a rule's back."""
+    device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
+    if torch.is_autocast_enabled(device):
+        raise InputError(
+            "torch.autocast is on, under which products would be made in half precision and "
+            "states and traces would not; leave the autocast context for this call"
+        )
+
+
+def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
+    """Give a constant input again and again, as long as nobody changes it."""
+    version = inputs._version
+    for _ in range(steps):
+        if inputs._version != version:
+            raise InputError(
+                "the constant input was changed in place between two time steps; give an "
+                "iterable of one tensor for each step instead"
+            )
+        yield inputs
+
+
+def _layers_of(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
+    """The synapse and neuron layers of a network, by name."""
+    return tuple(
+        (name, module)
+        for name, module in network.named_modules()
+        if isinstance(module, Synapse | Neuron)
+    )
+
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_making = threading.Lock()
+
+
+def _forget_locks() -> None:
+    """In a forked child, the threads that held a lock are gone."""
+    global _making
+    _locks.clear()
+    _making = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _common_leak(network: nn.Module) -> float:
-    leaks = {m.leak for m in network.modules() if isinstance(getattr(m, "leak", None), float)}
+    leaks = set()
+    for name, neuron in network.named_modules():
+        leak = getattr(neuron, "leak", None) if isinstance(neuron, Neuron) else None
+        if leak is None:
+            continue
+        if isinstance(leak, bool) or not isinstance(leak, numbers.Real):
+            raise InputError(
+                f"the leak of layer {name!r} is a {type(leak).__name__}, from which no common "
+                "decay of the presynaptic traces follows; give trace_decay="
+            )
+        leaks.add(float(leak))
     if len(leaks) > 1:
         raise InputError(
-            f"the neurons have different leaks, {sorted(leaks)}; "  # type: ignore[type-var]
+            f"the neurons have different leaks, {sorted(leaks)}; "
             "give trace_decay=, the decay of the presynaptic traces"
         )
-    return leaks.pop() if leaks else 0.0  # type: ignore[return-value]
+    return leaks.pop() if leaks else 0.0

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,17 +35,27 @@ class Synapse(nn.Module):
         """
         return x
 
-    def forget(self) -> None:
-        """Drop what was derived from the weights for the time of a run; they may change now."""
+    def held(self, name: str) -> Tensor:
+        """Return one of this layer's parameters as a leaf whose `.grad` may be added to.
+
+        Under a rule, a parameter that is computed from others (pruning, weight normalisation, any
+        parametrisation) or that has hooks is computed once, until the weights may change. What was
+        added to the leaf's `.grad` then goes through autograd to the parameters behind it, hooks
+        included. A plain parameter is returned as it is.
+        """
+        if self.pathway is None:
+            return getattr(self, name)  # type: ignore[no-any-return]
+        return self.pathway.hold(name)
 
     @property
     def plastic(self) -> Tensor | None:
         """A parameter for which `add_weight_grad` has something to add; None if all are frozen."""
-        return self.weight if self.weight.requires_grad else None
+        weight = self.held("weight")
+        return weight if weight.requires_grad else None
 
     @abstractmethod
-    def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return the current that received input causes, bias included; `out` may hold it."""
+    def transmit(self, x: Tensor) -> Tensor:
+        """Return the current that received input causes, bias included, as a new tensor."""
 
     @abstractmethod
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
@@ -60,9 +71,18 @@ class Synapse(nn.Module):
 
 
 def accumulate(parameter: Tensor, grad: Tensor) -> None:
-    """Add a new tensor to a parameter's gradient, which may become this tensor."""
+    """Add a new tensor to a parameter's gradient, which may become this tensor.
+
+    Raises:
+        InputError: if the parameter is computed from others, so that its `.grad` would be lost.
+    """
     if not parameter.requires_grad:
         return
+    if not parameter.is_leaf:
+        raise InputError(
+            "a gradient belongs to a weight that is computed from other parameters (pruning or a "
+            "parametrisation); the synapse layer has to take it from self.held(name)"
+        )
     if parameter.grad is not None:
         parameter.grad.add_(grad)
         return
@@ -111,31 +131,52 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
         x = average(x, self.pool, self)
         return x.flatten(1) if x[0].numel() == self.in_features else x
 
-    def transmit(self, x: Tensor, out: Tensor | None = None) -> Tensor:
-        if out is None:
-            return F.linear(x, self.weight, self.bias)
-        if self.bias is None:
-            return torch.mm(x, self.weight.t(), out=out)
-        return torch.addmm(self.bias, x, self.weight.t(), out=out)
+    def transmit(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.held("bias")
+        return F.linear(x, self.held("weight"), bias)
 
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
         rows, columns = delta.flatten(0, -2).t(), trace.flatten(0, -2)
-        if self.weight.grad is None:  # a plain product saves filling a matrix with zeros
-            accumulate(self.weight, rows @ columns)
+        weight = self.held("weight")
+        if weight.grad is None:  # a plain product saves filling a matrix with zeros
+            accumulate(weight, rows @ columns)
         else:
-            self.weight.grad.addmm_(rows, columns)
+            weight.grad.addmm_(rows, columns)
 
     def add_bias_grad(self, delta: Tensor) -> None:
-        if self.bias is not None and self.bias.requires_grad:
-            total = delta.flatten(0, -2).sum(0)
-            self.bias.grad = total if self.bias.grad is None else self.bias.grad.add_(total)
+        if self.bias is not None:
+            accumulate(self.held("bias"), delta.flatten(0, -2).sum(0))
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
-        return delta @ self.weight.detach()
+        return delta @ self.held("weight").detach()
 
 
 MAX_GATHERED_STEPS = 6
 MAX_GATHERED_BYTES = 8 * 2**20
+
+
+class Turn:
+    """Whose turn it is to run an attached network: the thread in the middle of a forward pass.
+
+    Layers that a rule works on hold the rule's pathways and probes. A call from elsewhere, another
+    thread or a callback between two time steps, would mix with the rule's pass; it is refused.
+    """
+
+    def __init__(self) -> None:
+        self.thread: int | None = None
+
+    def check(self) -> None:
+        """Refuse a call that is not part of the forward pass in progress.
+
+        Raises:
+            InputError: naming what to do.
+        """
+        if self.thread != threading.get_ident():
+            raise InputError(
+                "the network is called while a rule or clocked.run works on it; call "
+                "clocked.run(network, ...), which waits and disturbs nothing, or a copy.deepcopy "
+                "of the network made before"
+            )
 
 
 class Pathway:
@@ -148,21 +189,38 @@ class Pathway:
     A few steps of traces and deltas are gathered before they are multiplied: one large product
     instead of several small ones. The number is bounded, so memory does not grow with T.
 
-    For an input that is the same at every step, the trace is a number times the input: the product
-    with the weights is made once, and so is the gradient, from the weighted sum of the deltas.
+    While an input is the same at every step, the trace is a number times the input: the product
+    with the weights is made once, and so is the gradient, from the weighted sum of the deltas. As
+    soon as the layer sees anything else, the trace is written out and kept step by step.
 
-    The current that a call returns may be overwritten by the call of the next step.
+    In a time step in which the layer is not called, the trace decays as without input.
 
     Args:
         synapse: the layer.
         decay: lambda of the trace.
         learning: whether currents get a graph node that fills the gradients.
+        name: the layer's name in the network, for messages.
+        check_chain: called with an input that depends on other weights within the time step; None
+            if any may.
+        turn: who may call; None for anybody.
     """
 
-    def __init__(self, synapse: Synapse, decay: float, learning: bool = True) -> None:
+    def __init__(
+        self,
+        synapse: Synapse,
+        decay: float,
+        learning: bool = True,
+        *,
+        name: str = "",
+        check_chain: Callable[[Pathway, Tensor], None] | None = None,
+        turn: Turn | None = None,
+    ) -> None:
         self.synapse = synapse
         self.decay = decay
         self.learning = learning
+        self.name = name
+        self.check_chain = check_chain
+        self.turn = turn
         self.constant_input: Tensor | None = None
         self.reset()
 
@@ -170,67 +228,115 @@ class Pathway:
         """Forget the trace and the input."""
         self.trace: Tensor | None = None
         self.used = False
-        # One for each pass of a step: the first pass's current may be needed after the second.
-        self._buffers: dict[bool, Tensor] = {}
+        self.idle_steps = 0
         self._traces: Tensor | None = None
         self._deltas: Tensor | None = None
         self._gathered = 0
         self._gain = 0.0
+        self._varies = False
         self._input: Tensor | None = None
+        self._held: dict[str, tuple[Tensor, Tensor]] = {}
         self._forget_products()
 
     def _forget_products(self) -> None:
         self._current: Tensor | None = None
+        self._current_version = 0
         self._delta_sum: Tensor | None = None
-        self.synapse.forget()
+        self.forget()
+
+    def forget(self) -> None:
+        """Drop what was derived from the weights; they may change now."""
+        self.derived: dict[str, Tensor] = {}
+        self._held.clear()
+
+    def hold(self, name: str) -> Tensor:
+        """See `Synapse.held`."""
+        plain = self.synapse._parameters.get(name)
+        if plain is not None and not _has_hooks(plain):
+            return plain
+        if name not in self._held:
+            with torch.enable_grad():
+                source = getattr(self.synapse, name)
+            self._held[name] = (source, source.detach().requires_grad_(source.requires_grad))
+        return self._held[name][1]
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.turn is not None:
+            self.turn.check()
         if self.used:
             raise InputError(
                 f"{self.synapse} is used twice in one time step, but has one presynaptic trace; "
                 "give each use a layer of its own"
             )
         self.used = True
-        constant = self._is_constant(x)
+        whole = x
         x = self.synapse.receive(x)
         values = x.detach()
-        if self.trace is not None and self.trace.shape != values.shape:
+        shape = self._input.shape if self.trace is None and self._input is not None else None
+        shape = self.trace.shape if self.trace is not None else shape
+        if shape is not None and shape != values.shape:
             raise InputError(
                 f"input of shape {tuple(values.shape)} meets a trace of shape "
-                f"{tuple(self.trace.shape)}; call reset() before a batch of another size"
+                f"{tuple(shape)}; call reset() before a batch of another size"
             )
+        if self.idle_steps:
+            self._decay_idle()
+        constant = self._is_constant(whole)
         current = self._transmit(values, constant)
         if not (self.learning and torch.is_grad_enabled()):
             return current
+        if x.requires_grad and self.check_chain is not None:
+            self.check_chain(self, x)
         self._follow(values, constant)
         plastic = self.synapse.plastic
-        anchor = self.synapse.bias if plastic is None else plastic
+        anchor = plastic
+        if plastic is None and self.synapse.bias is not None:
+            anchor = self.synapse.held("bias")
         return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
 
     def _is_constant(self, x: Tensor) -> bool:
+        """Return whether x is the constant input, in memory and in every step until now."""
         whole = self.constant_input
+        if whole is None or self._varies:
+            return False
         return (
-            whole is not None
-            and x.data_ptr() == whole.data_ptr()
+            x.data_ptr() == whole.data_ptr()
             and x.numel() == whole.numel()
+            and x.dtype == whole.dtype
             and x.is_contiguous()
+            and not x.is_neg()
         )
+
+    def _decay_idle(self) -> None:
+        """Let the trace decay over the steps in which the layer was not called."""
+        factor = self.decay**self.idle_steps
+        self.idle_steps = 0
+        self._gain *= factor
+        if self.trace is not None:
+            self.trace = self.trace * factor
 
     def _transmit(self, x: Tensor, constant: bool) -> Tensor:
         with torch.no_grad():
             if not constant:
-                current = self.synapse.transmit(x, self._buffers.get(self.learning))
-                self._buffers[self.learning] = current
-                return current
-            if self._current is None:
+                return self.synapse.transmit(x)
+            # A current that the network changed in place is made anew: its version tells.
+            if self._current is None or self._current._version != self._current_version:
                 self._input, self._current = x, self.synapse.transmit(x)
-            return self._current
+                if self._current.is_inference():
+                    current, self._current = self._current, None  # it has no version
+                    return current
+                self._current_version = self._current._version
+            return self._current.detach()
 
     def _follow(self, x: Tensor, constant: bool) -> None:
         """Advance the trace to this step."""
         if constant:
             self._gain = self.decay * self._gain + 1.0
             return
+        if not self._varies:
+            self._varies = True
+            if self._gain and self._input is not None:
+                self.trace = self._input * self._gain
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
             self._traces = x.new_empty((steps, *x.shape))
@@ -279,7 +385,18 @@ class Pathway:
         if self._delta_sum is not None and self.synapse.plastic is not None:
             assert self._input is not None
             self.synapse.add_weight_grad(self._delta_sum, self._input)
+        given = [(source, leaf.grad) for source, leaf in self._held.values()]
+        given = [(source, grad) for source, grad in given if grad is not None]
+        if given:  # the parameters behind computed weights get what these gathered
+            with torch.enable_grad():
+                torch.autograd.backward([s for s, _ in given], [g for _, g in given])
         self._forget_products()
+
+
+def _has_hooks(parameter: Tensor) -> bool:
+    """Return whether autograd would call something when this parameter gets its gradient."""
+    after = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(parameter._backward_hooks or after)
 
 
 class _Transmission(torch.autograd.Function):

@@ -124,5 +124,5 @@ def _transform(function: str, x: Tensor) -> Tensor:
 def _planes(channels: int, tiles: int) -> Tensor:
     """An empty (36, channels, tiles); a gap keeps the 36 from sharing places in the cache."""
     plane = channels * tiles + 16
-    whole = torch.empty(POINTS * plane)
+    whole = torch.empty(POINTS * plane, dtype=torch.float32, device="cpu")
     return whole.as_strided((POINTS, channels, tiles), (plane, tiles, 1))

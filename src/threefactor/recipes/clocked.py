@@ -75,6 +75,8 @@ _IMAGENET: dict[str, Any] = {
     "data": DataSettings(name="imagenet"),
     "network": ResNetSettings(),
 }
+# The read-out sees the sum of currents, with no neurons between it and the last convolutions.
+_CHAINED = {"rule.options.chain": "within-layers"}
 # Fine-tuning under noise, table 4: BP trains 1 epoch, the others 5.
 _BP_SHORT = {"spatial-bp": {"epochs": 1}}
 
@@ -208,6 +210,7 @@ CLOCKED: dict[str, Recipe] = {
         Settings(
             recipe="imagenet-nfresnet34", epochs=100, rule=RuleSettings("spatial-bp"), **_IMAGENET
         ),
+        per_rule=dict.fromkeys(("zo", "dfa", "dkp", "opzo"), _CHAINED),
     ),
     "imagenet-nfresnet34-noise": Recipe(
         "Fine-tuning of imagenet-nfresnet34 under noise of 0.1: OPZO paper, table 4",
@@ -223,9 +226,10 @@ CLOCKED: dict[str, Recipe] = {
         # beside the activities.
         per_rule={
             **_BP_SHORT,
-            "zo": {"optimizer.lr": 2e-7},
-            "dfa": {"rule.options.feedback_patch": 2},
-            "opzo": {"rule.options.feedback_patch": 2},
+            "zo": {"optimizer.lr": 2e-7, **_CHAINED},
+            "dkp": _CHAINED,
+            "dfa": {"rule.options.feedback_patch": 2, **_CHAINED},
+            "opzo": {"rule.options.feedback_patch": 2, **_CHAINED},
         },
     ),
 }

@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import kernels
-from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets
+from threefactor.clocked.losses import (
+    CrossEntropyMSE,
+    Loss,
+    check_targets,
+    checked_loss,
+    loss_of,
+)
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.outline import Outline, outline
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Inputs, Result, Session, whole_steps
+from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast, whole_steps
 from threefactor.clocked.synapse import deliver
-from threefactor.errors import InputError
+from threefactor.errors import InputError, unknown_name, warn_user
 
-__all__ = ["Rule", "TimeStep"]
+__all__ = ["CHAINS", "Rule", "TimeStep"]
+
+CHAINS = ("none", "within-layers")
+MAX_KEPT_BYTES = 256 * 2**20
 
 
 @dataclass
@@ -58,15 +69,30 @@ class Rule(nn.Module, ABC):
     The network is no submodule: `rule.state_dict()` holds what the rule itself learns (feedback
     connections, if any), and `rule.parameters()` what the optimiser should also train.
 
+    A rule of direct feedback gives every hidden layer its error straight from the output. The
+    chain rule then runs from a layer's neurons to its own weights and no further: a network in
+    which it would pass through the weights of another layer, because no neurons lie between the
+    two, is refused. `chain="within-layers"` allows it, and the layers in between then learn by
+    backpropagation. `describe` says which parameter learns from what.
+
+    Neurons whose activity is the network's output, with no weights behind them, learn from the
+    output's own error under every rule; they get no feedback and no noise.
+
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
         loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces; by default the neurons' leak.
         perturbation: noise on the hidden layers, or None.
         input_shape: shape of one sample at one step; by default `network.input_shape`.
+        chain: "none", or "within-layers" to let the chain rule run through weights between which
+            no neurons lie. `SpatialBP` runs it through all layers anyway.
 
     Raises:
-        InputError: if the network cannot be trained by a rule.
+        InputError: if the network cannot be trained by a rule, or not without `chain`.
+        ConfigurationError: if `chain` is not known.
+
+    Warns:
+        UserWarning: if no error reaches some of the trainable parameters; it names them.
     """
 
     couples_layers = False
@@ -75,6 +101,8 @@ class Rule(nn.Module, ABC):
     """Factor of the noise in a second forward pass per step; None for a single pass."""
     keeps_layer_traces = False
     """Whether `layers[i].trace`, the trace of each layer's own activity, is needed."""
+    signal = "the error that the rule's layer_errors gives it"
+    """What a hidden layer learns from, in words, for `describe`."""
 
     def __init__(
         self,
@@ -84,32 +112,71 @@ class Rule(nn.Module, ABC):
         trace_decay: float | None = None,
         perturbation: Perturbation | None = None,
         input_shape: Sequence[int] | None = None,
+        chain: str = "none",
     ) -> None:
         super().__init__()
-        self.loss = CrossEntropyMSE() if loss is None else loss
+        if chain not in CHAINS:
+            raise unknown_name("chain", chain, CHAINS)
+        self.loss = CrossEntropyMSE() if loss is None else checked_loss(loss)
         self.perturbation = perturbation
+        self.chain = chain
         self.network: nn.Module
         # Registered modules would enter state_dict and parameters.
         object.__setattr__(self, "network", network)
-        decay = Session(network, trace_decay=trace_decay).trace_decay
+        found = outline(
+            network,
+            trace_decay=trace_decay,
+            input_shape=input_shape,
+            couples=self.couples_layers,
+            chain="within-layers" if self.couples_layers else chain,
+        )
+        self._outline = found
+        self._say_what_never_learns(found)
 
         def make_probe(name: str, neuron: Neuron) -> Probe:
+            hidden = name in found.hidden
             return Probe(
                 name,
                 neuron,
-                perturbation=perturbation,
-                couple=self.couples_layers,
-                trace_decay=decay if self.keeps_layer_traces else None,
+                perturbation=perturbation if hidden else None,
+                couple=self.couples_layers or not hidden,
+                trace_decay=found.trace_decay if hidden and self.keeps_layer_traces else None,
             )
 
         kernels.keep_freed_memory()
-        self._session = Session(network, trace_decay=decay, make_probe=make_probe)
-        self.layer_shapes, self.outputs = self._measure(network, input_shape)
+        self._session = Session(
+            network,
+            trace_decay=trace_decay,
+            chain="within-layers" if self.couples_layers else chain,
+            make_probe=make_probe,
+        )
+        self._session.sample_shape = found.sample_shape
+        self._hidden = [p for p in self._session.probes if p.name in found.hidden]
+        self.layer_shapes, self.outputs = dict(found.hidden), found.outputs
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
+
+    def moves(self, buffer: str) -> bool:
+        """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
+        return True
 
     @abstractmethod
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
         """Return g_l[t], (B, n_l), the error that reaches the activity of each hidden layer."""
+
+    def signal_of(self, layer: str) -> str:
+        """Say in words what a hidden layer learns from."""
+        return self.signal
+
+    def describe(self) -> str:
+        """Print which signal every layer and parameter gets, from where, and what never learns.
+
+        Returns:
+            What it printed.
+        """
+        signals = {name: self.signal_of(name) for name in self.layer_sizes}
+        text = self._outline.describe(self, signals, self.moves)
+        print(text)
+        return text
 
     def set_progress(self, progress: float) -> None:
         """Say how much of the training is done, 0 to 1; moves the scale of the noise."""
@@ -132,6 +199,8 @@ class Rule(nn.Module, ABC):
     ) -> Result:
         """Run T time steps from rest and add the gradients to `.grad`, as `backward` would.
 
+        A stream that `observe` began ends. Other threads that work on the network wait.
+
         Args:
             inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or an
                 iterable of T tensors (B, ...), read one by one.
@@ -144,36 +213,51 @@ class Rule(nn.Module, ABC):
             Result with loss, output summed over time, and firing rates.
 
         Raises:
-            InputError: if inputs or targets do not fit the network; `.grad` is then untouched
-                unless a later element of a sequence was at fault.
+            InputError: if inputs or targets do not fit the network, or the network changed since
+                the rule was built. After any error, `.grad`, feedback and buffers are as before,
+                but for what `after_step` has done.
         """
         session = self._session
-        self.reset()
-        try:
-            count, sequence = session.time_steps(inputs, steps)
-            total: Tensor | None = None
-            loss: Tensor | None = None
-            with session.attached():
-                for x_t in sequence:
-                    if total is None:
-                        check_targets(self.loss, targets, len(x_t), self.outputs)
-                    record = self._advance(x_t, targets, count)
-                    fresh = record.losses.sum()
-                    loss = fresh if loss is None else loss.add_(fresh)
-                    total = record.output.clone() if total is None else total.add_(record.output)
-                    if after_step is not None:
-                        session.flush()
-                        after_step()
-            session.flush()
-            assert total is not None
-            return Result(total, session.firing_rates(), count, loss)
-        finally:
+        with session.alone():
             self.reset()
+            try:
+                with session.attached():
+                    return self._run(inputs, targets, steps, after_step)
+            finally:
+                self.reset()
+
+    def _run(
+        self,
+        inputs: Inputs,
+        targets: Tensor,
+        steps: int | None,
+        after_step: Callable[[], object] | None,
+    ) -> Result:
+        session = self._session
+        self._check_precision(inputs)
+        count, sequence = session.time_steps(inputs, steps)
+        total: Tensor | None = None
+        loss: Tensor | None = None
+        with self._all_or_nothing(apart=after_step is None):
+            for x_t in sequence:
+                if total is None:
+                    check_targets(self.loss, targets, len(x_t), self.outputs)
+                record = self._advance(x_t, targets, count)
+                fresh = record.losses.sum()
+                loss = fresh if loss is None else loss.add_(fresh)
+                total = record.output.clone() if total is None else total.add_(record.output)
+                if after_step is not None:
+                    session.flush()
+                    after_step()
+            session.flush()
+        assert total is not None
+        return Result(total, session.firing_rates(), count, loss)
 
     def observe(self, x_t: Tensor, targets: Tensor, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
 
-        T calls with `steps=T` add the same gradients as one call of `step`.
+        T calls with `steps=T` add the same gradients as one call of `step`. `clocked.run`, other
+        rules and copies may use the network between two calls and leave the stream as it is.
 
         Args:
             x_t: (B, ...) input of this step.
@@ -184,15 +268,24 @@ class Rule(nn.Module, ABC):
             Result with the loss and output of this step, and firing rates since the reset.
 
         Raises:
-            InputError: if inputs or targets do not fit the network or the stream.
+            InputError: if inputs or targets do not fit the network or the stream; if the network
+                changed since the rule was built, or was reset or run from outside. The stream goes
+                on after a refused input; after an error in the network it has to be `reset`.
         """
         steps = whole_steps(steps)
-        self._session.check_input(x_t)
-        check_targets(self.loss, targets, len(x_t), self.outputs)
-        with self._session.attached():
-            record = self._advance(x_t, targets, steps)
-        self._session.flush()
-        return Result(record.output, self._session.firing_rates(), 1, record.losses.sum())
+        session = self._session
+        with session.alone(), session.attached():
+            session.check_state()
+            self._check_precision(x_t)
+            session.check_input(x_t)
+            check_targets(self.loss, targets, len(x_t), self.outputs)
+            session.check_batch(x_t)
+            session.broken = True  # until the step is whole
+            with self._all_or_nothing():
+                record = self._advance(x_t, targets, steps)
+                session.flush()
+            session.broken = False
+        return Result(record.output, session.firing_rates(), 1, record.losses.sum())
 
     def _advance(self, x_t: Tensor, targets: Tensor, steps: int) -> TimeStep:
         """Run and learn one time step of the attached network."""
@@ -200,20 +293,21 @@ class Rule(nn.Module, ABC):
         with torch.enable_grad():
             output = session.forward(x_t)
         share = 1.0 / (len(x_t) * steps)
-        # A copy, since the read-out's buffer is overwritten by the next pass.
+        # A copy, since a loss may write to what it is given.
         values = output.detach().clone()
-        losses, error = self.loss(values, targets)
-        record = TimeStep(values, losses * share, error * share, session.probes)
-        record.error_of = lambda readout: self.loss(readout, targets)[1] * share
+        losses, error = loss_of(self.loss, values, targets)
+        record = TimeStep(values, losses * share, error * share, self._hidden)
+        record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
         if self.second_pass is not None:
             record.second_output = self._run_second_pass(x_t, self.second_pass)
-            record.second_losses = self.loss(record.second_output, targets)[0] * share
+            record.second_losses = loss_of(self.loss, record.second_output, targets)[0] * share
         heads, errors = [output], [record.error]
         if not self.couples_layers:
             with torch.no_grad():
+                self._check_use()
                 given = self.layer_errors(record)
                 self._check_count(given)
-                for probe, g in zip(session.probes, given, strict=True):
+                for probe, g in zip(self._hidden, given, strict=True):
                     assert probe.current is not None
                     heads.append(probe.current)
                     errors.append(probe.delta(g))
@@ -224,12 +318,100 @@ class Rule(nn.Module, ABC):
             probe.current = None  # releases the graph of this step
         return record
 
+    def _check_use(self) -> None:
+        for probe in self._hidden:
+            if not probe.used:
+                raise InputError(
+                    f"the network's forward pass leaves out hidden layer {probe.name!r} in this "
+                    "time step; a rule of direct feedback needs every hidden layer in every step"
+                )
+
     def _check_count(self, given: Sequence[Tensor]) -> None:
-        if len(given) != len(self._session.probes):
+        if len(given) != len(self._hidden):
             raise InputError(
                 f"{type(self).__name__}.layer_errors gave {len(given)} errors; "
-                f"expected one for each of the {len(self._session.probes)} hidden layers"
+                f"expected one for each of the {len(self._hidden)} hidden layers"
             )
+
+    def _check_precision(self, inputs: object) -> None:
+        """Refuse precisions and devices with which learning would go wrong or fail half-way."""
+        refuse_autocast(inputs)
+        if torch.is_inference_mode_enabled():
+            raise InputError(
+                "torch.inference_mode is on, in which nothing can learn; leave it for rule.step "
+                "and rule.observe, or evaluate with clocked.run"
+            )
+        weight = next(self.network.parameters())
+        if weight.dtype not in (torch.float32, torch.float64):
+            raise InputError(
+                f"the network is {weight.dtype}; feedback, traces and averages need at least "
+                "float32: train network.float(), and convert it afterwards"
+            )
+        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+            if tensor.is_floating_point() and (
+                tensor.dtype != weight.dtype or tensor.device != weight.device
+            ):
+                raise InputError(
+                    f"the rule's {name} is {tensor.dtype} on {tensor.device}, and the network is "
+                    f"{weight.dtype} on {weight.device}; move the rule along with "
+                    f"rule.to({str(weight.device)!r}, {weight.dtype})"
+                )
+
+    def _say_what_never_learns(self, found: Outline) -> None:
+        """Refuse neurons with parameters that no rule teaches; name all others in a warning."""
+        if not found.untaught:
+            return
+        for name, neuron in self.network.named_modules():
+            own = [n for n, p in neuron.named_parameters(name) if n in found.untaught]
+            if isinstance(neuron, Neuron) and own:
+                raise InputError(
+                    f"neuron layer {name!r} has the trainable parameters {own}, which no error "
+                    "reaches, since neurons advance without autograd; freeze them with "
+                    "requires_grad_(False)"
+                )
+        warn_user(
+            f"{type(self).__name__} teaches the parameters {found.untaught} nothing, since no "
+            "error reaches them; rule.describe() says what learns from what"
+        )
+
+    @contextmanager
+    def _all_or_nothing(self, *, apart: bool = True) -> Iterator[None]:
+        """Undo what a step did to `.grad`, feedback and buffers if it fails.
+
+        Args:
+            apart: whether to gather the gradients of the step apart, so that those of before can
+                be put back. An optimiser that works during the step needs them in `.grad`.
+        """
+        parameters = [*self.network.parameters(), *self.parameters()]
+        before = [p.grad for p in parameters] if apart else []
+        moving = [
+            *self.network.buffers(),
+            *(b for name, b in self.named_buffers() if self.moves(name)),
+        ]
+        # Feedback with many outputs may be too large to exist twice.
+        fits = sum(b.nbytes for b in moving) <= MAX_KEPT_BYTES
+        kept = [(b, b.clone()) for b in moving] if fits else []
+        versions = [b._version for b in moving]
+        if apart:
+            for parameter in parameters:
+                parameter.grad = None
+        try:
+            yield
+        except BaseException:
+            with torch.no_grad():
+                for buffer, value in kept:
+                    buffer.copy_(value)
+            if not fits and versions != [b._version for b in moving]:
+                warn_user(
+                    "the step failed after feedback had moved; it is too large to be kept twice, "
+                    "so that what it learned from the first time steps stays"
+                )
+            for parameter, grad in zip(parameters, before, strict=False):
+                parameter.grad = grad
+            raise
+        for parameter, grad in zip(parameters, before, strict=False):
+            if grad is not None:
+                parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
 
     def _run_second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
         """Run the step again on a state of its own, with the same noise times a factor."""
@@ -248,39 +430,3 @@ class Rule(nn.Module, ABC):
                 return session.forward(x_t)
         finally:
             switch(main=True)
-
-    def _measure(
-        self, network: nn.Module, input_shape: Sequence[int] | None
-    ) -> tuple[dict[str, torch.Size], int]:
-        """Find the shape of each hidden layer and the number of outputs by running one zero."""
-        shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
-        if shape is None:
-            raise InputError(
-                "the network has no attribute input_shape; give input_shape=, "
-                "the shape of one sample at one time step"
-            )
-        self._session.sample_shape = torch.Size(shape)
-        weight = next(network.parameters())
-        session = Session(network, trace_decay=0.0, learning=False)
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval()
-        try:
-            session.reset()
-            with torch.no_grad(), session.attached():
-                output = session.forward(weight.new_zeros((1, *shape)))
-            shapes: dict[str, torch.Size] = {}
-            for probe in session.probes:
-                if probe.activity is not None:
-                    shapes[probe.name] = probe.activity.shape[1:]
-            unused = [probe.name for probe in session.probes if probe.name not in shapes]
-            if unused:
-                raise InputError(f"the network's forward pass leaves out its layers {unused}")
-        except RuntimeError as problem:
-            raise InputError(
-                f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
-            ) from problem
-        finally:
-            session.reset()
-            for module, mode in modes:
-                module.training = mode
-        return shapes, output.shape[1]

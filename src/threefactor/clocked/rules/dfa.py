@@ -38,11 +38,16 @@ class DFA(LocalLearningRule):
     Source: Nokland 2016; Xiao et al. 2026 (OPZO), table 1.
     """
 
+    signal = "B e, fixed random feedback from the output"
+
     def __init__(
         self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
     ) -> None:
         super().__init__(network, **common)
         self._make_feedback(lambda n: self._random_feedback(n, feedback_scale))
+
+    def moves(self, buffer: str) -> bool:
+        return False
 
     def send_back(
         self,

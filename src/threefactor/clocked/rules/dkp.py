@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.synapse import accumulate
+from threefactor.errors import warn_user
 
 __all__ = ["DKP"]
 
@@ -43,6 +43,7 @@ class DKP(FeedbackRule):
     """
 
     keeps_layer_traces = True
+    signal = "B e, feedback from the output that learns by the optimiser"
 
     def __init__(
         self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
@@ -61,21 +62,19 @@ class DKP(FeedbackRule):
         for b, layer in zip(self.feedback, step.layers, strict=True):
             assert layer.trace is not None
             errors.append(step.error @ b)
-            if b.grad is None:
-                b.grad = torch.zeros_like(b)
-            b.grad.addmm_(step.error.t(), layer.trace.flatten(1))
+            if b.requires_grad:
+                accumulate(b, step.error.t() @ layer.trace.flatten(1))
         return errors
 
     def _warn_if_idle(self) -> None:
         """Compare with the sequence before: did the weights move, and the feedback not?"""
         weight = next(self.network.parameters())
         seen, self._seen = self._seen, (weight._version, self.feedback[0]._version)
-        if self._warned or seen is None or self.feedback[0].grad is None:
+        if self._warned or seen is None or not self.feedback[0].requires_grad:
             return
         if seen[0] != self._seen[0] and seen[1] == self._seen[1]:
             self._warned = True
-            warnings.warn(
+            warn_user(
                 "DKP's feedback has gradients, but nothing changed it since the last step; give "
-                "rule.parameters() to the optimiser together with network.parameters()",
-                stacklevel=5,  # the caller of step or observe
+                "rule.parameters() to the optimiser together with network.parameters()"
             )

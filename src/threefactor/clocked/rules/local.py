@@ -13,6 +13,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import FeedbackRule
 from threefactor.clocked.rules.patches import checked_patch, patches, spread
+from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["LOCAL_FEEDBACK", "LocalLearningRule"]
@@ -142,10 +143,23 @@ class LocalLearningRule(FeedbackRule):
             signals = self.send_back(matrices, step.layers[:i], output, error)
             for j, signal in enumerate(signals):
                 errors[j].add_(signal)
-        grad = error.t() @ layer.trace.flatten(1)
-        if self.local_learning == "learned":
-            backward.grad = grad.clone() if backward.grad is None else backward.grad.add_(grad)
-        readout.grad = grad if readout.grad is None else readout.grad.add_(grad)
+        learners = [readout, backward] if self.local_learning == "learned" else [readout]
+        if any(p.requires_grad for p in learners):
+            grad = error.t() @ layer.trace.flatten(1)
+            for parameter in learners:
+                accumulate(parameter, grad.clone())
+
+    def moves(self, buffer: str) -> bool:
+        return not buffer.startswith("local_feedback")
+
+    def signal_of(self, layer: str) -> str:
+        parts, place = [self.signal], list(self.layer_sizes).index(layer)
+        if self.local_learning is not None:
+            parts.append(f"{self.local_scale:g} times the error of its own read-out")
+        if self._middle is not None and place < self._middle:
+            middle = list(self.layer_sizes)[self._middle]
+            parts.append(f"feedback of the same kind from the read-out of {middle}")
+        return "; plus ".join(parts)
 
     def _make_feedback(self, make: Callable[[int], Tensor]) -> None:
         """Register the feedback from the output, and that from the middle layer."""
@@ -163,7 +177,7 @@ class LocalLearningRule(FeedbackRule):
         def draw() -> Tensor:
             return self._random_feedback(n, scale) if scale != 0 else self._feedback_like(n).zero_()
 
-        self._session.probes[i].trace_decay = self._session.trace_decay
+        self._hidden[i].trace_decay = self._session.trace_decay
         self.register_parameter(f"readout_{i}", nn.Parameter(draw()))
         if self.local_learning == "fixed":
             self.register_buffer(f"local_feedback_{i}", draw())

@@ -61,6 +61,8 @@ class OPZO(LocalLearningRule):
     Source: Xiao et al. 2026 (OPZO), section 4, equations 6 to 8, appendix C.2.2.
     """
 
+    signal = "M e, feedback from the output that gathers its correlation with the layer's noise"
+
     def __init__(
         self,
         network: nn.Module,

@@ -37,6 +37,7 @@ class SpatialBP(Rule):
     """
 
     couples_layers = True
+    signal = "the chain rule through the layers after it, within the time step"
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
         """Not asked: the chain rule carries the error through the graph of the step."""

@@ -42,6 +42,8 @@ class ZO(Rule):
     Source: Xiao et al. 2026 (OPZO), section 3.2, lemmas 3.1 and 3.2.
     """
 
+    signal = "the sample's loss times the layer's own noise"
+
     def __init__(
         self,
         network: nn.Module,

@@ -1,0 +1,249 @@
+"""What a rule finds out about a network when it is built: which error teaches which parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked import graph
+from threefactor.clocked.neuron import Neuron
+from threefactor.clocked.probe import Probe
+from threefactor.clocked.session import Session
+from threefactor.errors import InputError
+
+__all__ = ["Outline", "outline"]
+
+OUTPUT = "output"
+
+
+@dataclass(frozen=True)
+class Outline:
+    """The layers of a network and the way of errors in it.
+
+    Attributes:
+        hidden: shape of the activity of each hidden layer, by name, without the batch.
+        output_neurons: names of neuron layers whose activity is the output.
+        outputs: number m of outputs.
+        sample_shape: shape of one sample at one time step.
+        trace_decay: lambda of the presynaptic traces.
+        teachers: for each parameter of the network by name, the hidden layers whose error reaches
+            it, and "output" for the error of the output.
+        traced: names of the parameters that belong to synapse layers.
+        untaught: names of trainable parameters that no error reaches.
+    """
+
+    hidden: dict[str, torch.Size]
+    output_neurons: tuple[str, ...]
+    outputs: int
+    sample_shape: torch.Size
+    trace_decay: float
+    teachers: dict[str, tuple[str, ...]]
+    traced: frozenset[str]
+    untaught: list[str]
+
+    def describe(
+        self, rule: nn.Module, signals: dict[str, str], moves: Callable[[str], bool]
+    ) -> str:
+        """Say in a table what learns from what.
+
+        Args:
+            rule: the rule, whose own parameters and buffers are listed, too.
+            signals: what each hidden layer learns from, in words.
+            moves: whether the rule itself changes one of its buffers, by name.
+        """
+        network: nn.Module = rule.network  # type: ignore[assignment]
+        sizes = {name: shape.numel() for name, shape in self.hidden.items()}
+        layers = [(f"{name} ({sizes[name]} neurons)", signals[name]) for name in self.hidden]
+        layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
+        layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
+        parameters = [
+            (name, self._lesson(name, p.requires_grad)) for name, p in network.named_parameters()
+        ]
+        own = [
+            (name, "learns by the optimiser" if p.requires_grad else "never: it is frozen")
+            for name, p in rule.named_parameters()
+        ]
+        own += [
+            (name, "learns within the rule" if moves(name) else "fixed")
+            for name, _ in rule.named_buffers()
+        ]
+        parts = [
+            (f"{type(rule).__name__}: errors of the layers", layers),
+            (f"parameters, traces decay by {self.trace_decay:g} a step", parameters),
+            ("the rule's own", own),
+        ]
+        return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
+
+    def _lesson(self, name: str, trainable: bool) -> str:
+        if not trainable:
+            return "never: it is frozen, requires_grad is False"
+        teachers = self.teachers.get(name, ())
+        if not teachers:
+            return "never: no error reaches it"
+        how = "trace of the input" if name in self.traced else "input of the time step, no trace"
+        if name.rpartition(".")[2] == "bias" and name in self.traced:
+            how = "no trace, a bias has no input"
+        return f"error of {', '.join(teachers)}; {how}"
+
+
+def _block(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    width = max(len(name) for name, _ in rows)
+    yield title
+    for name, text in rows:
+        yield f"  {name:<{width}}  {text}"
+
+
+def outline(
+    network: nn.Module,
+    *,
+    trace_decay: float | None,
+    input_shape: Sequence[int] | None,
+    couples: bool,
+    chain: str,
+) -> Outline:
+    """Run a network on one zero, in evaluation mode, and follow its graph.
+
+    Args:
+        network: module made of `Synapse` and `Neuron` layers.
+        trace_decay: as given to the rule.
+        input_shape: shape of one sample; None for the network's own.
+        couples: whether the chain rule passes the neurons.
+        chain: "none" or "within-layers".
+
+    Raises:
+        InputError: if the network does not run, has weights outside of synapse layers, or needs
+            `chain="within-layers"`.
+    """
+    if torch.is_inference_mode_enabled():
+        raise InputError("a rule cannot be built in torch.inference_mode, where nothing can learn")
+    shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
+    if shape is None:
+        raise InputError(
+            "the network has no attribute input_shape; give input_shape=, "
+            "the shape of one sample at one time step"
+        )
+    shape = torch.Size(shape)
+
+    def make_probe(name: str, neuron: Neuron) -> Probe:
+        return Probe(name, neuron, couple=True)
+
+    session = Session(network, trace_decay=trace_decay, chain=chain, make_probe=make_probe)
+    weight = next(network.parameters())
+    modes = [(module, module.training) for module in network.modules()]
+    buffers = [(b, b.clone()) for b in network.buffers()]
+    with session.alone():
+        try:
+            with session.attached(), torch.enable_grad():
+                network.eval()
+                output = session.forward(weight.new_zeros((1, *shape)))
+                unused = [p.name for p in session.probes if p.activity is None]
+                if unused:
+                    raise InputError(f"the network's forward pass leaves out its layers {unused}")
+                return _follow(session, output, shape, couples, chain)
+        except RuntimeError as problem:
+            raise InputError(
+                f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
+            ) from problem
+        finally:
+            for module, mode in modes:
+                module.training = mode
+            with torch.no_grad():
+                for buffer, value in buffers:
+                    buffer.copy_(value)
+            session.reset()
+
+
+def _follow(
+    session: Session, output: Tensor, shape: torch.Size, couples: bool, chain: str
+) -> Outline:
+    names = {id(p): name for name, p in session.network.named_parameters()}
+    heads = {OUTPUT: output.grad_fn}
+    heads |= {p.name: p.current.grad_fn for p in session.probes if p.current is not None}
+    synapses = [n for n in graph.behind_all(heads.values()) if hasattr(n, "pathway")]
+    inner = {
+        node.neuron
+        for synapse in synapses
+        for node in graph.behind([synapse.next_functions[0][0]])
+        if hasattr(node, "neuron")
+    }
+    last = {n.neuron for n in graph.behind([output.grad_fn]) if hasattr(n, "neuron")} - inner
+    hidden = {
+        p.name: p.activity.shape[1:]
+        for p in session.probes
+        if p.activity is not None and p.neuron not in last
+    }
+    output_neurons = tuple(p.name for p in session.probes if p.neuron in last)
+    _refuse_products(heads, names, refuse_chain=chain == "none")
+    teachers: dict[str, list[str]] = {}
+    traced: set[str] = set()
+    for head, start in heads.items():
+        if head in output_neurons or (couples and head != OUTPUT):
+            continue
+        for parameter, of_synapse in _reached(start, couples, chain, last):
+            name = names.get(id(parameter))
+            if name is not None:
+                found = teachers.setdefault(name, [])
+                found.extend([head] * (head not in found))
+                traced.update([name] * of_synapse)
+    untaught = [
+        name
+        for name, p in session.network.named_parameters()
+        if p.requires_grad and name not in teachers
+    ]
+    return Outline(
+        hidden,
+        output_neurons,
+        output.shape[1],
+        shape,
+        session.trace_decay,
+        {name: tuple(found) for name, found in teachers.items()},
+        frozenset(traced),
+        untaught,
+    )
+
+
+def _reached(
+    start: Any, couples: bool, chain: str, last: set[Neuron]
+) -> Iterator[tuple[Tensor, bool]]:
+    """Walk the parameters that an error at `start` reaches; whether each is of a synapse layer."""
+    waiting, seen = [start], set()
+    while waiting:
+        for node in graph.behind([waiting.pop()]):
+            if node in seen:
+                continue
+            seen.add(node)
+            leaf = graph.parameter_of(node)
+            if leaf is not None:
+                yield leaf, False
+            elif hasattr(node, "pathway"):
+                for parameter in node.pathway.synapse.parameters():
+                    yield parameter, True
+                if chain != "none":
+                    waiting.append(node.next_functions[0][0])
+            elif hasattr(node, "neuron") and (couples or node.neuron in last):
+                waiting.append(node.next_functions[0][0])
+
+
+def _refuse_products(heads: dict[str, Any], names: dict[int, str], *, refuse_chain: bool) -> None:
+    """Refuse products with weights that no synapse layer makes."""
+    for node in graph.products(heads.values()):
+        used = [names[id(p)] for p in graph.product_operands(node) if id(p) in names]
+        if used:
+            raise InputError(
+                f"the network multiplies with its parameters {used} outside of a synapse layer "
+                f"({graph.name_of(node)}), where they get no presynaptic trace; use "
+                "threefactor.clocked.Linear or Conv2d, or a Synapse of your own"
+            )
+        sources: Iterable[Any] = graph.behind([n for n, _ in node.next_functions])
+        through = sorted({n.pathway.name for n in sources if hasattr(n, "pathway")})
+        if refuse_chain and through:
+            raise InputError(
+                f"the output of layers {through} goes through a product ({graph.name_of(node)}) "
+                "before any hidden neuron, through which their error would be backpropagated. "
+                "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
+                'between, train with SpatialBP, or allow it with chain="within-layers"'
+            )
