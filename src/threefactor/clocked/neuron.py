@@ -149,8 +149,11 @@ class Neuron(nn.Module, ABC):
 
     def take(self, state: dict[str, Any]) -> None:
         """Put back what `everything` returned."""
-        for name, value in state.items():
-            setattr(self, name, value)
+        if self._buffers:  # a state that is kept as a buffer
+            for name, value in state.items():
+                setattr(self, name, value)
+        else:  # a Module's own way to set an attribute is slow
+            self.__dict__.update(state)
 
     def forward(self, current: Tensor) -> Tensor:
         """Run one time step. (B, ...) current in, (B, ...) activity out."""

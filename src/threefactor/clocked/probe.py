@@ -85,7 +85,7 @@ class Probe:
                 self.disturbed = True
             neuron.take(kept)
         self._resets = neuron.resets
-        neuron.probe = self
+        neuron.__dict__["probe"] = self
 
     def put_back(self) -> None:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
@@ -94,7 +94,7 @@ class Probe:
         self._kept = {**neuron.everything(), "resets": resets}
         self._versions = _versions(self._kept)
         neuron.take(self._kept if self._stays else self._before)
-        neuron.probe = self._before_probe
+        neuron.__dict__["probe"] = self._before_probe
 
     def take_off(self) -> None:
         """Leave the neuron at rest if it shows the state of this stream."""

@@ -91,6 +91,9 @@ class Session:
     ) -> None:
         check_layers(network)
         self.network = network
+        self._modules = list(network.modules())
+        self._layers = _layers_of(network)
+        self._neurons = [(name, m) for name, m in self._layers if isinstance(m, Neuron)]
         self._given_decay = trace_decay
         self.trace_decay = self._decay()
         self.turn = Turn()
@@ -110,7 +113,6 @@ class Session:
         for probe in self.probes:
             probe.turn = self.turn
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
-        self._layers = _layers_of(network)
         self.batch: int | None = None
         self.sample_shape: torch.Size | None = None
         self.busy = False
@@ -161,13 +163,13 @@ class Session:
             self.busy = True
             try:
                 for pathway in self.pathways:
-                    pathway.synapse.pathway = pathway
+                    pathway.synapse.__dict__["pathway"] = pathway
                 for probe in self.probes:
                     probe.put_in_place()
                 yield
             finally:
                 for synapse, pathway_before in before:
-                    synapse.pathway = pathway_before
+                    synapse.__dict__["pathway"] = pathway_before
                 for pathway in self.pathways:
                     pathway.forget()
                 for probe in self.probes:
@@ -176,6 +178,31 @@ class Session:
 
     def _follow_network(self) -> None:
         """Take up what may change in a network between two calls, and refuse the rest."""
+        modules = list(self.network.modules())
+        if modules != self._modules:
+            self._refuse_other_layers()
+            check_layers(self.network)
+            self._modules = modules
+        for name, neuron in self._neurons:
+            neuron.check(name)
+        tensors = self.parameters()
+        if any(p.dtype != tensors[0].dtype or p.device != tensors[0].device for p in tensors):
+            check_layers(self.network)  # names the one
+        self.trace_decay = self._decay()
+        for pathway in self.pathways:
+            pathway.decay = self.trace_decay
+
+    def parameters(self) -> list[Tensor]:
+        """The network's parameters, each once."""
+        found = (p for module in self._modules for p in module._parameters.values())
+        return list({id(p): p for p in found if p is not None}.values())
+
+    def buffers(self) -> list[Tensor]:
+        """The network's buffers."""
+        found = (b for module in self._modules for b in module._buffers.values())
+        return [b for b in found if b is not None]
+
+    def _refuse_other_layers(self) -> None:
         found = _layers_of(self.network)
         if found != self._layers:
             names = sorted(
@@ -186,13 +213,9 @@ class Session:
                 "the network; build the rule again (rule.state_dict() keeps what it learned of "
                 "layers that did not change)"
             )
-        check_layers(self.network)
-        self.trace_decay = self._decay()
-        for pathway in self.pathways:
-            pathway.decay = self.trace_decay
 
     def _decay(self) -> float:
-        decay = _common_leak(self.network) if self._given_decay is None else self._given_decay
+        decay = _common_leak(self._neurons) if self._given_decay is None else self._given_decay
         if not 0.0 <= decay <= 1.0:
             raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
         return decay
@@ -281,8 +304,7 @@ class Session:
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(f"the network returned {given}; expected a (batch, outputs) tensor")
         for pathway in self.pathways:
-            if not pathway.used:
-                pathway.idle_steps += 1
+            pathway.check_use()
         return output
 
     def flush(self) -> None:
@@ -568,10 +590,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
-def _common_leak(network: nn.Module) -> float:
+def _common_leak(neurons: Iterable[tuple[str, Neuron]]) -> float:
     leaks = set()
-    for name, neuron in network.named_modules():
-        leak = getattr(neuron, "leak", None) if isinstance(neuron, Neuron) else None
+    for name, neuron in neurons:
+        leak = getattr(neuron, "leak", None)
         if leak is None:
             continue
         if isinstance(leak, bool) or not isinstance(leak, numbers.Real):

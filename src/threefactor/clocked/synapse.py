@@ -193,8 +193,6 @@ class Pathway:
     with the weights is made once, and so is the gradient, from the weighted sum of the deltas. As
     soon as the layer sees anything else, the trace is written out and kept step by step.
 
-    In a time step in which the layer is not called, the trace decays as without input.
-
     Args:
         synapse: the layer.
         decay: lambda of the trace.
@@ -228,7 +226,6 @@ class Pathway:
         """Forget the trace and the input."""
         self.trace: Tensor | None = None
         self.used = False
-        self.idle_steps = 0
         self._traces: Tensor | None = None
         self._deltas: Tensor | None = None
         self._gathered = 0
@@ -243,6 +240,18 @@ class Pathway:
         self._current_version = 0
         self._delta_sum: Tensor | None = None
         self.forget()
+
+    def check_use(self) -> None:
+        """Refuse a time step in which a layer that has learned from earlier input is not called.
+
+        Its weights still act, through the potentials behind it, and no error would tell them.
+        """
+        if not self.used and (self.trace is not None or self._gain):
+            raise InputError(
+                f"synapse layer {self.name!r} is not called in this time step, but was in an "
+                "earlier one of the sequence, whose trace it keeps; call it in every step, with "
+                "zeros where it has no input"
+            )
 
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
@@ -279,8 +288,6 @@ class Pathway:
                 f"input of shape {tuple(values.shape)} meets a trace of shape "
                 f"{tuple(shape)}; call reset() before a batch of another size"
             )
-        if self.idle_steps:
-            self._decay_idle()
         constant = self._is_constant(whole)
         current = self._transmit(values, constant)
         if not (self.learning and torch.is_grad_enabled()):
@@ -306,14 +313,6 @@ class Pathway:
             and x.is_contiguous()
             and not x.is_neg()
         )
-
-    def _decay_idle(self) -> None:
-        """Let the trace decay over the steps in which the layer was not called."""
-        factor = self.decay**self.idle_steps
-        self.idle_steps = 0
-        self._gain *= factor
-        if self.trace is not None:
-            self.trace = self.trace * factor
 
     def _transmit(self, x: Tensor, constant: bool) -> Tensor:
         with torch.no_grad():

@@ -274,7 +274,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with session.alone(), session.attached():
+        with session.attached():
             session.check_state()
             self._check_precision(x_t)
             session.check_input(x_t)
@@ -382,10 +382,10 @@ class Rule(nn.Module, ABC):
             apart: whether to gather the gradients of the step apart, so that those of before can
                 be put back. An optimiser that works during the step needs them in `.grad`.
         """
-        parameters = [*self.network.parameters(), *self.parameters()]
+        parameters = [*self._session.parameters(), *self.parameters()]
         before = [p.grad for p in parameters] if apart else []
         moving = [
-            *self.network.buffers(),
+            *self._session.buffers(),
             *(b for name, b in self.named_buffers() if self.moves(name)),
         ]
         # Feedback with many outputs may be too large to exist twice.
