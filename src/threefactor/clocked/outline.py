@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Session
+from threefactor.clocked.session import Session, check_layers
 from threefactor.errors import InputError
 
 __all__ = ["Outline", "outline"]
@@ -118,6 +118,7 @@ def outline(
         InputError: if the network does not run, has weights outside of synapse layers, or needs
             `chain="within-layers"`.
     """
+    check_layers(network)
     if torch.is_inference_mode_enabled():
         raise InputError("a rule cannot be built in torch.inference_mode, where nothing can learn")
     shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
@@ -183,11 +184,13 @@ def _follow(
     for head, start in heads.items():
         if head in output_neurons or (couples and head != OUTPUT):
             continue
-        for parameter, of_synapse in _reached(start, couples, chain, last):
+        for parameter, of_synapse, far in _reached(start, couples, chain, last):
             name = names.get(id(parameter))
             if name is not None:
-                found = teachers.setdefault(name, [])
-                found.extend([head] * (head not in found))
+                found, teacher = teachers.setdefault(name, []), head
+                if far:
+                    teacher = f"{head}, backpropagated through other weights"
+                found.extend([teacher] * (teacher not in found))
                 traced.update([name] * of_synapse)
     untaught = [
         name
@@ -208,24 +211,31 @@ def _follow(
 
 def _reached(
     start: Any, couples: bool, chain: str, last: set[Neuron]
-) -> Iterator[tuple[Tensor, bool]]:
-    """Walk the parameters that an error at `start` reaches; whether each is of a synapse layer."""
-    waiting, seen = [start], set()
+) -> Iterator[tuple[Tensor, bool, bool]]:
+    """Walk the parameters that an error at `start` reaches.
+
+    Yields:
+        Each with whether it belongs to a synapse layer, and whether the error passes the weights
+        of another layer on the way.
+    """
+    waiting: list[tuple[Any, bool]] = [(start, False)]
+    seen: set[Any] = set()
     while waiting:
-        for node in graph.behind([waiting.pop()]):
+        begin, far = waiting.pop()
+        for node in graph.behind([begin]):
             if node in seen:
                 continue
             seen.add(node)
             leaf = graph.parameter_of(node)
             if leaf is not None:
-                yield leaf, False
+                yield leaf, False, far
             elif hasattr(node, "pathway"):
                 for parameter in node.pathway.synapse.parameters():
-                    yield parameter, True
+                    yield parameter, True, far
                 if chain != "none":
-                    waiting.append(node.next_functions[0][0])
+                    waiting.append((node.next_functions[0][0], True))
             elif hasattr(node, "neuron") and (couples or node.neuron in last):
-                waiting.append(node.next_functions[0][0])
+                waiting.append((node.next_functions[0][0], far))
 
 
 def _refuse_products(heads: dict[str, Any], names: dict[int, str], *, refuse_chain: bool) -> None:

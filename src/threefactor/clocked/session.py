@@ -191,6 +191,9 @@ class Session:
         self.trace_decay = self._decay()
         for pathway in self.pathways:
             pathway.decay = self.trace_decay
+        for probe in self.probes:
+            if probe.trace_decay is not None:
+                probe.trace_decay = self.trace_decay
 
     def parameters(self) -> list[Tensor]:
         """The network's parameters, each once."""
@@ -324,8 +327,8 @@ class Session:
         """
         if steps is not None:
             steps = whole_steps(steps)
-        if isinstance(inputs, Tensor) and inputs.dim() == 0:
-            self.check_input(inputs)
+        if not isinstance(inputs, Iterable) or (isinstance(inputs, Tensor) and inputs.dim() == 0):
+            self.check_input(inputs)  # which says what is expected
         if isinstance(inputs, Tensor) and steps is not None:
             self.check_input(inputs)
             inputs = inputs.clone() if inputs.is_inference() else inputs.contiguous()
@@ -378,7 +381,7 @@ class Session:
                 f"sequence of {t} steps of one sample, give the shape ({t}, 1, {expected})"
             )
 
-    def check_input(self, x_t: Tensor) -> None:
+    def check_input(self, x_t: object) -> None:
         """Refuse one time step of input that has no meaning."""
         weight = next(self.network.parameters())
         if not isinstance(x_t, Tensor):
@@ -547,7 +550,7 @@ def from_rest(network: nn.Module) -> Iterator[None]:
 def refuse_autocast(inputs: object) -> None:
     """Refuse to work under autocast, which would change precision behind a rule's back."""
     device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
-    if torch.is_autocast_enabled(device):
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise InputError(
             "torch.autocast is on, under which products would be made in half precision and "
             "states and traces would not; leave the autocast context for this call"

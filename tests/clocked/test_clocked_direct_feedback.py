@@ -1,0 +1,303 @@
+"""Direct feedback stays direct: what would be backpropagation is refused, or allowed by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from reference.clocked_cases import assert_same, learned, make_rule
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threefactor import clocked
+from threefactor.errors import ConfigurationError, InputError
+
+DIRECT = ["dfa", "dkp", "zo-one-point", "opzo"]
+direct = pytest.mark.parametrize("case", DIRECT)
+X, Y = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
+
+
+class Custom(nn.Module):
+    """A network from a function of its layers and one step of input."""
+
+    input_shape = (6,)
+
+    def __init__(self, call: Callable[[Any, Tensor], Tensor], **layers: Any) -> None:
+        super().__init__()
+        self.call = call
+        for name, layer in layers.items():
+            setattr(self, name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self, x)
+
+
+def linear(n: int, m: int) -> clocked.Linear:
+    return clocked.Linear(n, m)
+
+
+def lif() -> clocked.LIF:
+    return clocked.LIF()
+
+
+CHAINED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "ReLU": (
+        lambda: nn.Sequential(linear(6, 5), nn.ReLU(), linear(5, 3)),
+        r"layer '2' gets its input from layer '0' .*'1', a ReLU",
+    ),
+    "nothing": (
+        lambda: nn.Sequential(linear(6, 5), linear(5, 3)),
+        r"layer '1' gets its input from layer '0' .*nothing at all",
+    ),
+    "a functional nonlinearity": (
+        lambda: Custom(lambda m, x: m.b(F.relu(m.a(x))), a=linear(6, 5), b=linear(5, 3)),
+        r"layer 'b' gets its input from layer 'a' .*relu",
+    ),
+    "a branch without a neuron": (
+        lambda: Custom(
+            lambda m, x: m.c(m.l(m.a(x))) + m.e(torch.tanh(m.d(x))),
+            a=linear(6, 5), l=lif(), c=linear(5, 3), d=linear(6, 4), e=linear(4, 3),
+        ),
+        r"layer 'e' gets its input from layer 'd' .*tanh",
+    ),
+    "behind the neurons": (
+        lambda: Custom(
+            lambda m, x: m.c(m.b(m.l(m.a(x)))),
+            a=linear(6, 5), l=lif(), b=linear(5, 4), c=linear(4, 3),
+        ),
+        r"layer 'c' gets its input from layer 'b'",
+    ),
+    "convolutions": (
+        lambda: clocked.Network(
+            OrderedDict(
+                shape=nn.Unflatten(1, (1, 2, 3)), a=clocked.Conv2d(1, 4, 2), r=nn.ELU(),
+                b=linear(8, 3),
+            ),
+            (6,),
+        ),
+        r"layer 'b' gets its input from layer 'a' .*'r', a ELU",
+    ),
+    "a product of currents": (
+        lambda: Custom(
+            lambda m, x: m.b(m.l(torch.bmm(m.a(x).unsqueeze(2), m.a2(x).unsqueeze(1)).flatten(1))),
+            a=linear(6, 2), a2=linear(6, 2), l=lif(), b=linear(4, 3),
+        ),
+        r"\['a', 'a2'\] goes through a product",
+    ),
+    "a norm before weights": (
+        lambda: nn.Sequential(linear(6, 5), lif(), nn.LayerNorm(5), linear(5, 3)),
+        r"parameters \['2.bias', '2.weight'\] lie between .*layer '3'",
+    ),
+}  # fmt: skip
+chained = pytest.mark.parametrize(("make", "message"), CHAINED.values(), ids=CHAINED)
+
+
+@direct
+@chained
+def test_backpropagation_is_refused(case: str, make: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        make_rule(case, make(), input_shape=(6,))
+    assert "chain=" in str(caught.value)
+
+
+@direct
+@chained
+def test_backpropagation_is_allowed_by_name(case: str, make: Any, message: str) -> None:
+    torch.manual_seed(0)
+    network = make()
+    rule = make_rule(case, network, input_shape=(6,), chain="within-layers")
+    rule.step(X, Y, steps=4)
+    assert all(p.grad is not None for p in network.parameters())
+
+
+@chained
+def test_spatial_bp_takes_such_networks(make: Any, message: str) -> None:
+    """And for a network without neurons, every rule that may chain is the same."""
+    torch.manual_seed(0)
+    network = make()
+    clocked.SpatialBP(network, input_shape=(6,)).step(X, Y, steps=4)
+    assert all(p.grad is not None for p in network.parameters())
+    if any(isinstance(m, clocked.Neuron) for m in network.modules()):
+        return
+    expected = {k: p.grad.clone() for k, p in network.named_parameters()}
+    network.zero_grad()
+    clocked.DFA(network, input_shape=(6,), chain="within-layers").step(X, Y, steps=4)
+    assert_same(expected, {k: p.grad for k, p in network.named_parameters()}, rtol=1e-5)
+
+
+@direct
+def test_a_chain_that_shows_up_later_is_refused(case: str) -> None:
+    """The network takes another way in training mode."""
+    network = Custom(
+        lambda m, x: m.c(m.b(torch.relu(m.a(x))) if m.training else m.b(m.l(m.a(x)))) * 0
+        + m.e(m.l2(m.d(x))),
+        a=linear(6, 5), l=lif(), b=linear(5, 5), c=linear(5, 3), d=linear(6, 4), l2=lif(),
+        e=linear(4, 3),
+    )  # fmt: skip
+    with pytest.raises(InputError, match="chain"):
+        make_rule(case, network).step(X, Y, steps=2)
+
+
+ALLOWED: dict[str, Callable[[], nn.Module]] = {
+    "no hidden layer": lambda: nn.Sequential(linear(6, 3)),
+    "between weights and neurons": lambda: nn.Sequential(
+        linear(6, 5), nn.LayerNorm(5), nn.Tanh(), lif(), linear(5, 3)
+    ),
+    "between neurons and weights, without parameters": lambda: nn.Sequential(
+        linear(6, 5), lif(), nn.LayerNorm(5, elementwise_affine=False), linear(5, 3)
+    ),
+    "frozen before weights": lambda: nn.Sequential(
+        linear(6, 5), lif(), nn.LayerNorm(5).requires_grad_(False), linear(5, 3)
+    ),
+}
+
+
+@direct
+@pytest.mark.parametrize("make", ALLOWED.values(), ids=ALLOWED)
+def test_what_is_direct_is_allowed(case: str, make: Any) -> None:
+    torch.manual_seed(0)
+    network = make()
+    make_rule(case, network, input_shape=(6,)).step(X, Y, steps=4)
+    trained = [p for p in network.parameters() if p.requires_grad]
+    assert trained and all(p.grad is not None for p in trained)
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_weights_outside_of_a_synapse_layer_are_refused(case: str) -> None:
+    network = Custom(
+        lambda m, x: m.b(m.l(F.linear(x, m.weight))), weight=nn.Parameter(torch.randn(5, 6)),
+        l=lif(), b=linear(5, 3),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"\['weight'\] outside of a synapse layer"):
+        make_rule(case, network)
+
+
+def test_an_unknown_chain() -> None:
+    with pytest.raises(ConfigurationError, match="within-layers"):
+        clocked.DFA(clocked.fc(6, (5,), 3), chain="within")
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_parameters_that_nothing_teaches_are_named(case: str) -> None:
+    network = Custom(
+        lambda m, x: m.b(m.l(m.a(x))), a=linear(6, 5), l=lif(), b=linear(5, 3), norm=nn.LayerNorm(5)
+    )
+    with pytest.warns(UserWarning, match=r"\['norm.weight', 'norm.bias'\] nothing") as caught:
+        rule = make_rule(case, network)
+    assert "reference" in caught[0].filename  # the caller's line, not the library's
+    assert "norm.weight" in rule.describe()
+    network.norm.requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_rule(case, network)
+
+
+class Gain(clocked.LIF):
+    """A neuron with a parameter that `advance`, which runs without autograd, uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(1.5))
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        return super().advance(current * self.gain.detach(), noise)
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_a_neurons_own_parameters(case: str) -> None:
+    network = nn.Sequential(linear(6, 5), Gain(), linear(5, 3))
+    with pytest.raises(InputError, match=r"'1' has the trainable parameters \['1.gain'\]"):
+        make_rule(case, network, input_shape=(6,))
+    network[1].gain.requires_grad_(False)
+    make_rule(case, network, input_shape=(6,)).step(X, Y, steps=3)
+
+
+@pytest.mark.parametrize("setting", ["leak", "threshold", "surrogate_width", "scale", "dropout"])
+def test_settings_of_neurons_are_numbers(setting: str) -> None:
+    with pytest.raises(InputError, match=f"{setting} is a Parameter"):
+        clocked.LIF(**{setting: nn.Parameter(torch.tensor(0.5))})
+    network = clocked.fc(6, (5,), 3)
+    rule = clocked.DFA(network)
+    setattr(network.lif1, setting, torch.tensor(0.5))
+    with pytest.raises(InputError, match=f"{setting} of layer 'lif1' is a Tensor"):
+        rule.step(X, Y, steps=2)
+    with pytest.raises(InputError, match=f"{setting} of layer 'lif1' is a Tensor"):
+        clocked.run(network, X, steps=2)
+
+
+def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    network = clocked.fc(6, (5, 4), 3)
+    network.linear1.bias.requires_grad_(False)
+    rule = clocked.OPZO(network, local_learning="fixed")
+    text = rule.describe()
+    assert capsys.readouterr().out == text + "\n"
+    lines = {line.split()[0]: line for line in text.splitlines()}
+    assert "M e" in lines["lif1"] and "0.01 times the error of its own read-out" in lines["lif1"]
+    assert lines["linear1.weight"].endswith("error of lif1; trace of the input")
+    assert lines["linear1.bias"].endswith("never: it is frozen, requires_grad is False")
+    assert "error of output;" in lines["readout.weight"]
+    assert lines["feedback_0"].endswith("learns within the rule")
+    assert lines["local_feedback_0"].endswith("fixed")
+    assert lines["readout_0"].endswith("learns by the optimiser")
+    names = {n for n, _ in (*network.named_parameters(), *rule.named_parameters())}
+    assert names <= set(lines)
+
+
+def test_describe_of_backpropagation_and_of_chains() -> None:
+    network = clocked.nf_resnet34((2, 16, 16), 3, width=0.05, depths=(1, 1, 1, 1))
+    text = clocked.DFA(network, chain="within-layers").describe()
+    far = "error of output, backpropagated through other weights; trace of the input"
+    assert f"stage4_block1.conv2.weight {far}" in " ".join(text.split())
+    assert "stage1_block1.gain" in text and "no trace" in text
+    text = clocked.SpatialBP(clocked.fc(6, (5,), 3)).describe()
+    assert f"linear1.weight {far}" in " ".join(text.split())
+    assert "readout.weight error of output; trace of the input" in " ".join(text.split())
+
+
+def spiking_output(hidden: bool = True) -> clocked.Network:
+    torch.manual_seed(0)
+    layers: dict[str, nn.Module] = {"a": linear(6, 5), "la": lif()} if hidden else {}
+    layers |= {"b": linear(5 if hidden else 6, 3), "lb": lif()}
+    network = clocked.Network(OrderedDict(layers), (6,)).double()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(4.0)
+    return network
+
+
+@pytest.mark.parametrize("static", [True, False])
+@pytest.mark.parametrize("hidden", [True, False])
+@direct
+def test_a_last_layer_that_spikes_learns_from_its_own_error(
+    case: str, hidden: bool, static: bool
+) -> None:
+    """Its gradient is that of backpropagation, and it has neither feedback nor noise."""
+    x = X.double() if static else torch.stack([X.double() * f for f in (1, 0.5, 2)])
+    steps = 3 if static else None
+    network = spiking_output(hidden)
+    rule = make_rule(case, network)
+    assert list(rule.layer_sizes) == (["la"] if hidden else [])
+    assert "lb (output neurons)" in rule.describe()
+    if rule.perturbation is not None:
+        rule.perturbation.scale = 1e-9  # the spikes of both passes are then the same
+    result = rule.step(x, Y, steps=steps)
+    assert set(result.firing_rates) == ({"la", "lb"} if hidden else {"lb"})
+    assert 0.02 < float(result.firing_rates["lb"]) < 0.98
+    assert set(result.output.flatten().tolist()) <= {0.0, 1.0, 2.0, 3.0}
+    other = spiking_output(hidden)
+    clocked.SpatialBP(other).step(x, Y, steps=steps)
+    expected = {k: p.grad for k, p in other.b.named_parameters()}
+    assert_same(expected, {k: p.grad for k, p in network.b.named_parameters()}, rtol=1e-6)
+
+
+def test_neurons_that_are_output_and_hidden_stay_hidden() -> None:
+    network = Custom(lambda m, x: (lambda s: m.b(s) + s)(m.l(m.a(x))), a=linear(6, 3), l=lif(),
+                     b=linear(3, 3))  # fmt: skip
+    rule = clocked.DFA(network)
+    assert list(rule.layer_sizes) == ["l"]
+    rule.step(X, Y, steps=3)
+    assert learned(rule)
