@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from rich.text import Text
 
 from threefactor import training
-from threefactor.cli.console import console
+from threefactor.cli.console import console, say, show
 from threefactor.errors import ConfigurationError
+from threefactor.readable import readable
 from threefactor.recipes import recipe
 from threefactor.report import gather, html_page, study_sections
 from threefactor.report.names import rule_name
@@ -61,7 +63,7 @@ def demo(
         try:
             trained, numbers[name] = _show(name, title, rules, changes)
         except ConfigurationError as problem:  # the extra of one engine may not be installed
-            console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+            say(str(problem))
         else:
             runs += trained
     document = json.dumps({"seed": seed, "experiments": numbers}, indent=1)
@@ -69,7 +71,7 @@ def demo(
     try:
         _write_pages(runs, out)
     except ConfigurationError as problem:
-        console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+        say(str(problem))
 
 
 def _show(
@@ -81,13 +83,13 @@ def _show(
     for rule in rules:
         settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
         trainer = training.Trainer(training.build(settings))
-        with console.status(f"{title}: training with {label}"):
+        with console.status(Text(f"{title}: training with {label}")):
             history = trainer.fit()
         runs.append(Run(Path(name, rule), settings, environment(), tuple(history)))
         rows[label] = summary(history, trainer.experiment.layer_sizes)
-        console.print(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
+        say(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
     unit = trainer.experiment.engine.rate_unit
-    console.print(comparison_table(f"{title}: one network, one seed", rows, unit))
+    show(comparison_table(f"{title}: one network, one seed", rows, unit))
     epochs = {label: list(run.history) for label, run in zip(rows, runs, strict=True)}
     return runs, {"summary": rows, "rate_unit": unit, "epochs": epochs}
 
@@ -98,7 +100,7 @@ def _write_pages(runs: Sequence[Run], out: Path) -> None:
         SHOWN[name][0]: learning_curves(name, groups)[:2] for name, groups in study.recipes.items()
     }
     draw_picture(curves, out / "learning_curves.png")
-    console.print(f"learning curves: {out / 'learning_curves.png'}", highlight=False)
+    say(f"learning curves: {readable(str(out / 'learning_curves.png'))}")
     page = html_page("threefactor demo", study_sections(study))
     write_atomically(out / "report.html", page.encode())
-    console.print(f"all of it, to open in a browser: {out / 'report.html'}", highlight=False)
+    say(f"all of it, to open in a browser: {readable(str(out / 'report.html'))}")

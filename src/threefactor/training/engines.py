@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.readable import clipped
 from threefactor.training.settings import FirstSpikeSettings, Settings, SpikeCountSettings
 
 __all__ = ["ENGINES", "Engine", "engine_of"]
@@ -28,6 +31,8 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
 }
 # What a rule is given by the experiment and not by its options.
 NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+MOST_THREADS = 256
+"""The most threads on any machine; one with more cores than that may use all of them."""
 _EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
 
 
@@ -68,16 +73,43 @@ class Engine(ABC):
         """Run a batch without learning; return the result."""
 
     def use_threads(self, threads: int) -> None:
-        """Compute on so many threads of the CPU."""
+        """Compute on so many threads of the CPU.
+
+        Raises:
+            ConfigurationError: if there are to be fewer than 1, or far more than there are cores.
+        """
+        most = max(MOST_THREADS, os.cpu_count() or 1)
+        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+            raise ConfigurationError(
+                f"threads is {clipped(threads)}; this machine has {os.cpu_count()} cores: give a "
+                f"whole number from 1 to {most}"
+            )
+        self._use_threads(threads)
+
+    def _use_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
-    def check_device(self, device: str) -> None:
-        """Refuse a device on which such networks cannot run.
+    def check_device(self, device: str, dtype: torch.dtype = torch.float32) -> None:
+        """Refuse a device on which such networks cannot run, or that is not there.
+
+        Args:
+            device: its name.
+            dtype: of weights and data.
 
         Raises:
             ConfigurationError: saying what to do.
         """
-        if self.device_type not in (None, torch.device(device).type):
+        try:
+            kind = torch.device(device).type
+            if kind == "meta":
+                raise ValueError("it holds no values")
+            (torch.ones(2, device=device, dtype=dtype) + 1).cpu()
+        except Exception as problem:  # each device is missing in its own way
+            reason = next(iter(str(problem).splitlines()), type(problem).__name__)
+            raise ConfigurationError(
+                f"device {clipped(device)} cannot be used: {reason}; give cpu, or leave it out"
+            ) from problem
+        if self.device_type not in (None, kind):
             raise ConfigurationError(
                 f"device is {device!r}; event-driven networks run on the CPU: leave it out"
             )
@@ -90,15 +122,32 @@ class Engine(ABC):
         """
         if name not in self.rules:
             raise unknown_name("rule", name, self.rules)
-        return self.rules[name]
+        found = self.rules[name]
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            raise ConfigurationError(
+                f"rule {name!r} is {clipped(found)}; register a subclass of "
+                f"{self.base.__module__.rpartition('.rules')[0]}.{self.base.__name__}"
+            )
+        return found
+
+    def option_names(self, name: str) -> list[str]:
+        """Return the names of a rule's options."""
+        return list(self._parameters(name))
 
     def rule_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a rule with their defaults, as plain values."""
-        found: dict[str, Any] = {}
+        """Return the options of a rule with their defaults, as plain values.
+
+        Options without a default are left out, and those whose default is no plain value.
+        """
+        found = {key: _plain(one.default) for key, one in self._parameters(name).items()}
+        return {key: value for key, value in found.items() if _is_plain(value)}
+
+    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        found: dict[str, inspect.Parameter] = {}
         for make in self._constructors(name):
-            for key, parameter in inspect.signature(make).parameters.items():
-                if key not in NOT_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD:
-                    found[key] = _plain(parameter.default)
+            for key, one in inspect.signature(make).parameters.items():
+                if key not in NOT_OPTIONS and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+                    found[key] = one
         return found
 
     def _constructors(self, name: str) -> list[Callable[..., None]]:
@@ -112,10 +161,11 @@ class Engine(ABC):
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
-        known = self.rule_options(name)
+        known = self.option_names(name)
         types: dict[str, Any] = {}
         for make in self._constructors(name):
-            types.update(get_type_hints(make))
+            with suppress(NameError, TypeError):  # of a rule of one's own, which may say anything
+                types.update(get_type_hints(make))
         for key, value in options.items():
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)
@@ -124,7 +174,7 @@ class Engine(ABC):
             except ValidationError as problem:
                 why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
                 raise ConfigurationError(
-                    f"{key} is {value!r}; rule {name!r} does not take that ({why})"
+                    f"{key} is {clipped(value)}; rule {name!r} does not take that ({why})"
                 ) from problem
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
@@ -216,7 +266,7 @@ class EventEngine(Engine):
     device_type = "cpu"
     rate_unit = "spikes per neuron and sample"
 
-    def use_threads(self, threads: int) -> None:
+    def _use_threads(self, threads: int) -> None:
         torch.set_num_threads(1)  # its waiting threads would take the cores from the kernels
         events.set_num_threads(threads)
 
@@ -264,3 +314,10 @@ def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
 
 def _plain(value: Any) -> Any:
     return [value.start, value.end] if isinstance(value, clocked.LinearSchedule) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in config.json."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))

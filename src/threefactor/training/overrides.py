@@ -7,7 +7,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, get_args, get_type_hints
 
-from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.errors import ConfigurationError, plain_letters, unknown_name
+from threefactor.readable import clipped
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     ConvNetworkSettings,
@@ -20,6 +21,40 @@ from threefactor.training.settings import (
 
 __all__ = ["override", "parse_assignment"]
 
+OTHER_NAMES = {
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "minibatch": "batch_size",
+    "numepochs": "epochs",
+    "nepochs": "epochs",
+    "maxepochs": "epochs",
+    "t": "steps",
+    "timesteps": "steps",
+    "numsteps": "steps",
+    "nsteps": "steps",
+    "randomseed": "seed",
+    "precision": "dtype",
+    "layers": "hidden",
+    "hiddensize": "hidden",
+    "hiddensizes": "hidden",
+    "hiddenlayers": "hidden",
+    "neurons": "hidden",
+    "units": "hidden",
+    "beta": "leak",
+    "decay": "leak",
+    "vth": "threshold",
+    "vthreshold": "threshold",
+    "tau": "tau_s",
+    "taum": "tau_s",
+    "droprate": "dropout",
+    "dropoutrate": "dropout",
+    "pdrop": "dropout",
+    "noise": "hardware_noise",
+}
+"""Names that people know from elsewhere, without hyphens, and those of the settings."""
+
 
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Split "key=value"; the value is read as JSON, or else as a string.
@@ -29,11 +64,13 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigurationError(f"cannot read {text!r}; write --set key=value")
+        raise ConfigurationError(f"cannot read {clipped(text)}; write --set key=value")
     try:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
         return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
+    except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
+        raise ConfigurationError(f"cannot read {clipped(text)} ({problem})") from None
 
 
 def override(
@@ -62,13 +99,22 @@ def override(
     if loss not in (None, settings.loss.kind):
         values["loss"] = {"kind": loss}
         settings = make_settings(values)
+    given: dict[str, str] = {}
     for key, value in changes.items():
-        *groups, last = _full_name(key, settings, options).split(".")
-        place = values
+        full = _full_name(key, settings, options)
+        if full in given:
+            raise ConfigurationError(f"{full} is given twice, as {given[full]!r} and as {key!r}")
+        given[full] = key
+        *groups, last = full.split(".")
+        place: Any = values
         for group in groups:
-            if place[group] is None:  # a group that is left out by default
+            if place.get(group) is None:  # a group that is left out by default
                 place[group] = {}
             place = place[group]
+            if not isinstance(place, dict):
+                raise ConfigurationError(
+                    f"{group} is {clipped(place)}, which has no {last}; give its fields by name"
+                )
         place[last] = value
     return make_settings(values)
 
@@ -95,8 +141,11 @@ def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
         return matches[0]
     if matches:
         raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
-    known = [full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)]
-    raise unknown_name("setting", key, set(known))
+    known = {full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)}
+    group, _, last = key.rpartition(".")
+    other = OTHER_NAMES.get(plain_letters(last))
+    meant = {other, f"{group}.{other}"} & known if other else set()
+    raise unknown_name("setting", key, known, next(iter(meant), None))
 
 
 def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:

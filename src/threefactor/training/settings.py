@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    Strict,
     Tag,
     TypeAdapter,
     ValidationError,
@@ -17,6 +20,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 
 from threefactor.errors import ConfigurationError
+from threefactor.readable import clipped
 
 __all__ = [
     "ClockedNetworkSettings",
@@ -36,7 +40,40 @@ __all__ = [
 ]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Options = dict[str, Any]
+LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
+
+
+def _no_guess(value: Any) -> Any:
+    """Refuse what could be read as a number and is none."""
+    if isinstance(value, (bool, str, bytes)):
+        raise ValueError("give a number")
+    return value
+
+
+def _plain_options(value: Any, depth: int = 0) -> Any:
+    """Return options as JSON would give them back, and refuse what it cannot hold."""
+    if isinstance(value, Mapping) and depth < MOST_NESTED:
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("give options by name")
+        return {key: _plain_options(one, depth + 1) for key, one in value.items()}
+    if isinstance(value, (list, tuple)) and depth < MOST_NESTED:
+        return [_plain_options(one, depth + 1) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no finite number")
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63 - 1:
+        raise ValueError(f"{clipped(value)} is too large")
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise ValueError(f"{clipped(value)} cannot be written to config.json")
+
+
+Count = Annotated[int, BeforeValidator(_no_guess), Field(le=LARGEST)]
+Real = Annotated[float, BeforeValidator(_no_guess), Field(ge=-1e30, le=1e30)]
+Flag = Annotated[bool, Strict()]
+Size = Annotated[Count, Field(ge=1)]
+Depth = Annotated[Count, Field(ge=1, le=MOST_LAYERS)]
+Threshold = Annotated[Real, Field(gt=0)]
+Options = Annotated[dict[str, Any], BeforeValidator(_plain_options)]
 _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc")
 _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
 
@@ -52,15 +89,15 @@ class DataSettings:
     """
 
     name: str = "digits"
-    train: int | None = Field(default=None, ge=1)
-    test: int | None = Field(default=None, ge=1)
-    folds: int | None = Field(default=None, ge=2)
-    fold: int = Field(default=0, ge=0)
-    padding: int = Field(default=0, ge=0)
-    flip: bool = False
-    cutout: int = Field(default=0, ge=0)
-    sort: bool = False
-    window: float = Field(default=0.1, gt=0)
+    train: Count | None = Field(default=None, ge=1)
+    test: Count | None = Field(default=None, ge=1)
+    folds: Count | None = Field(default=None, ge=2)
+    fold: Count = Field(default=0, ge=0)
+    padding: Count = Field(default=0, ge=0)
+    flip: Flag = False
+    cutout: Count = Field(default=0, ge=0)
+    sort: Flag = False
+    window: Real = Field(default=0.1, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -68,11 +105,11 @@ class ClockedNetworkSettings:
     """A network on a time grid; see `clocked.fc` for the fields."""
 
     kind: Literal["fc"] = "fc"
-    hidden: tuple[int, ...] = (800, 800)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.2, ge=0, lt=1)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -80,12 +117,12 @@ class ConvNetworkSettings:
     """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
 
     kind: Literal["conv5", "conv9"] = "conv5"
-    width: float = Field(default=1.0, gt=0)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=2.74, gt=0)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    width: Real = Field(default=1.0, gt=0, le=100)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.0, ge=0, lt=1)
+    scale: Real = Field(default=2.74, gt=0)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -93,13 +130,13 @@ class ResNetSettings:
     """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
 
     kind: Literal["nf-resnet34"] = "nf-resnet34"
-    width: float = Field(default=1.0, gt=0)
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=2.74, gt=0)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    width: Real = Field(default=1.0, gt=0, le=100)
+    depths: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.0, ge=0, lt=1)
+    scale: Real = Field(default=2.74, gt=0)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -107,12 +144,12 @@ class EventNetworkSettings:
     """A network of exact spike times; see `events.fc` for the fields."""
 
     kind: Literal["events-fc"] = "events-fc"
-    hidden: tuple[int, ...] = (800,)
-    tau_s: float = Field(default=0.130, gt=0)
-    thresholds: tuple[float, ...] = (0.2, 0.7)
-    duration: float = Field(default=0.2, gt=0)
-    max_spikes: int = Field(default=30, ge=1)
-    weight_ranges: tuple[tuple[float, float], ...] = ((-1.0, 1.0),)
+    hidden: tuple[Size, ...] = Field(default=(800,), max_length=MOST_LAYERS)
+    tau_s: Real = Field(default=0.130, gt=0)
+    thresholds: tuple[Threshold, ...] = Field(default=(0.2, 0.7), min_length=1)
+    duration: Real = Field(default=0.2, gt=0)
+    max_spikes: Count = Field(default=30, ge=1)
+    weight_ranges: tuple[tuple[Real, Real], ...] = Field(default=((-1.0, 1.0),), min_length=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -128,7 +165,7 @@ class CrossEntropySettings:
     """Cross entropy with this share of mean squared error; see `clocked.CrossEntropyMSE`."""
 
     kind: Literal["cross-entropy"] = "cross-entropy"
-    mse_weight: float = Field(default=0.05, ge=0, le=1)
+    mse_weight: Real = Field(default=0.05, ge=0, le=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -136,8 +173,8 @@ class SpikeCountSettings:
     """Target spike counts of the outputs; see `events.SpikeCount`."""
 
     kind: Literal["spike-count"] = "spike-count"
-    true: float = Field(default=15.0, ge=0)
-    false: float = Field(default=3.0, ge=0)
+    true: Real = Field(default=15.0, ge=0)
+    false: Real = Field(default=3.0, ge=0)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -145,8 +182,8 @@ class FirstSpikeSettings:
     """Times of the outputs' first spikes; see `events.FirstSpike`."""
 
     kind: Literal["first-spike"] = "first-spike"
-    true: float = Field(default=0.075, ge=0)
-    false: float = Field(default=0.095, ge=0)
+    true: Real = Field(default=0.075, ge=0)
+    false: Real = Field(default=0.095, ge=0)
 
 
 def _kind(default: str) -> Discriminator:
@@ -181,7 +218,7 @@ class OptimizerSettings:
     """Any optimiser of `torch.optim` by its class name."""
 
     name: str = "AdamW"
-    lr: float = Field(default=2e-4, ge=0)
+    lr: Real = Field(default=2e-4, ge=0)
     options: Options = Field(default_factory=lambda: {"weight_decay": 2e-4})
 
 
@@ -211,8 +248,8 @@ class TrackSettings:
     """
 
     measures: tuple[str, ...] = Field(default=("alignment", "feedback"), min_length=1)
-    every: int | None = Field(default=None, ge=1)
-    samples: int = Field(default=100, ge=1)
+    every: Count | None = Field(default=None, ge=1)
+    samples: Count = Field(default=100, ge=1)
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -237,14 +274,14 @@ class Settings:
     """
 
     recipe: str
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    steps: int | None = Field(default=6, ge=1)
+    seed: Count = Field(default=0, ge=0, lt=2**31)
+    epochs: Count = Field(default=50, ge=1)
+    batch_size: Count = Field(default=128, ge=1)
+    steps: Count | None = Field(default=6, ge=1)
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
     start: str | None = None
-    hardware_noise: float | None = Field(default=None, gt=0)
+    hardware_noise: Real | None = Field(default=None, gt=0)
     data: DataSettings = Field(default_factory=DataSettings)
     network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
     rule: RuleSettings = Field(default_factory=RuleSettings)
@@ -290,10 +327,12 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigurationError: naming every field that is unknown or out of its range.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"settings are {clipped(values)}; give them by name")
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as problem:
-        lines = [_describe(error) for error in problem.errors()]
+        lines = [_describe(error) for error in problem.errors()[:MOST_NAMED]]
         raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
 
 
@@ -302,4 +341,4 @@ def _describe(error: Any) -> str:
         return str(error["msg"])
     # A union adds the kind that was chosen to the path.
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
-    return f"{path} = {error['input']!r}: {error['msg']}"
+    return f"{path} = {clipped(error['input'])}: {error['msg']}"
