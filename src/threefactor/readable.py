@@ -41,7 +41,7 @@ def clipped(value: Any) -> str:
     """Return what was given, for a message; of a long value only its beginning.
 
     >>> clipped("a" * 1000)[-20:]
-    "aa... (1002 letters)"
+    'aa... (1002 letters)'
     """
     try:
         text = repr(value)

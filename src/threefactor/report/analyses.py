@@ -18,7 +18,8 @@ from threefactor.report.costs import (
 from threefactor.report.figures import Figure, Series
 from threefactor.report.grouping import LeftOut
 from threefactor.report.names import rule_name
-from threefactor.report.page import Section, slug
+from threefactor.report.naming import slug
+from threefactor.report.page import Section
 from threefactor.report.values import Cell, Number, Table
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses", "read_analyses"]
