@@ -73,7 +73,7 @@ def plain_letters(name: str) -> str:
 
 
 def _nearest(given: str, names: Sequence[str]) -> str | None:
-    """Return the name that differs least: in its spelling, by a part that is missing, by letters."""
+    """Return the name that differs least: in spelling, by what is missing, by its letters."""
     letters = plain_letters(given)
     spelled = {name: plain_letters(name) for name in names}
     for name, other in spelled.items():

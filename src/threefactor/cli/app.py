@@ -71,9 +71,7 @@ def main() -> None:
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
-        fail(
-            f"there is not enough memory ({problem}): give a smaller network, batch_size or steps"
-        )
+        fail(f"there is not enough memory ({problem}): give a smaller network, batch_size or steps")
         sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped")

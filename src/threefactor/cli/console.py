@@ -10,6 +10,7 @@ import sys
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -75,8 +76,6 @@ def prepare() -> None:
     codecs.register_error(_plain.__name__, _plain)
     sys.stdout = _prepared(sys.stdout)
     sys.stderr = _prepared(sys.stderr)
-    # This is where the width of the terminal is looked up.
-    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
 
 
 def flush() -> None:
@@ -94,12 +93,13 @@ def _fill_closed_streams() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
-def _prepared(stream: io.TextIOBase) -> io.TextIOBase:
+def _prepared(stream: TextIO) -> TextIO:
     if type(stream) is io.TextIOWrapper:
+        # The old stream lives on as `sys.__stdout__`, and has nothing left to write.
+        stream.flush()
         lines, encoding = stream.line_buffering, stream.encoding
-        return _Output(
-            stream.detach(), encoding=encoding, errors=_plain.__name__, line_buffering=lines
-        )
+        errors = _plain.__name__
+        return _Output(stream.buffer, encoding=encoding, errors=errors, line_buffering=lines)
     if isinstance(stream, io.TextIOWrapper):  # of somebody who listens in this process
         stream.reconfigure(errors=_plain.__name__)
     return stream

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.text import Text
 
@@ -23,6 +22,7 @@ from threefactor.report.plots import learning_curves
 from threefactor.report.runs import Run
 from threefactor.report.tables import comparison_table, summary
 from threefactor.training.checkpoint import write_atomically
+from threefactor.training.engines import ENGINES
 from threefactor.training.run_folder import environment
 
 __all__ = ["demo"]
@@ -52,11 +52,12 @@ def demo(
     Nothing to download, about three minutes. Prints a table for each and writes report.html,
     learning_curves.png and results.json.
     """
-    out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
-    torch.set_num_threads(threads)  # so small a network is slower on more
     changes: dict[str, Any] = {"seed": seed}
     if epochs is not None:
         changes["epochs"] = epochs
+    recipe("digits-fc").settings_for(changes=changes)  # refuses them before anything is made
+    ENGINES["fc"].use_threads(threads)  # so small a network is slower on more
+    out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
     runs: list[Run] = []
     numbers: dict[str, Any] = {}
     for name, (title, rules) in SHOWN.items():

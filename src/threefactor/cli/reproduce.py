@@ -23,6 +23,7 @@ from threefactor.reproduce import Outcome, Watcher, catalog, listing
 from threefactor.reproduce import reproduce as run_experiments
 from threefactor.reproduce.budgets import BUDGETS
 from threefactor.reproduce.grid import FAILED, FOREIGN
+from threefactor.training.engines import ENGINES, check_threads
 
 __all__ = ["reproduce"]
 
@@ -116,6 +117,8 @@ def reproduce(
         raise ConfigurationError(
             "give the names of tables or figures, or all; `threefactor reproduce --list` has them"
         )
+    ENGINES["fc"].check_device(device)
+    check_threads(threads)
     chosen = [one.experiment.name for one in listing(data_dir)] if names == ["all"] else names
     with GridBar() as bar:
         pages = run_experiments(

@@ -15,7 +15,7 @@ from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
 from threefactor.errors import ConfigurationError
-from threefactor.readable import readable
+from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, finetuning, recipe
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
@@ -126,9 +126,20 @@ def _report(history: list[dict[str, Any]], out: Path) -> None:
 
 
 def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
-    changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
-    given = {"seed": seed, "epochs": epochs}
-    changes.update({key: value for key, value in given.items() if value is not None})
+    changes: dict[str, Any] = {}
+    given = [*map(parse_assignment, assignments or []), ("seed", seed), ("epochs", epochs)]
+    for key, value in given:
+        if key == "recipe":
+            raise ConfigurationError(
+                "recipe says where the settings come from, and --set does not change it; give "
+                "another one as RECIPE"
+            )
+        if changes.get(key, value) != value:
+            raise ConfigurationError(
+                f"{key} is given twice, as {clipped(changes[key])} and as {clipped(value)}"
+            )
+        if value is not None or key not in ("seed", "epochs"):
+            changes[key] = value
     return changes
 
 

@@ -21,7 +21,7 @@ from threefactor.training.optimizers import call, make_optimizer, make_scheduler
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import RuleSettings, Settings
 
-__all__ = ["Experiment", "begin", "build", "option_groups"]
+__all__ = ["Experiment", "begin", "build", "option_names"]
 
 
 @dataclass
@@ -108,12 +108,14 @@ def begin(experiment: Experiment) -> None:
         ) from problem
 
 
-def option_groups(settings: Settings) -> dict[str, str]:
-    """Names beyond the fields that `override` should accept for these settings."""
-    groups = dict.fromkeys(engine_of(settings).option_names(settings.rule.name), "rule.options")
-    groups.update(dict.fromkeys(settings.optimizer.options, "optimizer.options"))
-    groups.update(dict.fromkeys(settings.scheduler.options, "scheduler.options"))
-    return groups
+def option_names(settings: Settings) -> list[str]:
+    """Return the full names beyond the fields that `override` should accept for these settings."""
+    options = {
+        "rule": engine_of(settings).option_names(settings.rule.name),
+        "optimizer": settings.optimizer.options,
+        "scheduler": settings.scheduler.options,
+    }
+    return [f"{group}.options.{name}" for group, names in options.items() for name in names]
 
 
 def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:

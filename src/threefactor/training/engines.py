@@ -21,7 +21,7 @@ from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
 from threefactor.training.settings import FirstSpikeSettings, Settings, SpikeCountSettings
 
-__all__ = ["ENGINES", "Engine", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
@@ -78,12 +78,7 @@ class Engine(ABC):
         Raises:
             ConfigurationError: if there are to be fewer than 1, or far more than there are cores.
         """
-        most = max(MOST_THREADS, os.cpu_count() or 1)
-        if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
-            raise ConfigurationError(
-                f"threads is {clipped(threads)}; this machine has {os.cpu_count()} cores: give a "
-                f"whole number from 1 to {most}"
-            )
+        check_threads(threads)
         self._use_threads(threads)
 
     def _use_threads(self, threads: int) -> None:
@@ -120,7 +115,7 @@ class Engine(ABC):
         Raises:
             ConfigurationError: with the nearest known name.
         """
-        if name not in self.rules:
+        if not isinstance(name, str) or name not in self.rules:
             raise unknown_name("rule", name, self.rules)
         found = self.rules[name]
         if not (isinstance(found, type) and issubclass(found, self.base)):
@@ -293,6 +288,20 @@ ENGINES: dict[str, Engine] = {
     "events-fc": EventEngine(),
 }
 """The engine of each kind of network."""
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads below 1, or far above the number of cores.
+
+    Raises:
+        ConfigurationError: saying what there is.
+    """
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise ConfigurationError(
+            f"threads is {clipped(threads)}; this machine has {os.cpu_count()} cores: give a "
+            f"whole number from 1 to {most}"
+        )
 
 
 def engine_of(settings: Settings) -> Engine:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
 from threefactor.errors import ConfigurationError, plain_letters, unknown_name
@@ -74,7 +74,7 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def override(
-    settings: Settings, changes: Mapping[str, Any], options: Mapping[str, str]
+    settings: Settings, changes: Mapping[str, Any], options: Iterable[str] = ()
 ) -> Settings:
     """Return settings with some fields replaced.
 
@@ -82,14 +82,14 @@ def override(
         settings: where to start.
         changes: by full name ("network.dropout") or, where only one field has it, by its last
             part ("dropout"); or a whole group ("loss": {"kind": "first-spike"}).
-        options: further names that are accepted, such as the rule's options, each with the full
-            name of the group that it belongs to ("momentum": "rule.options").
+        options: further full names that are accepted, such as those of the rule's options
+            ("rule.options.momentum").
 
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
     a new kind of loss none; the other changes are to the fields of the new kind.
 
     Raises:
-        ConfigurationError: for a name that is not known or not unique, or a bad value.
+        ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
     """
     values = dataclasses.asdict(settings)
     network, loss = changes.get("network.kind"), changes.get("loss.kind")
@@ -99,7 +99,7 @@ def override(
     if loss not in (None, settings.loss.kind):
         values["loss"] = {"kind": loss}
         settings = make_settings(values)
-    given: dict[str, str] = {}
+    options, given = list(options), dict[str, str]()
     for key, value in changes.items():
         full = _full_name(key, settings, options)
         if full in given:
@@ -127,9 +127,8 @@ def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in names}
 
 
-def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
+def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     fields = list(_leaves(settings))
-    named = [f"{group}.{name}" for name, group in options.items()]
     if (
         key in fields
         or key in named
