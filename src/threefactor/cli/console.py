@@ -24,7 +24,8 @@ __all__ = ["NOBODY_READS", "console", "fail", "flush", "prepare", "say", "show"]
 NOBODY_READS = 128 + 13
 """Exit code once the reader of the output has gone, as `head` does: that of a broken pipe."""
 
-console = Console(markup=False, emoji=False, highlight=False)  # brackets in names are brackets
+_AS_IT_IS = {"markup": False, "emoji": False, "highlight": False}  # brackets are brackets
+console = Console(**_AS_IT_IS)  # type: ignore[arg-type]
 
 _WIDEST = 100_000  # columns; of a table in a file, which has no edge
 
@@ -51,7 +52,7 @@ def show(table: Table) -> None:
     options = console.options.update(max_width=_WIDEST)
     needed = Measurement.get(console, options, table)
     if not console.is_terminal:
-        console.print(table, width=needed.maximum, crop=False)
+        Console(width=needed.maximum, **_AS_IT_IS).print(table)  # type: ignore[arg-type]
     elif needed.minimum <= console.width:
         console.print(table)
     else:
