@@ -82,5 +82,5 @@ def _nearest(given: str, names: Sequence[str]) -> str | None:
     holding = [name for name, other in spelled.items() if len(letters) > 1 and letters in other]
     if holding:
         return min(holding, key=len)
-    found = difflib.get_close_matches(letters[:100], spelled.values(), n=1, cutoff=0.4)
+    found = difflib.get_close_matches(letters[:100], spelled.values(), n=1, cutoff=0.5)
     return next((name for name, other in spelled.items() if other in found), None)

@@ -149,5 +149,5 @@ def test_a_new_kind_of_network_keeps_what_both_have():
     assert kept.network.hidden == (5,) and kept.network.leak == 0.5
     loss = recipe("digits-events").settings_for("sfdfa", {"loss.kind": "first-spike"}).loss
     assert (loss.true, loss.false) == (0.075, 0.095)
-    with pytest.raises(ConfigurationError, match=r"network = .*conv6"):
+    with pytest.raises(ConfigurationError, match=r"network.kind = 'conv6': give 'fc'"):
         changed(**{"network.kind": "conv6"})

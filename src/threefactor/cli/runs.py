@@ -127,7 +127,9 @@ def _report(history: list[dict[str, Any]], out: Path) -> None:
 
 def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
     changes: dict[str, Any] = {}
-    given = [*map(parse_assignment, assignments or []), ("seed", seed), ("epochs", epochs)]
+    options = {"seed": seed, "epochs": epochs}
+    given = [*map(parse_assignment, assignments or [])]
+    given += [(key, value) for key, value in options.items() if value is not None]
     for key, value in given:
         if key == "recipe":
             raise ConfigurationError(
@@ -138,8 +140,7 @@ def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None
             raise ConfigurationError(
                 f"{key} is given twice, as {clipped(changes[key])} and as {clipped(value)}"
             )
-        if value is not None or key not in ("seed", "epochs"):
-            changes[key] = value
+        changes[key] = value
     return changes
 
 

@@ -44,12 +44,12 @@ class Recipe:
             ConfigurationError: if a name is not known, or a value out of its range.
         """
         changes = dict(changes or {})
-        changed = changes.pop("rule.name", None)
-        if rule is not None and changed is not None and changed != rule:
+        own = self.settings.rule.name if rule is None else rule
+        name = changes.pop("rule.name", own)
+        if rule is not None and name != rule:
             raise ConfigurationError(
-                f"the rule is {rule!r} and rule.name {clipped(changed)}; give one of them"
+                f"the rule is {rule!r} and rule.name {clipped(name)}; give one of them"
             )
-        name = next(one for one in (rule, changed, self.settings.rule.name) if one is not None)
         engine = engine_of(self.settings)
         defaults = engine.rule_options(name)
         shared = {k: v for k, v in self.settings.rule.options.items() if k in defaults}

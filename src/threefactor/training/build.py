@@ -94,10 +94,14 @@ def begin(experiment: Experiment) -> None:
     if start is None:
         return
     run = RunFolder(start)
-    if not checkpoint.exists(run.last):
+    try:
+        there = checkpoint.exists(run.last)
+    except (OSError, ValueError):  # no name of a folder
+        there = False
+    if not there:
         raise CheckpointError(
-            f"start is {start!r}, which holds no trained run; train one first, or give the folder "
-            "of another as --set start=RUN"
+            f"start is {clipped(start)}, which holds no trained run; train one first, or give the "
+            "folder of another as --set start=RUN"
         )
     weights = checkpoint.load_state(run.last)["network"]
     try:

@@ -19,8 +19,11 @@ from threefactor.training.settings import OptimizerSettings, Settings
 
 __all__ = ["call", "make_optimizer", "make_scheduler"]
 
-LEFT_OUT = ("LBFGS", "ReduceLROnPlateau", "SparseAdam")
-"""What needs more than a gradient at each step, or dense ones, or a measure of progress."""
+LEFT_OUT = (
+    *("LBFGS", "SparseAdam"),
+    *("ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"),
+)
+"""What needs more than a dense gradient at each step, a measure, or options that are no values."""
 
 TRIED_EPOCHS = 10_000  # of a scheduler, in a tenth of a second
 _EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
@@ -148,5 +151,5 @@ def _classes(module: Any, base: type) -> dict[str, Any]:
         name: value
         for name, value in vars(module).items()
         if isinstance(value, type) and issubclass(value, base) and value is not base
-        if name not in LEFT_OUT
+        if name not in LEFT_OUT and not name.startswith("_")
     }

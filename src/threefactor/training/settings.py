@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Discriminator,
@@ -41,6 +41,7 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
+HUGE = 1e30
 
 
 def _no_guess(value: Any) -> Any:
@@ -55,20 +56,34 @@ def _plain_options(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping) and depth < MOST_NESTED:
         if not all(isinstance(key, str) for key in value):
             raise ValueError("give options by name")
-        return {key: _plain_options(one, depth + 1) for key, one in value.items()}
+        return {key: _plain_option(key, one, depth) for key, one in value.items()}
     if isinstance(value, (list, tuple)) and depth < MOST_NESTED:
         return [_plain_options(one, depth + 1) for one in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no finite number")
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > 2**63 - 1:
-        raise ValueError(f"{clipped(value)} is too large")
-    if value is None or isinstance(value, (bool, int, float, str)):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return value if value == 0 else _in_bounds(value)
+    if value is None or isinstance(value, (bool, str)):
         return value
-    raise ValueError(f"{clipped(value)} cannot be written to config.json")
+    raise ValueError("it cannot be written to config.json")
+
+
+def _plain_option(key: str, value: Any, depth: int) -> Any:
+    try:
+        return _plain_options(value, depth + 1)
+    except ValueError as problem:
+        raise ValueError(f"{key} is {clipped(value)}: {problem}") from None
+
+
+def _in_bounds(value: Any) -> Any:
+    """Refuse a number that single precision holds with no or few digits."""
+    if not (value == 0 or HUGE >= abs(value) >= 1 / HUGE):
+        raise ValueError(
+            f"give 0, or a number between {1 / HUGE:g} and {HUGE:g}, which single precision holds"
+        )
+    return value
 
 
 Count = Annotated[int, BeforeValidator(_no_guess), Field(le=LARGEST)]
-Real = Annotated[float, BeforeValidator(_no_guess), Field(ge=-1e30, le=1e30)]
+Real = Annotated[float, BeforeValidator(_no_guess), AfterValidator(_in_bounds)]
 Flag = Annotated[bool, Strict()]
 Size = Annotated[Count, Field(ge=1)]
 Depth = Annotated[Count, Field(ge=1, le=MOST_LAYERS)]
@@ -292,6 +307,10 @@ class Settings:
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Settings:
+        if self.data.fold and self.data.folds is None:
+            raise ValueError(
+                f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"
+            )
         if isinstance(self.network, EventNetworkSettings):
             if self.steps is not None or self.update != "sequence":
                 raise ValueError(
@@ -310,6 +329,12 @@ class Settings:
                 )
         elif self.steps is None:
             raise ValueError("steps is None; give the number of time steps of a clocked network")
+        elif self.data.window != DataSettings.window:
+            raise ValueError(
+                f"data.window is {self.data.window}; it is the time over which an event-driven "
+                "network gets an image, and a clocked one is shown it for so many steps: leave it "
+                "out"
+            )
         elif not isinstance(self.loss, CrossEntropySettings):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
@@ -341,4 +366,8 @@ def _describe(error: Any) -> str:
         return str(error["msg"])
     # A union adds the kind that was chosen to the path.
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.kind = {clipped(error['ctx']['tag'])}: give {error['ctx']['expected_tags']}"
+    if error["loc"][-1] == "options" and error["type"] == "value_error":
+        return f"{path}.{error['ctx']['error']}"
     return f"{path} = {clipped(error['input'])}: {error['msg']}"
