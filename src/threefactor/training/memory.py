@@ -56,8 +56,7 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     what = max(needed, key=lambda name: needed[name])
     raise ConfigurationError(
         f"{what} needs more than {needed[what] / 2**30:,.1f} GiB, and {device} has "
-        f"{room / 2**30:,.1f} GiB free; give a smaller one: "
-        + ("batch_size" if what.startswith("batch") else "network.hidden or network.width")
+        f"{room / 2**30:,.1f} GiB free; give a smaller network.hidden, network.width or batch_size"
     )
 
 

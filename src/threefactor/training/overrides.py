@@ -116,7 +116,13 @@ def override(
                     f"{group} is {clipped(place)}, which has no {last}; give its fields by name"
                 )
         place[last] = value
-    return make_settings(values)
+    made = make_settings(values)
+    idle = [full for full in given if full.startswith("scheduler.options")]
+    if idle and made.scheduler.name is None and made.scheduler.options:
+        raise ConfigurationError(
+            f"{idle[0]} is given and scheduler.name is null; give both or none"
+        )
+    return made
 
 
 def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:

@@ -41,7 +41,7 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
-HUGE = 1e30
+MOST_LETTERS, HUGE = 4000, 1e30
 
 
 def _no_guess(value: Any) -> Any:
@@ -60,7 +60,9 @@ def _plain_options(value: Any, depth: int = 0) -> Any:
     if isinstance(value, (list, tuple)) and depth < MOST_NESTED:
         return [_plain_options(one, depth + 1) for one in value]
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return value if value == 0 else _in_bounds(value)
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("give a smaller number")
+        return _in_bounds(value)
     if value is None or isinstance(value, (bool, str)):
         return value
     raise ValueError("it cannot be written to config.json")
@@ -288,14 +290,14 @@ class Settings:
         track: what is measured while the network trains; None for nothing.
     """
 
-    recipe: str
+    recipe: str = Field(min_length=1, max_length=MOST_LETTERS)
     seed: Count = Field(default=0, ge=0, lt=2**31)
     epochs: Count = Field(default=50, ge=1)
     batch_size: Count = Field(default=128, ge=1)
     steps: Count | None = Field(default=6, ge=1)
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
-    start: str | None = None
+    start: str | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
     hardware_noise: Real | None = Field(default=None, gt=0)
     data: DataSettings = Field(default_factory=DataSettings)
     network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
