@@ -7,12 +7,14 @@ import sys
 import typer
 
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
-from threefactor.cli.console import fail, flush, prepare, say
+from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ThreefactorError
 from threefactor.training.memory import out_of_memory
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
+
+NARROW = 60  # columns
 
 app = typer.Typer(
     name="threefactor",
@@ -57,6 +59,8 @@ def _options(
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     prepare()
+    if console.width < NARROW:  # where Typer's tables of options cut words
+        app.rich_markup_mode = data.app.rich_markup_mode = None
     try:
         try:
             app(prog_name="threefactor")

@@ -96,11 +96,7 @@ def _fill_closed_streams() -> None:
 
 def _prepared(stream: TextIO) -> TextIO:
     if type(stream) is io.TextIOWrapper:
-        # The old stream lives on as `sys.__stdout__`, and has nothing left to write.
-        stream.flush()
-        lines, encoding = stream.line_buffering, stream.encoding
-        errors = _plain.__name__
-        return _Output(stream.buffer, encoding=encoding, errors=errors, line_buffering=lines)
+        return _Output(stream)
     if isinstance(stream, io.TextIOWrapper):  # of somebody who listens in this process
         stream.reconfigure(errors=_plain.__name__)
     return stream
@@ -108,6 +104,16 @@ def _prepared(stream: TextIO) -> TextIO:
 
 class _Output(io.TextIOWrapper):
     """A standard stream whose reader may go away, which ends the command without a word."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        stream.flush()
+        self._replaced = stream  # which would close the file, were it forgotten
+        super().__init__(
+            stream.buffer,
+            encoding=stream.encoding,
+            errors=_plain.__name__,
+            line_buffering=stream.line_buffering,
+        )
 
     def write(self, text: str) -> int:
         with self._watched():

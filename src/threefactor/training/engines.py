@@ -42,12 +42,14 @@ class Engine(ABC):
     Attributes:
         base: the class of which every rule for such networks is a subclass.
         rules: the rules that train them, by name.
+        where: the module of both.
         rate_unit: of the firing rates in results and metrics.
         device_type: the only type of device, or None for any.
     """
 
     base: type
     rules: Mapping[str, type[Any]]
+    where: str
     rate_unit: str
     device_type: str | None = None
 
@@ -115,12 +117,12 @@ class Engine(ABC):
             ConfigurationError: with the nearest known name.
         """
         if not isinstance(name, str) or name not in self.rules:
-            raise unknown_name("rule", name, self.rules)
+            unknown = unknown_name("rule", name, self.rules)
+            raise ConfigurationError(f"{unknown}; register one of your own in {self.where}.RULES")
         found = self.rules[name]
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise ConfigurationError(
-                f"rule {name!r} is {clipped(found)}; register a subclass of "
-                f"{self.base.__module__.rpartition('.rules')[0]}.{self.base.__name__}"
+                f"rule {name!r} is {clipped(found)}; register a subclass of {self.where}.Rule"
             )
         return found
 
@@ -197,6 +199,7 @@ class ClockedEngine(Engine):
 
     base = clocked.Rule
     rules = clocked.RULES
+    where = clocked.__name__
     rate_unit = "spikes per neuron and step"
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
@@ -258,6 +261,7 @@ class EventEngine(Engine):
     base = events.Rule
     rules = events.RULES
     device_type = "cpu"
+    where = events.__name__
     rate_unit = "spikes per neuron and sample"
 
     def _use_threads(self, threads: int) -> None:
