@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
@@ -14,7 +15,7 @@ import numpy as np
 
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.readable import readable
-from threefactor.report.figures import Figure, Points, Series
+from threefactor.report.figures import Figure, Series
 from threefactor.report.naming import slug
 from threefactor.report.theme import DASHES, INK, LINE, SERIES
 
@@ -47,7 +48,7 @@ LINE_HEIGHT = 0.19  # inches, for each line more
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 LONGEST_LABEL = 44  # letters of a line
-LONGEST_TEXT = 200  # letters of a label
+LONGEST_TEXT, LONGEST_PLACE = 200, 40  # letters of a label, of a group of bars
 FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
@@ -84,7 +85,9 @@ def svg(figure: Figure) -> str:
     library = matplotlib()
     figure = _shown(figure)
     panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
-    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}):
+    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
+        # Text stays text, and whoever shows it has the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         size = (WIDTH, HEIGHT + _room_for_legend(figure))
         canvas = library.figure.Figure(figsize=size, layout="constrained")
         axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
@@ -104,24 +107,21 @@ def svg(figure: Figure) -> str:
 
 def _shown(figure: Figure) -> Figure:
     """Return a figure whose name is one of XML, and whose texts can be shown."""
-
-    def text(given: str) -> str:
-        shown = readable(given)
-        return shown if len(shown) <= LONGEST_TEXT else f"{shown[:LONGEST_TEXT]}..."
-
-    def places(given: Points) -> Points:
-        return [text(x) if isinstance(x, str) else x for x in given]  # type: ignore[return-value]
-
-    series = (replace(one, label=text(one.label), xs=places(one.xs)) for one in figure.series)
+    series = (replace(one, label=_short(one.label)) for one in figure.series)
     return replace(
         figure,
         name=slug(figure.name),
         title=readable(figure.title),
         caption=readable(figure.caption),
-        x_label=text(figure.x_label),
-        y_label=text(figure.y_label),
+        x_label=_short(figure.x_label),
+        y_label=_short(figure.y_label),
         series=tuple(series),
     )
+
+
+def _short(text: str, longest: int = LONGEST_TEXT) -> str:
+    shown = readable(text)
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
 def draw(figure: Figure, axis: Any) -> None:
@@ -197,7 +197,7 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
         colour = SERIES[i % len(SERIES)]
         bars = axis.bar(places, one.ys, width * 0.9, yerr=one.error, color=colour, ecolor=INK)
         handles.append(bars)
-    axis.set_xticks(range(len(groups)), [str(group) for group in groups])
+    axis.set_xticks(range(len(groups)), [_short(str(one), LONGEST_PLACE) for one in groups])
     axis.grid(False, axis="x")
     return handles
 

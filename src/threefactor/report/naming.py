@@ -37,7 +37,8 @@ def part_names(titles: Sequence[tuple[Any, str]]) -> dict[int, str]:
         name = base = slug(title)
         number = 2
         while name in used:
-            name, number = f"{base}-{number}", number + 1
+            ending = f"-{number}"
+            name, number = base[: LONGEST - len(ending)].strip("-") + ending, number + 1
         used.add(name)
         found[id(part)] = name
     return found
