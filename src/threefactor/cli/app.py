@@ -39,6 +39,7 @@ app.command()(reproduce.reproduce)
 app.command()(report.report)
 app.command()(report.cite)
 app.add_typer(data.app, name="data")
+MARKUP = {one: one.rich_markup_mode for one in (app, data.app)}
 
 
 def _version(show: bool) -> None:
@@ -59,8 +60,8 @@ def _options(
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     prepare()
-    if console.width < NARROW:  # where Typer's tables of options cut words
-        app.rich_markup_mode = data.app.rich_markup_mode = None
+    for one, mode in MARKUP.items():  # Typer's tables of options cut words where there is no room
+        one.rich_markup_mode = mode if console.width >= NARROW else None
     try:
         try:
             app(prog_name="threefactor")
