@@ -17,6 +17,7 @@ from threefactor.training.engines import engine_of
 from threefactor.training.memory import available_memory, check_memory
 from threefactor.training.optimizers import LEFT_OUT
 from threefactor.training.run_folder import flat
+from threefactor.training.settings import ClockedNetworkSettings, Settings
 
 NAN, INF = float("nan"), float("inf")
 NO_NUMBERS = [True, "", "many", "5", {}, {"a": 1}, NAN, INF, -INF, 10**400, "a" * 5000, b"x"]
@@ -327,3 +328,23 @@ def test_a_rule_of_ones_own_may_have_any_constructor(monkeypatch):
     monkeypatch.setitem(clocked.RULES, "mine", len)
     with pytest.raises(ConfigurationError, match="register a subclass of threefactor"):
         recipe("digits-fc").settings_for("mine")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ClockedNetworkSettings(hidden=5), "hidden = 5: Input should be a valid tuple"),
+        (lambda: ClockedNetworkSettings(hiden=(5,)), "hiden = .*Unexpected keyword argument"),
+        (lambda: dataclasses.replace(recipe("digits-fc").settings, epochs=0), "epochs = 0"),
+        (lambda: Settings(), "recipe: "),
+        (lambda: Settings("mine", network=5), "network = 5"),
+        (lambda: Settings("mine", steps=None), "steps is None; give the number of time steps"),
+        (lambda: make_settings(None), "settings are None; give them by name"),
+        (lambda: training.build({"recipe": "digits-fc"}), "give Settings, as of recipe"),
+        (lambda: recipe(None), "unknown recipe None"),
+        (lambda: recipe("digits-fc").settings_for(5), "unknown rule 5"),
+    ],
+)
+def test_settings_made_in_python_are_refused_with_the_same_words(make, message):
+    with pytest.raises(ConfigurationError, match=message):
+        make()

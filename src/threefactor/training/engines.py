@@ -308,7 +308,16 @@ def check_threads(threads: int) -> None:
 
 
 def engine_of(settings: Settings) -> Engine:
-    """Return the engine that the settings' kind of network needs."""
+    """Return the engine that the settings' kind of network needs.
+
+    Raises:
+        ConfigurationError: if they are no settings.
+    """
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"settings are {clipped(settings)}; give Settings, as of "
+            'recipe("digits-fc").settings_for("opzo")'
+        )
     return ENGINES[settings.network.kind]
 
 

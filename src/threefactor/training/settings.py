@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
 
 from threefactor.errors import ConfigurationError
 from threefactor.readable import clipped
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
+_Class = TypeVar("_Class")
 LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
 MOST_LETTERS, HUGE = 4000, 1e30
 
@@ -84,6 +87,23 @@ def _in_bounds(value: Any) -> Any:
     return value
 
 
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def _settings(given: type[_Class]) -> type[_Class]:
+    """Make a frozen dataclass that is validated when made, with errors of this library."""
+    made: Any = dataclass(frozen=True, config=_STRICT)(given)
+    make = made.__init__
+
+    @wraps(make)
+    def checked(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            make(self, *args, **values)
+        except ValidationError as problem:
+            raise _refusal(problem) from None
+
+    made.__init__ = checked
+    return cast("type[_Class]", made)
+
+
 Count = Annotated[int, BeforeValidator(_no_guess), Field(le=LARGEST)]
 Real = Annotated[float, BeforeValidator(_no_guess), AfterValidator(_in_bounds)]
 Flag = Annotated[bool, Strict()]
@@ -95,7 +115,7 @@ _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc")
 _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
@@ -117,7 +137,7 @@ class DataSettings:
     window: Real = Field(default=0.1, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ClockedNetworkSettings:
     """A network on a time grid; see `clocked.fc` for the fields."""
 
@@ -129,7 +149,7 @@ class ClockedNetworkSettings:
     surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ConvNetworkSettings:
     """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
 
@@ -142,7 +162,7 @@ class ConvNetworkSettings:
     surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ResNetSettings:
     """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
 
@@ -156,7 +176,7 @@ class ResNetSettings:
     surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class EventNetworkSettings:
     """A network of exact spike times; see `events.fc` for the fields."""
 
@@ -169,7 +189,7 @@ class EventNetworkSettings:
     weight_ranges: tuple[tuple[Real, Real], ...] = Field(default=((-1.0, 1.0),), min_length=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class RuleSettings:
     """A rule by name, with its options; [start, end] as noise_scale is a linear schedule."""
 
@@ -177,7 +197,7 @@ class RuleSettings:
     options: Options = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class CrossEntropySettings:
     """Cross entropy with this share of mean squared error; see `clocked.CrossEntropyMSE`."""
 
@@ -185,7 +205,7 @@ class CrossEntropySettings:
     mse_weight: Real = Field(default=0.05, ge=0, le=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class SpikeCountSettings:
     """Target spike counts of the outputs; see `events.SpikeCount`."""
 
@@ -194,7 +214,7 @@ class SpikeCountSettings:
     false: Real = Field(default=3.0, ge=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class FirstSpikeSettings:
     """Times of the outputs' first spikes; see `events.FirstSpike`."""
 
@@ -230,7 +250,7 @@ LossSettings = Annotated[
 ]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class OptimizerSettings:
     """Any optimiser of `torch.optim` by its class name."""
 
@@ -239,7 +259,7 @@ class OptimizerSettings:
     options: Options = Field(default_factory=lambda: {"weight_decay": 2e-4})
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class SchedulerSettings:
     """Any scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
 
@@ -250,7 +270,7 @@ class SchedulerSettings:
     options: Options = Field(default_factory=lambda: {"T_max": "epochs"})
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class TrackSettings:
     """What is measured while the network trains, without any effect on the training.
 
@@ -269,7 +289,7 @@ class TrackSettings:
     samples: Count = Field(default=100, ge=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class Settings:
     """One experiment.
 
@@ -359,8 +379,12 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as problem:
-        lines = [_describe(error) for error in problem.errors()[:MOST_NAMED]]
-        raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
+        raise _refusal(problem) from None
+
+
+def _refusal(problem: ValidationError) -> ConfigurationError:
+    lines = [_describe(error) for error in problem.errors()[:MOST_NAMED]]
+    return ConfigurationError("invalid settings: " + "; ".join(lines))
 
 
 def _describe(error: Any) -> str:
@@ -372,4 +396,6 @@ def _describe(error: Any) -> str:
         return f"{path}.kind = {clipped(error['ctx']['tag'])}: give {error['ctx']['expected_tags']}"
     if error["loc"][-1] == "options" and error["type"] == "value_error":
         return f"{path}.{error['ctx']['error']}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{path}: {error['msg']}"
     return f"{path} = {clipped(error['input'])}: {error['msg']}"
