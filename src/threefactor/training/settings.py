@@ -44,7 +44,7 @@ __all__ = [
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 _Class = TypeVar("_Class")
 LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
-MOST_LETTERS, HUGE = 4000, 1e30
+MOST_LETTERS, TINY, HUGE = 4000, 1e-30, 1e38
 
 
 def _no_guess(value: Any) -> Any:
@@ -80,9 +80,9 @@ def _plain_option(key: str, value: Any, depth: int) -> Any:
 
 def _in_bounds(value: Any) -> Any:
     """Refuse a number that single precision holds with no or few digits."""
-    if not (value == 0 or HUGE >= abs(value) >= 1 / HUGE):
+    if not (value == 0 or HUGE >= abs(value) >= TINY):
         raise ValueError(
-            f"give 0, or a number between {1 / HUGE:g} and {HUGE:g}, which single precision holds"
+            f"give 0, or a number between {TINY:g} and {HUGE:g}, which single precision holds"
         )
     return value
 
