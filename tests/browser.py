@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NARROW, WIDE = (390, 844), (1400, 900)
+NARROW, WIDE = (360, 800), (1400, 900)
 QUIET = [
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -37,7 +37,13 @@ const drawn = [...document.querySelectorAll("figure > svg")].map((svg) => ({
   colours: [...svg.querySelectorAll("text")].map((t) => getComputedStyle(t).fill),
 }));
 const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+const edge = document.documentElement.clientWidth;
+const cut = [...document.querySelectorAll("tbody th, td, pre")].filter((one) => {
+  const b = one.getBoundingClientRect();
+  return b.width > 2 && (b.right > edge + 1 || one.scrollWidth > one.clientWidth + 1);
+});
 const measured = {
+  cut: cut.map((one) => one.textContent.slice(0, 40)),
   drawn, twice: ids.filter((id, i) => ids.indexOf(id) !== i),
   ground: getComputedStyle(document.body).backgroundColor,
   width: Math.round(document.documentElement.scrollWidth / ZOOM),
@@ -104,6 +110,8 @@ def problems(seen: Seen) -> list[str]:
         found.append(f"{len(drawn)} of {seen.figures} figures are there")
     if measured["width"] > measured["window"]:
         found.append(f"{measured['width']} pixels wide, in a window of {measured['window']}")
+    if measured["window"] <= NARROW[0]:  # a wider window may scroll its tables
+        found += [f"{one!r} is cut off" for one in measured["cut"]]
     found += [f"the id {one!r} is there twice" for one in measured["twice"]]
     return found + [f"{one['title']}: {what}" for one in drawn for what in _flaws(one)]
 

@@ -3,7 +3,9 @@
 import difflib
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+from threefactor.readable import clipped
 
 __all__ = [
     "CheckpointError",
@@ -12,6 +14,7 @@ __all__ = [
     "DivergenceError",
     "InputError",
     "ThreefactorError",
+    "plain_letters",
     "unknown_name",
     "warn_user",
 ]
@@ -45,17 +48,45 @@ class DivergenceError(ThreefactorError):
     """The loss became NaN or infinite."""
 
 
-def unknown_name(kind: str, given: str, known: Iterable[str]) -> ConfigurationError:
+def unknown_name(
+    kind: str, given: object, known: Iterable[str], meant: str | None = None
+) -> ConfigurationError:
     """Build the error for a name that is not known, with the nearest known one.
+
+    Args:
+        kind: what it is the name of.
+        given: the name.
+        known: the names that there are.
+        meant: the one that was meant, where somebody knows better than by its letters.
 
     >>> print(unknown_name("rule", "ozpo", ["dfa", "opzo"]))
     unknown rule 'ozpo'; did you mean 'opzo'? Known: dfa, opzo
+    >>> print(unknown_name("data set", "MNIST", ["emnist-balanced", "mnist"]))
+    unknown data set 'MNIST'; did you mean 'mnist'? Known: emnist-balanced, mnist
     """
     names = sorted(known)
-    close = [name for name in names if given.lower() in name]
-    close = close or difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    return ConfigurationError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")
+    close = meant or _nearest(str(given), names)
+    hint = f"; did you mean {close!r}?" if close else "."
+    return ConfigurationError(f"unknown {kind} {clipped(given)}{hint} Known: {', '.join(names)}")
+
+
+def plain_letters(name: str) -> str:
+    """Return a name without what people write in different ways: case, hyphens, blanks."""
+    return "".join(letter for letter in name.casefold() if letter not in "-_ ")
+
+
+def _nearest(given: str, names: Sequence[str]) -> str | None:
+    """Return the name that differs least: in spelling, by what is missing, by its letters."""
+    letters = plain_letters(given)
+    spelled = {name: plain_letters(name) for name in names}
+    for name, other in spelled.items():
+        if other == letters:
+            return name
+    holding = [name for name, other in spelled.items() if len(letters) > 1 and letters in other]
+    if holding:
+        return min(holding, key=len)
+    found = difflib.get_close_matches(letters[:100], spelled.values(), n=1, cutoff=0.5)
+    return next((name for name, other in spelled.items() if other in found), None)
 
 
 def warn_user(message: str) -> None:

@@ -65,7 +65,7 @@ def test_resume_of_a_finished_run_and_of_another_configuration(run):
         (["train", "digits-fc", "--set", "droput=0"], 2, "did you mean 'dropout'"),
         (["train", "digits-fc", "--set", "dropout"], 2, "write --set key=value"),
         (["train", "digits-fc", "--set", "dropout=2"], 2, "network.dropout = 2"),
-        (["train", "digits-fc", "--set", "hidden=[0]"], 1, "layer sizes are [64, 0, 10]"),
+        (["train", "digits-fc", "--set", "hidden=[0]"], 2, "network.hidden.0 = 0"),
         (["train", "digits-fc", "--epochs", "0"], 2, "epochs = 0"),
         (["train", "digits-fc", "--set", "data.train=9999"], 1, "9999"),
         (["train", "digits-fc", "--set", "data.name=mnisst"], 2, "did you mean 'mnist'"),

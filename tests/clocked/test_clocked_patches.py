@@ -23,7 +23,7 @@ from threefactor.clocked.rules import base
 from threefactor.errors import InputError
 
 RULES = ["dfa", "opzo", "opzo-before", "opzo-two-point-divided"]
-SIDES = [2, 4, 100]
+SIDES = [2, 4, 2**40]
 
 
 def shared(matrix: Tensor, shape: Sequence[int], side: int) -> tuple[Tensor, Tensor]:

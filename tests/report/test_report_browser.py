@@ -33,7 +33,7 @@ def test_every_figure_is_drawn(page, look):
 
 
 FINE = {"title": "Waves", "size": [0, 0, 400, 300], "curves": [[0, 0, 9, 0]], "texts": []}
-GOOD = {"drawn": [FINE], "twice": [], "width": 390, "window": 390}
+GOOD = {"drawn": [FINE], "twice": [], "cut": [], "width": 360, "window": 360}
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,8 @@ GOOD = {"drawn": [FINE], "twice": [], "width": 390, "window": 390}
     [
         ({}, None),
         ({"drawn": []}, "0 of 1 figures"),
-        ({"width": 500}, "500 pixels wide, in a window of 390"),
+        ({"width": 500}, "500 pixels wide, in a window of 360"),
+        ({"cut": ["98.5"]}, "'98.5' is cut off"),
         ({"twice": ["runs"]}, "'runs' is there twice"),
         ({"drawn": [{**FINE, "curves": [[5, 5, 0, 0]]}]}, "Waves: nothing is drawn"),
         ({"drawn": [{**FINE, "size": [0, 0, 20, 300]}]}, "Waves: only 20 x 300"),

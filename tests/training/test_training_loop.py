@@ -72,7 +72,10 @@ def test_other_optimizers_schedulers_and_shapes(small, changes):
     ("changes", "message"),
     [
         ({"optimizer.name": "AdamV"}, r"unknown optimizer 'AdamV'; did you mean 'Adam"),
-        ({"optimizer.options": {"beta": 1}}, "optimizer 'AdamW' does not accept"),
+        (
+            {"optimizer.options": {"beta": 1}},
+            "unknown option of optimizer 'AdamW': 'beta'; did you mean 'betas'",
+        ),
         ({"scheduler.name": "Cosine"}, "unknown scheduler"),
         ({"rule.options": {"speed": 1}}, "unknown option of rule 'opzo': 'speed'"),
         ({"rule.options": {"momentum": "x"}}, "momentum is 'x'; rule 'opzo' does not take that"),

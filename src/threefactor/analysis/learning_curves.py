@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor import training
-from threefactor.training.build import option_groups
+from threefactor.training.build import option_names
 from threefactor.training.overrides import override
 from threefactor.training.settings import Settings
 
@@ -36,6 +36,6 @@ def exact_against_modified(
     found = {}
     for kind in ("exact", "modified"):
         changes = {"local_gradient": kind, "track": None}  # only the metrics are wanted
-        changed = override(settings, changes, option_groups(settings))
+        changed = override(settings, changes, option_names(settings))
         found[kind] = training.train(changed, data_dir=data_dir)
     return found

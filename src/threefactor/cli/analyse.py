@@ -13,10 +13,11 @@ from threefactor import training
 from threefactor.analysis.of_runs import ANALYSES, RunView
 from threefactor.analysis.of_runs import analyse as analyse_run
 from threefactor.cli.completion import analysis_names
-from threefactor.cli.console import console
+from threefactor.cli.console import say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device, Threads, use
 from threefactor.errors import unknown_name
+from threefactor.readable import readable
 from threefactor.training.checkpoint import write_atomically
 from threefactor.training.run_folder import environment
 
@@ -63,12 +64,12 @@ def analyse(
         "environment": environment(),
         "result": found,
     }
-    console.print(_table(name, found))
+    show(_table(name, found))
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         write_atomically(out, text.encode())
-        console.print(f"all numbers are in {out}", highlight=False, soft_wrap=True, markup=False)
+        say(f"all numbers are in {readable(str(out))}")
 
 
 _LINES = "\n".join(
@@ -90,7 +91,7 @@ def _table(title: str, found: Any) -> Table:
     table = Table("", *columns, title=title, caption=caption or None)
     for name, row in rows.items():
         if row.keys() & columns:
-            table.add_row(name, *(_text(row.get(key)) for key in columns))
+            table.add_row(readable(name), *(readable(_text(row.get(key))) for key in columns))
     return table
 
 

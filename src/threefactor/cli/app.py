@@ -7,11 +7,14 @@ import sys
 import typer
 
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
-from threefactor.cli.console import fail
+from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ThreefactorError
+from threefactor.training.memory import out_of_memory
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
+
+NARROW = 60  # columns
 
 app = typer.Typer(
     name="threefactor",
@@ -36,11 +39,12 @@ app.command()(reproduce.reproduce)
 app.command()(report.report)
 app.command()(report.cite)
 app.add_typer(data.app, name="data")
+MARKUP = {one: one.rich_markup_mode for one in (app, data.app)}
 
 
 def _version(show: bool) -> None:
     if show:
-        typer.echo(__version__)
+        say(__version__)
         raise typer.Exit
 
 
@@ -55,13 +59,24 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
+    prepare()
+    for one, mode in MARKUP.items():  # Typer's tables of options cut words where there is no room
+        one.rich_markup_mode = mode if console.width >= NARROW else None
     try:
-        app(prog_name="threefactor")
+        try:
+            app(prog_name="threefactor")
+        finally:
+            flush()
     except ThreefactorError as problem:
         fail(str(problem))
         sys.exit(problem.exit_code)
     except OSError as problem:
         fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as problem:
+        if not out_of_memory(problem):
+            raise
+        fail(f"there is not enough memory ({problem}): give a smaller network, batch_size or steps")
         sys.exit(1)
     except KeyboardInterrupt:
         fail("stopped")

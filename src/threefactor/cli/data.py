@@ -10,7 +10,8 @@ from rich.table import Column, Table
 
 from threefactor import data
 from threefactor.cli.completion import dataset_names
-from threefactor.cli.console import console
+from threefactor.cli.console import console, say, show
+from threefactor.readable import readable
 
 __all__ = ["DataDir", "app"]
 
@@ -43,19 +44,20 @@ def list_(data_dir: DataDir = None) -> None:
     for name, entry in data.DATASETS.items():
         here = "yes" if data.available(name, data_dir) else "no"
         counts = (f"{count:,}" if count else "any" for count in (entry.train, entry.test))
-        table.add_row(name, entry.title, entry.kind, *counts, here)
-    console.print(table)
-    console.print("To download one: threefactor data fetch NAME", highlight=False)
+        row = (name, entry.title, entry.kind, *counts, here)
+        table.add_row(*map(readable, row))
+    show(table)
+    say("To download one: threefactor data fetch NAME")
 
 
 @app.command()
 def fetch(name: Name, data_dir: DataDir = None) -> None:
     """Download a data set, checksums checked, and unpack it. Files that are there are kept."""
     folder = data.fetch(name, data_dir, progress=console.is_terminal)
-    console.print(f"{name} is in {folder}", highlight=False, soft_wrap=True)
+    say(f"{name} is in {readable(str(folder))}")
 
 
 @app.command()
 def info(name: Name, data_dir: DataDir = None) -> None:
     """Describe a data set: samples, shape, licence, source, where it lies."""
-    console.print(data.describe(name, data_dir), markup=False, highlight=False, soft_wrap=True)
+    say(data.describe(name, data_dir))

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
+from rich.text import Text
 
 from threefactor import training
-from threefactor.cli.console import console
+from threefactor.cli.console import console, say, show
 from threefactor.errors import ConfigurationError
+from threefactor.readable import readable
 from threefactor.recipes import recipe
 from threefactor.report import gather, html_page, study_sections
 from threefactor.report.names import rule_name
@@ -21,6 +22,7 @@ from threefactor.report.plots import learning_curves
 from threefactor.report.runs import Run
 from threefactor.report.tables import comparison_table, summary
 from threefactor.training.checkpoint import write_atomically
+from threefactor.training.engines import ENGINES
 from threefactor.training.run_folder import environment
 
 __all__ = ["demo"]
@@ -50,18 +52,19 @@ def demo(
     Nothing to download, about three minutes. Prints a table for each and writes report.html,
     learning_curves.png and results.json.
     """
-    out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
-    torch.set_num_threads(threads)  # so small a network is slower on more
     changes: dict[str, Any] = {"seed": seed}
     if epochs is not None:
         changes["epochs"] = epochs
+    recipe("digits-fc").settings_for(changes=changes)  # refuses them before anything is made
+    ENGINES["fc"].use_threads(threads)  # so small a network is slower on more
+    out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
     runs: list[Run] = []
     numbers: dict[str, Any] = {}
     for name, (title, rules) in SHOWN.items():
         try:
             trained, numbers[name] = _show(name, title, rules, changes)
         except ConfigurationError as problem:  # the extra of one engine may not be installed
-            console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+            say(str(problem))
         else:
             runs += trained
     document = json.dumps({"seed": seed, "experiments": numbers}, indent=1)
@@ -69,7 +72,7 @@ def demo(
     try:
         _write_pages(runs, out)
     except ConfigurationError as problem:
-        console.print(str(problem), highlight=False, soft_wrap=True, markup=False)
+        say(str(problem))
 
 
 def _show(
@@ -81,13 +84,13 @@ def _show(
     for rule in rules:
         settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
         trainer = training.Trainer(training.build(settings))
-        with console.status(f"{title}: training with {label}"):
+        with console.status(Text(f"{title}: training with {label}")):
             history = trainer.fit()
         runs.append(Run(Path(name, rule), settings, environment(), tuple(history)))
         rows[label] = summary(history, trainer.experiment.layer_sizes)
-        console.print(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
+        say(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
     unit = trainer.experiment.engine.rate_unit
-    console.print(comparison_table(f"{title}: one network, one seed", rows, unit))
+    show(comparison_table(f"{title}: one network, one seed", rows, unit))
     epochs = {label: list(run.history) for label, run in zip(rows, runs, strict=True)}
     return runs, {"summary": rows, "rate_unit": unit, "epochs": epochs}
 
@@ -98,7 +101,7 @@ def _write_pages(runs: Sequence[Run], out: Path) -> None:
         SHOWN[name][0]: learning_curves(name, groups)[:2] for name, groups in study.recipes.items()
     }
     draw_picture(curves, out / "learning_curves.png")
-    console.print(f"learning curves: {out / 'learning_curves.png'}", highlight=False)
+    say(f"learning curves: {readable(str(out / 'learning_curves.png'))}")
     page = html_page("threefactor demo", study_sections(study))
     write_atomically(out / "report.html", page.encode())
-    console.print(f"all of it, to open in a browser: {out / 'report.html'}", highlight=False)
+    say(f"all of it, to open in a browser: {readable(str(out / 'report.html'))}")

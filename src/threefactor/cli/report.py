@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from threefactor.cli.completion import recipe_names, rule_names
-from threefactor.cli.console import console
+from threefactor.cli.console import say
+from threefactor.readable import readable
 from threefactor.report import (
     Section,
     citation,
@@ -65,16 +66,17 @@ def report(
     """
     sections = report_sections(paths, unfinished=unfinished, split=split)
     target = out or Path(f"report{ENDINGS[format_]}")
+    page = _page(format_, title, sections, target, figures)
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target, _page(format_, title, sections, target, figures).encode())
+    write_atomically(target, page.encode())
     for section in sections:
         if section.warning:
             for line in section.text:
-                console.print(f"left out: {line}", highlight=False, soft_wrap=True, markup=False)
+                say(f"left out: {readable(line)}")
     if figures is not None:
         count = len(write_figures(sections, figures))
-        console.print(f"{count} files are in {figures}", highlight=False, soft_wrap=True)
-    console.print(f"the report is in {target}", highlight=False, soft_wrap=True, markup=False)
+        say(f"{count} files are in {readable(str(figures))}")
+    say(f"the report is in {readable(str(target))}")
 
 
 def _page(
@@ -98,4 +100,4 @@ def cite(
     `threefactor cite --rule opzo --recipe cifar10-conv5` names the papers of the rule, of the
     engine, of the network and of the data, and threefactor. Without options: threefactor alone.
     """
-    typer.echo(citation(rule, recipe))
+    say(citation(rule, recipe))

@@ -14,14 +14,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from threefactor.cli.completion import experiment_names
-from threefactor.cli.console import console
+from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device
 from threefactor.errors import ConfigurationError, ThreefactorError
+from threefactor.readable import readable
 from threefactor.reproduce import Outcome, Watcher, catalog, listing
 from threefactor.reproduce import reproduce as run_experiments
 from threefactor.reproduce.budgets import BUDGETS
 from threefactor.reproduce.grid import FAILED, FOREIGN
+from threefactor.training.engines import ENGINES, check_threads
 
 __all__ = ["reproduce"]
 
@@ -38,11 +40,11 @@ class GridBar(Watcher):
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed:.0f} of {task.total:.0f} epochs"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
+            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -74,13 +76,13 @@ class GridBar(Watcher):
         if self._bar.disable and running and time.monotonic() - self._told >= QUIET:
             self._told = time.monotonic()
             line = f"{done} of {self._total} epochs, {text}: {names}"
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            say(line)
 
     def outcome(self, outcome: Outcome) -> None:
         self.failed += outcome.kind in (FAILED, FOREIGN)
         cell, notes = outcome.cell, "; ".join(note.split("\n")[0] for note in outcome.notes)
         line = f"{outcome.kind}: {cell.recipe} {cell.name}{': ' if notes else ''}{notes}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(readable(line))
 
 
 def reproduce(
@@ -115,6 +117,8 @@ def reproduce(
         raise ConfigurationError(
             "give the names of tables or figures, or all; `threefactor reproduce --list` has them"
         )
+    ENGINES["fc"].check_device(device)
+    check_threads(threads)
     chosen = [one.experiment.name for one in listing(data_dir)] if names == ["all"] else names
     with GridBar() as bar:
         pages = run_experiments(
@@ -128,7 +132,7 @@ def reproduce(
             watcher=bar,
         )
     for page in pages:
-        console.print(f"{page}", highlight=False, soft_wrap=True, markup=False)
+        say(readable(str(page)))
     if bar.failed:
         raise ThreefactorError(
             f"{bar.failed} of the runs could not be made or used: see above, and the pages. "
@@ -148,11 +152,10 @@ def _list(data_dir: Path | None) -> None:
         times = [_duration(s) if one.at_hand else "" for s in one.seconds.values()]
         table.add_row(f"{one.experiment.name}\n{what}", "\n".join(filter(None, parts)), *times)
         table.add_section()
-    console.print(table, highlight=False, markup=False)
-    console.print(
+    show(table)
+    say(
         "Times are rough: one core that does nothing else, data at hand alone; --jobs 2 takes two "
-        "cores and about half the time. `threefactor data info NAME` says how to get data.",
-        highlight=False,
+        "cores and about half the time. `threefactor data info NAME` says how to get data."
     )
 
 

@@ -12,9 +12,10 @@ from rich.table import Table
 
 from threefactor import training
 from threefactor.cli.completion import recipe_names, rule_names
-from threefactor.cli.console import console
+from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
 from threefactor.errors import ConfigurationError
+from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, finetuning, recipe
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
@@ -118,18 +119,28 @@ def finetune(
 
 
 def _report(history: list[dict[str, Any]], out: Path) -> None:
-    console.print(
+    say(
         f"test accuracy {history[-1]['test_accuracy']:.2%} after {len(history)} epochs; "
-        f"the run is in {out}",
-        highlight=False,
-        soft_wrap=True,
+        f"the run is in {readable(str(out))}"
     )
 
 
 def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
-    changes: dict[str, Any] = dict(parse_assignment(text) for text in assignments or [])
-    given = {"seed": seed, "epochs": epochs}
-    changes.update({key: value for key, value in given.items() if value is not None})
+    changes: dict[str, Any] = {}
+    options = {"seed": seed, "epochs": epochs}
+    given = [*map(parse_assignment, assignments or [])]
+    given += [(key, value) for key, value in options.items() if value is not None]
+    for key, value in given:
+        if key == "recipe":
+            raise ConfigurationError(
+                "recipe says where the settings come from, and --set does not change it; give "
+                "another one as RECIPE"
+            )
+        if changes.get(key, value) != value:
+            raise ConfigurationError(
+                f"{key} is given twice, as {clipped(changes[key])} and as {clipped(value)}"
+            )
+        changes[key] = value
     return changes
 
 
@@ -150,12 +161,9 @@ def _settings(
 
 def use(settings: Settings, device: str, threads: int | None) -> None:
     """Set the threads that the settings' engine computes on; refuse a device that is not there."""
-    engine_of(settings).use_threads(threads or torch.get_num_threads())
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise ConfigurationError(f"device {device!r} cannot be used: {reason}") from None
+    engine = engine_of(settings)
+    engine.check_device(device)
+    engine.use_threads(torch.get_num_threads() if threads is None else threads)
 
 
 def evaluate(
@@ -183,15 +191,13 @@ def evaluate(
         "firing_rates": found.firing_rates,
     }
     if as_json:
-        typer.echo(json.dumps(line))
+        say(json.dumps(line))
         return
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in found.firing_rates.items())
     unit = trainer.experiment.engine.rate_unit
-    console.print(
-        f"{run}, {checkpoint} checkpoint after {trainer.epoch} epochs: test accuracy "
-        f"{found.accuracy:.2%}, loss {found.loss:.4f}; {unit}: {rates}",
-        highlight=False,
-        soft_wrap=True,
+    say(
+        f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
+        f"accuracy {found.accuracy:.2%}, loss {found.loss:.4f}; {unit}: {rates}"
     )
 
 
@@ -199,5 +205,6 @@ def recipes() -> None:
     """List the recipes."""
     table = Table("recipe", "what it trains", "data", "epochs")
     for name, entry in RECIPES.items():
-        table.add_row(name, entry.title, entry.settings.data.name, str(entry.settings.epochs))
-    console.print(table)
+        row = (name, entry.title, entry.settings.data.name, str(entry.settings.epochs))
+        table.add_row(*map(readable, row))
+    show(table)

@@ -19,6 +19,6 @@ def recipe(name: str) -> Recipe:
     Raises:
         ConfigurationError: with the nearest known name.
     """
-    if name not in RECIPES:
+    if not isinstance(name, str) or name not in RECIPES:
         raise unknown_name("recipe", name, RECIPES)
     return RECIPES[name]

@@ -60,7 +60,6 @@ def finetuning(
             "optimizer": optimizer,
             **({"network.dropout": 0.0} if name == "zo" else {}),
         },
-        {},
     )
     return Recipe("fine-tuning", settings).settings_for(name, changes)
 

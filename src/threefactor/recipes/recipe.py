@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from threefactor.training.build import option_groups
+from threefactor.errors import ConfigurationError
+from threefactor.readable import clipped
+from threefactor.training.build import option_names
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import override
 from threefactor.training.settings import Settings
@@ -35,26 +37,31 @@ class Recipe:
         """Return the full settings of one run, the rule's options included.
 
         Args:
-            rule: name of the rule; the recipe's own by default.
+            rule: name of the rule; by default that of the changes, or else the recipe's own.
             changes: fields or options by name, as for `--set`, after what the rule changes.
 
         Raises:
             ConfigurationError: if a name is not known, or a value out of its range.
         """
-        name = rule or self.settings.rule.name
-        changes = changes or {}
+        changes = dict(changes or {})
+        own = self.settings.rule.name if rule is None else rule
+        name = changes.pop("rule.name", own)
+        if rule is not None and name != rule:
+            raise ConfigurationError(
+                f"the rule is {rule!r} and rule.name {clipped(name)}; give one of them"
+            )
         engine = engine_of(self.settings)
         defaults = engine.rule_options(name)
         shared = {k: v for k, v in self.settings.rule.options.items() if k in defaults}
         settings = override(
-            self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}, {}
+            self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}
         )
-        settings = override(settings, self.per_rule.get(name, {}), option_groups(settings))
-        settings = override(settings, changes, option_groups(settings))
+        settings = override(settings, self.per_rule.get(name, {}), option_names(settings))
+        settings = override(settings, changes, option_names(settings))
         noise = engine.noise_options(settings)
         chosen = {key.rpartition(".")[2] for key in changes}
         return override(
             settings,
             {f"rule.options.{key}": noise[key] for key in noise.keys() - chosen},
-            option_groups(settings),
+            option_names(settings),
         )

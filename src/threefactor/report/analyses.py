@@ -18,12 +18,13 @@ from threefactor.report.costs import (
 from threefactor.report.figures import Figure, Series
 from threefactor.report.grouping import LeftOut
 from threefactor.report.names import rule_name
-from threefactor.report.page import Section, slug
+from threefactor.report.naming import slug
+from threefactor.report.page import Section
 from threefactor.report.values import Cell, Number, Table
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses", "read_analyses"]
 
-_PARTS = ("analysis", "recipe", "rule", "seed", "result")
+_PARTS = {"analysis": str, "recipe": str, "rule": str, "seed": int, "result": dict}
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,10 @@ def read_analyses(files: Iterable[Path]) -> tuple[list[Analysis], list[LeftOut]]
         try:
             given = json.loads(file.read_text(encoding="utf-8"))
             parts = {key: given[key] for key in _PARTS}
-            if not isinstance(parts["result"], dict):
-                raise TypeError("result is no object")
-        except (OSError, ValueError, KeyError, TypeError) as problem:
+            for key, kind in _PARTS.items():
+                if type(parts[key]) is not kind:
+                    raise TypeError(f"{key} is a {type(parts[key]).__name__}")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
             left_out.append(LeftOut(file, f"it holds no analysis of a run ({problem!r})"))
             continue
         parts["name"] = parts.pop("analysis")

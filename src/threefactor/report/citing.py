@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
 from threefactor.data.registry import DATASETS
 from threefactor.errors import unknown_name
+from threefactor.readable import readable
 from threefactor.recipes import recipe as find_recipe
 from threefactor.training.settings import EventNetworkSettings, Settings
 from threefactor.version import __version__
@@ -80,18 +81,20 @@ def citation(rule: str | None = None, recipe: str | None = None) -> str:
     having = [key for key, rules in engines.items() if rule in rules]
     if not having:
         raise unknown_name("rule", rule, {**clocked.RULES, **events.RULES})
-    return _bibtex(
-        [*REFERENCES["rule"][rule], *(having if len(having) == 1 else ()), "threefactor"]
-    )
+    known = REFERENCES["rule"].get(rule)
+    keys = [*(known or ()), *(having if len(having) == 1 else ()), "threefactor"]
+    return _foreign([] if known is not None else [f"rule {rule!r}"]) + _bibtex(keys)
 
 
 def cite_settings(experiments: Iterable[Settings]) -> str:
     """Return the BibTeX of experiments, such as those of a report; each entry once.
 
-    Rules, networks and data of one's own are left out: only their author knows what to cite.
+    Rules and data of one's own are named in a comment: only their author knows what to cite.
     """
+    experiments = list(experiments)
     keys = dict.fromkeys(key for settings in experiments for key in _keys(settings))
-    return _bibtex([*keys, "threefactor"])
+    foreign = dict.fromkeys(name for settings in experiments for name in _own_parts(settings))
+    return _foreign(list(foreign)) + _bibtex([*keys, "threefactor"])
 
 
 @cache
@@ -117,6 +120,20 @@ def _keys(settings: Settings) -> Iterator[str]:
         yield from REFERENCES["data set"]["nmnist"]
     name = settings.data.name if entry is None or not entry.base else entry.base
     yield from REFERENCES["data set"].get(name, ())
+
+
+def _own_parts(settings: Settings) -> Iterator[str]:
+    """Give what these settings use and threefactor does not come with."""
+    if settings.rule.name not in REFERENCES["rule"]:
+        yield f"rule {settings.rule.name!r}"
+    entry = DATASETS.get(settings.data.name)
+    if settings.data.name not in REFERENCES["data set"] and not (entry and entry.base):
+        yield f"data set {settings.data.name!r}"
+
+
+def _foreign(parts: Sequence[str]) -> str:
+    lines = (f"% {readable(part)} is no part of threefactor: ask its author.\n" for part in parts)
+    return "".join(lines) + ("\n" if parts else "")
 
 
 def _bibtex(keys: Iterable[str]) -> str:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import io
 import re
 import textwrap
+import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import Any
 
 import numpy as np
 
 from threefactor.errors import ConfigurationError, InputError
+from threefactor.readable import readable
 from threefactor.report.figures import Figure, Series
+from threefactor.report.naming import slug
 from threefactor.report.theme import DASHES, INK, LINE, SERIES
 
 __all__ = ["HEIGHT", "STYLE", "WIDTH", "draw", "matplotlib", "svg"]
@@ -21,6 +25,7 @@ STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
     "font.size": 10,
     "font.sans-serif": ["DejaVu Sans"],  # comes with Matplotlib; its letters are wide
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
     "axes.grid": True,
@@ -43,6 +48,7 @@ LINE_HEIGHT = 0.19  # inches, for each line more
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 LONGEST_LABEL = 44  # letters of a line
+LONGEST_TEXT, LONGEST_PLACE = 200, 40  # letters of a label, of a group of bars
 FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
@@ -77,8 +83,11 @@ def svg(figure: Figure) -> str:
         InputError: if the points of a heatmap are no complete grid.
     """
     library = matplotlib()
+    figure = _shown(figure)
     panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
-    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}):
+    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
+        # Text stays text, and whoever shows it has the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         size = (WIDTH, HEIGHT + _room_for_legend(figure))
         canvas = library.figure.Figure(figsize=size, layout="constrained")
         axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
@@ -96,20 +105,35 @@ def svg(figure: Figure) -> str:
     return _accessible(stream.getvalue(), figure)
 
 
+def _shown(figure: Figure) -> Figure:
+    """Return a figure whose name is one of XML, and whose texts can be shown."""
+    series = (replace(one, label=_short(one.label)) for one in figure.series)
+    return replace(
+        figure,
+        name=slug(figure.name),
+        title=readable(figure.title),
+        caption=readable(figure.caption),
+        x_label=_short(figure.x_label),
+        y_label=_short(figure.y_label),
+        series=tuple(series),
+    )
+
+
+def _short(text: str, longest: int = LONGEST_TEXT) -> str:
+    shown = readable(text)
+    return shown if len(shown) <= longest else f"{shown[:longest]}..."
+
+
 def draw(figure: Figure, axis: Any) -> None:
     """Draw a figure of one panel onto axes, with its legend above them."""
     if figure.kind in ("heatmap", "quiver"):
         _panel(figure, figure.series[0], axis)
         return
     axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    if figure.kind == "bar":
-        _bars(figure, axis)
-    else:
-        _lines(figure, axis)
+    handles = _bars(figure, axis) if figure.kind == "bar" else _lines(figure, axis)
     _scales(figure, axis)
     if len(figure.series) > 1:
-        handles, labels = axis.get_legend_handles_labels()
-        labels, columns = _legend(labels)
+        labels, columns = _legend([one.label for one in figure.series])
         place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1)}
         axis.legend(handles, labels, ncols=columns, borderaxespad=0.2, **place)
 
@@ -136,12 +160,14 @@ def _legend_columns(labels: Sequence[str]) -> int:
     return max(1, min(len(labels), LEGEND_LETTERS // (max(map(len, labels)) + 6)))
 
 
-def _lines(figure: Figure, axis: Any) -> None:
+def _lines(figure: Figure, axis: Any) -> list[Any]:
+    """Draw the series; return what stands for each in the legend."""
+    handles = []
     for i, one in enumerate(figure.series):
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
         ys = np.asarray(one.ys, dtype=float)  # gaps become NaN
         marker = "o" if _has_lone_points(ys) else ""
-        axis.plot(one.xs, ys, color=colour, linestyle=dash, marker=marker, label=one.label)
+        handles += axis.plot(one.xs, ys, color=colour, linestyle=dash, marker=marker)
         if one.error is not None:
             error = np.asarray(one.error, dtype=float)
             # A mean minus its deviation may have no logarithm.
@@ -152,6 +178,7 @@ def _lines(figure: Figure, axis: Any) -> None:
     places = {x for one in figure.series for x in one.xs if not isinstance(x, str)}
     if len(places) == 1:  # Matplotlib would show a tenth of an epoch
         axis.set_xlim(min(places) - 1, min(places) + 1)
+    return handles
 
 
 def _has_lone_points(ys: Any) -> bool:
@@ -161,22 +188,18 @@ def _has_lone_points(ys: Any) -> bool:
     return len(ys) <= FEW or bool(alone.any())
 
 
-def _bars(figure: Figure, axis: Any) -> None:
+def _bars(figure: Figure, axis: Any) -> list[Any]:
+    handles = []
     groups = list(dict.fromkeys(x for one in figure.series for x in one.xs))
     width = 0.8 / len(figure.series)
     for i, one in enumerate(figure.series):
         places = [groups.index(x) + (i + 0.5) * width - 0.4 for x in one.xs]
-        axis.bar(
-            places,
-            one.ys,
-            width * 0.9,
-            yerr=one.error,
-            color=SERIES[i % len(SERIES)],
-            ecolor=INK,
-            label=one.label,
-        )
-    axis.set_xticks(range(len(groups)), [str(group) for group in groups])
+        colour = SERIES[i % len(SERIES)]
+        bars = axis.bar(places, one.ys, width * 0.9, yerr=one.error, color=colour, ecolor=INK)
+        handles.append(bars)
+    axis.set_xticks(range(len(groups)), [_short(str(one), LONGEST_PLACE) for one in groups])
     axis.grid(False, axis="x")
+    return handles
 
 
 def _scales(figure: Figure, axis: Any) -> None:

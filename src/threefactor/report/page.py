@@ -5,19 +5,22 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError
+from threefactor.readable import readable
 from threefactor.report.drawing import svg
 from threefactor.report.figures import Figure, figure_csv
+from threefactor.report.markdown import address, fenced, in_line, paragraph, plain_html
+from threefactor.report.naming import part_names
 from threefactor.report.theme import colour_variables, follow_page, on_paper
 from threefactor.report.values import Table, cell_data, cell_text, table_csv
 from threefactor.training.checkpoint import write_atomically
 from threefactor.version import __version__
 
-__all__ = ["Listing", "Section", "html_page", "markdown_page", "slug", "write_figures"]
+__all__ = ["Listing", "Section", "html_page", "markdown_page", "write_figures"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
 
     Args:
         sections: of a page.
-        folder: where to; it is made if need be.
+        folder: where to; it is made if need be. The files have the figures' names and the tables'
+            titles, in letters and digits that are safe on every system.
 
     Returns:
         The files.
@@ -95,26 +99,19 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
         ConfigurationError: if matplotlib is not installed.
     """
     contents: dict[str, str] = {}
+    names = _names(sections)
     for section in sections:
         for figure in section.figures:
-            contents[f"{figure.name}.svg"] = on_paper(svg(figure))
-            contents[f"{figure.name}.csv"] = figure_csv(figure)
+            name = names[id(figure)]
+            contents[f"{name}.svg"] = on_paper(svg(replace(figure, name=name)))
+            contents[f"{name}.csv"] = figure_csv(figure)
         for table in section.tables:
-            contents[f"{slug(table.title)}.csv"] = table_csv(table)
+            contents[f"{names[id(table)]}.csv"] = table_csv(table)
     Path(folder).mkdir(parents=True, exist_ok=True)
     files = [Path(folder) / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         write_atomically(file, text.encode())
     return files
-
-
-def slug(title: str) -> str:
-    """Return a title as part of an address or file name.
-
-    >>> slug("MNIST: test accuracy (%)")
-    'mnist-test-accuracy'
-    """
-    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
 
 
 def _render(template: str, title: str, sections: Sequence[Section], **more: Any) -> str:
@@ -126,8 +123,10 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
             "pages need jinja2; install it with: pip install 'threefactor[report]'"
         ) from problem
 
+    names = _names(sections)
+
     def drawn(figure: Figure) -> dict[str, Any]:
-        picture = svg(figure)
+        picture = svg(replace(figure, name=names[id(figure)]))
         return {
             "inline": Markup(follow_page(picture)),  # the drawing escapes what it contains
             "svg": _address(picture, "image/svg+xml"),
@@ -137,6 +136,7 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("threefactor.report"),
         autoescape=template.endswith(".html"),
+        finalize=_shown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -144,11 +144,16 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
     environment.filters.update(
         text=cell_text,
         data=cell_data,
-        slug=slug,
+        name=lambda part: names[id(part)],
         drawn=drawn,
         table_csv=lambda table: _address(table_csv(table), "text/csv"),
         has_numbers=lambda table, i: any(cell_data(row[i]) for row in table.rows),
-        cell=lambda cell: cell_text(cell).replace("|", "\\|").replace("\n", " "),
+        cell=lambda cell: in_line(cell_text(cell)),
+        in_line=in_line,
+        paragraph=paragraph,
+        plain_html=plain_html,
+        fenced=fenced,
+        address=address,
     )
     return environment.get_template(template).render(
         title=title,
@@ -158,6 +163,21 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
         dark=Markup(colour_variables(dark=True)),
         **more,
     )
+
+
+def _names(sections: Sequence[Section]) -> dict[int, str]:
+    """Return the names of all parts of a page, by their `id`."""
+    parts: list[tuple[Any, str]] = []
+    for section in sections:
+        parts.append((section, section.title))
+        parts += [(figure, figure.name) for figure in section.figures]
+        parts += [(table, table.title) for table in section.tables]
+    return part_names(parts)
+
+
+def _shown(value: Any) -> Any:
+    """Write out what cannot be shown; a drawing was made of such text already."""
+    return readable(value, keep="\n\t") if type(value) is str else value
 
 
 def _address(text: str, kind: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from threefactor.report.figures import Figure, Series
 from threefactor.report.firing import firing_rates, layer_sizes, total_rate
 from threefactor.report.grouping import Group
-from threefactor.report.page import slug
+from threefactor.report.naming import slug
 from threefactor.training.engines import engine_of
 
 __all__ = ["curve", "firing_figure", "learning_curves"]
@@ -90,7 +90,7 @@ def firing_figure(recipe: str, groups: Sequence[Group]) -> Figure:
         deviations = [rate.sd for rate in rates.values() if rate.sd is not None]
         series.append(Series(group.label, list(rates), means, deviations or None))
     return Figure(
-        f"{recipe}-firing-rates",
+        slug(f"{recipe} firing rates"),
         f"{recipe}: firing rates",
         "On the test data, after the last epoch. Bars of error: ± one standard deviation.",
         "layer",

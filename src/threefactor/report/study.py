@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from threefactor.errors import CheckpointError
+from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.report.grouping import LeftOut, Study, gather
 from threefactor.report.runs import Run, read_run
 
@@ -52,6 +52,8 @@ some
 
 def _folders(paths: Iterable[str | Path]) -> list[Path]:
     found: dict[Path, Path] = {}
+    if isinstance(paths, (str, Path)):
+        raise ConfigurationError(f"paths are {str(paths)!r}; give a list of them")
     for path in map(Path, paths):
         if not path.is_dir():
             raise CheckpointError(f"{path} is no folder; give run folders, or folders of some")

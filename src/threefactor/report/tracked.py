@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from threefactor.report.courses import QUANTITIES, Course, Quantity, courses_of, numbers
 from threefactor.report.figures import Figure, Series
 from threefactor.report.grouping import Group
-from threefactor.report.page import Section, slug
+from threefactor.report.naming import slug
+from threefactor.report.page import Section
 from threefactor.report.values import Cell, Number, Table, spread
 from threefactor.training.engines import engine_of
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from threefactor.errors import InputError
+from threefactor.readable import readable
 
 __all__ = [
     "Cell",
@@ -23,6 +25,10 @@ __all__ = [
     "table_csv",
     "without_empty_columns",
 ]
+
+
+# The first letters of a spreadsheet's formulas, wide ones included; none of them is the empty text.
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 @dataclass(frozen=True)
@@ -155,10 +161,27 @@ def without_empty_columns(table: Table) -> Table:
 
 
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
-    """Write rows as CSV; numbers keep all their digits."""
+    """Write rows as CSV; numbers keep all their digits.
+
+    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+
+    >>> print(csv_text([["-0.5", "=1+1", -0.5]]), end="")
+    -0.5,'=1+1,-0.5
+    """
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows(rows)
+    csv.writer(stream, lineterminator="\n").writerows([[_harmless(x) for x in row] for row in rows])
     return stream.getvalue()
+
+
+def _harmless(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = readable(value, keep="\n")
+    return f"'{text}" if text.strip()[:1] in FORMULA and not _is_number(text) else text
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?", text) is not None
 
 
 def _exact(cell: Cell) -> list[Any]:

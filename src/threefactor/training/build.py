@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from threefactor.clocked import LinearSchedule
-from threefactor.errors import CheckpointError, ConfigurationError, unknown_name
+from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.readable import clipped
 from threefactor.training import checkpoint
 from threefactor.training.engines import DTYPES, Engine, engine_of
+from threefactor.training.memory import check_memory, in_memory
+from threefactor.training.optimizers import call, make_optimizer, make_scheduler
 from threefactor.training.run_folder import RunFolder
-from threefactor.training.settings import (
-    OptimizerSettings,
-    RuleSettings,
-    Settings,
-)
+from threefactor.training.settings import RuleSettings, Settings
 
-__all__ = ["Experiment", "begin", "build", "option_groups"]
+__all__ = ["Experiment", "begin", "build", "option_names"]
 
 
 @dataclass
@@ -54,19 +52,23 @@ def build(
     """Seed PyTorch and make everything that the settings describe.
 
     Raises:
-        ConfigurationError: if a name or option is not known.
+        ConfigurationError: if a name or option is not known, or memory does not suffice.
+        InputError: if the settings do not fit the data.
         DataError: if the data is absent or corrupt.
     """
     engine = engine_of(settings)
     engine.rule(settings.rule.name)
-    engine.check_device(device)
-    samples = load_samples(settings, data_dir)
-    torch.manual_seed(settings.seed)
-    network = engine.network(settings, samples).to(device=device, dtype=DTYPES[settings.dtype])
-    rule = _rule(settings, engine, network)
-    parameters = [*network.parameters(), *rule.parameters()]
-    optimizer = _optimizer(settings.optimizer, parameters)
-    scheduler = _scheduler(settings, optimizer)
+    engine.check_device(device, DTYPES[settings.dtype])
+    with in_memory():
+        samples = load_samples(settings, data_dir)
+        check_memory(settings, samples, device)
+        torch.manual_seed(settings.seed)
+        network = engine.network(settings, samples)
+        network = network.to(device=device, dtype=DTYPES[settings.dtype])
+        rule = _rule(settings, engine, network)
+        parameters = [*network.parameters(), *rule.parameters()]
+        optimizer = make_optimizer(settings.optimizer, parameters)
+        scheduler = make_scheduler(settings, optimizer)
     return Experiment(settings, samples, network, rule, optimizer, scheduler)
 
 
@@ -92,10 +94,14 @@ def begin(experiment: Experiment) -> None:
     if start is None:
         return
     run = RunFolder(start)
-    if not checkpoint.exists(run.last):
+    try:
+        there = checkpoint.exists(run.last)
+    except (OSError, ValueError):  # no name of a folder
+        there = False
+    if not there:
         raise CheckpointError(
-            f"start is {start!r}, which holds no trained run; train one first, or give the folder "
-            "of another as --set start=RUN"
+            f"start is {clipped(start)}, which holds no trained run; train one first, or give the "
+            "folder of another as --set start=RUN"
         )
     weights = checkpoint.load_state(run.last)["network"]
     try:
@@ -106,12 +112,14 @@ def begin(experiment: Experiment) -> None:
         ) from problem
 
 
-def option_groups(settings: Settings) -> dict[str, str]:
-    """Names beyond the fields that `override` should accept for these settings."""
-    groups = dict.fromkeys(engine_of(settings).rule_options(settings.rule.name), "rule.options")
-    groups.update(dict.fromkeys(settings.optimizer.options, "optimizer.options"))
-    groups.update(dict.fromkeys(settings.scheduler.options, "scheduler.options"))
-    return groups
+def option_names(settings: Settings) -> list[str]:
+    """Return the full names beyond the fields that `override` should accept for these settings."""
+    options = {
+        "rule": engine_of(settings).option_names(settings.rule.name),
+        "optimizer": settings.optimizer.options,
+        "scheduler": settings.scheduler.options,
+    }
+    return [f"{group}.options.{name}" for group, names in options.items() for name in names]
 
 
 def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
@@ -123,13 +131,13 @@ def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     engine.check_options(given.name, options)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
-    return _call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
+    return call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
 
 
 def _schedule(ends: Sequence[Any]) -> LinearSchedule:
     if len(ends) != 2 or not all(type(end) in (int, float) and end > 0 for end in ends):
         raise ConfigurationError(
-            f"noise_scale is {list(ends)}; give a number above 0, or two as [start, end]"
+            f"noise_scale is {clipped(list(ends))}; give a number above 0, or two as [start, end]"
         )
     return LinearSchedule(*map(float, ends))
 
@@ -144,59 +152,3 @@ def _check_noise(settings: Settings, engine: Engine) -> None:
                 f"a rule learns from the hardware's noise or from its own: give {key}={value!r}, "
                 "or leave hardware_noise out"
             )
-
-
-LEFT_OUT = ("LBFGS", "ReduceLROnPlateau", "SparseAdam")
-"""What needs more than a gradient at each step, or dense ones, or a measure of progress."""
-
-
-def _optimizer(
-    given: OptimizerSettings, parameters: Iterable[nn.Parameter]
-) -> torch.optim.Optimizer:
-    known = _classes(torch.optim, torch.optim.Optimizer)
-    if given.name not in known:
-        raise unknown_name("optimizer", given.name, known)
-    options = dict(given.options)
-    accepted = inspect.signature(known[given.name].__init__).parameters
-    if "fused" in accepted and not {"fused", "foreach"} & set(options):
-        options["fused"] = True  # one pass over the weights: a tenth of the time on a CPU
-    what = f"optimizer {given.name!r}"
-    return _call(known[given.name], what, parameters, lr=given.lr, **options)  # type: ignore[no-any-return]
-
-
-def _scheduler(
-    settings: Settings, optimizer: torch.optim.Optimizer
-) -> lr_scheduler.LRScheduler | None:
-    given, epochs = settings.scheduler, settings.epochs
-    if given.name is None:
-        return None
-    known = _classes(lr_scheduler, lr_scheduler.LRScheduler)
-    if given.name not in known:
-        raise unknown_name("scheduler", given.name, known)
-    options = {k: epochs if v == "epochs" else v for k, v in given.options.items()}
-    what = f"scheduler {given.name!r}"
-    trial = _optimizer(settings.optimizer, [nn.Parameter(torch.zeros(1))])
-    tried = _call(known[given.name], what, trial, **options)
-    trial.step()
-    _call(tried.step, what)  # here and not after the first epoch, where some options fail
-    return _call(known[given.name], what, optimizer, **options)  # type: ignore[no-any-return]
-
-
-def _classes(module: Any, base: type) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in vars(module).items()
-        if isinstance(value, type) and issubclass(value, base) and value is not base
-        if name not in LEFT_OUT
-    }
-
-
-def _call(function: Any, what: str, *args: Any, **options: Any) -> Any:
-    try:
-        return function(*args, **options)
-    except ConfigurationError:
-        raise
-    except Exception as problem:  # PyTorch's classes check little, and fail in many ways
-        usual = isinstance(problem, (TypeError, ValueError))
-        why = str(problem) if usual else f"{type(problem).__name__}: {problem}"
-        raise ConfigurationError(f"{what} does not accept its options: {why}") from problem

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,9 +18,10 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.readable import clipped
 from threefactor.training.settings import FirstSpikeSettings, Settings, SpikeCountSettings
 
-__all__ = ["ENGINES", "Engine", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
@@ -28,6 +31,8 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
 }
 # What a rule is given by the experiment and not by its options.
 NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+MOST_THREADS = 256
+"""The most threads on any machine; one with more cores than that may use all of them."""
 _EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
 
 
@@ -37,12 +42,14 @@ class Engine(ABC):
     Attributes:
         base: the class of which every rule for such networks is a subclass.
         rules: the rules that train them, by name.
+        where: the module of both.
         rate_unit: of the firing rates in results and metrics.
         device_type: the only type of device, or None for any.
     """
 
     base: type
     rules: Mapping[str, type[Any]]
+    where: str
     rate_unit: str
     device_type: str | None = None
 
@@ -68,19 +75,40 @@ class Engine(ABC):
         """Run a batch without learning; return the result."""
 
     def use_threads(self, threads: int) -> None:
-        """Compute on so many threads of the CPU."""
+        """Compute on so many threads of the CPU.
+
+        Raises:
+            ConfigurationError: if there are to be fewer than 1, or far more than there are cores.
+        """
+        check_threads(threads)
+        self._use_threads(threads)
+
+    def _use_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
-    def check_device(self, device: str) -> None:
-        """Refuse a device on which such networks cannot run.
+    def check_device(self, device: str, dtype: torch.dtype = torch.float32) -> None:
+        """Refuse a device on which such networks cannot run, or that is not there.
+
+        Args:
+            device: its name.
+            dtype: of weights and data.
 
         Raises:
             ConfigurationError: saying what to do.
         """
-        if self.device_type not in (None, torch.device(device).type):
+        try:
+            if self.device_type in (None, torch.device(device).type):
+                # The device "meta" has no values to bring back.
+                (torch.ones(2, device=device, dtype=dtype) + 1).cpu()
+                return
+        except Exception as problem:  # each device is missing in its own way
+            reason = next(iter(str(problem).splitlines()), type(problem).__name__)
             raise ConfigurationError(
-                f"device is {device!r}; event-driven networks run on the CPU: leave it out"
-            )
+                f"device {clipped(device)} cannot be used: {reason}; give cpu, or leave it out"
+            ) from problem
+        raise ConfigurationError(
+            f"device is {device!r}; event-driven networks run on the CPU: leave it out"
+        )
 
     def rule(self, name: str) -> type[Any]:
         """Return a rule by name.
@@ -88,17 +116,34 @@ class Engine(ABC):
         Raises:
             ConfigurationError: with the nearest known name.
         """
-        if name not in self.rules:
-            raise unknown_name("rule", name, self.rules)
-        return self.rules[name]
+        if not isinstance(name, str) or name not in self.rules:
+            unknown = unknown_name("rule", name, self.rules)
+            raise ConfigurationError(f"{unknown}; register one of your own in {self.where}.RULES")
+        found = self.rules[name]
+        if not (isinstance(found, type) and issubclass(found, self.base)):
+            raise ConfigurationError(
+                f"rule {name!r} is {clipped(found)}; register a subclass of {self.where}.Rule"
+            )
+        return found
+
+    def option_names(self, name: str) -> list[str]:
+        """Return the names of a rule's options."""
+        return list(self._parameters(name))
 
     def rule_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a rule with their defaults, as plain values."""
-        found: dict[str, Any] = {}
+        """Return the options of a rule with their defaults, as plain values.
+
+        Options without a default are left out, and those whose default is no plain value.
+        """
+        found = {key: _plain(one.default) for key, one in self._parameters(name).items()}
+        return {key: value for key, value in found.items() if _is_plain(value)}
+
+    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
+        found: dict[str, inspect.Parameter] = {}
         for make in self._constructors(name):
-            for key, parameter in inspect.signature(make).parameters.items():
-                if key not in NOT_OPTIONS and parameter.kind is not parameter.VAR_KEYWORD:
-                    found[key] = _plain(parameter.default)
+            for key, one in inspect.signature(make).parameters.items():
+                if key not in NOT_OPTIONS and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
+                    found[key] = one
         return found
 
     def _constructors(self, name: str) -> list[Callable[..., None]]:
@@ -112,10 +157,11 @@ class Engine(ABC):
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
-        known = self.rule_options(name)
+        known = self.option_names(name)
         types: dict[str, Any] = {}
         for make in self._constructors(name):
-            types.update(get_type_hints(make))
+            with suppress(NameError, TypeError):  # of a rule of one's own, which may say anything
+                types.update(get_type_hints(make))
         for key, value in options.items():
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)
@@ -124,7 +170,7 @@ class Engine(ABC):
             except ValidationError as problem:
                 why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
                 raise ConfigurationError(
-                    f"{key} is {value!r}; rule {name!r} does not take that ({why})"
+                    f"{key} is {clipped(value)}; rule {name!r} does not take that ({why})"
                 ) from problem
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
@@ -153,6 +199,7 @@ class ClockedEngine(Engine):
 
     base = clocked.Rule
     rules = clocked.RULES
+    where = clocked.__name__
     rate_unit = "spikes per neuron and step"
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
@@ -214,9 +261,10 @@ class EventEngine(Engine):
     base = events.Rule
     rules = events.RULES
     device_type = "cpu"
+    where = events.__name__
     rate_unit = "spikes per neuron and sample"
 
-    def use_threads(self, threads: int) -> None:
+    def _use_threads(self, threads: int) -> None:
         torch.set_num_threads(1)  # its waiting threads would take the cores from the kernels
         events.set_num_threads(threads)
 
@@ -245,8 +293,31 @@ ENGINES: dict[str, Engine] = {
 """The engine of each kind of network."""
 
 
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads below 1, or far above the number of cores.
+
+    Raises:
+        ConfigurationError: saying what there is.
+    """
+    most = max(MOST_THREADS, os.cpu_count() or 1)
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
+        raise ConfigurationError(
+            f"threads is {clipped(threads)}; this machine has {os.cpu_count()} cores: give a "
+            f"whole number from 1 to {most}"
+        )
+
+
 def engine_of(settings: Settings) -> Engine:
-    """Return the engine that the settings' kind of network needs."""
+    """Return the engine that the settings' kind of network needs.
+
+    Raises:
+        ConfigurationError: if they are no settings.
+    """
+    if not isinstance(settings, Settings):
+        raise ConfigurationError(
+            f"settings are {clipped(settings)}; give Settings, as of "
+            'recipe("digits-fc").settings_for("opzo")'
+        )
     return ENGINES[settings.network.kind]
 
 
@@ -264,3 +335,10 @@ def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
 
 def _plain(value: Any) -> Any:
     return [value.start, value.end] if isinstance(value, clocked.LinearSchedule) else value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in config.json."""
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))

@@ -208,7 +208,7 @@ class Trainer:
 
     def _diverge(self, loss: float) -> None:
         kept = ""
-        if self.run is not None:
+        if self.run is not None and self.history:
             kept = f" The last good checkpoint is in {self.run.last}."
         raise DivergenceError(
             f"the loss became {loss} in epoch {self.epoch + 1} at batch {self._sums.batch + 1}."

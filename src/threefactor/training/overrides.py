@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args, get_type_hints
 
-from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.errors import ConfigurationError, plain_letters, unknown_name
+from threefactor.readable import clipped
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     ConvNetworkSettings,
@@ -20,6 +21,40 @@ from threefactor.training.settings import (
 
 __all__ = ["override", "parse_assignment"]
 
+OTHER_NAMES = {
+    "learningrate": "lr",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "minibatch": "batch_size",
+    "numepochs": "epochs",
+    "nepochs": "epochs",
+    "maxepochs": "epochs",
+    "t": "steps",
+    "timesteps": "steps",
+    "numsteps": "steps",
+    "nsteps": "steps",
+    "randomseed": "seed",
+    "precision": "dtype",
+    "layers": "hidden",
+    "hiddensize": "hidden",
+    "hiddensizes": "hidden",
+    "hiddenlayers": "hidden",
+    "neurons": "hidden",
+    "units": "hidden",
+    "beta": "leak",
+    "decay": "leak",
+    "vth": "threshold",
+    "vthreshold": "threshold",
+    "tau": "tau_s",
+    "taum": "tau_s",
+    "droprate": "dropout",
+    "dropoutrate": "dropout",
+    "pdrop": "dropout",
+    "noise": "hardware_noise",
+}
+"""Names that people know from elsewhere, without hyphens, and those of the settings."""
+
 
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Split "key=value"; the value is read as JSON, or else as a string.
@@ -29,15 +64,17 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigurationError(f"cannot read {text!r}; write --set key=value")
+        raise ConfigurationError(f"cannot read {clipped(text)}; write --set key=value")
     try:
         return key.strip(), json.loads(value)
     except json.JSONDecodeError:
         return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
+    except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
+        raise ConfigurationError(f"cannot read {clipped(text)} ({problem})") from None
 
 
 def override(
-    settings: Settings, changes: Mapping[str, Any], options: Mapping[str, str]
+    settings: Settings, changes: Mapping[str, Any], options: Iterable[str] = ()
 ) -> Settings:
     """Return settings with some fields replaced.
 
@@ -45,14 +82,14 @@ def override(
         settings: where to start.
         changes: by full name ("network.dropout") or, where only one field has it, by its last
             part ("dropout"); or a whole group ("loss": {"kind": "first-spike"}).
-        options: further names that are accepted, such as the rule's options, each with the full
-            name of the group that it belongs to ("momentum": "rule.options").
+        options: further full names that are accepted, such as those of the rule's options
+            ("rule.options.momentum").
 
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
     a new kind of loss none; the other changes are to the fields of the new kind.
 
     Raises:
-        ConfigurationError: for a name that is not known or not unique, or a bad value.
+        ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
     """
     values = dataclasses.asdict(settings)
     network, loss = changes.get("network.kind"), changes.get("loss.kind")
@@ -62,15 +99,30 @@ def override(
     if loss not in (None, settings.loss.kind):
         values["loss"] = {"kind": loss}
         settings = make_settings(values)
+    options, given = list(options), dict[str, str]()
     for key, value in changes.items():
-        *groups, last = _full_name(key, settings, options).split(".")
-        place = values
+        full = _full_name(key, settings, options)
+        if full in given:
+            raise ConfigurationError(f"{full} is given twice, as {given[full]!r} and as {key!r}")
+        given[full] = key
+        *groups, last = full.split(".")
+        place: Any = values
         for group in groups:
-            if place[group] is None:  # a group that is left out by default
+            if place.get(group) is None:  # a group that is left out by default
                 place[group] = {}
             place = place[group]
+            if not isinstance(place, dict):
+                raise ConfigurationError(
+                    f"{group} is {clipped(place)}, which has no {last}; give its fields by name"
+                )
         place[last] = value
-    return make_settings(values)
+    made = make_settings(values)
+    idle = [full for full in given if full.startswith("scheduler.options")]
+    if idle and made.scheduler.name is None and made.scheduler.options:
+        raise ConfigurationError(
+            f"{idle[0]} is given and scheduler.name is null; give both or none"
+        )
+    return made
 
 
 def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
@@ -81,9 +133,8 @@ def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in names}
 
 
-def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
+def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     fields = list(_leaves(settings))
-    named = [f"{group}.{name}" for name, group in options.items()]
     if (
         key in fields
         or key in named
@@ -95,8 +146,11 @@ def _full_name(key: str, settings: Settings, options: Mapping[str, str]) -> str:
         return matches[0]
     if matches:
         raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
-    known = [full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)]
-    raise unknown_name("setting", key, set(known))
+    known = {full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)}
+    group, _, last = key.rpartition(".")
+    other = OTHER_NAMES.get(plain_letters(last))
+    meant = {other, f"{group}.{other}"} & known if other else set()
+    raise unknown_name("setting", key, known, next(iter(meant), None))
 
 
 def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:

@@ -49,9 +49,9 @@ class EpochLines(Watcher):
     """Shows a progress bar with time left (on a terminal) and a line per epoch."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console()
+        self.console = console or Console(markup=False, emoji=False, highlight=False)
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]:.4f}"),
             TextColumn("accuracy {task.fields[accuracy]:.2%}  {task.fields[rate]:,.0f} samples/s"),

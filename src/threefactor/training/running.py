@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, DivergenceError, InputError
 from threefactor.training import checkpoint
 from threefactor.training.build import begin, build
 from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
+from threefactor.training.memory import in_memory
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import Settings
@@ -35,15 +38,34 @@ def train(
         watcher: shown the progress.
 
     Raises:
-        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
+        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`. If the settings
+            are at fault and no epoch was finished, no run is left in the folder.
     """
     experiment = build(settings, data_dir, device)
     begin(experiment)
     run = None if out is None else RunFolder(out)
     trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
-    if run is not None:
-        run.create(settings, describe_data(experiment.data))
-    return trainer.fit()
+    if run is None:
+        with in_memory():
+            return trainer.fit()
+    run.create(settings, describe_data(experiment.data))
+    try:
+        with in_memory():
+            return trainer.fit()
+    except (ConfigurationError, DivergenceError, InputError):
+        if not trainer.history:  # the corrected command may want the same folder
+            _discard(run)
+        raise
+
+
+def _discard(run: RunFolder) -> None:
+    """Remove a run that has learned nothing, and its folder if nothing else is in it."""
+    for part in (run.last, run.best, run.path / "tensorboard"):
+        shutil.rmtree(part, ignore_errors=True)
+    for file in (run.tracked_path, run.start_path, run.metrics_path, run.config_path):
+        file.unlink(missing_ok=True)
+    with suppress(OSError):
+        run.path.rmdir()
 
 
 def resume(
@@ -80,7 +102,8 @@ def resume(
         begin(experiment)
     run.keep_metrics(trainer.epoch)
     trainer.history = run.metrics()
-    return trainer.fit()
+    with in_memory():
+        return trainer.fit()
 
 
 def open_run(

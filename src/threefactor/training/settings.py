@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from functools import wraps
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import (
+    AfterValidator,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
+    Strict,
     Tag,
     TypeAdapter,
     ValidationError,
     model_validator,
 )
 from pydantic.dataclasses import dataclass
+from typing_extensions import dataclass_transform
 
 from threefactor.errors import ConfigurationError
+from threefactor.readable import clipped
 
 __all__ = [
     "ClockedNetworkSettings",
@@ -36,12 +42,80 @@ __all__ = [
 ]
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
-Options = dict[str, Any]
+_Class = TypeVar("_Class")
+LARGEST, MOST_LAYERS, MOST_NESTED, MOST_NAMED = 2**31 - 1, 1000, 20, 10
+MOST_LETTERS, TINY, HUGE = 4000, 1e-30, 1e38
+
+
+def _no_guess(value: Any) -> Any:
+    """Refuse what could be read as a number and is none."""
+    if isinstance(value, (bool, str, bytes)):
+        raise ValueError("give a number")
+    return value
+
+
+def _plain_options(value: Any, depth: int = 0) -> Any:
+    """Return options as JSON would give them back, and refuse what it cannot hold."""
+    if isinstance(value, Mapping) and depth < MOST_NESTED:
+        if not all(isinstance(key, str) for key in value):
+            raise ValueError("give options by name")
+        return {key: _plain_option(key, one, depth) for key, one in value.items()}
+    if isinstance(value, (list, tuple)) and depth < MOST_NESTED:
+        return [_plain_options(one, depth + 1) for one in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if isinstance(value, int) and abs(value) >= 2**63:
+            raise ValueError("give a smaller number")
+        return _in_bounds(value)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    raise ValueError("it cannot be written to config.json")
+
+
+def _plain_option(key: str, value: Any, depth: int) -> Any:
+    try:
+        return _plain_options(value, depth + 1)
+    except ValueError as problem:
+        raise ValueError(f"{key} is {clipped(value)}: {problem}") from None
+
+
+def _in_bounds(value: Any) -> Any:
+    """Refuse a number that single precision holds with no or few digits."""
+    if not (value == 0 or HUGE >= abs(value) >= TINY):
+        raise ValueError(
+            f"give 0, or a number between {TINY:g} and {HUGE:g}, which single precision holds"
+        )
+    return value
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def _settings(given: type[_Class]) -> type[_Class]:
+    """Make a frozen dataclass that is validated when made, with errors of this library."""
+    made: Any = dataclass(frozen=True, config=_STRICT)(given)
+    make = made.__init__
+
+    @wraps(make)
+    def checked(self: Any, *args: Any, **values: Any) -> None:
+        try:
+            make(self, *args, **values)
+        except ValidationError as problem:
+            raise _refusal(problem) from None
+
+    made.__init__ = checked
+    return cast("type[_Class]", made)
+
+
+Count = Annotated[int, BeforeValidator(_no_guess), Field(le=LARGEST)]
+Real = Annotated[float, BeforeValidator(_no_guess), AfterValidator(_in_bounds)]
+Flag = Annotated[bool, Strict()]
+Size = Annotated[Count, Field(ge=1)]
+Depth = Annotated[Count, Field(ge=1, le=MOST_LAYERS)]
+Threshold = Annotated[Real, Field(gt=0)]
+Options = Annotated[dict[str, Any], BeforeValidator(_plain_options)]
 _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc")
 _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
@@ -52,70 +126,70 @@ class DataSettings:
     """
 
     name: str = "digits"
-    train: int | None = Field(default=None, ge=1)
-    test: int | None = Field(default=None, ge=1)
-    folds: int | None = Field(default=None, ge=2)
-    fold: int = Field(default=0, ge=0)
-    padding: int = Field(default=0, ge=0)
-    flip: bool = False
-    cutout: int = Field(default=0, ge=0)
-    sort: bool = False
-    window: float = Field(default=0.1, gt=0)
+    train: Count | None = Field(default=None, ge=1)
+    test: Count | None = Field(default=None, ge=1)
+    folds: Count | None = Field(default=None, ge=2)
+    fold: Count = Field(default=0, ge=0)
+    padding: Count = Field(default=0, ge=0)
+    flip: Flag = False
+    cutout: Count = Field(default=0, ge=0)
+    sort: Flag = False
+    window: Real = Field(default=0.1, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ClockedNetworkSettings:
     """A network on a time grid; see `clocked.fc` for the fields."""
 
     kind: Literal["fc"] = "fc"
-    hidden: tuple[int, ...] = (800, 800)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.2, ge=0, lt=1)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.2, ge=0, lt=1)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ConvNetworkSettings:
     """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
 
     kind: Literal["conv5", "conv9"] = "conv5"
-    width: float = Field(default=1.0, gt=0)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=2.74, gt=0)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    width: Real = Field(default=1.0, gt=0, le=100)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.0, ge=0, lt=1)
+    scale: Real = Field(default=2.74, gt=0)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class ResNetSettings:
     """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
 
     kind: Literal["nf-resnet34"] = "nf-resnet34"
-    width: float = Field(default=1.0, gt=0)
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3)
-    leak: float = Field(default=0.5, ge=0, le=1)
-    threshold: float = Field(default=1.0, gt=0)
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-    scale: float = Field(default=2.74, gt=0)
-    surrogate_width: float = Field(default=0.25, gt=0)
+    width: Real = Field(default=1.0, gt=0, le=100)
+    depths: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
+    leak: Real = Field(default=0.5, ge=0, le=1)
+    threshold: Real = Field(default=1.0, gt=0)
+    dropout: Real = Field(default=0.0, ge=0, lt=1)
+    scale: Real = Field(default=2.74, gt=0)
+    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class EventNetworkSettings:
     """A network of exact spike times; see `events.fc` for the fields."""
 
     kind: Literal["events-fc"] = "events-fc"
-    hidden: tuple[int, ...] = (800,)
-    tau_s: float = Field(default=0.130, gt=0)
-    thresholds: tuple[float, ...] = (0.2, 0.7)
-    duration: float = Field(default=0.2, gt=0)
-    max_spikes: int = Field(default=30, ge=1)
-    weight_ranges: tuple[tuple[float, float], ...] = ((-1.0, 1.0),)
+    hidden: tuple[Size, ...] = Field(default=(800,), max_length=MOST_LAYERS)
+    tau_s: Real = Field(default=0.130, gt=0)
+    thresholds: tuple[Threshold, ...] = Field(default=(0.2, 0.7), min_length=1)
+    duration: Real = Field(default=0.2, gt=0)
+    max_spikes: Count = Field(default=30, ge=1)
+    weight_ranges: tuple[tuple[Real, Real], ...] = Field(default=((-1.0, 1.0),), min_length=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class RuleSettings:
     """A rule by name, with its options; [start, end] as noise_scale is a linear schedule."""
 
@@ -123,30 +197,30 @@ class RuleSettings:
     options: Options = Field(default_factory=dict)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class CrossEntropySettings:
     """Cross entropy with this share of mean squared error; see `clocked.CrossEntropyMSE`."""
 
     kind: Literal["cross-entropy"] = "cross-entropy"
-    mse_weight: float = Field(default=0.05, ge=0, le=1)
+    mse_weight: Real = Field(default=0.05, ge=0, le=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class SpikeCountSettings:
     """Target spike counts of the outputs; see `events.SpikeCount`."""
 
     kind: Literal["spike-count"] = "spike-count"
-    true: float = Field(default=15.0, ge=0)
-    false: float = Field(default=3.0, ge=0)
+    true: Real = Field(default=15.0, ge=0)
+    false: Real = Field(default=3.0, ge=0)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class FirstSpikeSettings:
     """Times of the outputs' first spikes; see `events.FirstSpike`."""
 
     kind: Literal["first-spike"] = "first-spike"
-    true: float = Field(default=0.075, ge=0)
-    false: float = Field(default=0.095, ge=0)
+    true: Real = Field(default=0.075, ge=0)
+    false: Real = Field(default=0.095, ge=0)
 
 
 def _kind(default: str) -> Discriminator:
@@ -176,16 +250,16 @@ LossSettings = Annotated[
 ]
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class OptimizerSettings:
     """Any optimiser of `torch.optim` by its class name."""
 
     name: str = "AdamW"
-    lr: float = Field(default=2e-4, ge=0)
+    lr: Real = Field(default=2e-4, ge=0)
     options: Options = Field(default_factory=lambda: {"weight_decay": 2e-4})
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class SchedulerSettings:
     """Any scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
 
@@ -196,7 +270,7 @@ class SchedulerSettings:
     options: Options = Field(default_factory=lambda: {"T_max": "epochs"})
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class TrackSettings:
     """What is measured while the network trains, without any effect on the training.
 
@@ -211,11 +285,11 @@ class TrackSettings:
     """
 
     measures: tuple[str, ...] = Field(default=("alignment", "feedback"), min_length=1)
-    every: int | None = Field(default=None, ge=1)
-    samples: int = Field(default=100, ge=1)
+    every: Count | None = Field(default=None, ge=1)
+    samples: Count = Field(default=100, ge=1)
 
 
-@dataclass(frozen=True, config=_STRICT)
+@_settings
 class Settings:
     """One experiment.
 
@@ -236,15 +310,15 @@ class Settings:
         track: what is measured while the network trains; None for nothing.
     """
 
-    recipe: str
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    epochs: int = Field(default=50, ge=1)
-    batch_size: int = Field(default=128, ge=1)
-    steps: int | None = Field(default=6, ge=1)
+    recipe: str = Field(min_length=1, max_length=MOST_LETTERS)
+    seed: Count = Field(default=0, ge=0, lt=2**31)
+    epochs: Count = Field(default=50, ge=1)
+    batch_size: Count = Field(default=128, ge=1)
+    steps: Count | None = Field(default=6, ge=1)
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
-    start: str | None = None
-    hardware_noise: float | None = Field(default=None, gt=0)
+    start: str | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
+    hardware_noise: Real | None = Field(default=None, gt=0)
     data: DataSettings = Field(default_factory=DataSettings)
     network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
     rule: RuleSettings = Field(default_factory=RuleSettings)
@@ -255,6 +329,10 @@ class Settings:
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Settings:
+        if self.data.fold and self.data.folds is None:
+            raise ValueError(
+                f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"
+            )
         if isinstance(self.network, EventNetworkSettings):
             if self.steps is not None or self.update != "sequence":
                 raise ValueError(
@@ -273,6 +351,12 @@ class Settings:
                 )
         elif self.steps is None:
             raise ValueError("steps is None; give the number of time steps of a clocked network")
+        elif self.data.window != DataSettings.window:
+            raise ValueError(
+                f"data.window is {self.data.window}; it is the time over which an event-driven "
+                "network gets an image, and a clocked one is shown it for so many steps: leave it "
+                "out"
+            )
         elif not isinstance(self.loss, CrossEntropySettings):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
@@ -290,11 +374,17 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     Raises:
         ConfigurationError: naming every field that is unknown or out of its range.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"settings are {clipped(values)}; give them by name")
     try:
         return _ADAPTER.validate_python(dict(values))
     except ValidationError as problem:
-        lines = [_describe(error) for error in problem.errors()]
-        raise ConfigurationError("invalid settings: " + "; ".join(lines)) from None
+        raise _refusal(problem) from None
+
+
+def _refusal(problem: ValidationError) -> ConfigurationError:
+    lines = [_describe(error) for error in problem.errors()[:MOST_NAMED]]
+    return ConfigurationError("invalid settings: " + "; ".join(lines))
 
 
 def _describe(error: Any) -> str:
@@ -302,4 +392,10 @@ def _describe(error: Any) -> str:
         return str(error["msg"])
     # A union adds the kind that was chosen to the path.
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
-    return f"{path} = {error['input']!r}: {error['msg']}"
+    if error["type"] == "union_tag_invalid":
+        return f"{path}.kind = {clipped(error['ctx']['tag'])}: give {error['ctx']['expected_tags']}"
+    if error["loc"][-1] == "options" and error["type"] == "value_error":
+        return f"{path}.{error['ctx']['error']}"
+    if error["type"] in ("missing", "missing_argument"):
+        return f"{path}: {error['msg']}"
+    return f"{path} = {clipped(error['input'])}: {error['msg']}"

@@ -46,8 +46,9 @@ def spread(values: Tensor, shape: Sequence[int], side: int) -> Tensor:
         return values
     channels, height, width = shape
     rows, columns = -(-height // side), -(-width // side)
+    high, wide = min(side, height), min(side, width)  # a patch may be larger than the layer
     blocks = values.view(-1, channels, rows, 1, columns, 1)
-    full = blocks.expand(-1, -1, -1, side, -1, side).reshape(
-        len(values), channels, rows * side, columns * side
+    full = blocks.expand(-1, -1, -1, high, -1, wide).reshape(
+        len(values), channels, rows * high, columns * wide
     )
     return full[:, :, :height, :width].flatten(1)
