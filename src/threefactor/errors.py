@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "PlaceError",
     "ThreefactorError",
     "unknown_name",
 ]
@@ -22,6 +23,10 @@ class ThreefactorError(Exception):
 
 class InputError(ThreefactorError, ValueError):
     """A tensor or argument that has no meaning here: shape, dtype, range, NaN."""
+
+
+class PlaceError(InputError, IndexError):
+    """An index beyond the samples that there are."""
 
 
 class ConfigurationError(ThreefactorError, ValueError):
