@@ -159,6 +159,7 @@ class Layer(nn.Module):
         self.neurons = whole("neurons", neurons)
         self.tau_s, self.threshold, self.duration = tau_s, threshold, duration
         self.max_spikes = max_spikes
+        self._checked: tuple[Any, Any] = ((), ())
         _, tau, self.duration, self.max_spikes = self._constants()
         self.tau_s, self.threshold = 0.5 * tau, float(threshold)
         low, high = _range(weight_range)
@@ -173,6 +174,10 @@ class Layer(nn.Module):
         Raises:
             InputError: if one of them has no meaning.
         """
+        given = (self.tau_s, self.threshold, self.duration, self.max_spikes)
+        known, constants = self._checked
+        if given == known:
+            return constants  # type: ignore[no-any-return]
         tau = 2.0 * number("tau_s", self.tau_s, "seconds, above 0 and finite")
         wanted = "a potential times seconds, above 0 and finite"
         theta = number("threshold", self.threshold, wanted) / tau
@@ -183,7 +188,9 @@ class Layer(nn.Module):
                 f"{1.0 / SMALLEST} and single precision holds its square"
             )
         duration = number("duration", self.duration, "seconds, above 0 and finite")
-        return theta, tau, duration, whole("max_spikes", self.max_spikes)
+        constants = theta, tau, duration, whole("max_spikes", self.max_spikes)
+        self._checked = given, constants
+        return constants
 
     @property
     def tau(self) -> float:
@@ -249,7 +256,6 @@ class Layer(nn.Module):
         capped = np.zeros(batch, np.int64)
         room = _take(self._spare, batch, 2 * neurons, dtype)
         while True:
-            totals[:], capped[:] = 0, 0
             over(
                 "integrate", batch, *inputs._raw, weights, dtype.type(theta), tau, duration, cap,
                 decays, counts, totals, capped, *room,
@@ -257,7 +263,7 @@ class Layer(nn.Module):
             most = int(totals.max(initial=0))
             if most <= room[0].shape[1]:
                 break
-            room = _room(batch, most + most // 4, dtype)
+            room, capped = _room(batch, most + most // 4, dtype), np.zeros(batch, np.int64)
         offsets = offsets_of(totals)
         total = int(offsets[-1])
         times, addresses = np.empty(total), np.empty(total, np.int32)
@@ -278,14 +284,14 @@ def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) ->
         InputError: if a spike or weight is not what it should be.
     """
     decays = np.empty(len(inputs._raw.times), weights.dtype)
-    sound, finite = np.empty(len(inputs), np.bool_), np.empty(len(inputs), np.bool_)
-    over("prepare", len(inputs), *inputs._raw, weights, tau, duration, decays, sound, finite)
-    if not sound.all():
+    wrong = np.full(2, -1)
+    over("prepare", len(inputs), *inputs._raw, weights, tau, duration, decays, wrong)
+    if wrong[0] >= 0:
         raise InputError(
-            f"the spikes of sample {int(np.argmin(sound))} were changed after the SpikeBatch was "
-            "made, so that times fall or addresses lie outside of it; make a new one"
+            f"the spikes of sample {wrong[0]} were changed after the SpikeBatch was made, so that "
+            "times fall or addresses lie outside of it; make a new one"
         )
-    if not finite.all():
+    if wrong[1] >= 0:
         raise InputError("the weights hold NaN or infinite values; lower the learning rate")
     return decays
 

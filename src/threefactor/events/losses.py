@@ -132,7 +132,9 @@ def losses_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tens
         )
         if right:
             return losses.detach(), gradients.detach()
-        shapes = " and ".join(str(tuple(getattr(x, "shape", ())) or type(x).__name__) for x in found)
+        shapes = " and ".join(
+            str(tuple(getattr(x, "shape", ())) or type(x).__name__) for x in found
+        )
         raise InputError(
             f"the loss returned {shapes} for {len(output)} samples and {output.shape[1]} outputs; "
             + EXPECTED

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -49,15 +49,21 @@ _locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
 @contextmanager
 def alone(*objects: Any) -> Iterator[None]:
     """Keep all other threads from what changes any of these objects; calls may be nested."""
+    locks, taken = [], 0
     with _guard:
-        # In one order, so that no two threads wait for each other.
-        locks = [
-            _locks.setdefault(key, threading.RLock()) for key in sorted({id(o) for o in objects})
-        ]
-    with ExitStack() as held:
+        for key in sorted(set(map(id, objects))):  # in one order: no two wait for each other
+            lock = _locks.get(key)
+            if lock is None:
+                lock = _locks[key] = threading.RLock()
+            locks.append(lock)
+    try:
         for lock in locks:
-            held.enter_context(lock)
+            lock.acquire()
+            taken += 1
         yield
+    finally:
+        for lock in locks[:taken]:
+            lock.release()
 
 
 def _forked() -> None:

@@ -140,7 +140,9 @@ class SpikeBatch:
         """Make a batch of one sequence of times and one of addresses per sample."""
         for name, values in (("times", times), ("addresses", addresses)):
             if not hasattr(values, "__len__"):
-                raise InputError(f"{name} are a {type(values).__name__}; give one sequence a sample")
+                raise InputError(
+                    f"{name} are a {type(values).__name__}; give one sequence a sample"
+                )
         if len(times) != len(addresses):
             raise InputError(
                 f"times are of {len(times)} samples and addresses of {len(addresses)}; "

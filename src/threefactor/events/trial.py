@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,12 +175,12 @@ def run(
         return Trial(network, inputs, targets, chosen).result()
 
 
-@contextmanager
-def in_full() -> Iterator[None]:
+def in_full() -> AbstractContextManager[object]:
     """Compute in the network's own precision, with tensors that can learn, whatever is set around."""
-    with ExitStack() as stack:
-        if torch.is_autocast_enabled("cpu"):
-            stack.enter_context(torch.autocast("cpu", enabled=False))
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        yield
+    autocast, inference = torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()
+    if not (autocast or inference):
+        return nullcontext()
+    stack = ExitStack()
+    stack.enter_context(torch.autocast("cpu", enabled=False))
+    stack.enter_context(torch.inference_mode(False))
+    return stack

@@ -76,23 +76,25 @@ def _finite(weight, first, last):
 
 @compiled
 def prepare(
-    first, last, offsets, times, addresses, weight, tau, duration, decays, sound, finite,
+    first, last, offsets, times, addresses, weight, tau, duration, decays, wrong,
 ):  # fmt: skip
     """Look at samples first to last - 1 before `integrate` does, and fill the decays between spikes.
 
-    `sound[b]` says that the sample's spikes are what they should be, so that nothing is read or
-    written beyond the arrays. `finite[b]` says that a share of the weights is finite, such that all
-    samples together answer for all weights.
+    `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing may be
+    read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each sample
+    looks at a share of the weights, such that all samples together answer for all.
     """
-    inputs, batch = len(weight), len(sound)
+    inputs, batch = len(weight), len(offsets) - 1
     for b in range(first, last):
         begin, end = offsets[b], offsets[b + 1]
-        sound[b] = 0 <= begin <= end <= len(times)
-        if sound[b]:
-            sound[b] = _decays(
-                times[begin:end], addresses[begin:end], inputs, tau, duration, decays[begin:end]
-            )
-        finite[b] = _finite(weight, inputs * b // batch, inputs * (b + 1) // batch)
+        if not 0 <= begin <= end <= len(times):
+            wrong[0] = b
+        elif not _decays(
+            times[begin:end], addresses[begin:end], inputs, tau, duration, decays[begin:end]
+        ):
+            wrong[0] = b
+        if not _finite(weight, inputs * b // batch, inputs * (b + 1) // batch):
+            wrong[1] = 0
 
 
 @compiled

@@ -83,7 +83,7 @@ class Rule(nn.Module, ABC):
         self.network: Network
         # A registered module would enter state_dict and parameters.
         object.__setattr__(self, "network", network)
-        Rule.check(self)
+        Rule.check(self, network.layers)
         self._warned_of_silence = False
 
     @property
@@ -129,13 +129,17 @@ class Rule(nn.Module, ABC):
         """
         if targets is None:
             raise InputError("targets are None; give what the loss expects, such as class labels")
-        with in_full(), torch.no_grad(), alone(self, *self.network.parameters()):
-            self.check()
+        layers = self.network.layers
+        weights = [p for layer in layers.values() for p in layer._parameters.values()]
+        with in_full(), torch.no_grad(), alone(self, *weights):
+            self.check(layers)
             trial = Trial(self.network, inputs, targets, self.loss)
-            self._check_dtypes(trial)
+            named = self.named_buffers() if self._modules else self._buffers.items()
+            buffers = {name: buffer for name, buffer in named if buffer is not None}
+            _check_dtypes(trial, buffers)
             self._warn_of_silence(trial)
             result = trial.result()
-            restore = self.saved()
+            restore = self.saved(buffers)
             try:
                 with collected():
                     self.learn(trial)
@@ -144,14 +148,20 @@ class Rule(nn.Module, ABC):
                 raise
             return result
 
-    def check(self) -> None:
-        """Refuse a network that the rule cannot train as it is now."""
-        for name, layer in self.network.layers.items():
+    def check(self, layers: dict[str, Layer]) -> None:
+        """Refuse a network that the rule cannot train as it is now.
+
+        Args:
+            layers: the network's layers by name.
+        """
+        for name, layer in layers.items():
             if layer._backward_hooks or layer._backward_pre_hooks:
                 raise InputError(
                     f"{name} has backward hooks of a module, which exact spike times never reach; "
                     "put them on its parameters (weight.register_hook)"
                 )
+            if layer._parameters.keys() == {"weight"} and not layer._modules:
+                continue
             others = [
                 key for key, p in layer.named_parameters() if p.requires_grad and key != "weight"
             ]
@@ -163,31 +173,19 @@ class Rule(nn.Module, ABC):
                     "weights at 0: layer.weight.register_hook(lambda gradient: gradient * mask)"
                 )
 
-    def saved(self) -> Callable[[], None]:
-        """Return what puts the rule's own state back as it is now."""
-        before = [(buffer, buffer.clone()) for buffer in self.buffers()]
+    def saved(self, buffers: dict[str, Tensor]) -> Callable[[], None]:
+        """Return what puts the rule's own state back as it is now.
+
+        Args:
+            buffers: the rule's buffers by name.
+        """
+        before = [(buffer, buffer.clone()) for buffer in buffers.values()]
 
         def restore() -> None:
             for buffer, values in before:
                 buffer.copy_(values)
 
         return restore
-
-    def _check_dtypes(self, trial: Trial) -> None:
-        """Refuse a network or rule of mixed precision."""
-        dtypes = {counts.dtype for counts in trial.counts}
-        if len(dtypes) > 1:
-            raise InputError(
-                f"the layers are {' and '.join(sorted(map(str, dtypes)))}; a rule needs one "
-                "precision, use network.to(torch.float32)"
-            )
-        (dtype,) = dtypes
-        for name, buffer in self.named_buffers():
-            if buffer.is_floating_point() and buffer.dtype != dtype:
-                raise InputError(
-                    f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
-                    f"use rule.to({dtype})"
-                )
 
     def _warn_of_silence(self, trial: Trial) -> None:
         """Say once that the output layer is silent in a whole batch, until it spikes again."""
@@ -257,6 +255,23 @@ class Rule(nn.Module, ABC):
         give(activity, gradient)
 
 
+def _check_dtypes(trial: Trial, buffers: dict[str, Tensor]) -> None:
+    """Refuse a network or rule of mixed precision."""
+    dtype = trial.counts[0].dtype
+    for name, counts in zip(trial.names, trial.counts, strict=True):
+        if counts.dtype != dtype:
+            raise InputError(
+                f"{trial.names[0]} is {dtype} and {name} {counts.dtype}; a rule needs one "
+                f"precision, use network.to({dtype})"
+            )
+    for name, buffer in buffers.items():
+        if buffer.dtype != dtype and buffer.is_floating_point():
+            raise InputError(
+                f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
+                f"use rule.to({dtype})"
+            )
+
+
 def _per_spike(name: str, values: NDArray[Any], activity: Activity) -> NDArray[Any]:
     """Return values as the kernels take them, one for each spike of a layer."""
     wanted = activity._raw.currents
@@ -266,4 +281,7 @@ def _per_spike(name: str, values: NDArray[Any], activity: Activity) -> NDArray[A
             f"{name} are {found.dtype} of shape {found.shape}; expected {wanted.shape}, a number "
             "for each spike of the layer"
         )
-    return np.require(found, wanted.dtype, ["C", "W"])
+    flags = found.flags
+    if found.dtype == wanted.dtype and flags.c_contiguous and flags.writeable and flags.aligned:
+        return found
+    return np.array(found, wanted.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.delivery import can_learn, give
-from threefactor.events.layer import Activity, array_of
+from threefactor.events.layer import Activity, Layer, array_of
 from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
@@ -67,15 +67,16 @@ class FeedbackRule(Rule):
         dtype = next(self.network.parameters()).dtype
         return torch.empty(self.outputs, n, dtype=dtype, device="cpu")
 
-    def check(self) -> None:
-        super().check()
-        sizes, m = self.layer_sizes, self.outputs
-        given = [tuple(b.shape) if isinstance(b, Tensor) else None for b in self.feedback]
-        if given != [(m, n) for n in sizes.values()]:
+    def check(self, layers: dict[str, Layer]) -> None:
+        super().check(layers)
+        *hidden, last = layers.values()
+        feedback = self.feedback
+        given = [tuple(b.shape) if isinstance(b, Tensor) else None for b in feedback]
+        if given != [(last.neurons, layer.neurons) for layer in hidden]:
             raise InputError(
-                f"the feedback has the shapes {given}, but the network now has {m} outputs and the "
-                f"hidden layers {sizes}: layers or feedback were replaced or changed after the "
-                "rule was built; build a new rule"
+                f"the feedback has the shapes {given}, but the network now has {last.neurons} "
+                f"outputs and the hidden layers {self.layer_sizes}: layers or feedback were "
+                "replaced or changed after the rule was built; build a new rule"
             )
 
     def layer_errors(self, trial: Trial) -> Sequence[Tensor]:

@@ -103,9 +103,9 @@ class SFDFA(FeedbackRule):
         self._follow_buffers()
         self.optimizer.step()
 
-    def saved(self) -> Callable[[], None]:
-        restore_feedback = super().saved()
-        if self.optimizer is None:
+    def saved(self, buffers: dict[str, Tensor]) -> Callable[[], None]:
+        restore_feedback = super().saved(buffers)
+        if self.optimizer is None or not self.feedback_learns:
             return restore_feedback
         optimizer, generator = self.optimizer, self.generator or torch.default_generator
         drawn_from = generator.get_state()
@@ -128,9 +128,7 @@ class SFDFA(FeedbackRule):
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
         fired = counts.numpy() != 0
         total = int(np.count_nonzero(fired))
-        drawn = torch.randn(
-            total, dtype=counts.dtype, device="cpu", generator=self.generator
-        )
+        drawn = torch.randn(total, dtype=counts.dtype, device="cpu", generator=self.generator)
         p = np.zeros(fired.shape, drawn.numpy().dtype)
         p[fired] = drawn.numpy()
         return torch.from_numpy(p)
