@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_feedback_of_other_sizes_is_refused(name: str, change: str) -> None:
     rule = rule_of(name, net)
     step(rule)
     net.zero_grad()
-    layer = dict(tau_s=0.02, threshold=0.012, duration=0.12)
+    layer = {"tau_s": 0.02, "threshold": 0.012, "duration": 0.12}
     if change == "wider":
         net.lif1, net.lif2 = events.Layer(6, 7, **layer), events.Layer(7, 4, **layer)
     elif change == "gone":
@@ -335,11 +336,9 @@ def test_spikes_changed_behind_the_back(use: str, name: str, value: float) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.from_numpy(getattr(batch, name))[1] = value
+    rule = None if use == "run" else rule_of(use, net)
     with pytest.raises(InputError, match=r"were changed after the SpikeBatch was made"):
-        if use == "run":
-            events.run(net, batch)
-        else:
-            rule_of(use, net).step(batch, make_labels())
+        events.run(net, batch) if rule is None else rule.step(batch, make_labels())
 
 
 def test_container() -> None:
@@ -368,8 +367,10 @@ def test_container() -> None:
 def test_copies_of_spikes(how: str) -> None:
     batch = make_inputs(seed=13)[1:3]
     twin = {
-        "copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda b: pickle.loads(pickle.dumps(b)),
-    }[how](batch)  # fmt: skip
+        "copy": copy.copy,
+        "deepcopy": copy.deepcopy,
+        "pickle": lambda b: pickle.loads(pickle.dumps(b)),
+    }[how](batch)
     assert_equal_spikes(twin, batch)
     assert twin.size == batch.size and not np.shares_memory(twin.times, batch.times)
 
@@ -585,88 +586,20 @@ def test_odd_arguments(make: Callable[[], Any]) -> None:
 
 # Whatever the arrays hold
 
-FUZZ = """
-import random, sys, warnings
-import numpy as np, torch
-from threefactor import events
-from threefactor.errors import ThreefactorError
-
-warnings.simplefilter("ignore")
-chance = random.Random(int(sys.argv[1]))
-ODD = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e308, -1e308, 1e-308, 3e38, -3e38, 1e19, -1.0, 2**31, 2**63]
-
-def odd(dtype):
-    return torch.tensor(chance.choice(ODD), dtype=torch.float64).to(dtype)
-
-
-done = refused = 0
-for turn in range(int(sys.argv[2])):
-    torch.manual_seed(turn)
-    sizes = [chance.choice([1, 2, 7, 17]) for _ in range(chance.choice([2, 3, 4]))]
-    dtype = chance.choice([torch.float32, torch.float64])
-    net = events.fc(
-        sizes[0], sizes[1:-1], sizes[-1], tau_s=chance.choice([1e-3, 0.1, 1e3]),
-        thresholds=chance.choice([1e-3, 0.05]), duration=chance.choice([1e-6, 0.2, 1e6]),
-        max_spikes=chance.choice([1, 30, 10**6 if len(sizes) == 2 else 50]),
-        weight_ranges=chance.choice([((0.0, 1.0),), ((-1.0, 1.0),)]),
-    ).to(dtype)
-    rule = chance.choice(list(events.RULES.values()))(net)
-    events.set_num_threads(chance.choice([1, 2]))
-    n = chance.choice([0, 1, 13, 60])
-    samples = chance.choice([1, 3, 8])
-    which = np.array([chance.randrange(samples) for _ in range(n)], np.int64)
-    times = np.array([chance.random() * 0.3 for _ in range(n)])
-    addresses = np.array([chance.randrange(sizes[0]) for _ in range(n)], np.int32)
-    labels = torch.randint(sizes[-1], (samples,))
-    try:
-        for array in (times, addresses, which):
-            if n and chance.random() < 0.2:
-                with np.errstate(all="ignore"):
-                    array[chance.randrange(n)] = np.array(chance.choice(ODD)).astype(array.dtype)
-        batch = events.SpikeBatch.from_arrays(which, times, addresses, sizes[0], samples)
-        if chance.random() < 0.3:  # behind the back of NumPy
-            view = torch.from_numpy(getattr(batch, chance.choice(["offsets", "times", "addresses"])))
-            if len(view):
-                value = chance.choice([x for x in ODD if not view.dtype == torch.int32 or abs(x) < 2**31])
-                view[chance.randrange(len(view))] = float(value) if view.is_floating_point() else (
-                    chance.choice([-1, 10**9, -(10**9)]))
-        with torch.no_grad():
-            for layer in net.layers.values():
-                if chance.random() < 0.4:
-                    layer.weight.view(-1)[chance.randrange(layer.weight.numel())] = odd(dtype)
-                if chance.random() < 0.1:
-                    shape = [chance.choice([0, 1, 5, 40]) for _ in range(chance.choice([1, 2, 3]))]
-                    layer.weight.data = torch.rand(shape, dtype=dtype)
-                if chance.random() < 0.1:
-                    layer.weight.data = torch.rand(9, dtype=dtype).as_strided((layer.in_features, layer.neurons), (0, 1)) if (
-                        isinstance(layer.neurons, int) and 0 < layer.neurons < 9) else layer.weight.data.T
-                if chance.random() < 0.1:
-                    setattr(layer, chance.choice(["threshold", "tau_s", "duration", "max_spikes", "neurons"]),
-                            chance.choice(ODD))
-            for buffer in rule.buffers():
-                if chance.random() < 0.1:
-                    buffer.view(-1)[0] = odd(dtype)
-        for _ in range(2):
-            rule.step(batch, labels)
-        done += 1
-    except ThreefactorError:
-        refused += 1
-print(done, refused)
-"""
-
 
 @pytest.mark.parametrize("checked", [False, True], ids=["as it is", "with checked bounds"])
-def test_whatever_the_arrays_hold(checked: bool, tmp_path: Any) -> None:
+def test_whatever_the_arrays_hold(checked: bool) -> None:
     """Nothing is read or written beyond an array: a child that crashes would fail here.
 
-    With NUMBA_BOUNDSCHECK every access of the kernels is looked at, and one beyond is an IndexError.
+    With NUMBA_BOUNDSCHECK the kernels look at every access, and one beyond is an IndexError. More
+    turns by THREEFACTOR_FUZZ=TURNS.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_CHECK_": "3"}
     if checked:
         environment["NUMBA_BOUNDSCHECK"] = "1"
     turns = os.environ.get("THREEFACTOR_FUZZ", "250")
     done = subprocess.run(
-        [sys.executable, "-c", FUZZ, "1", turns],
+        [sys.executable, str(Path(__file__).with_name("fuzz_events.py")), "1", turns],
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -51,7 +51,8 @@ def joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
     """Return the same memory as an array that cannot be made writable."""
-    return np.asarray(memoryview(array).toreadonly())
+    memory: Any = array  # NumPy does not say so in its types
+    return np.asarray(memoryview(memory).toreadonly())
 
 
 def as_array(values: ArrayLike | Tensor) -> NDArray[Any]:

@@ -26,6 +26,9 @@ from numba.core.serialize import dumps
 __all__ = ["compiled", "compiled_sum", "digest", "inlined"]
 
 HERE = Path(__file__).parent
+_CONFIG: Any = numba.config
+_REBUILD: Any = CompileResult._rebuild
+_DUMPS: Any = dumps
 _OPTIONS: dict[str, Any] = {
     "nogil": True,
     # No fast-math but the fusing of products and sums.
@@ -48,7 +51,7 @@ def digest(folder: Path) -> str:
 
 def _folders() -> Iterator[Path]:
     """Yield where compiled functions may be kept, the best place first."""
-    given = numba.config.CACHE_DIR  # what NUMBA_CACHE_DIR says
+    given = _CONFIG.CACHE_DIR  # what NUMBA_CACHE_DIR says
     if given:
         yield Path(given)
         return
@@ -58,7 +61,7 @@ def _folders() -> Iterator[Path]:
         yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "threefactor"
 
 
-class _Kept(NullCache):  # type: ignore[misc]
+class _Kept(NullCache):
     """The compiled versions of one function on disk, as Numba asks for them; never an error.
 
     A version's file holds the SHA-256 of the rest, and the rest pickled.
@@ -81,14 +84,14 @@ class _Kept(NullCache):  # type: ignore[misc]
                 path = folder / self._file(sig, target_context.codegen())
                 content = path.read_bytes() if path.is_file() else b""
                 if content[:32] == hashlib.sha256(content[32:]).digest():
-                    return CompileResult._rebuild(target_context, *pickle.loads(content[32:]))
+                    return _REBUILD(target_context, *pickle.loads(content[32:]))
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep a version in the first folder that can be written."""
         if data.library.has_dynamic_globals or any(not part.can_cache for part in data.lifted):
             return
-        content = dumps(data._reduce())
+        content = _DUMPS(data._reduce())
         for folder in self.folders:
             path = folder / self._file(sig, data.codegen)
             temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")

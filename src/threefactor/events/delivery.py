@@ -84,7 +84,8 @@ def _deliver(gradients: Sequence[Gradient]) -> None:
             raise InputError(f"weight.grad is {there.dtype}, the weight {gradient.dtype}")
     with _as_before_on_error([weight for weight, _ in other]):
         if other:
-            torch.autograd.backward(*zip(*other, strict=True))
+            weights, gradients_of = zip(*other, strict=True)
+            torch.autograd.backward(weights, gradients_of)
         try:
             for weight, gradient in fresh:
                 weight.grad = gradient

@@ -74,6 +74,8 @@ class SpikeBatch:
 
     __slots__ = ("_raw", "_samples", "_size")
 
+    _samples: NDArray[np.int64] | None
+
     def __init__(
         self, offsets: ArrayLike, times: ArrayLike, addresses: ArrayLike, size: int
     ) -> None:
@@ -286,9 +288,10 @@ class SpikeBatch:
     @property
     def samples(self) -> NDArray[np.int64]:
         """(S,) the sample of each spike; read-only."""
-        if self._samples is None:
-            self._samples = _samples(self._raw)
-        return read_only(self._samples)
+        found = self._samples
+        if found is None:
+            found = self._samples = _samples(self._raw)
+        return read_only(found)
 
     def counts(self) -> NDArray[np.int64]:
         """Return the number of spikes of each address in each sample, (B, size)."""

@@ -87,9 +87,7 @@ def prepare(
     inputs, batch = len(weight), len(offsets) - 1
     for b in range(first, last):
         begin, end = offsets[b], offsets[b + 1]
-        if not 0 <= begin <= end <= len(times):
-            wrong[0] = b
-        elif not _decays(
+        if not 0 <= begin <= end <= len(times) or not _decays(
             times[begin:end], addresses[begin:end], inputs, tau, duration, decays[begin:end]
         ):
             wrong[0] = b
