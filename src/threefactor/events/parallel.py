@@ -131,7 +131,7 @@ def over(name: str, total: int, *args: Any) -> None:
 
 
 def _finish(others: list[Future[None]]) -> None:
-    """Wait for kernels, which write into memory until they end; Ctrl-C has to wait for them, too."""
+    """Wait for kernels, which write into memory until they end; Ctrl-C waits for them, too."""
     interrupted: BaseException | None = None
     while not all(other.done() for other in others):
         try:

@@ -176,7 +176,7 @@ def run(
 
 
 def in_full() -> AbstractContextManager[object]:
-    """Compute in the network's own precision, with tensors that can learn, whatever is set around."""
+    """Compute in the network's precision, with tensors that can learn, whatever is set around."""
     autocast, inference = torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()
     if not (autocast or inference):
         return nullcontext()
