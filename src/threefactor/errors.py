@@ -13,6 +13,7 @@ __all__ = [
     "DataError",
     "DivergenceError",
     "InputError",
+    "PlaceError",
     "ThreefactorError",
     "plain_letters",
     "unknown_name",
@@ -28,6 +29,10 @@ class ThreefactorError(Exception):
 
 class InputError(ThreefactorError, ValueError):
     """A tensor or argument that has no meaning here: shape, dtype, range, NaN."""
+
+
+class PlaceError(InputError, IndexError):
+    """An index beyond the samples that there are."""
 
 
 class ConfigurationError(ThreefactorError, ValueError):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,3 +141,119 @@ process.kill()
 def test_forked_process() -> None:
     """A child that is forked after the first use of threads can use them, too."""
     assert python(FORKED) == "0"
+
+
+LEARN = """
+import torch
+from threefactor import events
+torch.manual_seed(0)
+net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.05, duration=0.4, weight_ranges=((0.0, 2.0),))
+inputs, labels = events.latency_code(torch.rand(3, 4)), torch.tensor([0, 2, 1])
+result = events.DFA(net).step(inputs, labels)
+print(int(result.output.sum()), net.lif1.weight.grad.abs().sum().item())
+"""
+
+
+def kernels_at(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.nbc"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder of compiled kernels, and what the script that made them says."""
+    folder = tmp_path_factory.mktemp("kernels")
+    said = python(LEARN, NUMBA_CACHE_DIR=str(folder))
+    assert len(kernels_at(folder)) >= 8 and int(said.split()[0]) > 0
+    return folder, said
+
+
+def flipped(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
+
+
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    lambda data: b"",
+    lambda data: data[: len(data) // 2],
+    lambda data: bytes(len(data)),
+    flipped,
+    lambda data: data + b"\0",
+]
+
+
+def test_damaged_kernels_are_compiled_anew(kept: tuple[Path, str], tmp_path: Path) -> None:
+    """Empty, cut, zeros, a bit, longer, a pipe: the result is right, and the files whole again.
+
+    Those of the forward pass stay whole, as they take long to compile.
+    """
+    copy = tmp_path / "kernels"
+    shutil.copytree(kept[0], copy)
+    changed = [p for p in kernels_at(copy) if "forward" not in p.name and "sort" not in p.name]
+    assert len(changed) > len(DAMAGES)
+    for i, path in enumerate(changed):
+        data = path.read_bytes()
+        path.unlink()
+        if i < len(DAMAGES):
+            path.write_bytes(DAMAGES[i](data))
+        else:
+            os.mkfifo(path)
+    assert python(LEARN, NUMBA_CACHE_DIR=str(copy)) == kept[1]
+    again = {p.name for p in copy.rglob("*") if p.is_file()}
+    assert again == {p.name for p in kernels_at(kept[0])}
+    for path in kernels_at(copy):
+        content = path.read_bytes()
+        assert content[:32] == hashlib.sha256(content[32:]).digest()
+
+
+def test_kernels_that_cannot_be_kept(kept: tuple[Path, str], tmp_path: Path) -> None:
+    """The folder would lie below a file: they are compiled for this process."""
+    place = tmp_path / "place"
+    place.write_text("not a folder")
+    assert python(LEARN, NUMBA_CACHE_DIR=str(place / "below")) == kept[1]
+
+
+def test_folders_of_kernels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The user's own, or that of the package and then the user's cache; none without a home."""
+    from threefactor.events import compiling
+
+    monkeypatch.setattr(compiling._CONFIG, "CACHE_DIR", str(tmp_path))
+    assert list(compiling._folders()) == [tmp_path]
+    monkeypatch.setattr(compiling._CONFIG, "CACHE_DIR", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    package, own = compiling._folders()
+    assert package == compiling.HERE / "__pycache__" and own == tmp_path / "cache" / "threefactor"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", homeless)
+    assert list(compiling._folders()) == [package]
+
+
+def test_full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A kernel that cannot be written leaves nothing, and goes to the next folder."""
+    import numba
+
+    from threefactor.events import compiling
+
+    @numba.njit
+    def double(x: float) -> float:
+        return 2.0 * x
+
+    kept = compiling._Kept(double.py_func)
+    kept.folders = [tmp_path / "full", tmp_path / "other"]
+    write = Path.write_bytes
+
+    def full(path: Path, content: bytes) -> int:
+        if path.parent == tmp_path / "full":
+            write(path, content[:50])
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    double._cache = kept
+    assert double(2.0) == 4.0
+    assert not list((tmp_path / "full").iterdir())
+    (file,) = (tmp_path / "other").iterdir()
+    assert file.suffix == ".nbc" and file.stat().st_size > 1000

@@ -77,8 +77,10 @@ def test_indexing(rows: Samples, data: Any) -> None:
     batch, expected = batch_of(rows), [sorted(row) for row in rows]
     n = len(rows)
     one = data.draw(st.integers(-n, n - 1))
-    for index in (one, np.int64(one), torch.tensor(one), [one]):
-        assert rows_of(batch[index]) == [expected[one]]
+    for index in (one, np.int64(one), np.array(one), torch.tensor(one)):
+        times, addresses = batch[index]
+        assert list(zip(times.tolist(), addresses.tolist(), strict=True)) == expected[one]
+    assert rows_of(batch[[one]]) == [expected[one]]
     cut = data.draw(st.slices(n))
     assert rows_of(batch[cut]) == expected[cut]
     many = data.draw(st.lists(st.integers(-n, n - 1), max_size=6))

@@ -384,7 +384,7 @@ def test_more_spikes_than_the_first_guess_of_memory(sizes: tuple[int, ...]) -> N
     if len(sizes) < 4:
         assert assert_spikes(fresh, reference_runs(net, many), 1e-9) > 90
     other = make_network(sizes, **settings)
-    for batch in (few[0], many, few, many):
+    for batch in (few[:1], many, few, many):
         result = events.run(other, batch)
         expected = fresh if batch is many else events.run(make_network(sizes, **settings), batch)
         for name, spikes in expected.spikes.items():

@@ -99,13 +99,12 @@ def time_gradients(layer: events.Layer, activity: Activity, *, exact: bool) -> N
 
     Seconds per weight, the neurons' own earlier spikes taken into account (equations 13 to 18).
     """
-    inputs, spikes = activity.inputs, activity.spikes
-    gradient = np.zeros((layer.in_features, layer.neurons))
+    gradient, raw = np.zeros((layer.in_features, layer.neurons)), activity._raw
     over(
-        "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
-        spikes.offsets, spikes.times, spikes.addresses, activity.parents,
-        activity.currents.astype(np.float64), activity.ys.astype(np.float64),
-        np.ones((len(inputs), layer.neurons)), layer.theta, layer.tau, exact, gradient,
+        "eligibility_gradient", layer.neurons, *activity.inputs._raw, *activity.spikes._raw,
+        raw.parents, raw.currents.astype(np.float64), raw.ys.astype(np.float64),
+        np.ones((len(activity.inputs), layer.neurons)), activity.theta, activity.tau, exact,
+        gradient,
     )  # fmt: skip
     return gradient
 

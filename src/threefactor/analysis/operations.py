@@ -158,7 +158,7 @@ def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
         for (name, layer), activity in zip(network.layers.items(), activities, strict=True):
             seen = activity.inputs.times < layer.duration
             spikes = np.bincount(activity.inputs.addresses[seen], minlength=layer.in_features)
-            met = float(spikes @ np.count_nonzero(layer.weight_array(), axis=1))
+            met = float(spikes @ np.count_nonzero(activity.weights, axis=1))
             counts[name].acs += met
             counts[name].spikes += met
     return _summary(counts, samples, None)

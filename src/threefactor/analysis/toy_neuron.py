@@ -179,7 +179,7 @@ def _course(
     layer: events.Layer, inputs: events.SpikeBatch, spikes: NDArray[Any], times: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the potential and the synaptic current at some times, by equation 1."""
-    weight = layer.weight_array()[inputs.addresses, 0]
+    weight = layer.weight.detach().numpy()[inputs.addresses, 0]
 
     def decayed(since: NDArray[Any], tau: float) -> NDArray[np.float64]:
         age = times[:, None] - since

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from threefactor.errors import InputError
+from threefactor.errors import InputError, PlaceError
 
 __all__ = [
     "as_array",
@@ -22,10 +23,16 @@ __all__ = [
     "choice_of",
     "field",
     "joined",
+    "number",
     "offsets_of",
     "pixel_addresses",
+    "place_of",
+    "read_only",
     "whole",
 ]
+
+LARGEST = 2**31 - 1
+"""The kernels count in 32 bits."""
 
 
 def offsets_of(lengths: ArrayLike) -> NDArray[np.int64]:
@@ -42,23 +49,44 @@ def joined(rows: Sequence[NDArray[Any]]) -> NDArray[Any]:
     return np.concatenate(filled) if filled else np.zeros(0, dtype=np.int64)
 
 
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return the same memory as an array that cannot be made writable."""
+    memory: Any = array  # NumPy does not say so in its types
+    return np.asarray(memoryview(memory).toreadonly())
+
+
 def as_array(values: ArrayLike | Tensor) -> NDArray[Any]:
-    """Return any array or tensor as a NumPy array on the CPU."""
-    if not isinstance(values, Tensor):
-        return np.asarray(values)
-    values = values.detach().cpu()
-    # NumPy has no bfloat16; float32 holds its values exactly.
-    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    """Return any array or tensor as a NumPy array on the CPU.
+
+    Raises:
+        InputError: if it has no plain values: sparse, on meta, masked, rows of several lengths.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError("the array is masked; leave the masked values out, then give .data")
+    try:
+        if not isinstance(values, Tensor):
+            return np.asarray(values)
+        values = values.detach().cpu()
+        # NumPy has no bfloat16; float32 holds its values exactly.
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    except (TypeError, ValueError, RuntimeError) as problem:
+        what = f"a {type(values).__name__}"
+        if isinstance(values, Tensor):
+            what = f"a {values.dtype} tensor, {values.layout}, on {values.device}"
+        raise InputError(
+            f"{what} cannot be read as an array ({str(problem).splitlines()[0]}); "
+            "give a dense array or tensor of numbers"
+        ) from problem
 
 
-def as_times(values: ArrayLike) -> NDArray[np.float64]:
-    """Return times in seconds as float64, finite and not negative."""
+def as_times(values: ArrayLike, copy: bool = True) -> NDArray[np.float64]:
+    """Return times in seconds as float64, finite and not negative; as a new array, or if needed."""
     times = as_array(values)
     if times.ndim != 1 or times.dtype.kind not in "uif":
         raise InputError(
             f"times are {times.dtype} of shape {times.shape}; expected (spikes,) seconds"
         )
-    times = np.require(times, np.float64, ["C", "W"])
+    times = np.array(times, np.float64, copy=copy or None, order="C")
     # One comparison finds NaN, infinite and negative times alike.
     wrong = ~((times >= 0) & (times < math.inf))
     if wrong.any():
@@ -70,8 +98,8 @@ def as_times(values: ArrayLike) -> NDArray[np.float64]:
     return times
 
 
-def as_integers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
-    """Return one-dimensional integers of the given type."""
+def as_integers(name: str, values: ArrayLike, dtype: type, copy: bool = True) -> NDArray[Any]:
+    """Return one-dimensional integers of the given type; as a new array, or only if needed."""
     array = as_array(values)
     if array.size == 0:
         array = array.astype(dtype)
@@ -86,14 +114,28 @@ def as_integers(name: str, values: ArrayLike, dtype: type) -> NDArray[Any]:
                 f"{name} lie between {array.min()} and {array.max()}; "
                 f"expected integers that fit {np.dtype(dtype)}"
             )
-    return np.require(array, dtype, ["C", "W"])
+    return np.array(array, dtype, copy=copy or None, order="C")
 
 
-def whole(name: str, value: int) -> int:
-    """Return a whole number of at least 1."""
+def whole(name: str, value: Any) -> int:
+    """Return a whole number of at least 1 that the kernels can count to."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+    if value > LARGEST:
+        raise InputError(f"{name} is above {LARGEST}; give a whole number up to that")
     return int(value)
+
+
+def number(name: str, value: Any, wanted: str = "a number", *, zero: bool = False) -> float:
+    """Return a finite number above 0, or of at least 0, as a float."""
+    real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    try:
+        found = float(value) if real else math.nan
+    except OverflowError:  # an integer beyond the largest float
+        found = math.inf
+    if not math.isfinite(found) or found < 0.0 or (found == 0.0 and not zero):
+        raise InputError(f"{name} is {value!r}; give {wanted}")
+    return found
 
 
 def check_parts(
@@ -121,25 +163,56 @@ def check_range(addresses: NDArray[np.int32], size: int) -> None:
         )
 
 
+def place_of(index: Any, length: int) -> int | None:
+    """Return the place that a single integer means; None for any other index.
+
+    Raises:
+        PlaceError: if there is no such place.
+    """
+    if isinstance(index, (np.ndarray, Tensor)):
+        if index.ndim or not np.issubdtype(as_array(index).dtype, np.integer):
+            return None
+        index = index.item()
+    if isinstance(index, (bool, np.bool_)) or not hasattr(type(index), "__index__"):
+        return None
+    place = operator.index(index)
+    if not -length <= place < length:
+        _refuse_places(place, place, length)
+    return place % length
+
+
 def choice_of(index: Any, length: int) -> NDArray[np.int64]:
-    """Return the places that an index, slice or mask chooses, as integers from 0."""
+    """Return the places that a slice, a mask or integers choose, counted from 0.
+
+    Raises:
+        InputError: if the index is of another kind.
+        PlaceError: if there is no such place.
+    """
     if isinstance(index, slice):
         return np.arange(length)[index]
-    array = np.atleast_1d(as_array(index))
+    if isinstance(index, tuple) or getattr(index, "dtype", None) is torch.uint8:
+        raise InputError(
+            f"the index is {index!r}, which tensors read in another way; give a list of places, "
+            "or a mask of booleans"
+        )
+    array = as_array(index)
     if array.dtype == bool:
         if array.shape != (length,):
             raise InputError(f"the mask has shape {array.shape}; expected ({length},)")
         return np.flatnonzero(array)
-    chosen: NDArray[np.int64] = as_integers("indices", array, np.int64)
+    chosen: NDArray[np.int64] = as_integers("indices", array, np.int64, copy=False)
     if len(chosen) == 0:
         return chosen
     low, high = int(chosen.min()), int(chosen.max())
     if not -length <= low <= high < length:
-        raise InputError(
-            f"indices lie between {low} and {high}; "
-            f"a batch of {length} has samples 0 to {length - 1}"
-        )
+        _refuse_places(low, high, length)
     return chosen if low >= 0 else np.where(chosen < 0, chosen + length, chosen)
+
+
+def _refuse_places(low: int, high: int, length: int) -> None:
+    raise PlaceError(
+        f"indices lie between {low} and {high}; a batch of {length} has samples 0 to {length - 1}"
+    )
 
 
 def field(recording: NDArray[Any], name: str) -> NDArray[Any]:

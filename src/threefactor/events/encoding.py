@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from threefactor.errors import InputError
-from threefactor.events.arrays import as_array, offsets_of
+from threefactor.events.arrays import as_array, number, offsets_of
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["latency_code"]
@@ -39,8 +39,7 @@ def latency_code(images: ArrayLike | Tensor, window: float = 0.1) -> SpikeBatch:
 
     Source: Bacho & Chu (SFDFA), appendix A.
     """
-    if not (math.isfinite(window) and window > 0):
-        raise InputError(f"window is {window}; give seconds above 0")
+    number("window", window, "seconds above 0")
     pixels = as_array(images)
     if pixels.ndim < 2:
         raise InputError(f"images have shape {pixels.shape}; expected (batch, ...)")

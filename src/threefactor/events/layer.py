@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,41 +14,99 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from threefactor.errors import InputError
-from threefactor.events.arrays import offsets_of, whole
+from threefactor.events.arrays import number, offsets_of, read_only, whole
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["Activity", "Layer"]
+__all__ = ["Activity", "Layer", "array_of", "recorded"]
 
 Reals = NDArray[Any]
 SMALLEST = 1e-15  # theta
 
 
-@dataclass(frozen=True, eq=False)
-class Activity:
-    """What one layer did in one batch.
+class Arrays(NamedTuple):
+    """What a layer did, as the kernels take it; the attributes of `Activity` show it."""
 
-    Attributes:
-        inputs: the spikes that reached the layer.
-        decays: (input spikes,) exp(-dt / tau), dt the time to the sample's next input spike or
-            the end of the simulation.
-        spikes: the spikes of the layer's neurons.
-        counts: (B, neurons) spike counts, in the precision of the weights.
-        parents: (spikes,) the number, within its sample, of the last input spike before each.
-        currents: (spikes,) synaptic current I_k at each spike.
-        ys: (spikes,) exp(-(t_k - t_z) / tau), t_z the time of the spike's parent.
-        capped: how many neurons, summed over the samples, reached the threshold once more after
-            their last permitted spike.
-    """
-
-    inputs: SpikeBatch
     decays: Reals
-    spikes: SpikeBatch
     counts: Reals
     parents: NDArray[np.int32]
     currents: Reals
     ys: Reals
+
+
+@dataclass(frozen=True, eq=False)
+class Activity:
+    """What one layer did in one batch; nothing of it changes when the layer does.
+
+    Attributes:
+        layer: the layer.
+        theta, tau: its threshold and membrane time constant at the time.
+        inputs: the spikes that reached the layer.
+        spikes: the spikes of the layer's neurons.
+        capped: how many neurons, summed over the samples, reached the threshold once more after
+            their last permitted spike.
+    """
+
+    layer: Layer
+    theta: float
+    tau: float
+    inputs: SpikeBatch
+    spikes: SpikeBatch
     capped: int
+    _raw: Arrays
+    _weight: Tensor
+    _weights: Reals
+
+    @property
+    def weights(self) -> Reals:
+        """(in_features, neurons) the weights that the spikes met; read-only."""
+        return read_only(self._weights)
+
+    @property
+    def decays(self) -> Reals:
+        """(input spikes,) exp(-dt / tau), dt the time to the sample's next input spike or the end.
+
+        Read-only, as all arrays here.
+        """
+        return read_only(self._raw.decays)
+
+    @property
+    def counts(self) -> Reals:
+        """(B, neurons) spike counts, in the precision of the weights."""
+        return read_only(self._raw.counts)
+
+    @property
+    def parents(self) -> NDArray[np.int32]:
+        """(spikes,) the number, within its sample, of the last input spike before each."""
+        return read_only(self._raw.parents)
+
+    @property
+    def currents(self) -> Reals:
+        """(spikes,) synaptic current I_k at each spike."""
+        return read_only(self._raw.currents)
+
+    @property
+    def ys(self) -> Reals:
+        """(spikes,) exp(-(t_k - t_z) / tau), t_z the time of the spike's parent."""
+        return read_only(self._raw.ys)
+
+
+class _Recorder(threading.local):
+    made: list[Activity] | None = None
+
+
+_RECORDER = _Recorder()
+
+
+@contextmanager
+def recorded() -> Iterator[list[Activity]]:
+    """Collect what all layers do that this thread calls within."""
+    before, made = _RECORDER.made, list[Activity]()
+    _RECORDER.made = made
+    try:
+        yield made
+    finally:
+        _RECORDER.made = before
 
 
 class Layer(nn.Module):
@@ -69,7 +128,11 @@ class Layer(nn.Module):
 
     Attributes:
         weight: (in_features, neurons) parameter, one row per input address (the transpose of
-            `torch.nn.Linear.weight`); starts uniform in `weight_range`.
+            `torch.nn.Linear.weight`); starts uniform in `weight_range`, in single precision. One
+            that is pruned or parametrised by `torch.nn.utils` runs, but rules refuse to train it.
+
+    The settings may be changed later; each batch uses those of its moment. Several threads may call
+    a layer at once.
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
@@ -93,19 +156,40 @@ class Layer(nn.Module):
         kernels()
         self.in_features = whole("in_features", in_features)
         self.neurons = whole("neurons", neurons)
-        self.tau_s = _positive("tau_s", tau_s, "seconds")
-        self.threshold = _positive("threshold", threshold, "a potential times seconds")
-        if not SMALLEST <= self.theta <= 1.0 / SMALLEST:
+        self.tau_s, self.threshold, self.duration = tau_s, threshold, duration
+        self.max_spikes = max_spikes
+        self._checked: tuple[Any, Any] = ((), ())
+        _, tau, self.duration, self.max_spikes = self._constants()
+        self.tau_s, self.threshold = 0.5 * tau, float(threshold)
+        low, high = _range(weight_range)
+        weight = torch.empty(self.in_features, self.neurons, dtype=torch.float32)
+        self.weight = nn.Parameter(weight.uniform_(low, high))
+        # Working memory that no call is using.
+        self._spare: list[tuple[Reals, ...]] = []
+
+    def _constants(self) -> tuple[float, float, float, int]:
+        """Return theta, tau, duration and cap as they are now.
+
+        Raises:
+            InputError: if one of them has no meaning.
+        """
+        given = (self.tau_s, self.threshold, self.duration, self.max_spikes)
+        known, constants = self._checked
+        if given == known:
+            return constants  # type: ignore[no-any-return]
+        tau = 2.0 * number("tau_s", self.tau_s, "seconds, above 0 and finite")
+        wanted = "a potential times seconds, above 0 and finite"
+        theta = number("threshold", self.threshold, wanted) / tau
+        if not SMALLEST <= theta <= 1.0 / SMALLEST:
             raise InputError(
-                f"threshold is {threshold} at tau_s={tau_s}, so theta is {self.theta}; scale "
+                f"threshold is {self.threshold} at tau_s={self.tau_s}, so theta is {theta}; scale "
                 f"weights and threshold, so that theta lies between {SMALLEST} and "
                 f"{1.0 / SMALLEST} and single precision holds its square"
             )
-        self.duration = _positive("duration", duration, "seconds")
-        self.max_spikes = whole("max_spikes", max_spikes)
-        low, high = _range(weight_range)
-        self.weight = nn.Parameter(torch.empty(in_features, neurons).uniform_(low, high))
-        self._raw: tuple[Reals, ...] = ()
+        duration = number("duration", self.duration, "seconds, above 0 and finite")
+        constants = theta, tau, duration, whole("max_spikes", self.max_spikes)
+        self._checked = given, constants
+        return constants
 
     @property
     def tau(self) -> float:
@@ -124,94 +208,121 @@ class Layer(nn.Module):
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_raw": ()}  # copies need no working memory
+        return {**self.__dict__, "_spare": []}  # copies need no working memory
 
     def forward(self, inputs: SpikeBatch) -> SpikeBatch:
-        """Return the spikes of the layer's neurons."""
-        return self.run(inputs).spikes
+        """Return the spikes of the layer's neurons.
+
+        Raises:
+            InputError: if the inputs are no SpikeBatch of `in_features` addresses, the weights not
+                (in_features, neurons), float32 or float64, finite and on the CPU, or a setting has
+                been changed to what has no meaning.
+        """
+        activity = self._act(inputs)
+        if _RECORDER.made is not None:
+            _RECORDER.made.append(activity)
+        return activity.spikes
 
     def run(self, inputs: SpikeBatch) -> Activity:
         """Return the spikes of the layer's neurons with what learning needs of them.
 
         Raises:
-            InputError: if the inputs are no SpikeBatch of `in_features` addresses, or the weights
-                are not float32 or float64 on the CPU.
+            InputError: as `forward` does, or if a hook replaces the spikes.
         """
-        weight = self.weight_array()
+        with recorded() as made:
+            spikes = self(inputs)  # so that hooks, as those of torch.nn.utils.prune, do their work
+        if not made or made[-1].spikes is not spikes:
+            raise InputError("a hook of the layer replaced its spikes; remove it")
+        return made[-1]
+
+    def _act(self, inputs: SpikeBatch) -> Activity:
+        theta, tau, duration, cap = self._constants()
+        # Asked for once: what a parametrisation computes may differ from time to time.
+        weight = getattr(self, "weight", None)
+        weights = array_of("weight", weight, (self.in_features, self.neurons))
+        assert weight is not None
         if not isinstance(inputs, SpikeBatch):
             raise InputError(
                 f"the input is a {type(inputs).__name__}; expected a threefactor.events.SpikeBatch "
-                "(for images, use latency_code)"
+                "(for images, use latency_code; for one sample of a batch, batch[i : i + 1])"
             )
-        if inputs.size != self.in_features:
-            raise InputError(
-                f"the input has {inputs.size} addresses; this layer expects {self.in_features}"
-            )
-        decays = np.empty(len(inputs.times), weight.dtype)
-        counts = np.empty((len(inputs), self.neurons), weight.dtype)
-        totals, capped = self._integrate(inputs, weight, decays, counts)
+        size, neurons = weights.shape
+        if inputs.size != size:
+            raise InputError(f"the input has {inputs.size} addresses; this layer expects {size}")
+        decays = _prepare(inputs, weights, tau, duration)
+        batch, dtype = len(inputs), weights.dtype
+        counts, totals = np.empty((batch, neurons), dtype), np.zeros(batch, np.int64)
+        capped = np.zeros(batch, np.int64)
+        room = _take(self._spare, batch, 2 * neurons, dtype)
+        while True:
+            over(
+                "integrate", batch, *inputs._raw, weights, dtype.type(theta), tau, duration, cap,
+                decays, counts, totals, capped, *room,
+            )  # fmt: skip
+            most = int(totals.max(initial=0))
+            if most <= room[0].shape[1]:
+                break
+            room, capped = _room(batch, most + most // 4, dtype), np.zeros(batch, np.int64)
         offsets = offsets_of(totals)
         total = int(offsets[-1])
-        times, neurons = np.empty(total), np.empty(total, np.int32)
-        parents, currents = np.empty(total, np.int32), np.empty(total, weight.dtype)
+        times, addresses = np.empty(total), np.empty(total, np.int32)
+        parents, currents = np.empty(total, np.int32), np.empty(total, dtype)
         ys = np.empty_like(currents)
-        over("pack", len(inputs), offsets, *self._raw, times, neurons, parents, currents, ys)
-        spikes = SpikeBatch._trusted(offsets, times, neurons, self.neurons)
-        return Activity(inputs, decays, spikes, counts, parents, currents, ys, capped)
-
-    def weight_array(self) -> Reals:
-        """The weights as the array that the kernels read, sharing memory."""
-        return _array("weight", self.weight)
-
-    def grad_array(self) -> tuple[Reals, bool]:
-        """`weight.grad` as the array that the kernels write, and whether it holds nothing yet.
-
-        It is made if there is none, and then has no values.
-        """
-        grad = self.weight.grad
-        if grad is not None:
-            return _array("weight.grad", grad), False
-        grad = self.weight.grad = torch.empty_like(self.weight, requires_grad=False)
-        return _array("weight.grad", grad), True
-
-    def _integrate(
-        self, inputs: SpikeBatch, weight: Reals, decays: Reals, counts: Reals
-    ) -> tuple[NDArray[np.int64], int]:
-        """Fill the working memory; enlarge it until the spikes of every sample have room.
-
-        Returns:
-            How many spikes each sample has, and how many neurons reached their last.
-        """
-        batch = len(inputs)
-        room = self._raw[0].shape[1] if self._raw else 2 * self.neurons
-        while True:
-            self._make_room(batch, room, weight.dtype)
-            totals, capped = np.zeros(batch, np.int64), np.zeros(batch, np.int64)
-            finite = np.empty(batch, np.bool_)
-            over(
-                "integrate", batch, inputs.offsets, inputs.times, inputs.addresses, weight,
-                weight.dtype.type(self.theta), self.tau, self.duration, self.max_spikes,
-                decays, counts, totals, capped, finite, *self._raw,
-            )  # fmt: skip
-            if not finite.all():
-                raise InputError("the weights hold NaN or infinite values; lower the learning rate")
-            most = int(totals.max(initial=0))
-            if most <= room:
-                return totals, int(capped.sum())
-            room = most + most // 4
-
-    def _make_room(self, batch: int, room: int, dtype: np.dtype[Any]) -> None:
-        """Get working memory for so many samples and spikes of each, unless it is there."""
-        if self._raw:
-            rows, columns = self._raw[0].shape
-            if rows >= batch and columns >= room and self._raw[3].dtype == dtype:
-                return
-        shape = (batch, room)
-        kinds = (np.float64, np.int32, np.int32, dtype, dtype, np.int32)
-        self._raw = tuple(np.empty(shape, kind) for kind in kinds)
+        over("pack", batch, offsets, *room, times, addresses, parents, currents, ys)
+        self._spare.append(room)
+        return Activity(
+            self, theta, tau, inputs, SpikeBatch._trusted(offsets, times, addresses, neurons),
+            int(capped.sum()), Arrays(decays, counts, parents, currents, ys), weight, weights,
+        )  # fmt: skip
 
 
-def _array(name: str, tensor: Tensor) -> Reals:
+def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) -> Reals:
+    """Return the decays between the input spikes.
+
+    Raises:
+        InputError: if a spike or weight is not what it should be.
+    """
+    decays = np.empty(len(inputs._raw.times), weights.dtype)
+    wrong = np.full(2, -1)
+    over("prepare", len(inputs), *inputs._raw, weights, tau, duration, decays, wrong)
+    if wrong[0] >= 0:
+        raise InputError(
+            f"the spikes of sample {wrong[0]} were changed after the SpikeBatch was made, so that "
+            "times fall or addresses lie outside of it; make a new one"
+        )
+    if wrong[1] >= 0:
+        raise InputError("the weights hold NaN or infinite values; lower the learning rate")
+    return decays
+
+
+def _room(batch: int, spikes: int, dtype: np.dtype[Any]) -> tuple[Reals, ...]:
+    """Get working memory for so many samples and spikes of each."""
+    kinds = (np.float64, np.int32, np.int32, dtype, dtype, np.int32)
+    return tuple(np.empty((batch, spikes), kind) for kind in kinds)
+
+
+def _take(
+    spare: list[tuple[Reals, ...]], batch: int, spikes: int, dtype: np.dtype[Any]
+) -> tuple[Reals, ...]:
+    """Take working memory that no call is using, or get some."""
+    try:
+        room = spare.pop()
+    except IndexError:
+        return _room(batch, spikes, dtype)
+    rows, columns = room[0].shape
+    if rows >= batch and columns >= spikes and room[3].dtype == dtype:
+        return room
+    return _room(batch, max(spikes, columns), dtype)
+
+
+def array_of(name: str, tensor: Any, shape: tuple[int, ...]) -> Reals:
+    """Return a tensor's memory as an array that the kernels can use.
+
+    Raises:
+        InputError: if it is no tensor of that shape, dense, float32 or float64 and on the CPU.
+    """
+    if not isinstance(tensor, Tensor):
+        raise InputError(f"{name} is a {type(tensor).__name__}; expected a tensor of shape {shape}")
     if tensor.device.type != "cpu":
         raise InputError(
             f"{name} is on {tensor.device}; event-driven networks run on the CPU: "
@@ -219,20 +330,28 @@ def _array(name: str, tensor: Tensor) -> Reals:
         )
     if tensor.dtype not in (torch.float32, torch.float64):
         raise InputError(f"{name} is {tensor.dtype}; expected float32 or float64")
+    if tensor.layout is not torch.strided:
+        raise InputError(f"{name} is {tensor.layout}; use .to_dense()")
+    if tensor.shape != shape:
+        raise InputError(f"{name} has shape {tuple(tensor.shape)}; expected {shape}")
     if not tensor.is_contiguous():
         raise InputError(f"{name} has the strides {tensor.stride()}; use .contiguous()")
-    return tensor.detach().numpy()
-
-
-def _positive(name: str, value: Any, unit: str) -> float:
-    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-    if not number or not (math.isfinite(value) and value > 0):
-        raise InputError(f"{name} is {value!r}; give {unit}, above 0 and finite")
-    return float(value)
+    try:
+        return tensor.detach().numpy()
+    except (TypeError, RuntimeError) as problem:  # as of torch.func and other wrappers
+        raise InputError(f"{name} cannot be read as an array: {problem}") from problem
 
 
 def _range(given: Any) -> tuple[float, float]:
-    pair = isinstance(given, Sequence) and len(given) == 2
-    if not pair or not (math.isfinite(given[0]) and math.isfinite(given[1])) or given[0] > given[1]:
-        raise InputError(f"weight_range is {given}; give the lowest and the highest weight")
-    return float(given[0]), float(given[1])
+    wrong = InputError(f"weight_range is {given}; give the lowest and the highest weight")
+    if not isinstance(given, Sequence) or len(given) != 2:
+        raise wrong
+    largest = float(torch.finfo(torch.float32).max)
+    for value in given:
+        real = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+        if not real or not abs(value) <= largest:
+            raise wrong
+    low, high = float(given[0]), float(given[1])
+    if low > high or high - low > largest:
+        raise wrong
+    return low, high

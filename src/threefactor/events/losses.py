@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_labels
 from threefactor.errors import InputError
+from threefactor.events.arrays import number
 
-__all__ = ["FirstSpike", "SpikeCount", "reads_first_spikes"]
+__all__ = ["FirstSpike", "SpikeCount", "check_loss", "losses_of", "reads_first_spikes"]
+
+EXPECTED = (
+    "expected a function (output, targets) -> (losses, gradients), of shapes (B,) and (B, m); "
+    "make one of a differentiable function with threefactor.clocked.from_autograd, as "
+    'from_autograd(torch.nn.CrossEntropyLoss(reduction="none"))'
+)
 
 
 class SpikeCount:
@@ -31,8 +38,7 @@ class SpikeCount:
 
     def __init__(self, true: float = 15.0, false: float = 3.0) -> None:
         for name, value in (("true", true), ("false", false)):
-            if not (math.isfinite(value) and value >= 0.0):
-                raise InputError(f"{name} is {value}; give a number of spikes of at least 0")
+            number(name, value, "a number of spikes of at least 0", zero=True)
         self.true, self.false = float(true), float(false)
 
     def check_targets(self, targets: Tensor, samples: int, outputs: int) -> None:
@@ -70,7 +76,8 @@ class FirstSpike:
     """Whether the output is minus the time of the first spike, in seconds, not the count."""
 
     def __init__(self, true: float, false: float) -> None:
-        if not 0.0 <= true < false < math.inf:
+        wanted = "a target time in seconds, of at least 0; `true` is the earlier"
+        if not number("true", true, wanted, zero=True) < number("false", false, wanted, zero=True):
             raise InputError(
                 f"true is {true} and false {false}; give target times in seconds, true the earlier"
             )
@@ -91,3 +98,45 @@ class FirstSpike:
 def reads_first_spikes(loss: Loss) -> bool:
     """Whether a loss reads the times of first spikes; any other reads counts."""
     return bool(getattr(loss, "reads_first_spikes", False))
+
+
+def check_loss(loss: Any) -> None:
+    """Refuse what cannot be the loss of a rule; what it returns is looked at by `losses_of`.
+
+    Raises:
+        InputError: saying what to give.
+    """
+    if not callable(loss) or isinstance(loss, (type, torch.nn.modules.loss._Loss)):
+        name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
+        raise InputError(f"the loss is {name}; {EXPECTED}")
+
+
+def losses_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what a loss makes of the output: (B,) losses, and (B, m) gradients of each sample's.
+
+    Raises:
+        InputError: if it returns anything else.
+    """
+    # A copy, since a loss may work in place, and the counts are needed later.
+    found = loss(output.clone(), targets)
+    if isinstance(found, (tuple, list)) and len(found) == 2:
+        losses, gradients = found
+        right = (
+            isinstance(losses, Tensor)
+            and isinstance(gradients, Tensor)
+            and losses.shape == output.shape[:1]
+            and gradients.shape == output.shape
+            and losses.is_floating_point()
+            and gradients.is_floating_point()
+            and losses.device == gradients.device == output.device
+        )
+        if right:
+            return losses.detach(), gradients.detach()
+        shapes = " and ".join(
+            str(tuple(getattr(x, "shape", ())) or type(x).__name__) for x in found
+        )
+        raise InputError(
+            f"the loss returned {shapes} for {len(output)} samples and {output.shape[1]} outputs; "
+            + EXPECTED
+        )
+    raise InputError(f"the loss returned a {type(found).__name__}; {EXPECTED}")

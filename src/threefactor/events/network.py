@@ -11,14 +11,17 @@ import numpy as np
 from torch import nn
 
 from threefactor.errors import InputError
-from threefactor.events.layer import Activity, Layer
+from threefactor.events.layer import Activity, Layer, recorded
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Network", "check_network", "fc"]
 
 
 class Network(nn.Sequential):
-    """Layers in a row: hidden ones `lif1`, `lif2`, ..., then `readout`."""
+    """Layers in a row: hidden ones `lif1`, `lif2`, ..., then `readout`.
+
+    A layer may stand in several places; its weights then get the sum of the gradients.
+    """
 
     @property
     def layers(self) -> dict[str, Layer]:
@@ -27,7 +30,7 @@ class Network(nn.Sequential):
         Raises:
             InputError: if there is none, or one of another kind.
         """
-        found = dict(self.named_children())
+        found = dict(self._modules)  # named_children() leaves out what is used twice
         wrong = [name for name, layer in found.items() if not isinstance(layer, Layer)]
         if wrong or not found:
             raise InputError(
@@ -37,10 +40,28 @@ class Network(nn.Sequential):
         return cast("dict[str, Layer]", found)
 
     def run(self, inputs: SpikeBatch) -> list[Activity]:
-        """Return the activity of every layer, first to last."""
+        """Return the activity of every layer, first to last.
+
+        It calls the network, so that `network(inputs)` gives the same spikes, with all hooks.
+
+        Raises:
+            InputError: if the input does not fit a layer, or the spikes do not go through all
+                layers in a row.
+        """
+        layers = self.layers
+        with recorded() as made:
+            spikes = self(inputs)
+        by_output = {id(activity.spikes): activity for activity in made}
         activities: list[Activity] = []
-        for layer in self.layers.values():
-            activities.append(layer.run(activities[-1].spikes if activities else inputs))
+        while id(spikes) in by_output:
+            activities.append(by_output[id(spikes)])
+            spikes = activities[-1].inputs
+        activities.reverse()
+        if [activity.layer for activity in activities] != list(layers.values()):
+            raise InputError(
+                f"the spikes do not go through {', '.join(layers)} in a row: a hook replaces them, "
+                "or the network has a forward of its own; rules cannot follow that"
+            )
         return activities
 
 
@@ -95,8 +116,8 @@ def fc(
 
     Source: Bacho & Chu (SFDFA), appendix A.
     """
-    if isinstance(hidden, (int, np.integer)):
-        raise InputError(f"hidden is {hidden}; give the sizes of all hidden layers, ({hidden},)")
+    if not hasattr(hidden, "__iter__") or isinstance(hidden, str):
+        raise InputError(f"hidden is {hidden!r}; give the sizes of all hidden layers, as (800,)")
     sizes = [in_features, *hidden, out_features]
     layers = len(sizes) - 1
     single = isinstance(thresholds, (int, float, np.number))
@@ -117,6 +138,8 @@ def fc(
 
 def _per_layer(name: str, given: Sequence[Any], layers: int) -> list[Any]:
     """Spread one value over all layers, or two over the hidden ones and the output."""
+    if not hasattr(given, "__iter__") or isinstance(given, str):
+        raise InputError(f"{name} are {given!r}; give one for all layers, or one per layer")
     values = list(given)
     if len(values) == 1:
         return values * layers

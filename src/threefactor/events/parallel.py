@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 import os
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
 
-from threefactor.errors import ConfigurationError, InputError
+from threefactor.errors import ConfigurationError
+from threefactor.events.arrays import whole
 
-__all__ = ["get_num_threads", "kernels", "over", "product", "set_num_threads"]
+__all__ = ["alone", "get_num_threads", "kernels", "over", "product", "set_num_threads"]
 
 
 @functools.cache
@@ -37,8 +42,40 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="threefactor-events")
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has the pool, but not its threads
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+_guard = threading.Lock()
+_locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
+
+
+@contextmanager
+def alone(*objects: Any) -> Iterator[None]:
+    """Keep all other threads from what changes any of these objects; calls may be nested."""
+    locks, taken = [], 0
+    with _guard:
+        for key in sorted(set(map(id, objects))):  # in one order: no two wait for each other
+            lock = _locks.get(key)
+            if lock is None:
+                lock = _locks[key] = threading.RLock()
+            locks.append(lock)
+    try:
+        for lock in locks:
+            lock.acquire()
+            taken += 1
+        yield
+    finally:
+        for lock in locks[:taken]:
+            lock.release()
+
+
+def _forked() -> None:
+    """Forget what belongs to threads that a forked child does not have."""
+    global _guard
+    _pool.cache_clear()
+    _guard = threading.Lock()
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -62,9 +99,7 @@ def set_num_threads(threads: int | None) -> None:
         InputError: if the number is below 1.
     """
     global _threads
-    if threads is not None and (isinstance(threads, bool) or threads < 1):
-        raise InputError(f"threads is {threads}; give a number of at least 1, or None")
-    _threads = threads
+    _threads = None if threads is None else whole("threads", threads)
 
 
 def get_num_threads() -> int:
@@ -81,7 +116,27 @@ def over(name: str, total: int, *args: Any) -> None:
         return
     cuts = [total * i // parts for i in range(parts + 1)]
     pool = _pool(parts)
-    others = [pool.submit(kernel, cuts[i], cuts[i + 1], *args) for i in range(1, parts)]
-    kernel(cuts[0], cuts[1], *args)
+    others: list[Future[None]] = []
+    try:
+        for i in range(1, parts):
+            try:
+                others.append(pool.submit(kernel, cuts[i], cuts[i + 1], *args))
+            except RuntimeError:  # no thread is to be had, as when the interpreter ends
+                kernel(cuts[i], cuts[i + 1], *args)
+        kernel(cuts[0], cuts[1], *args)
+    finally:
+        _finish(others)
     for other in others:
         other.result()
+
+
+def _finish(others: list[Future[None]]) -> None:
+    """Wait for kernels, which write into memory until they end; Ctrl-C waits for them, too."""
+    interrupted: BaseException | None = None
+    while not all(other.done() for other in others):
+        try:
+            wait(others)
+        except BaseException as problem:
+            interrupted = problem
+    if interrupted is not None:
+        raise interrupted

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +20,25 @@ from threefactor.events.arrays import (
     choice_of,
     field,
     joined,
+    number,
     offsets_of,
     pixel_addresses,
+    place_of,
+    read_only,
     whole,
 )
 
-__all__ = ["SpikeBatch"]
+__all__ = ["Raw", "SpikeBatch"]
+
+Sample = tuple[NDArray[np.float64], NDArray[np.int32]]
+
+
+class Raw(NamedTuple):
+    """The arrays of a batch as the kernels take them: Numba compiles anew for read-only ones."""
+
+    offsets: NDArray[np.int64]
+    times: NDArray[np.float64]
+    addresses: NDArray[np.int32]
 
 
 class SpikeBatch:
@@ -41,7 +54,11 @@ class SpikeBatch:
         addresses: (S,) integers, 0 to size - 1: which input channel or neuron spiked.
         size: the number of addresses.
 
-    Arrays of the right type that are sorted already are not copied: do not change them later.
+    A batch does not change: it keeps copies, and its arrays are read-only.
+
+    `batch[i]` is one sample, its times and addresses; a slice, a list, an array of integers or a
+    mask gives a batch. So it is a sequence of samples: `len`, `for`, `zip` and `batch[-1]` work,
+    and `SpikeBatch.from_lists(*zip(*samples), size=size)` puts samples together again.
 
     Raises:
         InputError: if a time is negative, NaN or infinite, an address out of range, or the
@@ -51,21 +68,23 @@ class SpikeBatch:
         >>> batch = SpikeBatch.from_lists([[0.02, 0.01], []], [[3, 0], []], size=4)
         >>> len(batch), batch.times.tolist(), batch.addresses.tolist()
         (2, [0.01, 0.02], [0, 3])
+        >>> [times.tolist() for times, addresses in batch]
+        [[0.01, 0.02], []]
     """
 
-    __slots__ = ("_samples", "addresses", "offsets", "size", "times")
+    __slots__ = ("_raw", "_samples", "_size")
+
+    _samples: NDArray[np.int64] | None
 
     def __init__(
         self, offsets: ArrayLike, times: ArrayLike, addresses: ArrayLike, size: int
     ) -> None:
-        self.size = whole("size", size)
-        self.times = as_times(times)
-        self.addresses = as_integers("addresses", addresses, np.int32)
-        self.offsets = as_integers("offsets", offsets, np.int64)
-        check_parts(self.offsets, self.times, self.addresses)
-        check_range(self.addresses, self.size)
-        self._samples: NDArray[np.int64] | None = None
-        self._sort()
+        self._fill(
+            as_integers("offsets", offsets, np.int64),
+            as_times(times),
+            as_integers("addresses", addresses, np.int32),
+            size,
+        )
 
     @classmethod
     def _trusted(
@@ -75,17 +94,57 @@ class SpikeBatch:
         addresses: NDArray[np.int32],
         size: int,
     ) -> SpikeBatch:
-        """Wrap arrays that are known to be valid and sorted."""
+        """Wrap arrays that are known to be valid, sorted and nobody else's."""
         batch = cls.__new__(cls)
-        batch.offsets, batch.times, batch.addresses, batch.size = offsets, times, addresses, size
-        batch._samples = None
+        batch._raw, batch._size, batch._samples = Raw(offsets, times, addresses), size, None
         return batch
+
+    def _fill(
+        self,
+        offsets: NDArray[np.int64],
+        times: NDArray[np.float64],
+        addresses: NDArray[np.int32],
+        size: int,
+    ) -> None:
+        """Check and sort arrays that are nobody else's."""
+        self._size, self._samples = whole("size", size), None
+        check_parts(offsets, times, addresses)
+        check_range(addresses, self._size)
+        self._raw = _sorted(Raw(offsets, times, addresses))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self._raw, self._size)
+
+    @property
+    def offsets(self) -> NDArray[np.int64]:
+        """(B + 1,) where each sample begins and ends; read-only."""
+        return read_only(self._raw.offsets)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """(S,) seconds since the start of the sample; read-only."""
+        return read_only(self._raw.times)
+
+    @property
+    def addresses(self) -> NDArray[np.int32]:
+        """(S,) which input channel or neuron spiked; read-only."""
+        return read_only(self._raw.addresses)
+
+    @property
+    def size(self) -> int:
+        """The number of addresses."""
+        return self._size
 
     @classmethod
     def from_lists(
         cls, times: Sequence[ArrayLike], addresses: Sequence[ArrayLike], size: int
     ) -> SpikeBatch:
         """Make a batch of one sequence of times and one of addresses per sample."""
+        for name, values in (("times", times), ("addresses", addresses)):
+            if not hasattr(values, "__len__"):
+                raise InputError(
+                    f"{name} are a {type(values).__name__}; give one sequence a sample"
+                )
         if len(times) != len(addresses):
             raise InputError(
                 f"times are of {len(times)} samples and addresses of {len(addresses)}; "
@@ -99,7 +158,14 @@ class SpikeBatch:
                     f"sample {b} has {len(row)} times and {len(column)} addresses; "
                     "give as many of each"
                 )
-        return cls(offsets_of([len(row) for row in rows]), joined(rows), joined(columns), size)
+        batch = cls.__new__(cls)
+        batch._fill(
+            offsets_of([len(row) for row in rows]),
+            as_times(joined(rows), copy=False),  # joined already by copying
+            as_integers("addresses", joined(columns), np.int32, copy=False),
+            size,
+        )
+        return batch
 
     @classmethod
     def from_arrays(
@@ -112,9 +178,10 @@ class SpikeBatch:
             times, addresses, size: see `SpikeBatch`.
             batch: B, the number of samples.
         """
-        which = as_integers("samples", samples, np.int64)
+        which = as_integers("samples", samples, np.int64, copy=False)
         batch = whole("batch", batch)
-        seconds, channels = as_times(times), as_integers("addresses", addresses, np.int32)
+        seconds = as_times(times, copy=False)
+        channels = as_integers("addresses", addresses, np.int32, copy=False)
         if not len(which) == len(seconds) == len(channels):
             raise InputError(
                 f"there are {len(which)} samples, {len(seconds)} times and {len(channels)} "
@@ -127,7 +194,9 @@ class SpikeBatch:
             )
         order = np.argsort(which, kind="stable")
         offsets = offsets_of(np.bincount(which, minlength=batch))
-        return cls(offsets, seconds[order], channels[order], size)
+        made = cls.__new__(cls)
+        made._fill(offsets, seconds[order], channels[order], size)
+        return made
 
     @classmethod
     def from_events(
@@ -148,69 +217,100 @@ class SpikeBatch:
         An event at (x, y) of polarity p gets the address (p * height + y) * width + x, as in a
         frame (polarities, height, width) laid out flat.
         """
-        single = isinstance(sensor_size, (int, np.integer))
-        sizes = [sensor_size] if single else list(sensor_size)  # type: ignore[arg-type]
+        if not hasattr(recordings, "__iter__"):
+            raise InputError(
+                f"recordings are a {type(recordings).__name__}; give one structured array a sample"
+            )
+        sizes: list[Any] = list(np.atleast_1d(as_array(sensor_size)))
         if not 1 <= len(sizes) <= 3:
             raise InputError(
                 f"sensor_size is {sensor_size}; give (width, height, polarities) or one number"
             )
         sizes = [whole("sensor_size", size) for size in (*sizes, 1, 1)][:3]
-        if not (math.isfinite(time_unit) and time_unit > 0):
-            raise InputError(f"time_unit is {time_unit}; give seconds per unit of time, above 0")
+        number("time_unit", time_unit, "seconds per unit of time, above 0")
         times = [field(r, "t").astype(np.float64) * time_unit for r in recordings]
         addresses = [pixel_addresses(r, sizes, b) for b, r in enumerate(recordings)]
         return cls.from_lists(times, addresses, math.prod(sizes))
 
     def __len__(self) -> int:
-        return len(self.offsets) - 1
+        return len(self._raw.offsets) - 1
 
-    def __getitem__(self, index: int | slice | ArrayLike | Tensor) -> SpikeBatch:
-        """Return the chosen samples as a batch, in the order of the index."""
+    @overload
+    def __getitem__(self, index: int | np.integer[Any]) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice | ArrayLike | Tensor) -> SpikeBatch: ...
+
+    def __getitem__(self, index: Any) -> SpikeBatch | Sample:
+        """Return one sample, or the chosen ones as a batch, in the order of the index.
+
+        Raises:
+            InputError: if there is no such sample (then also an IndexError), or the index is none.
+        """
+        place = place_of(index, len(self))
+        if place is not None:
+            return self.sample(place)
+        raw = self._raw
         if isinstance(index, slice) and index.step in (None, 1):
             start, stop, _ = index.indices(len(self))
-            stop = max(start, stop)
-            offsets = self.offsets[start : stop + 1]
+            offsets = raw.offsets[start : max(start, stop) + 1]
             part = slice(offsets[0], offsets[-1])
             return self._trusted(
-                offsets - offsets[0], self.times[part], self.addresses[part], self.size
+                offsets - offsets[0], raw.times[part], raw.addresses[part], self._size
             )
         chosen = choice_of(index, len(self))
-        starts = self.offsets.take(chosen)
-        lengths = self.offsets.take(chosen + 1) - starts
+        starts = raw.offsets.take(chosen)
+        lengths = raw.offsets.take(chosen + 1) - starts
         offsets = offsets_of(lengths)
         spikes = np.arange(offsets[-1])
         spikes += np.repeat(starts - offsets[:-1], lengths)
         return self._trusted(
-            offsets, self.times.take(spikes), self.addresses.take(spikes), self.size
+            offsets, raw.times.take(spikes), raw.addresses.take(spikes), self._size
         )
 
-    def __repr__(self) -> str:
-        return f"SpikeBatch({len(self)} samples, {len(self.times)} spikes, size={self.size})"
+    def __iter__(self) -> Iterator[Sample]:
+        return (self.sample(b) for b in range(len(self)))
 
-    def sample(self, b: int) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-        """Return times and addresses of one sample."""
-        part = slice(self.offsets[b], self.offsets[b + 1])
+    def __repr__(self) -> str:
+        return f"SpikeBatch({len(self)} samples, {len(self._raw.times)} spikes, size={self._size})"
+
+    def sample(self, b: int) -> Sample:
+        """Return times and addresses of one sample; -1 is the last.
+
+        Raises:
+            InputError: if there is no such sample; it is an IndexError, too.
+        """
+        place = place_of(b, len(self))
+        if place is None:
+            raise InputError(f"the sample is {b!r}; give one integer")
+        part = slice(*self._raw.offsets[place : place + 2])
         return self.times[part], self.addresses[part]
 
     @property
     def samples(self) -> NDArray[np.int64]:
-        """(S,) the sample of each spike."""
-        if self._samples is None:
-            self._samples = np.repeat(np.arange(len(self)), np.diff(self.offsets))
-        return self._samples
+        """(S,) the sample of each spike; read-only."""
+        found = self._samples
+        if found is None:
+            found = self._samples = _samples(self._raw)
+        return read_only(found)
 
     def counts(self) -> NDArray[np.int64]:
         """Return the number of spikes of each address in each sample, (B, size)."""
         flat = np.bincount(
-            self.samples * self.size + self.addresses, minlength=len(self) * self.size
+            self.samples * self._size + self._raw.addresses, minlength=len(self) * self._size
         )
-        return flat.reshape(len(self), self.size)
+        return flat.reshape(len(self), self._size)
 
-    def _sort(self) -> None:
-        which = self.samples
-        later = np.diff(self.times) > 0
-        tied = (np.diff(self.times) == 0) & (np.diff(self.addresses) >= 0)
-        if np.all(later | tied | (np.diff(which) > 0)):
-            return
-        order = np.lexsort((self.addresses, self.times, which))
-        self.times, self.addresses = self.times[order], self.addresses[order]
+
+def _samples(raw: Raw) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(raw.offsets) - 1), np.diff(raw.offsets))
+
+
+def _sorted(raw: Raw) -> Raw:
+    """Sort the spikes by sample, time and address."""
+    which = _samples(raw)
+    later = np.diff(raw.times) > 0
+    tied = (np.diff(raw.times) == 0) & (np.diff(raw.addresses) >= 0)
+    if np.all(later | tied | (np.diff(which) > 0)):
+        return raw
+    order = np.lexsort((raw.addresses, raw.times, which))
+    return Raw(raw.offsets, raw.times[order], raw.addresses[order])

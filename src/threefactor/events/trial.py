@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,12 @@ from torch import Tensor
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, reads_first_spikes
+from threefactor.events.losses import SpikeCount, check_loss, losses_of, reads_first_spikes
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["Result", "Trial", "run"]
+__all__ = ["Result", "Trial", "in_full", "run"]
 
 
 @dataclass
@@ -64,14 +65,16 @@ class Trial:
         if isinstance(inputs, SpikeBatch) and len(inputs) == 0:
             raise InputError("the batch holds no sample; give at least one, which may be empty")
         self.names = list(network.layers)
-        self.activities: list[Activity] = network.run(inputs)
-        self.counts = [torch.from_numpy(activity.counts) for activity in self.activities]
+        with torch.enable_grad():  # for weights that are computed from parameters
+            self.activities: list[Activity] = network.run(inputs)
+        self.counts = [torch.from_numpy(activity._raw.counts) for activity in self.activities]
         self.first_only = reads_first_spikes(loss)
         self.output = self._first_times(network) if self.first_only else self.counts[-1]
         self.losses: Tensor | None = None
         if targets is not None:
+            _check_dense(targets)
             check_targets(loss, targets, *self.output.shape)
-            self.losses, gradient = loss(self.output, targets)
+            self.losses, gradient = losses_of(loss, self.output, targets)
             self.error = gradient.to(self.counts[-1].dtype) / -len(self.output)
 
     def result(self) -> Result:
@@ -91,30 +94,54 @@ class Trial:
         Of the outputs' spikes only those get one that the loss reads.
         """
         activity = self.activities[layer]
-        spikes = activity.spikes
+        raw = activity.spikes._raw
         first_only = self.first_only and activity is self.activities[-1]
-        given = np.empty_like(activity.currents)
+        given = np.empty_like(activity._raw.currents)
         over(
-            "per_spike", len(spikes), spikes.offsets, spikes.addresses,
-            errors.expand(*activity.counts.shape).contiguous().numpy(), first_only, given,
+            "per_spike", len(activity.spikes), raw.offsets, raw.addresses,
+            self.by_neuron(activity, errors), first_only, given,
         )  # fmt: skip
         return given
+
+    def by_neuron(self, activity: Activity, errors: Tensor) -> NDArray[Any]:
+        """Return errors of a layer's neurons as (B, n_l), in the precision of its weights.
+
+        Raises:
+            InputError: if they cannot be expanded to that.
+        """
+        counts = activity._raw.counts
+        try:
+            whole = errors.detach().expand(counts.shape)
+        except RuntimeError as problem:
+            raise InputError(
+                f"errors have shape {tuple(errors.shape)}; expected {counts.shape}, one per sample "
+                "and neuron"
+            ) from problem
+        dtype = torch.from_numpy(counts).dtype
+        return whole.to("cpu", dtype).contiguous().numpy()
 
     def _first_times(self, network: Network) -> Tensor:
         """Return minus the time of each output's first spike, (B, m)."""
         duration = list(network.layers.values())[-1].duration
         spikes, times = self.activities[-1].spikes, torch.empty_like(self.counts[-1])
-        over(
-            "first_times", len(spikes), spikes.offsets, spikes.times, spikes.addresses, duration,
-            times.numpy(),
-        )  # fmt: skip
+        over("first_times", len(spikes), *spikes._raw, float(duration), times.numpy())
         return times.neg_()
 
 
 def _rate(activity: Activity) -> Tensor:
     """Return the spikes per neuron and sample."""
-    counts = torch.from_numpy(activity.counts)
-    return counts.new_tensor(len(activity.spikes.times) / max(counts.numel(), 1))
+    counts = torch.from_numpy(activity._raw.counts)
+    return counts.new_tensor(len(activity.spikes._raw.times) / max(counts.numel(), 1))
+
+
+def _check_dense(targets: Any) -> None:
+    """Refuse a tensor of targets that has no values here; other kinds are the loss's to judge."""
+    if isinstance(targets, Tensor) and (
+        targets.device.type != "cpu" or targets.layout is not torch.strided
+    ):
+        raise InputError(
+            f"targets are {targets.layout} on {targets.device}; give a dense tensor on the CPU"
+        )
 
 
 def run(
@@ -134,7 +161,7 @@ def run(
         loss: `SpikeCount()` by default.
 
     Raises:
-        InputError: if the input does not fit the network.
+        InputError: if input or targets do not fit the network, or the loss is none.
 
     Example:
         >>> from threefactor import events
@@ -142,5 +169,18 @@ def run(
         >>> events.run(net, events.latency_code(torch.rand(2, 4))).output.shape
         torch.Size([2, 3])
     """
-    with torch.no_grad():
-        return Trial(network, inputs, targets, loss or SpikeCount()).result()
+    chosen = SpikeCount() if loss is None else loss
+    check_loss(chosen)
+    with in_full(), torch.no_grad():
+        return Trial(network, inputs, targets, chosen).result()
+
+
+def in_full() -> AbstractContextManager[object]:
+    """Compute in the network's precision, with tensors that can learn, whatever is set around."""
+    autocast, inference = torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()
+    if not (autocast or inference):
+        return nullcontext()
+    stack = ExitStack()
+    stack.enter_context(torch.autocast("cpu", enabled=False))
+    stack.enter_context(torch.inference_mode(False))
+    return stack

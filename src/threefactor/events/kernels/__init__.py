@@ -4,7 +4,7 @@ others on other ranges; what a sample or neuron gets never depends on how the ra
 
 from threefactor.events.kernels.eligibility import eligibility_gradient
 from threefactor.events.kernels.errors import first_times, input_errors, per_spike, spike_weights
-from threefactor.events.kernels.forward import integrate, pack
+from threefactor.events.kernels.forward import integrate, pack, prepare
 from threefactor.events.kernels.grades import grades, product, summed
 from threefactor.events.kernels.gradient import weight_gradient
 
@@ -16,6 +16,7 @@ __all__ = [
     "integrate",
     "pack",
     "per_spike",
+    "prepare",
     "product",
     "spike_weights",
     "summed",

@@ -10,22 +10,27 @@ from threefactor.events.compiling import compiled
 from threefactor.events.dynamics import NEVER, crossing
 from threefactor.events.kernels.sorting import order_of
 
-__all__ = ["integrate", "pack"]
+__all__ = ["integrate", "pack", "prepare"]
 
 WORD = 8  # marks of neurons that are looked at together
 
 
 @compiled
-def _decays(times, tau, duration, out):
+def _decays(times, addresses, inputs, tau, duration, out):
     """Fill exp(-dt / tau), dt from each spike of a sample to the next, or the simulation's end.
 
-    Spikes beyond the end are never looked at; theirs is 1.
+    Spikes beyond the end are never looked at; theirs is 1. Return whether the times rise from 0 or
+    later, and all addresses are below `inputs`.
     """
-    until = duration
+    until, next_time = duration, np.inf
+    sound = True
     for z in range(len(times) - 1, -1, -1):
+        sound &= times[z] <= next_time and 0 <= addresses[z] < inputs
+        next_time = times[z]
         dt = times[z] - until
         out[z] = math.exp(dt / tau) if dt < 0.0 else 1.0
         until = min(times[z], duration)
+    return sound and next_time >= 0.0
 
 
 @compiled
@@ -70,9 +75,30 @@ def _finite(weight, first, last):
 
 
 @compiled
+def prepare(
+    first, last, offsets, times, addresses, weight, tau, duration, decays, wrong,
+):  # fmt: skip
+    """Look at samples first to last - 1 before `integrate` does; fill the decays between spikes.
+
+    `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing may
+    be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each sample
+    looks at a share of the weights, such that all samples together answer for all.
+    """
+    inputs, batch = len(weight), len(offsets) - 1
+    for b in range(first, last):
+        begin, end = offsets[b], offsets[b + 1]
+        if not 0 <= begin <= end <= len(times) or not _decays(
+            times[begin:end], addresses[begin:end], inputs, tau, duration, decays[begin:end]
+        ):
+            wrong[0] = b
+        if not _finite(weight, inputs * b // batch, inputs * (b + 1) // batch):
+            wrong[1] = 0
+
+
+@compiled
 def integrate(
     first, last, offsets, times, addresses, weight, theta, tau, duration, cap,
-    decays, counts, totals, capped, finite, out_times, out_neurons, out_parents, out_currents,
+    decays, counts, totals, capped, out_times, out_neurons, out_parents, out_currents,
     out_ys, out_order,
 ):  # fmt: skip
     """Run a layer on samples first to last - 1 and write every spike, interval by interval.
@@ -81,11 +107,9 @@ def integrate(
     parent is the input spike of its sample after which it was emitted, its y the decay
     since then. `capped[b]` counts the neurons that reached the threshold once more after `cap`
     spikes. The outputs are (B, room); a sample with more spikes than that counts on in
-    `totals[b]`, but writes no more. `finite[b]` says that a share of the weights is finite, such
-    that all samples together answer for all weights.
+    `totals[b]`, but writes no more. The spikes must be those that `prepare` found sound.
     """
-    inputs, neurons = weight.shape
-    batch, room = len(totals), out_times.shape[1]
+    neurons, room = weight.shape[1], out_times.shape[1]
     real = weight.dtype.type
     theta4 = (theta + theta) + (theta + theta)
     c, s = np.empty(neurons, weight.dtype), np.empty(neurons, weight.dtype)
@@ -95,9 +119,7 @@ def integrate(
     marks = mask[:neurons]
     buckets, heads = np.empty(room, np.int32), np.empty(room + 1, np.int32)
     for b in range(first, last):
-        finite[b] = _finite(weight, inputs * b // batch, inputs * (b + 1) // batch)
         begin, end = offsets[b], offsets[b + 1]
-        _decays(times[begin:end], tau, duration, decays[begin:end])
         c[:] = 0
         s[:] = 0
         fired[:] = 0

@@ -65,12 +65,9 @@ def _walk_back(
 
 @compiled
 def weight_gradient(
-    first, last, in_offsets, in_addresses, decays, offsets, neurons, parents, fast, slow, fresh,
-    grad,
+    first, last, in_offsets, in_addresses, decays, offsets, neurons, parents, fast, slow, grad,
 ):  # fmt: skip
-    r"""Add to the gradient of neurons first to last - 1, over all samples, backward in time.
-
-    With `fresh`, `grad` holds nothing yet.
+    r"""Fill the gradient of neurons first to last - 1, over all samples, backward in time.
 
     .. math:: \frac{dL}{dw_{ij}} = \sum_z P_i(t_z) - Q_i(t_z), \quad
               P_i(t) = \sum_{t_k > t} v_k e^{(t - t_k)/\tau_s}, \quad
@@ -78,20 +75,15 @@ def weight_gradient(
     """
     inputs = len(grad)
     touched = np.zeros(inputs, np.bool_)
-    # Columns of its own keep a thread from fetching memory that another is changing. What was in
-    # `grad` is added last, whatever the number of threads.
-    whole = fresh and last - first == grad.shape[1]
+    # Columns of its own keep a thread from fetching memory that another is changing.
+    whole = last - first == grad.shape[1]
     part = grad if whole else np.empty((inputs, last - first), grad.dtype)
     _walk_back(
         first, last, in_offsets, in_addresses, decays, offsets, neurons, parents, fast, slow, part,
         touched,
     )  # fmt: skip
     for j in range(inputs):
-        row = grad[j, first:last]
         if not touched[j]:
-            if fresh:
-                row[:] = 0
-        elif not fresh:
-            row += part[j]
+            grad[j, first:last] = 0
         elif not whole:
-            row[:] = part[j]
+            grad[j, first:last] = part[j]

@@ -51,7 +51,8 @@ def _order_by_buckets(times, order, heads, buckets):
     scale = (n - 1) / max(high - low, TINY)
     heads[: n + 1] = 0
     for k in range(n):
-        bucket = int((times[k] - low) * scale)
+        # Held within the buckets, whatever the times are.
+        bucket = min(max(int((times[k] - low) * scale), 0), n - 1)
         buckets[k] = bucket
         heads[bucket + 1] += 1
     if heads[: n + 1].max() > CROWD:

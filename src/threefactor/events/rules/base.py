@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ from torch import Tensor, nn
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name
+from threefactor.events.arrays import number
+from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
-from threefactor.events.losses import SpikeCount
+from threefactor.events.losses import SpikeCount, check_loss
 from threefactor.events.network import Network, check_network
-from threefactor.events.parallel import over
+from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
-from threefactor.events.trial import Result, Trial
+from threefactor.events.trial import Result, Trial, in_full
 
 __all__ = ["Rule"]
 
@@ -35,7 +38,8 @@ class Rule(nn.Module, ABC):
     .. math:: \frac{dL}{dw_{ij}} = \sum_k q_k \frac{dt_k}{dw_{ij}}
 
     with q_k the error of spike k of neuron i. The network is no submodule: `rule.state_dict()`
-    holds what the rule itself learns.
+    holds what the rule itself learns. Layers may be replaced, moved or frozen after the rule was
+    built: each step takes the network as it is, or refuses it. Hooks of weights see the gradients.
 
     Args:
         network: from `fc`, or a `Network` of `Layer`s.
@@ -69,22 +73,33 @@ class Rule(nn.Module, ABC):
         if local_gradient not in LOCAL_GRADIENTS:
             raise unknown_name("local gradient", local_gradient, LOCAL_GRADIENTS)
         for name, value in (("rate_penalty", rate_penalty), ("rate_target", rate_target)):
-            if not (math.isfinite(value) and value >= 0.0):
-                raise InputError(f"{name} is {value}; give a number of at least 0")
+            number(name, value, "a number of at least 0", zero=True)
         keep_freed_memory()
         self.loss = SpikeCount() if loss is None else loss
+        check_loss(self.loss)
         self.local_gradient = local_gradient
-        self.rate_penalty = rate_penalty
-        self.rate_target = rate_target
+        self.rate_penalty = float(rate_penalty)
+        self.rate_target = float(rate_target)
         self.network: Network
-        self.layers: list[Layer]
-        named = network.layers
-        # Registered modules would enter state_dict and parameters.
+        # A registered module would enter state_dict and parameters.
         object.__setattr__(self, "network", network)
-        object.__setattr__(self, "layers", list(named.values()))
-        *hidden, last = named.values()
-        self.outputs = last.neurons
-        self.layer_sizes = {name: layer.neurons for name, layer in zip(named, hidden, strict=False)}
+        Rule.check(self, network.layers)
+        self._warned_of_silence = False
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The network's layers as they are now, first to last."""
+        return list(self.network.layers.values())
+
+    @property
+    def layer_sizes(self) -> dict[str, int]:
+        """The neurons of each hidden layer, by its name."""
+        return {name: layer.neurons for name, layer in list(self.network.layers.items())[:-1]}
+
+    @property
+    def outputs(self) -> int:
+        """The number of output neurons m."""
+        return self.layers[-1].neurons
 
     @abstractmethod
     def learn(self, trial: Trial) -> None:
@@ -95,9 +110,11 @@ class Rule(nn.Module, ABC):
         if not 0.0 <= progress <= 1.0:
             raise InputError(f"progress is {progress}; give a share between 0 and 1")
 
-    @torch.no_grad()
     def step(self, inputs: SpikeBatch, targets: Tensor) -> Result:
         """Run a batch and add the gradients to `.grad`, as `backward` would.
+
+        Several threads may call it; those that share weights take turns. After an error, Ctrl-C
+        included, the gradients and what the rule learned are as before.
 
         Args:
             inputs: the spikes of B samples.
@@ -107,18 +124,82 @@ class Rule(nn.Module, ABC):
             Result with loss, output spike counts, and spike statistics.
 
         Raises:
-            InputError: if inputs or targets do not fit the network.
+            InputError: if inputs or targets do not fit the network, or the network has changed so
+                that the rule cannot train it.
         """
-        dtype = next(self.network.parameters()).dtype
-        for name, buffer in self.named_buffers():
-            if buffer.dtype != dtype:
+        if targets is None:
+            raise InputError("targets are None; give what the loss expects, such as class labels")
+        layers = self.network.layers
+        weights = [p for layer in layers.values() for p in layer._parameters.values()]
+        with in_full(), torch.no_grad(), alone(self, *weights):
+            self.check(layers)
+            trial = Trial(self.network, inputs, targets, self.loss)
+            named = self.named_buffers() if self._modules else self._buffers.items()
+            buffers = {name: buffer for name, buffer in named if buffer is not None}
+            _check_dtypes(trial, buffers)
+            self._warn_of_silence(trial)
+            result = trial.result()
+            restore = self.saved(buffers)
+            try:
+                with collected():
+                    self.learn(trial)
+            except BaseException:
+                restore()
+                raise
+            return result
+
+    def check(self, layers: dict[str, Layer]) -> None:
+        """Refuse a network that the rule cannot train as it is now.
+
+        Args:
+            layers: the network's layers by name.
+        """
+        for name, layer in layers.items():
+            if layer._backward_hooks or layer._backward_pre_hooks:
                 raise InputError(
-                    f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
-                    f"use rule.to({dtype})"
+                    f"{name} has backward hooks of a module, which exact spike times never reach; "
+                    "put them on its parameters (weight.register_hook)"
                 )
-        trial = Trial(self.network, inputs, targets, self.loss)
-        self.learn(trial)
-        return trial.result()
+            if layer._parameters.keys() == {"weight"} and not layer._modules:
+                continue
+            others = [
+                key for key, p in layer.named_parameters() if p.requires_grad and key != "weight"
+            ]
+            if others:
+                raise InputError(
+                    f"{name} has the parameters {others}, which no rule trains: rules train weight "
+                    "alone, and it may not be computed from others (prune, parametrize). Make it a "
+                    'plain parameter (prune.remove(layer, "weight")); a hook can keep pruned '
+                    "weights at 0: layer.weight.register_hook(lambda gradient: gradient * mask)"
+                )
+
+    def saved(self, buffers: dict[str, Tensor]) -> Callable[[], None]:
+        """Return what puts the rule's own state back as it is now.
+
+        Args:
+            buffers: the rule's buffers by name.
+        """
+        before = [(buffer, buffer.clone()) for buffer in buffers.values()]
+
+        def restore() -> None:
+            for buffer, values in before:
+                buffer.copy_(values)
+
+        return restore
+
+    def _warn_of_silence(self, trial: Trial) -> None:
+        """Say once that the output layer is silent in a whole batch, until it spikes again."""
+        silent = len(trial.activities[-1].spikes._raw.times) == 0
+        if silent and not self._warned_of_silence:
+            warnings.warn(
+                f"no neuron of the output layer {trial.names[-1]!r} spiked in a batch of "
+                f"{len(trial.output)}: without spikes it gets no gradient and cannot recover by "
+                "itself, and with ExactBP neither can the layers before it. Raise its weights, or "
+                "lower its threshold or the learning rate",
+                UserWarning,
+                stacklevel=3,
+            )
+        self._warned_of_silence = silent
 
     def rate_error(self, trial: Trial, layer: int) -> Tensor:
         """Return the error of each hidden neuron, (n_l,), from its firing rate (appendix A.1)."""
@@ -134,12 +215,16 @@ class Rule(nn.Module, ABC):
             layer: the layer.
             activity: what it did.
             errors: (spikes,) the error q_k of every spike.
+
+        Raises:
+            InputError: if there is not one error per spike.
         """
-        spikes = activity.spikes
-        fast, slow = np.empty_like(activity.currents), np.empty_like(activity.currents)
+        raw = activity._raw
+        errors = _per_spike("errors", errors, activity)
+        fast, slow = np.empty_like(raw.currents), np.empty_like(raw.currents)
         over(
-            "spike_weights", len(spikes), spikes.offsets, spikes.times, spikes.addresses,
-            activity.currents, activity.ys, errors, layer.neurons, layer.theta, layer.tau,
+            "spike_weights", len(activity.spikes), *activity.spikes._raw, raw.currents, raw.ys,
+            errors, activity.spikes.size, activity.theta, activity.tau,
             self.local_gradient == "exact", fast, slow,
         )  # fmt: skip
         return fast, slow
@@ -147,12 +232,56 @@ class Rule(nn.Module, ABC):
     def add_gradient(
         self, layer: Layer, activity: Activity, weights: tuple[NDArray[Any], NDArray[Any]]
     ) -> None:
-        """Add the gradient of a layer's weights, given what `spike_weights` returned."""
-        if not layer.weight.requires_grad:
+        """Add the gradient of a layer's weights to `.grad`; within `step`, when all are there.
+
+        Args:
+            layer: the layer.
+            activity: what it did.
+            weights: what `spike_weights` returned.
+
+        Raises:
+            InputError: if there is not one weight of each kind per spike, or no gradient can reach
+                the parameters behind the layer's weights.
+        """
+        fast, slow = (_per_spike("weights", values, activity) for values in weights)
+        if not can_learn(activity):
             return
-        grad, fresh = layer.grad_array()
-        inputs, spikes = activity.inputs, activity.spikes
+        inputs, spikes, raw = activity.inputs._raw, activity.spikes._raw, activity._raw
+        gradient = torch.empty_like(activity._weight, requires_grad=False)
         over(
-            "weight_gradient", layer.neurons, inputs.offsets, inputs.addresses, activity.decays,
-            spikes.offsets, spikes.addresses, activity.parents, *weights, fresh, grad,
+            "weight_gradient", activity.spikes.size, inputs.offsets, inputs.addresses, raw.decays,
+            spikes.offsets, spikes.addresses, raw.parents, fast, slow, gradient.numpy(),
         )  # fmt: skip
+        give(activity, gradient)
+
+
+def _check_dtypes(trial: Trial, buffers: dict[str, Tensor]) -> None:
+    """Refuse a network or rule of mixed precision."""
+    dtype = trial.counts[0].dtype
+    for name, counts in zip(trial.names, trial.counts, strict=True):
+        if counts.dtype != dtype:
+            raise InputError(
+                f"{trial.names[0]} is {dtype} and {name} {counts.dtype}; a rule needs one "
+                f"precision, use network.to({dtype})"
+            )
+    for name, buffer in buffers.items():
+        if buffer.dtype != dtype and buffer.is_floating_point():
+            raise InputError(
+                f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
+                f"use rule.to({dtype})"
+            )
+
+
+def _per_spike(name: str, values: NDArray[Any], activity: Activity) -> NDArray[Any]:
+    """Return values as the kernels take them, one for each spike of a layer."""
+    wanted = activity._raw.currents
+    found = np.asarray(values)
+    if found.shape != wanted.shape or found.dtype.kind not in "fui":
+        raise InputError(
+            f"{name} are {found.dtype} of shape {found.shape}; expected {wanted.shape}, a number "
+            "for each spike of the layer"
+        )
+    flags = found.flags
+    if found.dtype == wanted.dtype and flags.c_contiguous and flags.writeable and flags.aligned:
+        return found
+    return np.array(found, wanted.dtype)

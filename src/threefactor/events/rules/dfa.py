@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from threefactor.errors import InputError
+from threefactor.events.arrays import number
 from threefactor.events.network import Network
 from threefactor.events.rules.feedback import FeedbackRule
 
@@ -39,8 +38,7 @@ class DFA(FeedbackRule):
 
     def __init__(self, network: Network, *, feedback_scale: float = 1.0, **common: Any) -> None:
         super().__init__(network, **common)
-        if not (math.isfinite(feedback_scale) and feedback_scale > 0.0):
-            raise InputError(f"feedback_scale is {feedback_scale}; give a number above 0")
+        number("feedback_scale", feedback_scale, "a number above 0")
         for i, n in enumerate(self.layer_sizes.values()):
             random = self.feedback_like(n).uniform_(-feedback_scale, feedback_scale)
             self.register_buffer(f"feedback_{i}", random)

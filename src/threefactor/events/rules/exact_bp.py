@@ -46,18 +46,17 @@ class ExactBP(Rule):
 
     def learn(self, trial: Trial) -> None:
         errors = trial.per_spike(-1, trial.error)
-        for i in reversed(range(len(self.layers))):
-            layer, activity = self.layers[i], trial.activities[i]
-            weights = self.spike_weights(layer, activity, errors)
-            self.add_gradient(layer, activity, weights)
+        for i, activity in reversed(list(enumerate(trial.activities))):
+            weights = self.spike_weights(activity.layer, activity, errors)
+            self.add_gradient(activity.layer, activity, weights)
             if i == 0:
                 return
-            inputs, spikes = activity.inputs, activity.spikes
-            errors = np.empty(len(inputs.times), layer.weight_array().dtype)
+            inputs, spikes, raw = activity.inputs._raw, activity.spikes._raw, activity._raw
+            errors = np.empty(len(inputs.times), raw.currents.dtype)
             over(
-                "input_errors", len(inputs), inputs.offsets, inputs.addresses, activity.decays,
-                spikes.offsets, spikes.addresses, activity.parents, *weights,
-                layer.weight_array(), layer.tau, errors,
+                "input_errors", len(activity.inputs), inputs.offsets, inputs.addresses, raw.decays,
+                spikes.offsets, spikes.addresses, raw.parents, *weights, activity._weights,
+                activity.tau, errors,
             )  # fmt: skip
             if self.rate_penalty > 0.0:
                 errors += trial.per_spike(i - 1, self.rate_error(trial, i - 1))

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import InputError, unknown_name
-from threefactor.events.layer import Activity, Layer
+from threefactor.events.delivery import can_learn, give
+from threefactor.events.layer import Activity, Layer, array_of
 from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
@@ -54,15 +55,32 @@ class FeedbackRule(Rule):
                 "meet one error for all spikes of a neuron; give traces='summed'"
             )
         self.traces = traces
+        self.matrices = len(self.layer_sizes)
 
     @property
     def feedback(self) -> list[Tensor]:
         """The feedback matrices, (m, n_l) each, first hidden layer first."""
-        return [getattr(self, f"feedback_{i}") for i in range(len(self.layer_sizes))]
+        names = [f"feedback_{i}" for i in range(self.matrices)]
+        return [getattr(self, name) for name in names if hasattr(self, name)]
 
     def feedback_like(self, n: int) -> Tensor:
         """An empty matrix for a layer of n neurons, with the network's dtype."""
-        return torch.empty(self.outputs, n, dtype=self.layers[0].weight.dtype)
+        dtype = next(self.network.parameters()).dtype
+        return torch.empty(self.outputs, n, dtype=dtype, device="cpu")
+
+    def check(self, layers: dict[str, Layer]) -> None:
+        super().check(layers)
+        *hidden, last = layers.values()
+        feedback = self.feedback
+        if self.matrices and not feedback:
+            return  # a rule that makes its errors in another way
+        given = [tuple(b.shape) if isinstance(b, Tensor) else None for b in feedback]
+        if given != [(last.neurons, layer.neurons) for layer in hidden]:
+            raise InputError(
+                f"the feedback has the shapes {given}, but the network now has {last.neurons} "
+                f"outputs and the hidden layers {self.layer_sizes}: layers or feedback were "
+                "replaced or changed after the rule was built; build a new rule"
+            )
 
     def layer_errors(self, trial: Trial) -> Sequence[Tensor]:
         """Return the error of every hidden neuron in every sample, (B, n_l) for each layer."""
@@ -71,29 +89,33 @@ class FeedbackRule(Rule):
         ]
 
     def learn(self, trial: Trial) -> None:
+        for i, b in enumerate(self.feedback):
+            array_of(f"feedback_{i}", b, tuple(b.shape))
         errors = [*self.layer_errors(trial), trial.error]
+        if len(errors) != len(trial.activities):
+            raise InputError(
+                f"layer_errors gave {len(errors) - 1} tensors; expected one for each of "
+                f"{len(trial.activities) - 1} hidden layers"
+            )
         add = self._add_summed if self.traces == "summed" else self._add_forward
-        for i, (layer, activity) in enumerate(zip(self.layers, trial.activities, strict=True)):
-            add(layer, activity, trial, i, errors[i])
+        for i, activity in enumerate(trial.activities):
+            add(activity, trial, i, errors[i])
 
-    def _add_summed(
-        self, layer: Layer, activity: Activity, trial: Trial, i: int, errors: Tensor
-    ) -> None:
-        weights = self.spike_weights(layer, activity, trial.per_spike(i, errors))
-        self.add_gradient(layer, activity, weights)
+    def _add_summed(self, activity: Activity, trial: Trial, i: int, errors: Tensor) -> None:
+        given = trial.per_spike(i, errors)
+        self.add_gradient(
+            activity.layer, activity, self.spike_weights(activity.layer, activity, given)
+        )
 
-    def _add_forward(
-        self, layer: Layer, activity: Activity, trial: Trial, i: int, errors: Tensor
-    ) -> None:
-        if not layer.weight.requires_grad:
+    def _add_forward(self, activity: Activity, trial: Trial, i: int, errors: Tensor) -> None:
+        if not can_learn(activity):
             return
-        spikes, inputs = activity.spikes, activity.inputs
-        grad, fresh = layer.grad_array()
-        if fresh:
-            grad[:] = 0
+        gradient = torch.zeros_like(activity._weight, requires_grad=False)
+        raw = activity._raw
         over(
-            "eligibility_gradient", layer.neurons, inputs.offsets, inputs.times, inputs.addresses,
-            spikes.offsets, spikes.times, spikes.addresses, activity.parents, activity.currents,
-            activity.ys, errors.contiguous().numpy(), layer.theta, layer.tau,
-            self.local_gradient == "exact", grad,
+            "eligibility_gradient", activity.spikes.size, *activity.inputs._raw,
+            *activity.spikes._raw, raw.parents, raw.currents, raw.ys,
+            trial.by_neuron(activity, errors), activity.theta, activity.tau,
+            self.local_gradient == "exact", gradient.numpy(),
         )  # fmt: skip
+        give(activity, gradient)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import InputError, unknown_name
+from threefactor.events.arrays import number
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
 from threefactor.events.rules.feedback import FeedbackRule
@@ -37,12 +38,14 @@ class SFDFA(FeedbackRule):
         feedback_lr: eta.
         feedback_optimizer: "sgd", plain descent as in the authors' runs, or "adam" as in their
             text.
-        generator: source of p; PyTorch's global one by default.
+        generator: source of p, on the CPU; PyTorch's global one by default.
         **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
             `rate_target` of `Rule`.
 
+    `rule.requires_grad_(False)` freezes the feedback as it is, and draws no more p.
+
     Raises:
-        InputError: if the learning rate is negative or not finite.
+        InputError: if the learning rate is negative or not finite, or the generator is none.
         ConfigurationError: if a name is not known.
 
     Example:
@@ -69,17 +72,28 @@ class SFDFA(FeedbackRule):
         super().__init__(network, **common)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
-        if not (math.isfinite(feedback_lr) and feedback_lr >= 0.0):
-            raise InputError(f"feedback_lr is {feedback_lr}; give a number of at least 0")
+        number("feedback_lr", feedback_lr, "a number of at least 0", zero=True)
+        on_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
+        if generator is not None and not on_cpu:
+            raise InputError(
+                f"generator is {generator!r}; give a torch.Generator on the CPU, or None"
+            )
         self.generator = generator
+        self.feedback_learns = True
         for i, n in enumerate(self.layer_sizes.values()):
             self.register_buffer(f"feedback_{i}", self.feedback_like(n).zero_())
         kind = OPTIMIZERS[feedback_optimizer]
         self.optimizer = kind(self.feedback, lr=feedback_lr) if self.feedback else None
 
+    def requires_grad_(self, requires_grad: bool = True) -> SFDFA:
+        """Freeze the feedback, or let it learn again, as this does with parameters."""
+        super().requires_grad_(requires_grad)
+        self.feedback_learns = requires_grad
+        return self
+
     def learn(self, trial: Trial) -> None:
         super().learn(trial)
-        if self.optimizer is None:
+        if self.optimizer is None or not self.feedback_learns:
             return
         perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
         total = self.output_grades(trial, perturbations)
@@ -89,11 +103,32 @@ class SFDFA(FeedbackRule):
         self._follow_buffers()
         self.optimizer.step()
 
+    def saved(self, buffers: dict[str, Tensor]) -> Callable[[], None]:
+        restore_feedback = super().saved(buffers)
+        if self.optimizer is None or not self.feedback_learns:
+            return restore_feedback
+        optimizer, generator = self.optimizer, self.generator or torch.default_generator
+        drawn_from = generator.get_state()
+        state = {
+            b: {key: value.clone() for key, value in entry.items() if isinstance(value, Tensor)}
+            for b, entry in optimizer.state.items()
+        }
+
+        def restore() -> None:
+            restore_feedback()
+            generator.set_state(drawn_from)
+            for b in [b for b in optimizer.state if b not in state]:
+                del optimizer.state[b]
+            for b, entry in state.items():
+                optimizer.state[b].update(entry)
+
+        return restore
+
     def _perturbation(self, counts: Tensor) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
         fired = counts.numpy() != 0
-        number = int(np.count_nonzero(fired))
-        drawn = torch.randn(number, dtype=counts.dtype, generator=self.generator)
+        total = int(np.count_nonzero(fired))
+        drawn = torch.randn(total, dtype=counts.dtype, device="cpu", generator=self.generator)
         p = np.zeros(fired.shape, drawn.numpy().dtype)
         p[fired] = drawn.numpy()
         return torch.from_numpy(p)
@@ -118,21 +153,19 @@ class SFDFA(FeedbackRule):
             trial: the pass of the batch.
             perturbations: p of every hidden neuron and sample, (B, n_l) for each layer.
         """
-        given = np.zeros(len(trial.activities[0].inputs.times), trial.output.numpy().dtype)
         none = torch.zeros_like(trial.output)
-        for layer, activity, p in zip(
-            self.layers, trial.activities, [*perturbations, none], strict=True
-        ):
-            spikes = activity.spikes
-            emitted = np.empty_like(activity.currents)
+        given = np.zeros(len(trial.activities[0].inputs._raw.times), none.numpy().dtype)
+        for activity, p in zip(trial.activities, [*perturbations, none], strict=True):
+            inputs, spikes = activity.inputs._raw, activity.spikes._raw
+            emitted = np.empty_like(activity._raw.currents)
             over(
-                "grades", len(spikes), activity.inputs.offsets, activity.inputs.addresses, given,
-                spikes.offsets, spikes.addresses, activity.parents, layer.weight_array(),
-                p.numpy(), emitted,
+                "grades", len(none), inputs.offsets, inputs.addresses, given, spikes.offsets,
+                spikes.addresses, activity._raw.parents, activity._weights,
+                trial.by_neuron(activity, p), emitted,
             )  # fmt: skip
             given = emitted
         total = np.empty(none.shape)
-        over("summed", len(spikes), spikes.offsets, spikes.addresses, given, total)
+        over("summed", len(none), spikes.offsets, spikes.addresses, given, total)
         return torch.from_numpy(total).to(none.dtype)
 
     def get_extra_state(self) -> dict[str, Any]:
@@ -140,6 +173,30 @@ class SFDFA(FeedbackRule):
         return {} if self.optimizer is None else self.optimizer.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restore what `get_extra_state` returned."""
-        if self.optimizer is not None:
-            self.optimizer.load_state_dict(state)
+        """Restore what `get_extra_state` returned.
+
+        Raises:
+            InputError: if it is that of another optimiser, or does not fit the feedback.
+        """
+        if self.optimizer is None:
+            return
+        _check_state(state, self.optimizer.state_dict(), self.feedback)
+        self.optimizer.load_state_dict(state)
+
+
+def _check_state(state: Any, own: dict[str, Any], feedback: list[Tensor]) -> None:
+    """Refuse a state that the feedback's optimiser cannot go on with."""
+    try:
+        groups, entries = state["param_groups"], state["state"]
+        fits = len(groups) == 1 and groups[0].keys() == own["param_groups"][0].keys()
+        for i, entry in entries.items():
+            for value in entry.values():
+                shape = feedback[i].shape
+                fits &= not isinstance(value, Tensor) or value.dim() == 0 or value.shape == shape
+    except (AttributeError, IndexError, KeyError, TypeError) as problem:
+        raise InputError(f"the state of the feedback's optimiser is damaged: {problem!r}") from None
+    if not fits:
+        raise InputError(
+            "the state of the feedback's optimiser is that of another one, or of feedback of other "
+            "sizes; build the rule with the options that it was saved with"
+        )
