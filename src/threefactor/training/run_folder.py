@@ -19,7 +19,7 @@ from threefactor.training.data_record import difference
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import NUMBERS, __version__
 
-__all__ = ["RunFolder", "environment", "flat"]
+__all__ = ["RunFolder", "environment", "finished_epochs", "flat"]
 
 
 class RunFolder:
@@ -170,6 +170,22 @@ class RunFolder:
         if self.tracked_path.exists():
             lines.write(self.tracked_path, kept)
         return kept
+
+
+def finished_epochs(folder: str | Path) -> int:
+    """Return how many epochs a run folder really has: those of its last checkpoint and metrics.
+
+    A kill or a full disk may come between the metrics line of an epoch and its checkpoint. Such an
+    epoch is not finished: whoever used the network would use that of the epoch before.
+
+    Raises:
+        CheckpointError: if the last checkpoint or the metrics are damaged.
+    """
+    run = RunFolder(folder)
+    if not checkpoint.exists(run.last):
+        return 0
+    epoch: int = checkpoint.load_state(run.last)["epoch"]
+    return min(epoch, len(run.checked_metrics()))
 
 
 def environment() -> dict[str, Any]:
