@@ -90,6 +90,9 @@ def _settings(group: Group) -> Listing:
 
 
 def _runs(study: Study) -> Section:
-    commands = [str(run.environment.get("command", "?")) for run in study.runs]
+    commands = [
+        str(run.environment.get("command") or f"{run.path}: none, it was made from Python")
+        for run in study.runs
+    ]
     listing = Listing("Commands", "\n".join(commands))
     return Section("Runs", study.remarks, (run_table(study.runs),), listings=(listing,))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -27,16 +25,29 @@ from threefactor.training.evaluation import Evaluation, Sums, evaluate
 from threefactor.training.loggers import open_tensorboard
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
+from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 
 class InterruptedRunError(ThreefactorError):
-    """The user stopped the run; it can be resumed."""
+    """The run was stopped, by Ctrl-C or another signal; it can be resumed.
 
-    exit_code = 130
+    Args:
+        message: what is said.
+        number: of the signal; the exit code of commands is 128 more.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class _StopAskedError(Exception):
+    """A stop was asked for within an evaluation, which leaves no state to go on from."""
 
 
 class Trainer:
@@ -67,7 +78,7 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.tracked: list[dict[str, Any]] = []
         self._sums = Sums()
-        self._stop = False
+        self._stop = StopRequest()
         self._tensorboard: Any = None
         device = next(experiment.network.parameters()).device
         self._train = _place(experiment.data.train, device)
@@ -79,9 +90,15 @@ class Trainer:
 
         Raises:
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, after a checkpoint was written.
-            CheckpointError: if a checkpoint or metrics line cannot be written.
+            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            CheckpointError: if a checkpoint or metrics line cannot be written, or another process
+                or thread works in the run folder.
         """
+        alone = nullcontext() if self.run is None else only_one(self.run.path)
+        with alone, self._stop:
+            return self._fit()
+
+    def _fit(self) -> list[dict[str, Any]]:
         settings = self.experiment.settings
         fresh = self.run is None or not checkpoint.exists(self.run.last)
         if fresh and settings.start is not None:
@@ -91,7 +108,7 @@ class Trainer:
             self._tensorboard = open_tensorboard(self.run.path, self.epoch)
             if fresh:
                 self.save(self.run.last)
-        with self.watcher, self._interruptible():
+        with self.watcher:
             total = settings.epochs * self._batches_per_epoch
             self.watcher.start(settings.rule.name, self._batches_done, total)
             while self.epoch < settings.epochs:
@@ -103,9 +120,14 @@ class Trainer:
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
         """
+        return self._evaluate(stoppable=False)
+
+    def _evaluate(self, stoppable: bool) -> Evaluation:
         experiment = self.experiment
 
         def run(x: Any, y: Tensor) -> Any:
+            if stoppable and self._stop.number is not None:
+                raise _StopAskedError
             return experiment.engine.run(
                 experiment.network, x, y, experiment.settings, experiment.rule.loss
             )
@@ -168,8 +190,8 @@ class Trainer:
         order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
         inputs = batches(self._train[0], order, self._epoch_seed)
         for index in order:
-            if self._stop:
-                self._interrupt()
+            if self._stop.number is not None:
+                self._interrupt(self._stop.number)
             self._run_batch(inputs, index)
             within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
             if self._tracker is not None and within and self._tracker.due(self._batches_done):
@@ -215,22 +237,29 @@ class Trainer:
             f"{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, number: int) -> NoReturn:
         if self.run is None:
-            raise InterruptedRunError("stopped; nothing was kept, since the run has no folder")
-        self.save(self.run.last)
+            message = "stopped; nothing was kept, since the run has no folder"
+            raise InterruptedRunError(message, number)
+        with self._stop.undisturbed():
+            self.save(self.run.last)
         raise InterruptedRunError(
             f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"go on with: threefactor train --resume --out {self.run.path}"
+            f"go on with: threefactor train --resume --out {self.run.path}",
+            number,
         )
 
     def _finish_epoch(self) -> None:
         experiment, sums = self.experiment, self._sums
         lr = experiment.optimizer.param_groups[0]["lr"]
+        start = time.perf_counter()
+        try:
+            test = self._evaluate(stoppable=True)
+        except _StopAskedError:  # all batches are done: the run goes on with this evaluation
+            assert self._stop.number is not None
+            self._interrupt(self._stop.number)
         if experiment.scheduler is not None:
             experiment.scheduler.step()
-        start = time.perf_counter()
-        test = self.evaluate()
         self.epoch += 1
         line = {
             "epoch": self.epoch,
@@ -258,30 +287,13 @@ class Trainer:
         self.best_accuracy = max(self.best_accuracy, line["test_accuracy"])
         if self.run is None:
             return
-        self.run.append_metrics(line)
-        if better:
-            self.save(self.run.best)
-        self.save(self.run.last)
+        with self._stop.undisturbed():
+            self.run.append_metrics(line)
+            if better:
+                self.save(self.run.best)
+            self.save(self.run.last)
         if self._tensorboard is not None:
             self._tensorboard.write(line)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Finish the current batch on the first Ctrl-C; the second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        previous = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-import sys
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ from threefactor.training.settings import Settings, make_settings
 from threefactor.version import NUMBERS, __version__
 
 __all__ = ["RunFolder", "environment", "finished_epochs", "flat"]
+
+COMMAND: ContextVar[str | None] = ContextVar("COMMAND", default=None)
+"""The shell command that is being carried out, given again to repeat what it makes. Only who reads
+a command line knows it: what a script makes has none."""
 
 
 class RunFolder:
@@ -197,7 +201,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "threads": max(torch.get_num_threads(), events.get_num_threads()),
-        "command": " ".join(["threefactor", *sys.argv[1:]]),
+        "command": COMMAND.get(),
     }
 
 

@@ -15,7 +15,7 @@ from threefactor.errors import CheckpointError
 __all__ = ["LOCK", "BusyError", "only_one"]
 
 LOCK = ".lock"
-"""Name of the file that is locked. It stays: what counts is the lock, not that the file is there."""
+"""Name of the file that is locked. It stays: the lock counts, not that the file is there."""
 
 
 class BusyError(CheckpointError):

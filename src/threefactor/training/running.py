@@ -12,6 +12,7 @@ from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
@@ -41,9 +42,11 @@ def train(
     begin(experiment)
     run = None if out is None else RunFolder(out)
     trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
-    if run is not None:
+    if run is None:
+        return trainer.fit()
+    with only_one(run.path):
         run.create(settings, describe_data(experiment.data))
-    return trainer.fit()
+        return trainer.fit()
 
 
 def resume(
@@ -66,21 +69,23 @@ def resume(
 
     Raises:
         CheckpointError: if the folder holds no run, one of other settings or other data, or a
-            corrupt one.
+            corrupt one, or if another process or thread works in it.
     """
     run = RunFolder(out)
-    if settings is not None:
-        run.check_same(settings)
-    experiment = build(run.settings(), data_dir, device)
-    run.check_same_data(describe_data(experiment.data))
-    trainer = Trainer(experiment, run, watcher)
-    if checkpoint.exists(run.last):
-        trainer.load(run.last)
-    else:
-        begin(experiment)
-    run.keep_metrics(trainer.epoch)
-    trainer.history = run.metrics()
-    return trainer.fit()
+    run.config()  # refuses a folder without a run before it is locked
+    with only_one(run.path):
+        if settings is not None:
+            run.check_same(settings)
+        experiment = build(run.settings(), data_dir, device)
+        run.check_same_data(describe_data(experiment.data))
+        trainer = Trainer(experiment, run, watcher)
+        if checkpoint.exists(run.last):
+            trainer.load(run.last)
+        else:
+            begin(experiment)
+        run.keep_metrics(trainer.epoch)
+        trainer.history = run.metrics()
+        return trainer.fit()
 
 
 def open_run(

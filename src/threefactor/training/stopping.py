@@ -1,5 +1,7 @@
-"""What becomes of a process that is asked to stop: by Ctrl-C, by SIGTERM, as batch systems send it
-before they kill, or by the end of its terminal (SIGHUP)."""
+"""What becomes of a process that is asked to stop: by Ctrl-C, SIGTERM or SIGHUP.
+
+Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ __all__ = ["StopRequest", "StoppedBySignal", "leave_on_signals"]
 
 OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AT_ONCE = 1.0
-"""Seconds. Who is asked twice within less was asked once: by the terminal and by what started it."""
+"""Seconds: asked twice within less is asked once, by the terminal and by what started this."""
 
 
 class StoppedBySignal(SystemExit):
@@ -67,6 +69,8 @@ class StopRequest:
 
     def __exit__(self, *problem: object) -> None:
         for number, handler in self._before.items():
+            if handler is None:  # it was not set from Python, and cannot be put back
+                handler = signal.SIG_DFL
             signal.signal(number, handler)
         self._before.clear()
 
