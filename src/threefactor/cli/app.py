@@ -74,3 +74,7 @@ def main() -> None:
     except StoppedBySignal as stop:
         fail(f"stopped by {stop.name}")
         raise
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of KeyboardInterrupt
+            fail("stopped")
+        raise
