@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
+from threefactor.training.run_folder import command
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
@@ -55,6 +57,7 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
+    command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     try:
         app(prog_name="threefactor")
     except ThreefactorError as problem:
