@@ -26,6 +26,8 @@ from threefactor.recipes import recipe
 from threefactor.training import checkpoint
 
 VOLATILE = ("seconds", "samples_per_second")
+IGNORED = re.compile(r"Exception ignored in.*\n(.*\n)*?.*StoppedBySignal: \d+\n|.*\nKeyboardInterrupt.*")
+"""A signal may come while C code runs that prints what is raised there, and goes on."""
 PATIENCE = 30.0  # seconds in which a process that was stopped, and all that it started, are gone
 SMALL = {"epochs": 4, "data.train": 100, "data.test": 40, "batch_size": 10, "hidden": [20]}
 
@@ -68,7 +70,7 @@ class Ended:
         found = []
         if self.code not in codes:
             found.append(f"exit code {self.code}, expected {' or '.join(map(str, codes))}")
-        if "Traceback" in self.said or "Exception ignored" in self.said:
+        if "Traceback" in re.sub(IGNORED, "", self.said):
             found.append("a traceback")
         if self.code > 0 and "error: " not in self.said:
             found.append("no word")

@@ -10,7 +10,7 @@ import typer
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
-from threefactor.training.run_folder import COMMAND
+from threefactor.training.run_folder import command
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals
 from threefactor.version import __version__
 
@@ -59,7 +59,7 @@ def _options(
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     leave_on_signals()
-    COMMAND.set(shlex.join(["threefactor", *sys.argv[1:]]))
+    command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     try:
         app(prog_name="threefactor")
     except ThreefactorError as problem:

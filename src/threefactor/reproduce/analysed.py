@@ -62,7 +62,7 @@ def analysed(
         "samples": SAMPLES[budget],
         "device": device,
         "threads": threads,
-        "environment": environment(),
+        "environment": environment(trainer.experiment.settings),
         "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
     }
     path.parent.mkdir(exist_ok=True)

@@ -26,6 +26,7 @@ from threefactor.reproduce.same_data import DataAtHand
 from threefactor.reproduce.worker import NOTE, PATIENCE, PROGRAM
 from threefactor.training import RunFolder
 from threefactor.training.run_lock import only_one
+from threefactor.training.stopping import leave_if_asked
 
 __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 
@@ -149,6 +150,7 @@ class _Grid:
                 while len(self.running) < self.jobs and (cell := self._next()) is not None:
                     self.running.append(self._start(cell))
                 time.sleep(POLL)
+                leave_if_asked()
                 self._collect()
         finally:
             for job in self.running:

@@ -23,7 +23,7 @@ from threefactor.errors import ThreefactorError
 from threefactor.reproduce.cells import check_files, clear, is_empty
 from threefactor.training import RunFolder, Settings, checkpoint
 from threefactor.training.engines import engine_of
-from threefactor.training.run_folder import COMMAND
+from threefactor.training.run_folder import command
 from threefactor.training.run_lock import only_one
 from threefactor.training.stopping import leave_on_signals
 
@@ -91,7 +91,7 @@ def main() -> int:
     leave_on_signals()
     order = json.loads(sys.stdin.readline())
     settings = training.make_settings(order["settings"])
-    COMMAND.set(order["command"])
+    command.set(order["command"])
     threading.Thread(target=_stop_when_alone, daemon=True).start()
     engine_of(settings).use_threads(given.threads)
     torch.set_num_interop_threads(1)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest", "StoppedBySignal", "leave_on_signals"]
+__all__ = ["StopRequest", "StoppedBySignal", "leave_if_asked", "leave_on_signals"]
 
 OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AT_ONCE = 1.0
@@ -38,8 +38,22 @@ def leave_on_signals() -> None:
             signal.signal(number, _leave)
 
 
+_asked: list[int] = []  # signals that `_leave` was called for
+
+
 def _leave(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
     raise StoppedBySignal(number)
+
+
+def leave_if_asked() -> None:
+    """Leave if a signal asked for it, but came while C code ran that swallows what is raised.
+
+    Raises:
+        StoppedBySignal: if so.
+    """
+    if _asked:
+        raise StoppedBySignal(_asked[0])
 
 
 class StopRequest:
@@ -60,6 +74,7 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
+        leave_if_asked()
         self.number = self._interrupted = None
         if threading.current_thread() is threading.main_thread():
             ours = [n for n in OTHERS if signal.getsignal(n) in (signal.SIG_DFL, _leave)]
