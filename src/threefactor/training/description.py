@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError
-from threefactor.training.data_record import describe_data, describe_own_data
+from threefactor.training.data_record import describe_data, describe_own_data, shape_of
 from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,
@@ -232,7 +232,7 @@ def _told_data(experiment: Experiment) -> DataSettings:
 
 def _told_network(experiment: Experiment) -> OwnNetworkSettings:
     network, rule = experiment.network, experiment.rule
-    shape: Any = getattr(network, "input_shape", None) or getattr(experiment.data, "input_shape", ())
+    shape = getattr(network, "input_shape", None) or shape_of(experiment.data)
     return OwnNetworkSettings(
         kind="own-events" if isinstance(rule, events.Rule) else "own-clocked",
         name=type(network).__qualname__,
@@ -362,8 +362,8 @@ def _tensors(values: Mapping[str, Any]) -> str:
     total = hashlib.sha256()
     for name, value in _flat(values):
         total.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        total.update(memoryview(flat.view(torch.uint8).numpy()))
+        flat: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        total.update(flat)
     return total.hexdigest()[:16]
 
 
@@ -376,4 +376,3 @@ def _sum(facts: Any) -> str:
     if dataclasses.is_dataclass(facts) and not isinstance(facts, type):
         facts = dataclasses.asdict(facts)
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=repr).encode()).hexdigest()
-

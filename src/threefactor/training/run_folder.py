@@ -220,7 +220,9 @@ class RunFolder:
             for name in left:
                 (self.path / name).rename(folder / name)
         except OSError as problem:
-            raise CheckpointError(f"cannot move {left} to {folder}: {problem.strerror}") from problem
+            raise CheckpointError(
+                f"cannot move {left} to {folder}: {problem.strerror}"
+            ) from problem
         return folder
 
     def clear(self) -> None:

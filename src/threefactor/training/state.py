@@ -69,9 +69,7 @@ def state_of(experiment: Experiment, settings: Settings, progress: Progress) -> 
     }
 
 
-def put_back(
-    experiment: Experiment, state: Any, batches: int, where: Path
-) -> Progress:
+def put_back(experiment: Experiment, state: Any, batches: int, where: Path) -> Progress:
     """Give the state of a checkpoint to live objects; return how far the training was.
 
     Args:

@@ -65,7 +65,9 @@ class Tracker:
         with evaluating(self.experiment.network), torch.random.fork_rng():
             for name in self.settings.measures:
                 torch.manual_seed(self.experiment.settings.seed)
-                found[name] = MEASURES[name](self.experiment.rule, self.batches, self.experiment.steps)
+                found[name] = MEASURES[name](
+                    self.experiment.rule, self.batches, self.experiment.steps
+                )
         return found
 
 
