@@ -146,7 +146,7 @@ def _own_parts(experiment: Experiment) -> list[str]:
     """Return the parts that are not what `build` makes of the settings."""
     made, settings = experiment.made, experiment.settings
     if made is None:
-        return [part for part in PARTS if part != "scheduler" or experiment.scheduler is not None]
+        return list(PARTS)
     own = []
     for part, names in PARTS.items():
         same = all(getattr(settings, name) == getattr(made.settings, name) for name in names)

@@ -348,6 +348,7 @@ class Trainer:
             yield
         finally:
             signal.signal(signal.SIGINT, previous)
+            self._stop = False
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
