@@ -142,7 +142,7 @@ def _announce(run: training.RunFolder) -> None:
     left = run.remains()
     if left:
         console.print(
-            f"{run.path} holds what is left of a run whose config.json is gone ({', '.join(left)}); "
+            f"{run.path} holds what is left of a run without its config.json ({', '.join(left)}); "
             "it is moved to a folder remains-N there",
             highlight=False,
             markup=False,

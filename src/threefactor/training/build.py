@@ -56,7 +56,8 @@ class Experiment:
     @property
     def outputs(self) -> int:
         """Number of outputs of the network; if the rule does not say, of classes of the data."""
-        return int(getattr(self.rule, "outputs", None) or getattr(self.data, "outputs", 0))
+        outputs: Any = getattr(self.rule, "outputs", None)
+        return int(getattr(self.data, "outputs", 0) if outputs is None else outputs)
 
     @property
     def frames(self) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from threefactor.errors import CheckpointError
 
-__all__ = ["describe_data", "describe_own_data", "difference"]
+__all__ = ["describe_data", "describe_own_data", "difference", "shape_of"]
 
 PROBES = 8
 """How many of the first inputs are looked at."""
@@ -49,12 +49,21 @@ def describe_own_data(samples: Any) -> dict[str, Any]:
     classes = getattr(samples, "classes", None)
     found["class"] = type(samples).__qualname__
     found["name"] = str(getattr(samples, "name", ""))
-    found["shape"] = list(getattr(samples, "input_shape", ()))
+    found["shape"] = list(shape_of(samples))
     found["classes"] = None if classes is None else [str(name) for name in classes]
     arrays = [_arrays(part[0]) for part in (samples.train, samples.test)]
     small = all(a is not None and sum(x.nbytes for x in a) <= LARGEST for a in arrays)
     found["inputs"] = _digest(x for a in arrays for x in a or ()) if small else None
     return found
+
+
+def shape_of(samples: Any) -> tuple[int, ...]:
+    """Return the shape of one input, as far as it can be told; of a frame, if there are several."""
+    try:
+        return tuple(samples.input_shape)
+    except (AttributeError, TypeError, ValueError):  # a set filled with inputs of another kind
+        inputs = samples.train[0]
+        return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
 
 
 def _digest(parts: Any) -> str:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError
-from threefactor.training.data_record import describe_data, describe_own_data
+from threefactor.training.data_record import describe_data, describe_own_data, shape_of
 from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,
@@ -146,7 +146,7 @@ def _own_parts(experiment: Experiment) -> list[str]:
     """Return the parts that are not what `build` makes of the settings."""
     made, settings = experiment.made, experiment.settings
     if made is None:
-        return [part for part in PARTS if part != "scheduler" or experiment.scheduler is not None]
+        return list(PARTS)
     own = []
     for part, names in PARTS.items():
         same = all(getattr(settings, name) == getattr(made.settings, name) for name in names)
@@ -232,9 +232,7 @@ def _told_data(experiment: Experiment) -> DataSettings:
 
 def _told_network(experiment: Experiment) -> OwnNetworkSettings:
     network, rule = experiment.network, experiment.rule
-    shape: Any = getattr(network, "input_shape", None) or getattr(
-        experiment.data, "input_shape", ()
-    )
+    shape = getattr(network, "input_shape", None) or shape_of(experiment.data)
     return OwnNetworkSettings(
         kind="own-events" if isinstance(rule, events.Rule) else "own-clocked",
         name=type(network).__qualname__,
@@ -364,8 +362,8 @@ def _tensors(values: Mapping[str, Any]) -> str:
     total = hashlib.sha256()
     for name, value in _flat(values):
         total.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-        flat = value.detach().cpu().contiguous().flatten()
-        total.update(memoryview(flat.view(torch.uint8).numpy()))
+        flat: Any = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        total.update(flat)
     return total.hexdigest()[:16]
 
 

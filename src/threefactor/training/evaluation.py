@@ -90,7 +90,7 @@ def has_accuracy(targets: Tensor, outputs: int) -> bool:
     if not labels or targets.dim() != 1 or not len(targets) or outputs < 2:
         return False
     low, high = (int(value) for value in targets.aminmax())
-    return 0 <= low and high < outputs
+    return low >= 0 and high < outputs
 
 
 @contextmanager
