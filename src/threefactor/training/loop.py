@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import cached_property
@@ -326,7 +327,10 @@ class Trainer:
         if not math.isfinite(test.loss):
             self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
         if experiment.scheduler is not None:
-            experiment.scheduler.step()
+            with warnings.catch_warnings():
+                # The optimiser's last step may have been in the process that was stopped here.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                experiment.scheduler.step()
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
