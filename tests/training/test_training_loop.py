@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import signal
 
 import pytest
 import torch
@@ -167,10 +168,12 @@ def test_tensorboard_scalars_are_written_if_asked_for(small, tmp_path):
 
 
 def test_without_a_folder_an_interrupt_says_that_nothing_was_kept(small):
-    trainer = training.Trainer(training.build(small()))
-    trainer._stop = True
+    class Stop(Watcher):
+        def batch(self, loss, accuracy, samples):
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(InterruptedRunError, match="nothing was kept"):
-        trainer.fit()
+        training.train(small(), watcher=Stop())
 
 
 def test_the_progress_lines_say_what_is_left(small, capsys):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -24,17 +23,30 @@ from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accu
 from threefactor.training.loggers import TensorBoard
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder, check_settings
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 from threefactor.training.state import Progress, put_back, state_of
+from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 
 class InterruptedRunError(ThreefactorError):
-    """The user stopped the run; it can be resumed."""
+    """The run was stopped, by Ctrl-C or another signal; it can be resumed.
 
-    exit_code = 130
+    Args:
+        message: what is said.
+        number: of the signal; the exit code of commands is 128 more.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class _StopAskedError(Exception):
+    """A stop was asked for within an evaluation, which leaves no state to go on from."""
 
 
 class Trainer:
@@ -75,7 +87,7 @@ class Trainer:
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
         self.tracked: list[dict[str, Any]] = []
-        self._stop = False
+        self._stop = StopRequest()
         self._stands_at: Path | None = None
         """The checkpoint that this trainer wrote or read last."""
         self._tensorboard: TensorBoard | None = None
@@ -112,10 +124,16 @@ class Trainer:
 
         Raises:
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, after a checkpoint was written.
-            CheckpointError: if a checkpoint or metrics line cannot be written; or the run folder
-                holds a training that this trainer does not stand at the end of.
+            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
+                a training that this trainer does not stand at the end of; or another process or
+                thread works in it.
         """
+        alone = nullcontext() if self.run is None else only_one(self.run.path)
+        with alone, self._stop:
+            return self._fit()
+
+    def _fit(self) -> list[dict[str, Any]]:
         settings = self.experiment.settings
         fresh = self.run is None or not checkpoint.exists(self.run.last)
         if self.run is not None:
@@ -129,7 +147,7 @@ class Trainer:
             self.save(self.run.last)
         if not self.experiment.network.training:
             self.experiment.network.train()
-        with self.watcher, self._interruptible():
+        with self.watcher:
             total = settings.epochs * self._batches_per_epoch
             self.watcher.start(settings.rule.name, self._batches_done, total)
             while self.epoch < settings.epochs:
@@ -171,9 +189,14 @@ class Trainer:
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
         """
+        return self._evaluate(stoppable=False)
+
+    def _evaluate(self, stoppable: bool) -> Evaluation:
         experiment = self.experiment
 
         def run(x: Any, y: Tensor) -> Any:
+            if stoppable and self._stop.number is not None:
+                raise _StopAskedError
             return experiment.engine.run(experiment, x, y)
 
         with torch.random.fork_rng():
@@ -233,8 +256,8 @@ class Trainer:
         order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
         inputs = batches(self._train[0], order, self._epoch_seed)
         for index in order:
-            if self._stop:
-                self._interrupt()
+            if self._stop.number is not None:
+                self._interrupt(self._stop.number)
             self._run_batch(inputs, index)
             within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
             if self._tracker is not None and within and self._tracker.due(self._batches_done):
@@ -280,24 +303,34 @@ class Trainer:
             f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, number: int) -> NoReturn:
         if self.run is None:
-            raise InterruptedRunError("stopped; nothing was kept, since the run has no folder")
-        self.save(self.run.last)
+            message = "stopped; nothing was kept, since the run has no folder"
+            raise InterruptedRunError(message, number)
+        with self._stop.undisturbed():
+            self.save(self.run.last)
         raise InterruptedRunError(
             f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"go on with: threefactor train --resume --out {self.run.path}"
+            f"go on with: threefactor train --resume --out {self.run.path}",
+            number,
         )
 
     def _finish_epoch(self) -> None:
         experiment, sums = self.experiment, self._sums
         lr = experiment.optimizer.param_groups[0]["lr"]
-        if experiment.scheduler is not None:
-            experiment.scheduler.step()
         start = time.perf_counter()
-        test = self.evaluate()
+        try:
+            test = self._evaluate(stoppable=True)
+        except _StopAskedError:  # all batches are done: the run goes on with this evaluation
+            assert self._stop.number is not None
+            self._interrupt(self._stop.number)
         if not math.isfinite(test.loss):
             self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
+        if experiment.scheduler is not None:
+            with warnings.catch_warnings():
+                # The optimiser's last step may have been in the process that was stopped here.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                experiment.scheduler.step()
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
@@ -324,31 +357,13 @@ class Trainer:
         better = self.progress.is_better(line)
         if self.run is None:
             return
-        self.run.append_metrics(line)
-        if better:
-            self.save(self.run.best)
-        self.save(self.run.last)
+        with self._stop.undisturbed():
+            self.run.append_metrics(line)
+            if better:
+                self.save(self.run.best)
+            self.save(self.run.last)
         if self._tensorboard is not None:
             self._tensorboard.write(line)
-
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Finish the current batch on the first Ctrl-C; the second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        previous = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-            self._stop = False
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""

@@ -12,6 +12,7 @@ from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
@@ -47,11 +48,13 @@ def train(
     run = None if out is None else RunFolder(out)
     # Refuses what it cannot do before anything is written.
     trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
-    if run is not None:
+    if run is None:
+        return trainer.fit()
+    with only_one(run.path):
         if set_aside:
             run.set_aside()
         run.create(settings, describe_data(experiment.data))
-    return trainer.fit()
+        return trainer.fit()
 
 
 def resume(
@@ -75,19 +78,22 @@ def resume(
 
     Raises:
         CheckpointError: if the folder holds no run, one of other settings or other data, one whose
-            config.json was changed since, or a corrupt one.
+            config.json was changed since, or a corrupt one; or another process or thread works in
+            it.
     """
     run = RunFolder(out)
-    if settings is not None:
-        run.check_same(settings)
-    experiment = build(run.settings(), data_dir, device)
-    run.check_same_data(describe_data(experiment.data))
-    if not checkpoint.exists(run.last):
-        begin(experiment)
-    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
-    if checkpoint.exists(run.last):
-        trainer.load(run.last)
-    return trainer.fit()
+    run.config()  # refuses a folder without a run before it is locked
+    with only_one(run.path):
+        if settings is not None:
+            run.check_same(settings)
+        experiment = build(run.settings(), data_dir, device)
+        run.check_same_data(describe_data(experiment.data))
+        if not checkpoint.exists(run.last):
+            begin(experiment)
+        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+        if checkpoint.exists(run.last):
+            trainer.load(run.last)
+        return trainer.fit()
 
 
 def open_run(
