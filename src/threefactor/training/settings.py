@@ -260,8 +260,8 @@ class Settings:
         seed: seeds initial weights, feedback, noise, dropout and the order of the data.
         epochs: passes over the training data.
         batch_size: samples per batch.
-        steps: time steps T that a static image is shown; None for event-driven networks, which
-            have no time grid.
+        steps: time steps T: for how many a static image is shown, or into how many frames the whole
+            of a recording is made; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
         start: run folder from whose last checkpoint the network is taken; None for fresh weights.
