@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.engines import engine_of
+from threefactor.training.files import parse_json, read_bytes
+from threefactor.training.lines import MOST_BYTES
 from threefactor.training.run_folder import RunFolder, flat
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
@@ -18,6 +19,8 @@ from threefactor.version import __version__
 __all__ = ["Run", "has_effect", "plain_settings", "read_run"]
 
 _NUMBERS = ("train_loss", "test_loss", "seconds")
+MEASURED = {"alignment": ("angle",), "feedback": ("angle", "cosine"), "firing": ("rate",)}
+"""Numbers of every layer that are shown of what was measured while training."""
 _ACCURACIES = ("train_accuracy", "test_accuracy")
 
 
@@ -118,24 +121,49 @@ def has_effect(setting: str) -> bool:
 
 
 def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
-    try:
-        lines = folder.metrics_path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
-        raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
-    if not lines:
+    texts = read_bytes(folder.metrics_path, MOST_BYTES).splitlines()
+    if not texts:
         raise CheckpointError("it has no finished epoch yet")
-    return tuple(_line(text, epoch) for epoch, text in enumerate(lines, start=1))
+    lines = tuple(_line(text, epoch) for epoch, text in enumerate(texts, start=1))
+    if any(line["firing_rates"].keys() != lines[0]["firing_rates"].keys() for line in lines):
+        raise CheckpointError("metrics.jsonl has firing rates of other layers in other epochs")
+    return lines
 
 
 def _tracked(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
-    try:
-        lines = tuple(folder.tracked())
-        moments = [(line["batches"], math.isfinite(line["epoch"])) for line in lines]
-    except (OSError, UnicodeDecodeError, KeyError, TypeError) as problem:
-        raise CheckpointError(f"tracked.jsonl cannot be read ({problem!r})") from problem
-    if moments != sorted(dict.fromkeys(moments)):
+    lines = tuple(folder.tracked())
+    moments = [line["batches"] for line in lines]
+    if moments != sorted(set(moments)):
         raise CheckpointError("tracked.jsonl does not hold one moment after the other")
+    if len({frozenset(_measured(line)) for line in lines}) > 1:
+        raise CheckpointError("tracked.jsonl has other measures or layers at other moments")
     return lines
+
+
+def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """Give what was measured at a moment: measure, kind and layer of all numbers.
+
+    Raises:
+        CheckpointError: if there is something else than numbers, or None with a note.
+    """
+    for measure in MEASURED.keys() & line.keys():
+        kinds = line[measure] if measure == "alignment" else {"": line[measure]}
+        for kind, layers in _object(kinds, measure).items():
+            for layer, entry in _object(layers, measure).items():
+                for key in MEASURED[measure]:
+                    value = _object(entry, f"{measure} of {layer}").get(key, "absent")
+                    noted = value is None and isinstance(entry.get("note"), str)
+                    if not (noted or _number(value)):
+                        raise CheckpointError(
+                            f"tracked.jsonl is damaged: {key} of {layer} is {value!r:.60}"
+                        )
+                yield measure, kind, layer
+
+
+def _object(value: Any, name: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CheckpointError(f"tracked.jsonl is damaged: {name} is {value!r:.60}, no object")
+    return value
 
 
 def _start(folder: RunFolder) -> Mapping[str, Any] | None:
@@ -149,13 +177,13 @@ def _start(folder: RunFolder) -> Mapping[str, Any] | None:
     return line
 
 
-def _line(text: str, epoch: int) -> Mapping[str, Any]:
+def _line(text: bytes, epoch: int) -> Mapping[str, Any]:
     try:
-        line = json.loads(text)
+        line = parse_json(text)
         ok = line["epoch"] == epoch and all(_number(line[name]) for name in _NUMBERS)
         ok = ok and all(_share(line[name]) for name in _ACCURACIES)
         ok = ok and all(_number(rate) for rate in line["firing_rates"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError) as problem:
         raise CheckpointError(
             f"line {epoch} of metrics.jsonl is cut short or damaged ({problem!r})"
         ) from problem

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from threefactor.errors import CheckpointError
 __all__ = [
     "clear_unfinished",
     "make_folder",
+    "parse_json",
     "read_bytes",
     "read_json",
     "sync_folder",
@@ -26,6 +28,8 @@ MOST_BYTES = 16 * 2**20
 """Of a file of JSON that is read: those written here have some thousand."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 """What file systems answer that cannot sync a folder."""
+DEEPEST = 200
+TOO_DEEP = f"it is nested deeper than {DEEPEST}"
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of files that are being written."""
 
@@ -135,9 +139,31 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
     """
     content = read_bytes(path, most)
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as problem:
+        return parse_json(content)
+    except ValueError as problem:
         raise CheckpointError(f"{path} holds no JSON: {shorten(problem)}") from problem
+
+
+def parse_json(content: bytes) -> Any:
+    """Return what JSON says, if it is nested so little that all can work with it.
+
+    Raises:
+        ValueError: if it is no JSON, or nested deeper than `DEEPEST`.
+    """
+    try:
+        found = json.loads(content)
+    except RecursionError as problem:
+        raise ValueError(TOO_DEEP) from problem
+    level = [found]
+    for _ in range(DEEPEST):
+        level = [x for part in level if isinstance(part, (dict, list)) for x in _inside(part)]
+    if level:
+        raise ValueError(TOO_DEEP)
+    return found
+
+
+def _inside(part: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return part.values() if isinstance(part, dict) else part
 
 
 def shorten(problem: BaseException) -> str:

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError
-from threefactor.training.files import read_bytes, sync_folder, write_atomically
+from threefactor.training.files import (
+    TOO_DEEP,
+    parse_json,
+    read_bytes,
+    sync_folder,
+    write_atomically,
+)
 
 __all__ = ["append", "read", "write"]
 
@@ -30,10 +36,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     for text in content.splitlines():
         try:
-            line = json.loads(text.decode())
-        except RecursionError as problem:
-            raise _damaged(path, len(lines), "it is nested too deep") from problem
-        except ValueError:
+            line = parse_json(text)
+        except ValueError as problem:
+            if str(problem) == TOO_DEEP:
+                raise _damaged(path, len(lines), TOO_DEEP) from problem
             break
         if not isinstance(line, dict):
             raise _damaged(path, len(lines), "it is no object")
