@@ -56,9 +56,11 @@ class Kills:
         index = self.chance.randrange(len(disturbed.TRAININGS))
         one, run = disturbed.TRAININGS[index], self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
-        for kills in range(self.chance.randrange(1, 5)):
+        for _ in range(self.chance.randrange(1, 5)):
             words = self._words(one, run)
-            ended = self._killed(words, run, f"{'train' if kills == 0 else words[1]} {one.recipe}")
+            ended = self._killed(
+                words, run, f"{'resume' if '--resume' in words else 'train'} {one.recipe}"
+            )
             if ended is None:
                 break
         ended = Command(self._words(one, run), self.folder / "log").wait()

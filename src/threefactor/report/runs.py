@@ -121,7 +121,10 @@ def has_effect(setting: str) -> bool:
 
 
 def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
-    texts = read_bytes(folder.metrics_path, MOST_BYTES).splitlines()
+    try:
+        texts = read_bytes(folder.metrics_path, MOST_BYTES).splitlines()
+    except FileNotFoundError as problem:
+        raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
     if not texts:
         raise CheckpointError("it has no finished epoch yet")
     lines = tuple(_line(text, epoch) for epoch, text in enumerate(texts, start=1))
