@@ -146,7 +146,8 @@ def run(every: int, seed: int) -> int:
     start, chance = time.monotonic(), random.Random(seed)
 
     def nths(total: int) -> list[int]:
-        return list(range(1 + chance.randrange(every), total + 1, every))
+        found = list(range(1 + chance.randrange(every), total + 1, every))
+        return found or [1 + chance.randrange(total)]
 
     with tempfile.TemporaryDirectory(prefix="threefactor-faults-") as folder:
         faults = Faults(Path(folder))
