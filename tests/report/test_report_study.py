@@ -159,7 +159,7 @@ def _replace(old, new):
         (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
         (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
         (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
-        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "line 1 of metrics.jsonl is cut short"),
+        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
         (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
         (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
         (lambda f: f.config_path.write_text("{"), "config.json cannot be read"),

@@ -122,8 +122,8 @@ def has_effect(setting: str) -> bool:
 
 def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
     try:
-        texts = read_bytes(folder.metrics_path, MOST_BYTES).splitlines()
-    except FileNotFoundError as problem:
+        texts = read_bytes(folder.metrics_path, MOST_BYTES).decode().splitlines()
+    except (CheckpointError, OSError, UnicodeDecodeError) as problem:
         raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
     if not texts:
         raise CheckpointError("it has no finished epoch yet")
@@ -180,7 +180,7 @@ def _start(folder: RunFolder) -> Mapping[str, Any] | None:
     return line
 
 
-def _line(text: bytes, epoch: int) -> Mapping[str, Any]:
+def _line(text: str, epoch: int) -> Mapping[str, Any]:
     try:
         line = parse_json(text)
         ok = line["epoch"] == epoch and all(_number(line[name]) for name in _NUMBERS)

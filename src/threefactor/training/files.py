@@ -144,7 +144,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
         raise CheckpointError(f"{path} holds no JSON: {shorten(problem)}") from problem
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes | str) -> Any:
     """Return what JSON says, if it is nested so little that all can work with it.
 
     Raises:
