@@ -1,10 +1,14 @@
 """Measured cost: what is there, what is kept, and that memory is that of a process of its own."""
 
 import pickle
+import subprocess
+import sys
+import time
 from functools import partial
 
 import pytest
 import torch
+from disturbed import session
 
 from threefactor import clocked, events
 from threefactor.analysis import measured, measured_cost, memory_against_steps
@@ -70,3 +74,40 @@ def test_a_batch_does_not_bring_the_data_set_along():
         net, {"dfa": clocked.DFA}, (torch.zeros(8, 784), labels[:8].clone()), steps=2, repeats=1
     ).values()
     assert abs(found.peak_mebibytes - alone.peak_mebibytes) < 100
+
+
+def test_what_goes_wrong_in_the_process_that_measures_is_said():
+    net = clocked.fc(30, (40,), 4)
+    with pytest.raises(TypeError, match=r"int\(\) argument"):  # what was raised there
+        memory_against_steps(net, int, BATCH, steps=(2,))
+    with pytest.raises(InputError, match="the process that measures memory ended with code 1"):
+        memory_against_steps(net, sys.exit, BATCH, steps=(2,))
+
+
+MEASURE = """
+import sys, torch
+from threefactor import clocked
+from threefactor.analysis import memory_against_steps
+
+if __name__ == "__main__":
+    batch = (torch.randn(8, 30), torch.randint(0, 4, (8,)))
+    memory_against_steps(clocked.fc(30, (40,), 4), clocked.DFA, batch, steps=(10**7,))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are looked up in /proc")
+def test_no_process_is_left_when_the_one_that_measures_is_killed(tmp_path):
+    script = tmp_path / "measure.py"
+    script.write_text(MEASURE)
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    end = time.monotonic() + 120
+    # Itself, the resource tracker, the server of forks, and the one that measures.
+    while len(session(process.pid)) < 4 and time.monotonic() < end:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    end = time.monotonic() + 30
+    while (left := session(process.pid)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not left

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,15 +14,20 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from threefactor.errors import ConfigurationError, ThreefactorError
-from threefactor.reproduce import Cell, run_grid, same_data
+from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
+from threefactor.recipes import RECIPES, recipe
+from threefactor.reproduce import Cell, catalog, run_grid, same_data
+from threefactor.reproduce.analysed import analysed
 from threefactor.reproduce.cells import State, state_of
 from threefactor.reproduce.estimates import seconds_per_epoch
 from threefactor.reproduce.grid import Watcher, _Grid, _silence
 from threefactor.reproduce.worker import train_cell
-from threefactor.training import RunFolder, checkpoint
+from threefactor.training import RunFolder, Trainer, checkpoint
 from threefactor.training.build import load_samples
+from threefactor.training.overrides import parse_assignment
+from threefactor.training.run_lock import LOCK
 
+COMMAND = [sys.executable, "-c", "from threefactor.cli import main; main()"]
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
 
 
@@ -210,6 +216,87 @@ def test_damaged_cells_are_redone_by_their_process(finished, tmp_path, damage):
     assert metrics(cell(), root) == metrics(cell(), finished)
 
 
+def test_a_cell_without_the_checkpoint_of_its_last_epoch_is_not_finished(
+    finished, tmp_path, monkeypatch
+):
+    """A kill or a full disk may come between the metrics of an epoch and its checkpoint."""
+    whole, folder = cell().folder(finished), cell().folder(tmp_path)
+    save = Trainer.save
+
+    def full(trainer, place):
+        if trainer.epoch == 2:
+            raise CheckpointError("no room")
+        save(trainer, place)
+
+    monkeypatch.setattr(Trainer, "save", full)
+    with pytest.raises(CheckpointError, match="no room"):
+        train_cell(cell().settings_in(tmp_path), folder, None, "cpu")
+    monkeypatch.undo()
+    assert len(RunFolder(folder).metrics()) == 2
+    state = state_of(cell(), tmp_path)
+    assert (state.kind, state.epochs) == ("unfinished", 1)
+    log = Log()
+    (outcome,) = run_grid([cell()], tmp_path, watcher=log)
+    assert outcome.kind == "finished" and log.totals == (2, 1)
+    weights = [checkpoint.load_state(run / "last")["network"] for run in (whole, folder)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    assert metrics(cell(), tmp_path) == metrics(cell(), finished)
+
+
+@pytest.mark.parametrize("name", ["last", "last/state.json"])
+def test_a_finished_cell_that_lost_its_checkpoint_is_redone(finished, tmp_path, name):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    lost = cell().folder(root) / name
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    assert state_of(cell(), root).kind == "unfinished"
+    (note,) = train_cell(cell().settings_in(root), cell().folder(root), None, "cpu")
+    assert note.startswith("redone, since ")
+    assert state_of(cell(), root).kind == "finished"
+
+
+def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    path = analysed("firing", cell().folder(root), "smoke")
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "epoch": 1, "result": {}}))
+    assert analysed("firing", cell().folder(root), "smoke") == path
+    again = json.loads(path.read_text())
+    assert again["epoch"] == 2 and again["result"] == document["result"] != {}
+
+
+def test_the_recorded_command_repeats_the_run(finished, tmp_path):
+    words = shlex.split(RunFolder(cell().folder(finished)).config()["environment"]["command"])
+    assert words[:3] == ["threefactor", "train", "digits-fc"]
+    assert words[-2:] == ["--out", str(cell().folder(finished))]
+    words[-1] = str(tmp_path / "again")
+    subprocess.run([*COMMAND, *words[1:]], check=True, capture_output=True)
+    lost = {"seconds", "samples_per_second"}
+    first, second = (RunFolder(f).metrics() for f in (cell().folder(finished), words[-1]))
+    assert [{k: v for k, v in line.items() if k not in lost} for line in first] == [
+        {k: v for k, v in line.items() if k not in lost} for line in second
+    ]
+
+
+def test_the_commands_of_all_experiments_give_the_settings_of_their_cells(tmp_path):
+    for one in catalog().values():
+        for given in one.cells("quick"):
+            words = shlex.split(given.command(tmp_path, ["--threads", "1"]))
+            told = dict(zip(words[3:-2:2], words[4:-2:2], strict=True))
+            sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
+            changes = dict(parse_assignment(text) for text in sets)
+            settings = recipe(words[2]).settings_for(
+                told["--rule"], {**changes, "seed": int(told["--seed"])}
+            )
+            assert settings == given.settings_in(tmp_path)
+
+
+def test_a_recipe_that_a_script_made_has_no_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(RECIPES, "own", recipe("digits-fc"))
+    assert Cell("own", "dfa").command(tmp_path, []) is None
+
+
 def test_what_was_redone_is_said(finished, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
@@ -222,7 +309,7 @@ def test_what_was_redone_is_said(finished, tmp_path):
 def test_the_time_left_by_hand(tmp_path):
     """Where epochs took twice their estimate, those that are left are taken to do so, too."""
     short, long = cell(), Cell("digits-saccades-conv", "opzo", changes={"epochs": 3})
-    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher(), 0)
+    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher())
     grid.waiting = [short, long]
     folders = [one.folder(tmp_path) for one in (short, long)]
     each = [seconds_per_epoch(one.settings) for one in (short, long)]
@@ -289,7 +376,8 @@ def test_a_full_disk_is_said_and_going_on_gives_the_same_numbers(tmp_path, monke
     log = outcomes[1].folder.with_name(outcomes[1].folder.name + ".log").read_text()
     assert "cannot write" in log and "Make room" in log and "Traceback" not in log
     assert "cannot write" in outcomes[1].notes[0]
-    assert not list(outcomes[1].folder.rglob(".*"))  # nothing half-written is left
+    hidden = {path.name for path in outcomes[1].folder.rglob(".*")}
+    assert hidden == {LOCK}  # nothing half-written is left
     kept = metrics(small, tmp_path / "full")
     outcomes = run_grid([small, given], tmp_path / "full")
     assert [o.kind for o in outcomes] == ["finished"] * 2
@@ -308,13 +396,26 @@ def test_a_log_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     assert "the disk is full" in _silence(tmp_path)
 
 
-def test_two_grids_do_not_work_in_one_folder(tmp_path, monkeypatch):
+def train_alone(root):
+    return train_cell(cell().settings_in(root), cell().folder(root), None, "cpu")
+
+
+def run_all(root):
+    return run_grid([cell()], root)
+
+
+@pytest.mark.parametrize("action", [train_alone, run_all])
+def test_two_processes_do_not_work_in_one_folder(tmp_path, monkeypatch, action):
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr("threefactor.reproduce.grid.PATIENCE", 0.3)
-    with open(tmp_path / ".lock", "w") as other:
+    for room in ("grid", "worker"):
+        monkeypatch.setattr(f"threefactor.reproduce.{room}.PATIENCE", 0.3)
+    folder = cell().folder(tmp_path) if action is train_alone else tmp_path
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ConfigurationError, match="being worked on by another process"):
-            run_grid([cell()], tmp_path)
+        with pytest.raises(CheckpointError, match="being worked on by another process"):
+            action(tmp_path)
+    assert state_of(cell(), tmp_path).kind == "new"
 
 
 def test_no_jobs_at_all_are_refused(tmp_path):

@@ -10,6 +10,7 @@ from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorE
 from threefactor.reproduce import Outcome, Watcher, experiment, reproduce, running
 from threefactor.reproduce.running import _Pages
 from threefactor.training import RunFolder
+from threefactor.training.run_lock import LOCK
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
@@ -126,3 +127,19 @@ def test_without_a_terminal_the_progress_is_a_line_once_in_a_while(capsys, monke
     bar.progress(3, ["digits-fc opzo-seed0"], 249.0)
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["3 of 10 epochs, about 4 min left: digits-fc opzo-seed0"]
+
+
+def test_a_full_disk_while_a_page_is_written_is_said(tmp_path):
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(
+            ThreefactorError, match=r"no page of sfdfa-figure1: cannot write .*html"
+        ):
+            reproduce(["sfdfa-figure1"], tmp_path, budget="smoke")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name for path in tmp_path.rglob("*")} == {"runs", LOCK}
+    assert reproduce(["sfdfa-figure1"], tmp_path, budget="smoke")[0].exists()

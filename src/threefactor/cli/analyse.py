@@ -61,7 +61,7 @@ def analyse(
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
         "samples": samples,
-        "environment": environment(),
+        "environment": environment(trainer.experiment.settings),
         "result": found,
     }
     show(_table(name, found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import typer
@@ -10,6 +11,8 @@ from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ThreefactorError
 from threefactor.training.memory import out_of_memory
+from threefactor.training.run_folder import command
+from threefactor.training.stopping import StoppedBySignal, leave_on_signals
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
@@ -59,6 +62,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
+    leave_on_signals()
+    command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     prepare()
     for one, mode in MARKUP.items():  # Typer's tables of options cut words where there is no room
         one.rich_markup_mode = mode if console.width >= NARROW else None
@@ -81,3 +86,10 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("stopped")
         sys.exit(130)
+    except StoppedBySignal as stop:
+        fail(f"stopped by {stop.name}")
+        raise
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of KeyboardInterrupt
+            fail("stopped")
+        raise

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from threefactor.errors import DataError
@@ -55,16 +56,20 @@ def cached_frames(
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     place = folder / digest
     found = _opened(place, key)
-    if found is None:
-        try:
-            _made(place, key, samples, make, types)
-        except OSError as error:
-            raise DataError(
-                f"cannot keep frames in {folder}: {error.strerror or error}; free some space, set "
-                "its rights, or name another folder with cache_dir"
-            ) from error
-        found = _opened(place, key)
-        assert found is not None, "what was just made is valid"
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{digest}.lock"):  # another process may be making the same
+            if _opened(place, key) is None:
+                _made(place, key, samples, make, types)
+    except (OSError, NotImplementedError) as error:
+        raise DataError(
+            f"cannot keep frames in {folder}: {getattr(error, 'strerror', None) or error}; free "
+            "some space, set its rights, or name another folder with cache_dir"
+        ) from error
+    found = _opened(place, key)
+    assert found is not None, "what was just made is valid"
     return found
 
 
@@ -83,9 +88,9 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
 def _made(
     place: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
 ) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place.parent) as temporary:
-        whole = Path(temporary) / "whole"
+    whole = place.with_name(PREFIX + place.name)
+    shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed
+    try:
         for kind in types:
             whole.mkdir()
             about = _written(whole / "frames.npy", samples, make(), np.dtype(kind))
@@ -95,34 +100,43 @@ def _made(
         else:
             raise DataError(f"a frame holds values that {types[-1]} does not")
         size = os.path.getsize(whole / "frames.npy")
-        (whole / "about.json").write_text(
-            json.dumps({"key": key, "bytes": size, **about}, indent=1)
-        )
-        try:
-            os.rename(whole, place)
-        except OSError:
-            if _opened(place, key) is None:  # else another process was faster
-                shutil.rmtree(place)
-                os.rename(whole, place)
+        with open(whole / "about.json", "w") as file:
+            json.dump({"key": key, "bytes": size, **about}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        if place.exists():
+            shutil.rmtree(place)
+        os.rename(whole, place)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 def _written(
     path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
 ) -> dict[str, float] | None:
-    """Write the array; return mean and deviation, or None if `kind` does not hold a value."""
+    """Write the array; return mean and deviation, or None if `kind` does not hold a value.
+
+    It is mapped only when all of it is on the disk: a full disk is an error of writing, whereas it
+    ends a process that fills a mapped file.
+    """
     high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
     total = squares = count = 0.0
-    out: Any = None
-    for index, sequence in enumerate(sequences):
-        if out is None:
-            shape = (samples, *sequence.shape)
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        if sequence.max() > high:
-            return None
-        out[index] = sequence
-        total += float(sequence.sum(dtype=np.float64))
-        squares += float(np.square(sequence, dtype=np.float64).sum())
-        count += sequence.size
-    out.flush()
+    shape: tuple[int, ...] | None = None
+    with open(path, "wb") as file:
+        for sequence in sequences:
+            if shape is None:
+                shape = (samples, *sequence.shape)
+                about = {"descr": kind.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, about)
+            assert sequence.shape == shape[1:], "all sequences have one length"
+            if sequence.max() > high:
+                return None
+            file.write(np.ascontiguousarray(sequence, kind).data)
+            total += float(sequence.sum(dtype=np.float64))
+            squares += float(np.square(sequence, dtype=np.float64).sum())
+            count += sequence.size
+        assert shape is not None and count == math.prod(shape), "no sequence is missing"
+        file.flush()
+        os.fsync(file.fileno())
     mean = total / count
     return {"mean": mean, "std": max(squares / count - mean**2, 0.0) ** 0.5}

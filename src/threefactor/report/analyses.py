@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threefactor.errors import CheckpointError
 from threefactor.report.costs import (
     cost_tables,
     measured_tables,
@@ -21,10 +21,12 @@ from threefactor.report.names import rule_name
 from threefactor.report.naming import slug
 from threefactor.report.page import Section
 from threefactor.report.values import Cell, Number, Table
+from threefactor.training.files import read_json
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses", "read_analyses"]
 
 _PARTS = {"analysis": str, "recipe": str, "rule": str, "seed": int, "result": dict}
+MOST = 1e100
 
 
 @dataclass(frozen=True)
@@ -90,17 +92,28 @@ def read_analyses(files: Iterable[Path]) -> tuple[list[Analysis], list[LeftOut]]
     found, left_out = [], []
     for file in files:
         try:
-            given = json.loads(file.read_text(encoding="utf-8"))
+            given = read_json(file)
             parts = {key: given[key] for key in _PARTS}
             for key, kind in _PARTS.items():
                 if type(parts[key]) is not kind:
-                    raise TypeError(f"{key} is a {type(parts[key]).__name__}")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as problem:
-            left_out.append(LeftOut(file, f"it holds no analysis of a run ({problem!r})"))
+                    raise TypeError(f"{key} is {parts[key]!r:.60}")
+            _check_numbers(parts["result"])
+        except (OSError, CheckpointError, ValueError, KeyError, TypeError) as problem:
+            reason = str(problem).removeprefix(f"{file} ")
+            left_out.append(LeftOut(file, f"it holds no analysis of a run ({reason})"))
             continue
         parts["name"] = parts.pop("analysis")
         found.append(Analysis(file, **parts))
     return found, left_out
+
+
+def _check_numbers(part: Any) -> None:
+    """Refuse numbers that no analysis gives, and that no figure can be drawn of."""
+    if isinstance(part, (dict, list)):
+        for inner in part.values() if isinstance(part, dict) else part:
+            _check_numbers(inner)
+    elif isinstance(part, (int, float)) and not abs(part) < MOST:
+        raise ValueError("it holds a number that is not finite, or too large")
 
 
 def analysis_sections(analyses: Sequence[Analysis]) -> list[Section]:
@@ -119,7 +132,8 @@ def _section(name: str, analyses: Sequence[Analysis]) -> Section:
         try:
             tables += TABLES.get(name, _tables)(f"{title}: {of}", one.result)
             figures += _figures(name, of, one.result)
-        except (LookupError, TypeError, AttributeError, StopIteration):  # a file made by hand
+        except (LookupError, TypeError, ValueError, AttributeError, StopIteration):
+            # A file made by hand, which is shown as it is.
             tables += _tables(f"{title}: {of}", one.result)
     return Section(f"Analysis: {title.lower()}", tables=tuple(tables), figures=tuple(figures))
 

@@ -17,7 +17,7 @@ from threefactor.report.markdown import address, fenced, in_line, paragraph, pla
 from threefactor.report.naming import part_names
 from threefactor.report.theme import colour_variables, follow_page, on_paper
 from threefactor.report.values import Table, cell_data, cell_text, table_csv
-from threefactor.training.checkpoint import write_atomically
+from threefactor.training.files import make_folder, write_atomically
 from threefactor.version import __version__
 
 __all__ = ["Listing", "Section", "html_page", "markdown_page", "write_figures"]
@@ -97,6 +97,7 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
 
     Raises:
         ConfigurationError: if matplotlib is not installed.
+        CheckpointError: if a file cannot be written.
     """
     contents: dict[str, str] = {}
     names = _names(sections)
@@ -107,7 +108,7 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
             contents[f"{name}.csv"] = figure_csv(figure)
         for table in section.tables:
             contents[f"{names[id(table)]}.csv"] = table_csv(table)
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    make_folder(Path(folder))
     files = [Path(folder) / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         write_atomically(file, text.encode())

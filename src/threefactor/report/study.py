@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,10 +45,39 @@ some
             runs.append(run)
         else:
             left_out.append(LeftOut(folder, _unfinished(run)))
+    runs, strange = _of_one_shape(runs)
+    left_out += strange
     if not runs:
         reasons = "; ".join(f"{one.path}: {one.reason}" for one in left_out)
         raise CheckpointError(f"there is no finished run to report. {reasons}")
     return replace(gather(runs, split=split), left_out=tuple(left_out))
+
+
+def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
+    """Leave out runs with firing rates of other layers than most of the same settings have.
+
+    Their metrics were changed, since settings decide which layers there are.
+    """
+    layers: dict[str, Counter[frozenset[str]]] = {}
+    found = [(run, _same_layers(run), frozenset(run.history[-1]["firing_rates"])) for run in runs]
+    for _, settings, names in found:
+        layers.setdefault(settings, Counter())[names] += 1
+    kept: list[Run] = []
+    left_out: list[LeftOut] = []
+    for run, settings, names in found:
+        most = layers[settings].most_common(1)[0][0]
+        if names == most:
+            kept.append(run)
+        else:
+            said = f"its firing rates are of {sorted(names)}, others have {sorted(most)}"
+            left_out.append(LeftOut(run.path, f"metrics.jsonl is damaged: {said}"))
+    return kept, left_out
+
+
+def _same_layers(run: Run) -> str:
+    """Return what runs have in common that have the same layers."""
+    settings = run.settings
+    return repr((settings.recipe, settings.rule.name, settings.network))
 
 
 def _folders(paths: Iterable[str | Path]) -> list[Path]:

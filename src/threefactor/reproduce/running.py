@@ -143,7 +143,7 @@ class _Pages(Watcher):
         del self._waiting[one.name]
         try:
             self._paths[one.name] = _page(one, self.budget, self._outcomes, self.out, self.analyse)
-        except ThreefactorError as problem:
+        except (ThreefactorError, OSError) as problem:
             self._problems.append(f"there is no page of {one.name}: {problem}")
 
 
