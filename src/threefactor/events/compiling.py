@@ -2,8 +2,9 @@
 
 A kernel also holds what it calls from other files, so the folder of the results is named by a
 digest of all of them: a formula that changes in one file is never answered by a kernel compiled
-from the old one. Each file proves itself by a digest of its own, as a power cut or a full disk may leave it
-empty, cut or changed. What cannot be read is compiled anew, what cannot be written is done without.
+from the old one. Each file proves itself by a digest of its own, as a power cut or a full disk may
+leave it empty, cut or changed. What cannot be read is compiled anew, what cannot be written is done
+without.
 """
 
 from __future__ import annotations

@@ -78,10 +78,10 @@ def _finite(weight, first, last):
 def prepare(
     first, last, offsets, times, addresses, weight, tau, duration, decays, wrong,
 ):  # fmt: skip
-    """Look at samples first to last - 1 before `integrate` does; fill the decays between spikes.
+    """Look at samples first to last - 1 before `integrate`; fill the decays between spikes.
 
-    `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing may
-    be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each
+    `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing is
+    to be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each
     sample looks at a share of the weights, such that all samples together answer for all.
     """
     inputs, batch = len(weight), len(offsets) - 1
