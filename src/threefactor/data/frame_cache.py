@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -14,12 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from threefactor.data.safety import open_file
 from threefactor.errors import DataError
 
 __all__ = ["CachedFrames", "cached_frames"]
 
-VERSION = 1  # of the layout; others are made anew
+VERSION = 2  # of the layout; others are made anew
 PREFIX = ".making-"
+LONGEST_ABOUT = 1 << 20  # bytes
 Sequences = Callable[[], Iterator[NDArray[np.float32]]]
 
 
@@ -71,12 +74,18 @@ def cached_frames(
 def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
     """Map what is there; None if it is absent, damaged or of another key."""
     try:
-        about = json.loads((place / "about.json").read_text())
-        if about["key"] != key or about["bytes"] != os.path.getsize(place / "frames.npy"):
+        with open_file(place / "about.json") as file:
+            about = json.loads(file.read(LONGEST_ABOUT))
+        mean, std = float(about["mean"]), float(about["std"])
+        with open_file(place / "frames.npy"):
+            size = os.path.getsize(place / "frames.npy")
+        if about["key"] != key or about["bytes"] != size or not math.isfinite(mean + std):
             return None
         array = np.load(place / "frames.npy", mmap_mode="r")
-        return CachedFrames(array, float(about["mean"]), float(about["std"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        if [*array.shape] != about["shape"] or array.dtype.str != about["type"]:
+            return None
+        return CachedFrames(array, mean, std)
+    except (OSError, ValueError, LookupError, TypeError, EOFError, SyntaxError, RecursionError):
         return None
 
 
@@ -94,10 +103,11 @@ def _made(
             shutil.rmtree(whole)
         else:
             raise DataError(f"a frame holds values that {types[-1]} does not")
-        size = os.path.getsize(whole / "frames.npy")
-        (whole / "about.json").write_text(
-            json.dumps({"key": key, "bytes": size, **about}, indent=1)
-        )
+        about |= {"key": key, "bytes": os.path.getsize(whole / "frames.npy")}
+        with (whole / "about.json").open("x") as file:
+            json.dump(about, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.rename(whole, place)
         except OSError:
@@ -108,21 +118,25 @@ def _made(
 
 def _written(
     path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
-) -> dict[str, float] | None:
-    """Write the array; return mean and deviation, or None if `kind` does not hold a value."""
+) -> dict[str, Any] | None:
+    """Write the array; return shape, type, mean and deviation, or None if `kind` does not hold a value."""
     high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
     total = squares = count = 0.0
-    out: Any = None
-    for index, sequence in enumerate(sequences):
-        if out is None:
-            shape = (samples, *sequence.shape)
-            out = np.lib.format.open_memmap(path, mode="w+", dtype=kind, shape=shape)
-        if sequence.max() > high:
-            return None
-        out[index] = sequence
-        total += float(sequence.sum(dtype=np.float64))
-        squares += float(np.square(sequence, dtype=np.float64).sum())
-        count += sequence.size
-    out.flush()
+    # Not through a map of memory: a full disk would end the process there.
+    with path.open("xb") as file:
+        for sequence in sequences:
+            if not count:
+                shape = (samples, *sequence.shape)
+                head = {"descr": kind.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, head)
+            if sequence.max() > high:
+                return None
+            file.write(sequence.astype(kind).data)
+            total += float(sequence.sum(dtype=np.float64))
+            squares += float(np.square(sequence, dtype=np.float64).sum())
+            count += sequence.size
+        file.flush()
+        os.fsync(file.fileno())
     mean = total / count
-    return {"mean": mean, "std": max(squares / count - mean**2, 0.0) ** 0.5}
+    std = max(squares / count - mean**2, 0.0) ** 0.5
+    return {"shape": shape, "type": kind.str, "mean": mean, "std": std}

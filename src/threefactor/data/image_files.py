@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.data.image_settings import ImageSettings
-from threefactor.data.safety import ADVICE
+from threefactor.data.safety import ADVICE, open_file
 from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["ImageFiles", "usual_threads"]
@@ -26,6 +26,10 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+MOST_PIXELS = (1 << 30) // 12
+"""Of a picture, and of what it is resized to: 270 MB as RGB. Pillow warns of more, too."""
+
 MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
 
 Index = Tensor | slice | list[int]
@@ -122,6 +126,12 @@ class ImageFiles:
         if self.training:
             image = self.settings.for_training(picture, np.random.default_rng((seed, sample)))
         else:
+            width, height = self.settings.resized(*picture.size)
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{self.paths[sample]} has {picture.width} x {picture.height} pixels and "
+                    f"would be resized to {width} x {height}, {MOST_PIXELS:,} at most: cut it"
+                )
             image = self.settings.for_testing(picture)
         # NumPy and not PyTorch, which would start threads of its own on each of ours.
         np.divide(np.asarray(image).transpose(2, 0, 1), PEAK, out=out, dtype=out.dtype)
@@ -187,15 +197,41 @@ def _pillow() -> Any:
         ) from error
 
 
+def _check_header(path: str, picture: Any) -> None:
+    """Refuse, before pixels are decoded, what has no one meaning or takes too much memory."""
+    mode, bits = picture.mode, _bits(picture)
+    if mode not in MODES or bits > 8:
+        kind = f"mode {mode}" if mode not in MODES else f"{bits} bits a channel"
+        raise DataError(
+            f"{path} is a picture of {kind}; expected 8 bits a channel, one of "
+            f"{', '.join(MODES)}: convert it yourself, to the range that you mean"
+        )
+    width, height = picture.size
+    if not 0 < width * height <= MOST_PIXELS:
+        raise DataError(
+            f"{path} has {width} x {height} pixels; expected 1 to {MOST_PIXELS:,}: resize it"
+        )
+
+
+def _bits(picture: Any) -> int:
+    """Return the bits of a channel in the file, which Pillow cuts to 8 in some modes."""
+    if picture.format == "TIFF":
+        return max(map(int, picture.tag_v2.get(BITS_PER_SAMPLE, (1,))))
+    found = 8
+    for tile in picture.tile:
+        decoder, given = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if picture.format == "PNG" and ";16" in str(given[0]):  # as "RGB;16B"
+            found = 16
+        if picture.format == "PPM" and decoder.startswith("ppm") and len(given) > 1 and given[1] > PEAK:
+            found = int(given[1]).bit_length()
+    return found
+
+
 def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
-        with _pillow().open(path, formats=FORMATS) as picture:
-            if picture.mode not in MODES:
-                raise DataError(
-                    f"{path} is a picture of mode {picture.mode}; expected 8 bits a channel, one "
-                    f"of {', '.join(MODES)}: convert it yourself, to the range that you mean"
-                )
+        with open_file(path) as file, _pillow().open(file, formats=FORMATS) as picture:
+            _check_header(path, picture)
             picture.load()
             return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DataError:
@@ -204,6 +240,6 @@ def _opened(path: str) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
-            text = " ".join(str(error).split()).replace(f" {path!r}", "")
+            text = " ".join(str(error).partition(" <_io.")[0].split())
             reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
         raise DataError(f"{path} {reason}") from error
