@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from threefactor.data.arguments import given_path
 from threefactor.data.event_array import LARGEST_RECORDING, Events, make_events
 from threefactor.data.sources import ADVICE, Source, guess
 from threefactor.errors import DataError
@@ -44,7 +45,7 @@ def read_aedat2(path: str | Path, sort: bool = False) -> Events:
 
     Source: iniVation, AEDAT file formats, section 2.0; the SpikingJelly project for the turn.
     """
-    path = Path(path)
+    path = given_path(path)
     body = _body(path, b"#!AER-DAT2")
     start = _lines(body)
     whole, rest = divmod(len(body) - start, EVENT_BYTES)
@@ -89,7 +90,7 @@ def read_aedat3(
 
     Source: iniVation, AEDAT file formats, section 3.1, and libcaer's events/common.h.
     """
-    path = Path(path)
+    path = given_path(path)
     body = _body(path, b"#!AER-DAT3.1")
     start = body.find(END) + len(END)
     if start < len(END):

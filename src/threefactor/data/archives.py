@@ -13,9 +13,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from threefactor.data.members import LIMIT, members
+from threefactor.data.members import LIMIT, Readable, members
 from threefactor.data.safety import LARGEST
 from threefactor.errors import DataError
 
@@ -120,7 +119,7 @@ def unpack_tree(archive: Path, folder: Path, limit: int = LIMIT) -> Path:
 
 def _chosen(
     archive: Path, names: Sequence[str], limit: int
-) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+) -> Iterator[tuple[PurePosixPath, Readable]]:
     wanted = {PurePosixPath(name) for name in names}
     for name, stream in members(archive, limit, wanted):
         wanted.discard(name)
@@ -132,7 +131,7 @@ def _chosen(
         )
 
 
-def _write(stream: IO[bytes], path: Path) -> None:
+def _write(stream: Readable, path: Path) -> None:
     with path.open("xb") as file:
         shutil.copyfileobj(stream, file, CHUNK)
 

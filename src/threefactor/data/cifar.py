@@ -68,7 +68,9 @@ def _bodies(sources: list[Source]) -> Iterator[tuple[Source, bytes | bytearray]]
         yield source, source.read()
 
 
-def _records(source: Source, body: bytes | bytearray, shape: tuple[int, ...], ranges: Sequence[int]) -> Part:
+def _records(
+    source: Source, body: bytes | bytearray, shape: tuple[int, ...], ranges: Sequence[int]
+) -> Part:
     """Take a file apart: views of its images and of the last of the labels of each."""
     columns, size = len(ranges), len(ranges) + int(np.prod(shape))
     if not body or len(body) % size:

@@ -119,7 +119,7 @@ def _made(
 def _written(
     path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
 ) -> dict[str, Any] | None:
-    """Write the array; return shape, type, mean and deviation, or None if `kind` does not hold a value."""
+    """Write the array and return what is known of it; None if `kind` does not hold a value."""
     high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
     total = squares = count = 0.0
     # Not through a map of memory: a full disk would end the process there.

@@ -2,14 +2,14 @@
 
 Usage: python -I -S hdf5_child.py FILE FOLDER SECONDS BYTES PLACES_OF_MODULES...
 
-It imports h5py and NumPy and nothing of this library, so that it starts at once. HDF5 offers much that a
-data set does not need and that reads other files or takes any amount of memory: links, external and
-virtual storage, filters from anywhere, huge shapes. All of it is refused before it is read.
+It imports h5py and NumPy and nothing of this library, so that it starts at once. HDF5 offers much
+that a data set does not need and that reads other files or takes any amount of memory: links,
+external and virtual storage, filters from anywhere, huge shapes. All of it is refused before it is
+read.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import sys
@@ -25,7 +25,7 @@ FILTERS = (1, 2, 3)  # deflate, shuffle, checksums: HDF5's own
 LAYOUT = "expected spikes/times, spikes/units and labels, as in the Spiking Heidelberg Digits"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What is wrong with the file, to be said after its name."""
 
 
@@ -47,7 +47,7 @@ def read(path: str, folder: str) -> None:
     """Read the file and write times, units and labels into the folder.
 
     Raises:
-        Refused: it has another layout, or something that is not read.
+        RefusedError: it has another layout, or something that is not read.
     """
     import h5py
     import numpy as np
@@ -58,14 +58,14 @@ def read(path: str, folder: str) -> None:
             columns[name] = found = dataset(h5py, root, f"spikes/{name}")
             base = h5py.check_vlen_dtype(found.dtype)
             if not isinstance(base, np.dtype) or base.kind not in "iuf" or found.ndim != 1:
-                raise Refused(
+                raise RefusedError(
                     f": spikes/{name} has the type {found.dtype} and the shape {found.shape}; "
                     f"expected one array of variable length per sample; {LAYOUT}"
                 )
             types.append(base.str)
         labels = dataset(h5py, root, "labels")
         if labels.dtype.kind not in "iuf":
-            raise Refused(f" has labels of type {labels.dtype}; expected integers")
+            raise RefusedError(f" has labels of type {labels.dtype}; expected integers")
         for name, found in columns.items():
             write_ragged(np, found, os.path.join(folder, name), path)
         np.save(os.path.join(folder, "labels.npy"), np.asarray(labels[()]))
@@ -80,32 +80,40 @@ def dataset(h5py: Any, root: Any, name: str) -> Any:
         if link is None:
             break
         if not isinstance(link, h5py.HardLink):
-            raise Refused(f" has {name} by way of a link, maybe to another file; expected it there")
+            raise RefusedError(
+                f" has {name} by way of a link, maybe to another file; expected it there"
+            )
         place = place[part]
     else:
         if isinstance(place, h5py.Dataset):
             check_storage(place, name)
             return place
     listed = [each for each, _ in zip(root, range(10), strict=False)]
-    raise Refused(f" has no {name}, but {', '.join(listed) or 'nothing'}; {LAYOUT}")
+    raise RefusedError(f" has no {name}, but {', '.join(listed) or 'nothing'}; {LAYOUT}")
 
 
 def check_storage(found: Any, name: str) -> None:
     """Refuse data from other files, filters from anywhere, and sizes without end."""
     if found.is_virtual or found.external:
         kind = "virtual" if found.is_virtual else "external"
-        raise Refused(f" has {name} in {kind} storage, that is in other files; expected it there")
+        raise RefusedError(
+            f" has {name} in {kind} storage, that is in other files; expected it there"
+        )
     if found.shape is None or math.prod(found.shape) > MOST_SAMPLES:
-        raise Refused(
+        raise RefusedError(
             f" has {name} of the shape {found.shape}; expected one entry per sample, "
             f"{MOST_SAMPLES:,} at most"
         )
     plan = found.id.get_create_plist()
     filters = [plan.get_filter(number)[0] for number in range(plan.get_nfilters())]
     if not set(filters) <= set(FILTERS):
-        raise Refused(f" has {name} packed by the filters {filters}; expected some of {FILTERS}")
+        raise RefusedError(
+            f" has {name} packed by the filters {filters}; expected some of {FILTERS}"
+        )
     if found.chunks and math.prod(found.chunks) * found.id.get_type().get_size() > MOST_IN_CHUNK:
-        raise Refused(f" has {name} in chunks of the shape {found.chunks}; expected smaller ones")
+        raise RefusedError(
+            f" has {name} in chunks of the shape {found.chunks}; expected smaller ones"
+        )
 
 
 def write_ragged(np: Any, found: Any, target: str, path: str) -> None:
@@ -129,7 +137,7 @@ def check_lengths(np: Any, found: Any, path: str, size: int) -> None:
     reference = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
     itemsize = found.id.get_type().get_super().get_size()
     taken = 0
-    with io.open(path, "rb") as file:
+    with open(path, "rb") as file:
         for offset, count in stored(found):
             file.seek(offset)
             table = file.read(min(count, size))
@@ -140,9 +148,9 @@ def check_lengths(np: Any, found: Any, path: str, size: int) -> None:
                 raise too_long(found, taken, size)
 
 
-def too_long(found: Any, taken: int, size: int) -> Refused:
+def too_long(found: Any, taken: int, size: int) -> RefusedError:
     """Say that arrays have more bytes than there are."""
-    return Refused(
+    return RefusedError(
         f" is a damaged HDF5 file: the arrays in {found.name} would take {taken:,} bytes, "
         f"but the file has {size:,}"
     )
@@ -171,7 +179,7 @@ def main() -> int:
     limit(int(seconds), int(size))
     try:
         read(path, folder)
-    except Refused as error:
+    except RefusedError as error:
         reason = str(error)
     except (Exception, RecursionError) as error:  # h5py's errors are of many kinds
         text = " ".join(str(error).split()) or type(error).__name__

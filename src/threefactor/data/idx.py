@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from gzip import GzipFile
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from threefactor.data.arguments import given_path
 from threefactor.data.safety import LARGEST
 from threefactor.data.sources import ADVICE, Source, guess
 from threefactor.errors import DataError
@@ -39,8 +41,8 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database", section on file formats.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = given_path(path)
+    if os.path.isdir(path):
         raise DataError(f"{path} is a directory; expected an idx file, plain or .gz")
     return read_idx_source(Source(path))
 

@@ -15,7 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.arguments import Index, check_whole, positions
 from threefactor.data.image_settings import ImageSettings
+from threefactor.data.images import check_dtype
 from threefactor.data.safety import ADVICE, open_file
 from threefactor.errors import ConfigurationError, DataError
 
@@ -32,17 +34,16 @@ MOST_PIXELS = (1 << 30) // 12
 
 MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
 
-Index = Tensor | slice | list[int]
-
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
 
-    An index is a slice, a tensor of positions or a list. Images of 8 bits of any mode become RGB;
-    others are refused. Which part of a picture is taken for training is a function of a seed and
-    the sample's number alone, whatever the batches and threads. `files[index]` draws the seed from
-    PyTorch's global CPU generator, which checkpoints save; `batches` is given it and loads ahead.
+    An index is a slice, a tensor of positions or a list; one number gives one image, (3, H, W).
+    Images of 8 bits of any mode become RGB; others are refused. Which part of a picture is taken
+    for training is a function of a seed and the sample's number alone, whatever the batches and
+    threads. `files[index]` draws the seed from PyTorch's global CPU generator, which checkpoints
+    save; `batches` is given it and loads ahead.
 
     Args:
         paths: one file for each sample.
@@ -54,6 +55,7 @@ class ImageFiles:
 
     Raises:
         ConfigurationError: Pillow is not installed.
+        InputError: `dtype` is not floating point, or `threads` no number of at least 1.
     """
 
     paths: Sequence[str]
@@ -66,16 +68,23 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         _pillow()
+        check_dtype(self.dtype)
+        check_whole("threads", self.threads, 1, 1024)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Index) -> Tensor:
-        """Read a batch, (B, 3, H, W).
+        """Read a batch, (B, 3, H, W), or one image, (3, H, W).
 
         Raises:
+            IndexError: a number is out of range.
+            InputError: the index is none.
             DataError: a file is absent, damaged, or of a mode that cannot be RGB; it is named.
         """
+        place = positions(index, len(self))
+        if isinstance(place, int):
+            return self[[place]][0]
         seed = int(torch.randint(2**62, ())) if self.training else 0
         return _Batch(self, index, seed).result()
 
@@ -114,7 +123,8 @@ class ImageFiles:
 
     def choose(self, index: Tensor) -> ImageFiles:
         """Return the files at some positions."""
-        return replace(self, paths=[self.paths[i] for i in index.tolist()])
+        chosen = np.arange(len(self))[positions(index, len(self))]
+        return replace(self, paths=[self.paths[i] for i in chosen.tolist()])
 
     def to(self, device: torch.device | str) -> ImageFiles:
         """Return the same files, whose batches go to another device."""
@@ -147,8 +157,7 @@ class _Batch:
     """A batch that is being read."""
 
     def __init__(self, files: ImageFiles, index: Index, seed: int) -> None:
-        chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
-        samples = np.arange(len(files))[chosen]
+        samples = np.atleast_1d(np.arange(len(files))[positions(index, len(files))])
         kind = np.float64 if files.dtype is torch.float64 else np.float32
         self.files = files
         self.out = np.empty((len(samples), *files.sample_shape), kind)
@@ -222,7 +231,12 @@ def _bits(picture: Any) -> int:
         decoder, given = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if picture.format == "PNG" and ";16" in str(given[0]):  # as "RGB;16B"
             found = 16
-        if picture.format == "PPM" and decoder.startswith("ppm") and len(given) > 1 and given[1] > PEAK:
+        if (
+            picture.format == "PPM"
+            and decoder.startswith("ppm")
+            and len(given) > 1
+            and given[1] > PEAK
+        ):
             found = int(given[1]).bit_length()
     return found
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from threefactor.data.arguments import given_path
 from threefactor.data.image_files import ImageFiles, usual_threads
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
@@ -95,7 +96,9 @@ def load_image_folder(
     """
     check_dtype(dtype)
     _check_threads(threads)
-    folder, settings = Path(folder), settings or ImageSettings()
+    folder, settings = given_path(folder), settings or ImageSettings()
+    if not isinstance(settings, ImageSettings):
+        raise InputError(f"settings are a {type(settings).__name__}; give ImageSettings")
     classes = _classes(folder / train)
     if _classes(folder / test) != classes:
         raise _other_classes(folder / train, classes, folder / test, _classes(folder / test))
@@ -127,9 +130,9 @@ def _classes(folder: Path) -> list[str]:
             seen = [entry for entry in entries if not entry.name.startswith(".")]
             names = sorted(entry.name for entry in seen if entry.is_dir())
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{folder} cannot be read ({getattr(error, 'strerror', None) or error}); check the path "
-            f"and rights; {LAYOUT}"
+            f"{folder} cannot be read ({reason}); check the path and rights; {LAYOUT}"
         ) from error
     if not names:
         images = sum(_is_image(entry.name) for entry in seen)

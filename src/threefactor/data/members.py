@@ -17,12 +17,12 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Protocol
 
 from threefactor.data.safety import ADVICE, Bounded, Checks, open_file
 from threefactor.errors import DataError
 
-__all__ = ["LIMIT", "members"]
+__all__ = ["LIMIT", "Readable", "members"]
 
 LIMIT = 4 << 30
 """Bytes that may be unpacked from one archive, unless the caller says otherwise."""
@@ -41,7 +41,14 @@ DAMAGE = (
     *(struct.error, LookupError, ValueError, ArithmeticError, NotImplementedError, RuntimeError),
 )
 
-Member = tuple[PurePosixPath, IO[bytes]]
+
+class Readable(Protocol):
+    """What of a file in an archive can be used."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+Member = tuple[PurePosixPath, Readable]
 
 
 def members(
@@ -100,16 +107,15 @@ def _damage_named(archive: Path) -> Iterator[None]:
         ) from error
 
 
-class _Guarded(io.RawIOBase):
+class _Guarded:
     """A stream whose errors are those of the archive, so that they differ from the writer's."""
 
-    def __init__(self, stream: Any, archive: Path) -> None:
+    def __init__(self, stream: Readable, archive: Path) -> None:
         self.stream, self.archive = stream, archive
 
     def read(self, size: int = -1) -> bytes:
         with _damage_named(self.archive):
-            found: bytes = self.stream.read(size)
-            return found
+            return self.stream.read(size)
 
 
 def _zip_members(
@@ -178,7 +184,7 @@ def _tar_members(
         pass  # gzip compares its checksum at the end
 
 
-class _Body(io.RawIOBase):
+class _Body:
     """The bytes of one file in a .tar file."""
 
     def __init__(self, stream: Bounded, size: int) -> None:

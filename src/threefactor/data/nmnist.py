@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from threefactor.data.arguments import given_path
 from threefactor.data.event_array import LARGEST_RECORDING, Events, make_events
 from threefactor.data.event_data import Recording
 from threefactor.data.sources import ADVICE, Source, listed
@@ -39,7 +40,7 @@ def read_nmnist_file(
     Source: G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor 2015, Converting Static Image Datasets
     to Spiking Neuromorphic Datasets Using Saccades, Frontiers in Neuroscience 9:437.
     """
-    path = Path(path)
+    path = given_path(path)
     body = Source(path).read(LARGEST_RECORDING)
     whole, rest = divmod(len(body), EVENT_BYTES)
     if rest:

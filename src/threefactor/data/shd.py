@@ -11,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.arguments import check_whole, given_path
 from threefactor.data.hdf5 import Ragged, read_arrays
-from threefactor.errors import DataError, InputError
+from threefactor.errors import DataError
 
 if TYPE_CHECKING:
     from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["read_shd_file"]
+
+LARGEST_SIZE = (1 << 31) - 1
 
 
 def read_shd_file(
@@ -51,10 +54,9 @@ def read_shd_file(
     """
     from threefactor.events.spikes import SpikeBatch
 
-    for name, value in (("size", size), ("classes", classes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
-    path = Path(path)
+    check_whole("size", size, 1, LARGEST_SIZE)
+    check_whole("classes", classes, 1, LARGEST_SIZE)
+    path = given_path(path)
     times, units, labels = read_arrays(path)
     _check_labels(path, labels, len(times.lengths), len(units.lengths), classes)
     offsets = np.concatenate([[0], np.cumsum(times.lengths)])

@@ -86,9 +86,7 @@ class _Download:
                 if self.count - seen >= LEAST:
                     seen, since = self.count, time.monotonic()
                 elif worker.is_alive() and time.monotonic() - since > PERIOD:
-                    raise RequestException(
-                        f"less than {LEAST:,} bytes came in {PERIOD:g} seconds, too slow to wait for"
-                    )
+                    raise RequestException(f"less than {LEAST:,} bytes came in {PERIOD:g} seconds")
         finally:
             self.given_up = True
         if self.error is not None:
