@@ -34,10 +34,10 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK"
 CHUNK = 1 << 20
 
-SECONDS, BYTES_PER_SECOND = 4, 4 << 20
+SECONDS, BYTES_PER_SECOND = 3, 4 << 20
 """Processor time that reading may take, and the part of a file for which it gets a second more."""
 
-WAITING = 10  # seconds that may pass for each of these, on a busy machine
+WAITING = 20  # seconds that may pass for each of these, on a busy machine
 MEMORY, MEMORY_PER_BYTE = 2 << 30, 2  # address space, on Linux, and for each byte of the file
 CHILD_SETTINGS = {
     "HDF5_PLUGIN_PRELOAD": "::",  # no code that a file asks for
@@ -71,7 +71,7 @@ def read_arrays(path: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
         tempfile.TemporaryDirectory(prefix="threefactor-", ignore_cleanup_errors=True) as folder,
         _opened(path, Path(folder)) as file,
     ):
-        _run_child(path, file, folder)
+        _run_child(path, file, Path(folder))
         return _results(path, Path(folder))
 
 
@@ -126,22 +126,11 @@ def _unpack(path: Path, stream: IO[bytes] | gzip.GzipFile, target: IO[bytes]) ->
         target.write(chunk)
 
 
-def _run_child(path: Path, file: Path, folder: str) -> None:
+def _run_child(path: Path, file: Path, folder: Path) -> None:
     size = os.path.getsize(file)
     seconds = SECONDS + size // BYTES_PER_SECOND
-    script = Path(__file__).with_name("hdf5_child.py")
-    limits = [seconds, MEMORY + MEMORY_PER_BYTE * size]
-    command = [sys.executable, "-I", "-S", script, os.path.abspath(file), folder, *limits]
     try:
-        done = subprocess.run(
-            [str(each) for each in (*command, *filter(None, sys.path))],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env=os.environ | CHILD_SETTINGS,
-            timeout=seconds * WAITING,
-            check=False,
-        )
+        code = child_code(file, folder, seconds, MEMORY + MEMORY_PER_BYTE * size)
     except subprocess.TimeoutExpired as error:
         raise _endless(path, seconds * WAITING) from error
     except OSError as error:
@@ -149,18 +138,33 @@ def _run_child(path: Path, file: Path, folder: str) -> None:
             f"{path} cannot be read: the process that reads HDF5 files does not start "
             f"({error.strerror or error}); close other programs"
         ) from error
-    if done.returncode == NO_LIBRARY:
+    if code == NO_LIBRARY:
         raise _no_library()
-    if done.returncode == REFUSED:
-        reason = (Path(folder) / "refused").read_text(encoding="utf-8", errors="replace")
+    if code == REFUSED:
+        reason = (folder / "refused").read_text(encoding="utf-8", errors="replace")
         raise DataError(f"{path}{reason}; {ADVICE}")
-    if hasattr(signal, "SIGXCPU") and done.returncode == -signal.SIGXCPU:
+    if hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU:
         raise _endless(path, seconds)
-    if done.returncode:
+    if code:
         raise DataError(
-            f"{path} is a damaged HDF5 file (the process that read it ended with the code "
-            f"{done.returncode}); {ADVICE}"
+            f"{path} is a damaged HDF5 file (the process that read it ended with the code {code}); "
+            f"{ADVICE}"
         )
+
+
+def child_code(file: Path, folder: Path, seconds: int, memory: int) -> int:
+    """Let a process read a file within limits; return its code at the end, or minus a signal."""
+    script = Path(__file__).with_name("hdf5_child.py")
+    command = [sys.executable, "-I", "-S", script, os.path.abspath(file), folder, seconds, memory]
+    return subprocess.run(
+        [str(each) for each in (*command, *filter(None, sys.path))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | CHILD_SETTINGS,
+        timeout=seconds * WAITING,
+        check=False,
+    ).returncode
 
 
 def _endless(path: Path, seconds: int) -> DataError:

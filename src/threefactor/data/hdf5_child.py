@@ -168,20 +168,13 @@ def stored(found: Any) -> Iterator[tuple[int, int]]:
             yield chunk.byte_offset, chunk.size
 
 
-def main() -> int:
-    """Run the process; return its code at the end."""
-    path, folder, seconds, size, *places = sys.argv[1:]
-    sys.path[:] = places
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        return NO_LIBRARY
-    limit(int(seconds), int(size))
+def run(path: str, folder: str) -> int:
+    """Read a file; return the code of this process at its end."""
     try:
         read(path, folder)
     except RefusedError as error:
         reason = str(error)
-    except (Exception, RecursionError) as error:  # h5py's errors are of many kinds
+    except Exception as error:  # h5py's errors are of many kinds
         text = " ".join(str(error).split()) or type(error).__name__
         reason = f" is a damaged HDF5 file ({text[:500]})"
     else:
@@ -191,7 +184,17 @@ def main() -> int:
     return REFUSED
 
 
+def main() -> int:
+    """Run the process; return its code at the end."""
+    path, folder, seconds, size, *places = sys.argv[1:]
+    sys.path[:] = places
+    try:
+        import h5py  # noqa: F401
+    except ImportError:
+        return NO_LIBRARY
+    limit(int(seconds), int(size))
+    return run(path, folder)
+
+
 if __name__ == "__main__":
-    # Without the end of the interpreter, at which HDF5 closes what may be damaged.
-    code = main()
-    os._exit(code)
+    os._exit(main())  # without the end of the interpreter, where HDF5 closes what may be damaged
