@@ -507,7 +507,7 @@ def read_frames(chance: random.Random, folder: Path, material: Material) -> None
 
     key = {"set": "x"}
     before = frame_cache.cached_frames(folder, key, 2, make, ("uint8",))
-    place = next(folder.iterdir())
+    place = next(folder.glob("*/frames.npy")).parent
     if chance.random() < 0.5:
         about = place / "about.json"
         about.write_bytes(changed_json(chance, about.read_text()))

@@ -21,7 +21,7 @@ from threefactor.data import (
     load_events,
     load_frames,
 )
-from threefactor.data.frame_cache import cached_frames
+from threefactor.data.frame_cache import PREFIX, cached_frames
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.recipes import recipe
 from threefactor.training.build import load_samples
@@ -216,7 +216,7 @@ def test_frames_are_made_once(nmnist, counted):
 
 
 def places(folder):
-    return sorted((folder / "nmnist/frames").iterdir())
+    return sorted(p for p in (folder / "nmnist/frames").iterdir() if p.suffix != ".lock")
 
 
 DAMAGE = {
@@ -254,6 +254,40 @@ def test_what_breaks_off_leaves_nothing_behind(nmnist, monkeypatch):
     assert len(load_frames("nmnist", nmnist).train_frames) == 25
 
 
+def test_a_full_disk_is_said_and_leaves_nothing_behind(nmnist):
+    """A limit on the size of files stands in for the disk."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"cannot keep frames in .*File too large; free some"):
+            load_frames("nmnist", nmnist)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert places(nmnist) == []
+    assert len(load_frames("nmnist", nmnist).train_frames) == 25
+
+
+def test_frames_take_their_room_before_they_are_mapped(nmnist):
+    """A file with holes would be filled when it is mapped: without room that ends the process."""
+    load_frames("nmnist", nmnist)
+    for place in places(nmnist):
+        about = (place / "frames.npy").stat()
+        assert about.st_blocks * 512 >= about.st_size > 10_000
+
+
+def test_what_a_kill_left_is_cleared(nmnist, tmp_path):
+    load_frames("nmnist", nmnist, cache_dir=tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    for place in (tmp_path / "whole").glob("*/frames.npy"):
+        left = tmp_path / "cut" / f"{PREFIX}{place.parent.name}"
+        left.mkdir()
+        (left / "frames.npy").write_bytes(place.read_bytes()[:5000])
+    load_frames("nmnist", nmnist, cache_dir=tmp_path / "cut")
+    assert len(list((tmp_path / "cut").glob("*/frames.npy"))) == 2
+    assert not list((tmp_path / "cut").glob(f"{PREFIX}*"))
+
+
 def test_counts_beyond_a_type_take_a_larger_one(tmp_path):
     for high, kind in ((255, np.uint8), (256, np.uint16), (70_000, np.float32)):
         array = np.full((1, 1, 1, 1), high, dtype=np.float32)
@@ -277,7 +311,7 @@ def test_processes_that_make_the_same_frames_do_not_disturb_each_other(nmnist):
 def test_frames_can_be_kept_elsewhere(nmnist, tmp_path, monkeypatch):
     load_frames("nmnist", nmnist, cache_dir=tmp_path / "elsewhere")
     assert not (nmnist / "nmnist/frames").exists()
-    assert len(list((tmp_path / "elsewhere").iterdir())) == 2
+    assert len(list((tmp_path / "elsewhere").glob("*/frames.npy"))) == 2
     monkeypatch.setattr(os, "access", lambda *given: False)
     load_frames("nmnist", nmnist)
     assert (tmp_path / "cache/threefactor/nmnist/frames").is_dir()

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from threefactor.errors import ConfigurationError, ThreefactorError
+from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
 from threefactor.reproduce import Cell, run_grid, same_data
 from threefactor.reproduce.cells import State, state_of
 from threefactor.reproduce.estimates import seconds_per_epoch
@@ -21,6 +21,7 @@ from threefactor.reproduce.grid import Watcher, _Grid, _silence
 from threefactor.reproduce.worker import train_cell
 from threefactor.training import RunFolder, checkpoint
 from threefactor.training.build import load_samples
+from threefactor.training.run_lock import LOCK
 
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
 
@@ -222,7 +223,7 @@ def test_what_was_redone_is_said(finished, tmp_path):
 def test_the_time_left_by_hand(tmp_path):
     """Where epochs took twice their estimate, those that are left are taken to do so, too."""
     short, long = cell(), Cell("digits-saccades-conv", "opzo", changes={"epochs": 3})
-    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher(), 0)
+    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher())
     grid.waiting = [short, long]
     folders = [one.folder(tmp_path) for one in (short, long)]
     each = [seconds_per_epoch(one.settings) for one in (short, long)]
@@ -289,7 +290,8 @@ def test_a_full_disk_is_said_and_going_on_gives_the_same_numbers(tmp_path, monke
     log = outcomes[1].folder.with_name(outcomes[1].folder.name + ".log").read_text()
     assert "cannot write" in log and "Make room" in log and "Traceback" not in log
     assert "cannot write" in outcomes[1].notes[0]
-    assert not list(outcomes[1].folder.rglob(".*"))  # nothing half-written is left
+    hidden = {path.name for path in outcomes[1].folder.rglob(".*")}
+    assert hidden == {LOCK}  # nothing half-written is left
     kept = metrics(small, tmp_path / "full")
     outcomes = run_grid([small, given], tmp_path / "full")
     assert [o.kind for o in outcomes] == ["finished"] * 2
@@ -313,7 +315,7 @@ def test_two_grids_do_not_work_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("threefactor.reproduce.grid.PATIENCE", 0.3)
     with open(tmp_path / ".lock", "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(ConfigurationError, match="being worked on by another process"):
+        with pytest.raises(CheckpointError, match="being worked on by another process"):
             run_grid([cell()], tmp_path)
 
 

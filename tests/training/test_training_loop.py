@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import signal
 
 import pytest
 import torch
@@ -155,10 +156,10 @@ def test_a_folder_that_cannot_be_made(small, tmp_path):
         training.train(small(), tmp_path / "file" / "run")
 
 
-def test_tensorboard_scalars_are_written(small, tmp_path):
+def test_tensorboard_scalars_are_written_if_asked_for(small, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = training.train(small(), tmp_path / "run")
+    history = training.train(small(), tmp_path / "run", tensorboard=True)
     events = EventAccumulator(str(tmp_path / "run/tensorboard"))
     events.Reload()
     values = [event.value for event in events.Scalars("test_accuracy")]
@@ -167,10 +168,12 @@ def test_tensorboard_scalars_are_written(small, tmp_path):
 
 
 def test_without_a_folder_an_interrupt_says_that_nothing_was_kept(small):
-    trainer = training.Trainer(training.build(small()))
-    trainer._stop = True
+    class Stop(Watcher):
+        def batch(self, loss, accuracy, samples):
+            os.kill(os.getpid(), signal.SIGINT)
+
     with pytest.raises(InterruptedRunError, match="nothing was kept"):
-        trainer.fit()
+        training.train(small(), watcher=Stop())
 
 
 def test_the_progress_lines_say_what_is_left(small, capsys):

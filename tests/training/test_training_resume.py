@@ -163,3 +163,15 @@ def test_a_checkpoint_cut_short_is_refused(small, tmp_path):
     file.write_bytes(file.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="cut short"):
         training.resume(tmp_path / "run")
+
+
+def test_an_epoch_is_finished_with_its_metrics_line_and_its_checkpoint(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    assert training.finished_epochs(run.path) == 0
+    training.train(small(), run.path)
+    assert training.finished_epochs(run.path) == 3
+    lines = run.metrics_path.read_text().splitlines()
+    run.metrics_path.write_text("\n".join(lines[:2]) + "\n")  # a line is lost
+    assert training.finished_epochs(run.path) == 2
+    run.metrics_path.write_text("\n".join([*lines, lines[-1].replace('"epoch": 3', '"epoch": 4')]))
+    assert training.finished_epochs(run.path) == 3  # the checkpoint of the fourth is not there

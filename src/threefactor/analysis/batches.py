@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from threefactor import clocked, events
 from threefactor.errors import InputError
+from threefactor.training.evaluation import evaluating
 
 __all__ = ["AnyRule", "Batch", "cut", "evaluating", "gradients", "learn", "undisturbed"]
 
@@ -117,15 +118,3 @@ def _generators(rule: AnyRule) -> Iterable[torch.Generator]:
         generator = getattr(owner, "generator", None)
         if generator is not None:
             yield generator
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what every module had."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode

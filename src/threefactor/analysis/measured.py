@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import math
 import multiprocessing
+import os
 import pickle
+import signal
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -208,8 +211,26 @@ def _peak_of(
     # is pickled with the whole, such as all pictures of a data set.
     alone = tuple(part.clone() if isinstance(part, Tensor) else part for part in batch)
     given = pickle.dumps((network, make, alone, steps, length, torch.get_num_threads()))
-    with ProcessPoolExecutor(1, mp_context=_context()) as pool:
-        return pool.submit(_train_alone, given).result()
+    context = _context()
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_measure, args=(there, given))  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    try:
+        found = here.recv()
+    except EOFError:
+        process.join()
+        raise InputError(
+            f"the process that measures memory ended with code {process.exitcode}: probably there "
+            "is not enough memory; give a smaller batch or network"
+        ) from None
+    finally:  # also when this process is asked to stop
+        process.kill()
+        process.join()
+        here.close()
+    if isinstance(found, BaseException):
+        raise found
+    return found  # type: ignore[no-any-return]
 
 
 def _context() -> BaseContext:
@@ -222,6 +243,24 @@ def _context() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "torch._dynamo"])  # which optimisers import
     return context
+
+
+def _measure(answer: Connection, given: bytes) -> None:
+    """Send what `_train_alone` returns or raises; end at once when the process that asked does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for who asked
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    try:
+        found: Any = _train_alone(given)
+    except Exception as problem:
+        found = problem
+    answer.send(found)
 
 
 def _train_alone(given: bytes) -> tuple[float | None, float | None]:

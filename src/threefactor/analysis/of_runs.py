@@ -58,8 +58,7 @@ class RunView:
     @property
     def steps(self) -> int | None:
         """T for constant inputs; None for sequences and exact spike times."""
-        settings = self.trainer.experiment.settings
-        return None if data.has_frames(settings.data.name) else settings.steps
+        return self.trainer.experiment.steps
 
     def fresh_rules(self) -> dict[str, AnyRule]:
         """Every rule of the engine, as if training began here."""

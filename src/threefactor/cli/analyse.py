@@ -60,7 +60,7 @@ def analyse(
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
         "samples": samples,
-        "environment": environment(),
+        "environment": environment(trainer.experiment.settings),
         "result": found,
     }
     console.print(_table(name, found))

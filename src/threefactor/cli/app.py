@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import typer
@@ -9,6 +10,8 @@ import typer
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import fail
 from threefactor.errors import ThreefactorError
+from threefactor.training.run_folder import command
+from threefactor.training.stopping import StoppedBySignal, leave_on_signals
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
@@ -55,6 +58,8 @@ def _options(
 
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
+    leave_on_signals()
+    command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     try:
         app(prog_name="threefactor")
     except ThreefactorError as problem:
@@ -66,3 +71,10 @@ def main() -> None:
     except KeyboardInterrupt:
         fail("stopped")
         sys.exit(130)
+    except StoppedBySignal as stop:
+        fail(f"stopped by {stop.name}")
+        raise
+    except SystemExit as end:
+        if end.code == 130:  # what Typer makes of KeyboardInterrupt
+            fail("stopped")
+        raise

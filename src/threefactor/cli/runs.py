@@ -18,7 +18,7 @@ from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES, finetuning, recipe
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.progress import EpochLines
+from threefactor.training.progress import EpochLines, percent
 from threefactor.training.settings import Settings
 
 __all__ = ["Device", "Threads", "evaluate", "finetune", "recipes", "train", "use"]
@@ -27,6 +27,10 @@ Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, 
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
+]
+TensorBoard = Annotated[
+    bool,
+    typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
 ]
 RuleName = Annotated[str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
@@ -53,6 +57,7 @@ def train(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """
     Train a recipe with a rule.
@@ -63,24 +68,29 @@ def train(
 
     The run folder gets config.json, metrics.jsonl (one line per epoch), and the checkpoints last/
     and best/ (by test accuracy). Ctrl-C leaves a checkpoint; `--resume` continues from the last
-    one, to the same weights as a run never interrupted.
+    one, to the same weights as a run never interrupted, on as many threads as before.
     """
     settings = _settings(name, rule, _changes(assignments, seed, epochs), resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
         out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
-    use(settings or training.RunFolder(out).settings(), device, threads)
+    run = training.RunFolder(out)
+    if resume:
+        threads = threads or run.threads()
+    use(settings or run.settings(), device, threads)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
         "watcher": EpochLines(console),
+        "tensorboard": tensorboard,
     }
     if resume:
         history = training.resume(out, settings=settings, **common)
     else:
         assert settings is not None
-        history = training.train(settings, out, **common)
+        _announce(run)
+        history = training.train(settings, out, set_aside=True, **common)
     _report(history, out)
 
 
@@ -99,6 +109,7 @@ def finetune(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
+    tensorboard: TensorBoard = False,
 ) -> None:
     """
     Go on with the network of a run, under the noise of hardware.
@@ -113,13 +124,35 @@ def finetune(
         ending = "" if noise is None else f"-noise{noise:g}"
         out = run.with_name(f"{run.name}{ending}-{settings.rule.name}-seed{settings.seed}")
     use(settings, device, threads)
-    watcher = EpochLines(console)
-    _report(training.train(settings, out, data_dir=data_dir, device=device, watcher=watcher), out)
+    _announce(training.RunFolder(out))
+    history = training.train(
+        settings,
+        out,
+        data_dir=data_dir,
+        device=device,
+        watcher=EpochLines(console),
+        tensorboard=tensorboard,
+        set_aside=True,
+    )
+    _report(history, out)
+
+
+def _announce(run: training.RunFolder) -> None:
+    """Say that what is left of another run will be set aside, if anything is."""
+    left = run.remains()
+    if left:
+        console.print(
+            f"{run.path} holds what is left of a run without its config.json ({', '.join(left)}); "
+            "it is moved to a folder remains-N there",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _report(history: list[dict[str, Any]], out: Path) -> None:
     console.print(
-        f"test accuracy {history[-1]['test_accuracy']:.2%} after {len(history)} epochs; "
+        f"test accuracy {percent(history[-1]['test_accuracy'])} after {len(history)} epochs; "
         f"the run is in {out}",
         highlight=False,
         soft_wrap=True,
@@ -169,7 +202,7 @@ def evaluate(
     """
     Evaluate a trained run on its test data.
 
-    Note that `best` was chosen by test accuracy: quote `last`.
+    Note that `best` was chosen by looking at the test data: quote `last`.
     """
     use(training.RunFolder(run).settings(), device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
@@ -189,7 +222,7 @@ def evaluate(
     unit = trainer.experiment.engine.rate_unit
     console.print(
         f"{run}, {checkpoint} checkpoint after {trainer.epoch} epochs: test accuracy "
-        f"{found.accuracy:.2%}, loss {found.loss:.4f}; {unit}: {rates}",
+        f"{percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}",
         highlight=False,
         soft_wrap=True,
     )

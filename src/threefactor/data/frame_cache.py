@@ -7,12 +7,12 @@ import json
 import math
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from threefactor.data.safety import open_file
@@ -52,22 +52,27 @@ def cached_frames(
             taken.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: the folder cannot be written to, or the frames cannot be mapped.
     """
     key = json.loads(json.dumps({**key, "version": VERSION, "samples": samples}))
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     place = folder / digest
     found = _opened(place, key)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{digest}.lock"):  # another process may be making the same
+            if _opened(place, key) is None:
+                _made(place, key, samples, make, types)
+    except (OSError, NotImplementedError) as error:
+        raise DataError(
+            f"cannot keep frames in {folder}: {getattr(error, 'strerror', None) or error}; free "
+            "some space, set its rights, or name another folder with cache_dir"
+        ) from error
+    found = _opened(place, key)
     if found is None:
-        try:
-            _made(place, key, samples, make, types)
-        except OSError as error:
-            raise DataError(
-                f"cannot keep frames in {folder}: {error.strerror or error}; free some space, set "
-                "its rights, or name another folder with cache_dir"
-            ) from error
-        found = _opened(place, key)
-        assert found is not None, "what was just made is valid"
+        raise DataError(f"the frames in {place} cannot be mapped into memory; close other programs")
     return found
 
 
@@ -92,9 +97,9 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
 def _made(
     place: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
 ) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=place.parent) as temporary:
-        whole = Path(temporary) / "whole"
+    whole = place.with_name(PREFIX + place.name)
+    shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed
+    try:
         for kind in types:
             whole.mkdir()
             about = _written(whole / "frames.npy", samples, make(), np.dtype(kind))
@@ -103,38 +108,43 @@ def _made(
             shutil.rmtree(whole)
         else:
             raise DataError(f"a frame holds values that {types[-1]} does not")
-        about |= {"key": key, "bytes": os.path.getsize(whole / "frames.npy")}
-        with (whole / "about.json").open("x") as file:
-            json.dump(about, file, indent=1)
+        size = os.path.getsize(whole / "frames.npy")
+        with open(whole / "about.json", "w") as file:
+            json.dump({"key": key, "bytes": size, **about}, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        try:
-            os.rename(whole, place)
-        except OSError:
-            if _opened(place, key) is None:  # else another process was faster
-                shutil.rmtree(place)
-                os.rename(whole, place)
+        if place.exists():
+            shutil.rmtree(place)
+        os.rename(whole, place)
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 def _written(
     path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
 ) -> dict[str, Any] | None:
-    """Write the array and return what is known of it; None if `kind` does not hold a value."""
+    """Write the array and return what is known of it; None if `kind` does not hold a value.
+
+    It is mapped only when all of it is on the disk: a full disk is an error of writing, whereas it
+    ends a process that fills a mapped file.
+    """
     high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
     total = squares = count = 0.0
-    # Not through a map of memory: a full disk would end the process there.
-    with path.open("xb") as file:
+    shape: tuple[int, ...] | None = None
+    with open(path, "wb") as file:
         for sequence in sequences:
-            if not count:
+            if shape is None:
                 shape = (samples, *sequence.shape)
-                head = {"descr": kind.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, head)
+                about = {"descr": kind.str, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, about)
+            assert sequence.shape == shape[1:], "all sequences have one length"
             if sequence.max() > high:
                 return None
-            file.write(sequence.astype(kind).data)
+            file.write(np.ascontiguousarray(sequence, kind).data)
             total += float(sequence.sum(dtype=np.float64))
             squares += float(np.square(sequence, dtype=np.float64).sum())
             count += sequence.size
+        assert shape is not None and count == math.prod(shape), "no sequence is missing"
         file.flush()
         os.fsync(file.fileno())
     mean = total / count

@@ -28,6 +28,8 @@ DIRECT = "direct test, %"
 LAST = "last epoch, %"
 BEST = "best epoch, % (biased)"
 DIFFERENCE = "last \N{MINUS SIGN} published"
+NO_ACCURACY = "\N{EN DASH}"
+"""Stands where there is no accuracy, as of targets that are no classes."""
 ABOUT_DIRECT = (
     "“Direct test” is the test accuracy of the network that the training goes on with, before the "
     "first epoch, under the noise of these runs."
@@ -52,7 +54,7 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
     for group in groups:
         label, seeds, last, published, difference = _compared(group)
         epochs = len(group.runs[0].history)
-        best = group.over_seeds(lambda run: 100 * run.best)
+        best = group.percent(lambda run: run.best) or NO_ACCURACY
         found = find_published(group.settings)
         source = found[0].source if found else None
         before = find_published(group.settings, DIRECT_TEST)
@@ -92,8 +94,8 @@ def run_table(runs: Sequence[Run]) -> Table:
             str(run.path),
             run.settings.seed,
             len(run.history),
-            Number(100 * run.last),
-            Number(100 * run.best),
+            NO_ACCURACY if run.last is None else Number(100 * run.last),
+            NO_ACCURACY if run.best is None else Number(100 * run.best),
             run.best_epoch,
             Number(run.seconds / 60, 1),
             *(str(run.environment.get(k, "?")) for k in ("threefactor", "torch", "python")),
@@ -106,7 +108,9 @@ def run_table(runs: Sequence[Run]) -> Table:
 
 
 def _compared(group: Group) -> tuple[Cell, ...]:
-    last = group.over_seeds(lambda run: 100 * run.last)
+    last = group.percent(lambda run: run.last)
+    if last is None:
+        return (group.label, len(group.runs), NO_ACCURACY, None, None)
     published: tuple[Published, ...] = find_published(group.settings)
     if not published:
         return (group.label, len(group.runs), last, None, None)

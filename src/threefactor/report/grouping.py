@@ -48,7 +48,11 @@ class Group:
     @property
     def direct(self) -> Spread | None:
         """Percent before the first epoch over the runs, if all began with another's network."""
-        found = [100 * run.direct for run in self.runs if run.direct is not None]
+        return self.percent(lambda run: run.direct)
+
+    def percent(self, measure: Callable[[Run], float | None]) -> Spread | None:
+        """Return percent of a measure over the runs; None unless all of them have it."""
+        found = [100 * share for share in map(measure, self.runs) if share is not None]
         return spread(found) if len(found) == len(self.runs) else None
 
 

@@ -21,16 +21,17 @@ Epoch = Mapping[str, Any]
 def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
     """Show test error, training loss and firing rate against the epoch, means over the seeds.
 
+    The test error is left out where there is no accuracy.
     The firing rate is that of all hidden neurons, and left out if the settings do not tell how
     many neurons each layer has.
     """
     sizes = {group.label: layer_sizes(group.runs[0]) for group in groups}
-    figures = [
-        _against_epoch(
+    figures = [_against_epoch(recipe, groups, "training loss", lambda _, e: e["train_loss"])]
+    if all(e["test_accuracy"] is not None for g in groups for run in g.runs for e in run.history):
+        errors = _against_epoch(
             recipe, groups, "test error (%)", lambda _, e: 100 - 100 * e["test_accuracy"]
-        ),
-        _against_epoch(recipe, groups, "training loss", lambda _, e: e["train_loss"]),
-    ]
+        )
+        figures.insert(0, errors)
     if all(sizes.values()):
         unit = engine_of(groups[0].runs[0].settings).rate_unit
         figures.append(

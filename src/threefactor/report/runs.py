@@ -17,7 +17,8 @@ from threefactor.version import __version__
 
 __all__ = ["Run", "has_effect", "plain_settings", "read_run"]
 
-_NUMBERS = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "seconds")
+_NUMBERS = ("train_loss", "test_loss", "seconds")
+_ACCURACIES = ("train_accuracy", "test_accuracy")
 
 
 @dataclass(frozen=True)
@@ -43,26 +44,30 @@ class Run:
     @property
     def direct(self) -> float | None:
         """Test accuracy before the first epoch, a fraction; None if it began with no network."""
-        return None if self.start is None else float(self.start["test_accuracy"])
+        return None if self.start is None else self.start["test_accuracy"]
 
     @property
     def finished(self) -> bool:
         return len(self.history) == self.settings.epochs
 
     @property
-    def last(self) -> float:
-        """Test accuracy after the last epoch, a fraction."""
-        return float(self.history[-1]["test_accuracy"])
+    def last(self) -> float | None:
+        """Test accuracy after the last epoch, a fraction; None where there is no accuracy."""
+        return self.history[-1]["test_accuracy"]  # type: ignore[no-any-return]
 
     @property
-    def best(self) -> float:
+    def best(self) -> float | None:
         """Highest test accuracy of all epochs, a fraction: biased, it is chosen by test data."""
-        return max(float(line["test_accuracy"]) for line in self.history)
+        found = [e["test_accuracy"] for e in self.history if e["test_accuracy"] is not None]
+        return max(found, default=None)
 
     @property
-    def best_epoch(self) -> int:
+    def best_epoch(self) -> int | None:
         """The first epoch that had it."""
-        return next(int(e["epoch"]) for e in self.history if e["test_accuracy"] == self.best)
+        best = self.best
+        if best is None:
+            return None
+        return next(int(e["epoch"]) for e in self.history if e["test_accuracy"] == best)
 
     @property
     def seconds(self) -> float:
@@ -136,7 +141,7 @@ def _tracked(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
 def _start(folder: RunFolder) -> Mapping[str, Any] | None:
     try:
         line = folder.start()
-        ok = line is None or math.isfinite(line["test_accuracy"])
+        ok = line is None or _share(line["test_accuracy"])
     except (OSError, ValueError, KeyError, TypeError) as problem:
         raise CheckpointError(f"start.json cannot be read ({problem!r})") from problem
     if not ok:
@@ -147,15 +152,26 @@ def _start(folder: RunFolder) -> Mapping[str, Any] | None:
 def _line(text: str, epoch: int) -> Mapping[str, Any]:
     try:
         line = json.loads(text)
-        ok = line["epoch"] == epoch and all(math.isfinite(line[name]) for name in _NUMBERS)
-        ok = ok and all(math.isfinite(rate) for rate in line["firing_rates"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        ok = line["epoch"] == epoch and all(_number(line[name]) for name in _NUMBERS)
+        ok = ok and all(_share(line[name]) for name in _ACCURACIES)
+        ok = ok and all(_number(rate) for rate in line["firing_rates"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise CheckpointError(
             f"line {epoch} of metrics.jsonl is cut short or damaged ({problem!r})"
         ) from problem
     if not ok:
         raise CheckpointError(
             f"line {epoch} of metrics.jsonl is not that of epoch {epoch}, or holds a number that "
-            "is not finite"
+            "is not finite, or an accuracy that is no share"
         )
     return line  # type: ignore[no-any-return]
+
+
+def _number(value: Any) -> bool:
+    """Whether a value is a finite number, of a size that numbers of a training have."""
+    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
+
+
+def _share(value: Any) -> bool:
+    """Whether a value is an accuracy, or None, where there is none."""
+    return value is None or (_number(value) and 0 <= value <= 1)

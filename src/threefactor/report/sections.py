@@ -22,6 +22,8 @@ from threefactor.report.page import Listing, Section
 from threefactor.report.plots import firing_figure, learning_curves
 from threefactor.report.study import collect
 from threefactor.report.tracked import tracked_sections
+from threefactor.training.description import OWN
+from threefactor.training.settings import OwnNetworkSettings
 
 __all__ = ["report_sections", "study_sections"]
 
@@ -72,7 +74,7 @@ def _left_out(study: Study) -> Section:
 
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
-    title = RECIPES[recipe].title + "." if recipe in RECIPES else "No recipe of this version."
+    title = RECIPES[recipe].title + "." if recipe in RECIPES else _without_recipe(groups[0])
     tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
     figures = [*learning_curves(recipe, groups)]
     if all(firing_rates(group) for group in groups):  # else there is no hidden layer
@@ -80,6 +82,20 @@ def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
         figures.append(firing_figure(recipe, groups))
     settings = tuple(_settings(group) for group in groups)
     return Section(recipe, (title,), tuple(tables), tuple(figures), settings)
+
+
+def _without_recipe(group: Group) -> str:
+    settings = group.runs[0].settings
+    if not settings.recipe.startswith(f"{OWN}-"):
+        return "No recipe of this version."
+    network, samples = settings.network, settings.data.name
+    told = [f"a network of kind {network.kind}"]
+    if isinstance(network, OwnNetworkSettings):
+        shape = "x".join(map(str, network.input_shape))
+        sizes = "-".join(map(str, (shape, *network.hidden, network.outputs)))
+        told = [f"a network {network.name} of {sizes} neurons, {network.parameters:,} parameters"]
+    told.append("data of one's own" if samples == OWN else f"data {samples}")
+    return f"An experiment of one's own: {', '.join(told)}. No published number belongs to it."
 
 
 def _settings(group: Group) -> Listing:
@@ -90,6 +106,9 @@ def _settings(group: Group) -> Listing:
 
 
 def _runs(study: Study) -> Section:
-    commands = [str(run.environment.get("command", "?")) for run in study.runs]
+    commands = [
+        str(run.environment.get("command") or f"{run.path}: none, it was made from Python")
+        for run in study.runs
+    ]
     listing = Listing("Commands", "\n".join(commands))
     return Section("Runs", study.remarks, (run_table(study.runs),), listings=(listing,))

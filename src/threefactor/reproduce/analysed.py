@@ -46,11 +46,12 @@ def analysed(
         ThreefactorError: if the run cannot be read or analysed.
     """
     path = folder / "analysis" / f"{name}-{budget}.json"
-    if _complete(path, {"device": device, "threads": threads} if name in MEASURED else {}):
+    settings = training.RunFolder(folder).settings()
+    conditions = {"device": device, "threads": threads} if name in MEASURED else {}
+    if _complete(path, {"epoch": settings.epochs, **conditions}):
         return path
-    engine_of(training.RunFolder(folder).settings()).use_threads(threads)
+    engine_of(settings).use_threads(threads)
     trainer = training.open_run(folder, data_dir=data_dir, device=device)
-    settings = trainer.experiment.settings
     document = {
         "analysis": name,
         "recipe": settings.recipe,
@@ -61,7 +62,7 @@ def analysed(
         "samples": SAMPLES[budget],
         "device": device,
         "threads": threads,
-        "environment": environment(),
+        "environment": environment(trainer.experiment.settings),
         "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
     }
     path.parent.mkdir(exist_ok=True)

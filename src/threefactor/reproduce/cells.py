@@ -6,7 +6,9 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import shlex
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +16,14 @@ from typing import Any
 
 from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
+from threefactor.recipes.clocked import CLOCKED
+from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
-from threefactor.training import RunFolder, Settings
+from threefactor.training import RunFolder, Settings, finished_epochs
+from threefactor.training.run_lock import LOCK
 from threefactor.version import NUMBERS, __version__
 
-__all__ = ["Cell", "State", "check_files", "state_of"]
+__all__ = ["Cell", "State", "check_files", "clear", "is_empty", "state_of"]
 
 YOUNGER: Mapping[tuple[str, ...], Any] = {("track",): None, ("data", "sort"): False}
 """Settings that runs of others did not have yet: at these defaults, their folders stay the same."""
@@ -78,6 +83,23 @@ class Cell:
         """Return the run folder."""
         return root / self.recipe / f"{self.name}-{self.fingerprint}"
 
+    def command(self, root: Path, options: Sequence[str]) -> str | None:
+        """Return the shell command that trains the same, None if a script made the recipe.
+
+        Args:
+            root: folder of the run folders.
+            options: of the command, such as "--threads", "1".
+        """
+        if {**CLOCKED, **EVENTS}.get(self.recipe) is not recipe(self.recipe):
+            return None
+        words = ["threefactor", "train", self.recipe, "--rule", self.rule, "--seed", str(self.seed)]
+        changes = dict(self.changes)
+        if self.start is not None:
+            changes["start"] = str(self.start.folder(root))
+        for key, value in changes.items():
+            words += ["--set", f"{key}={json.dumps(value)}"]
+        return shlex.join([*words, *options, "--out", str(self.folder(root))])
+
 
 @dataclass(frozen=True)
 class State:
@@ -97,10 +119,20 @@ class State:
     reason: str = ""
 
 
-def state_of(cell: Cell, root: Path) -> State:
-    """Look at the folder of a cell."""
+def state_of(cell: Cell, root: Path, *, training: bool = False) -> State:
+    """Look at the folder of a cell.
+
+    An epoch is done when the checkpoint after it is there: a kill may come between its metrics and
+    its checkpoint, and what is made of a run's network would be made of an older one.
+
+    Args:
+        cell: what is looked at.
+        root: folder of the run folders.
+        training: whether a process trains it at this moment, which is only followed: then metrics
+            count, and no checkpoint is read.
+    """
     run = RunFolder(cell.folder(root))
-    if not run.path.exists() or not any(run.path.iterdir()):
+    if is_empty(run.path):
         return State("new")
     try:
         made = run.config()["environment"]
@@ -110,11 +142,26 @@ def state_of(cell: Cell, root: Path) -> State:
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
         lines = check_files(run, cell.settings)
+        epochs = len(lines) if training else finished_epochs(run.path)
     except ThreefactorError as problem:
         return State("broken", reason=str(problem))
-    finished = len(lines) == cell.settings.epochs
-    seconds = math.fsum(line.get("seconds", 0.0) for line in lines)
-    return State("finished" if finished else "unfinished", len(lines), seconds)
+    finished = epochs == cell.settings.epochs
+    seconds = math.fsum(line.get("seconds", 0.0) for line in lines[:epochs])
+    return State("finished" if finished else "unfinished", epochs, seconds)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether there is no file of a run, but for hidden ones: the lock, what a kill left."""
+    return not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
+
+
+def clear(folder: Path) -> None:
+    """Remove everything from a folder but its lock, which is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != LOCK:
+            path.unlink()
 
 
 def check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:

@@ -16,7 +16,9 @@ from threefactor.data.registry import DATASETS
 from threefactor.recipes import recipe
 from threefactor.training.settings import (
     ClockedNetworkSettings,
+    ConvNetworkSettings,
     EventNetworkSettings,
+    ResNetSettings,
     Settings,
 )
 
@@ -66,6 +68,7 @@ def milliseconds_per_sample(settings: Settings) -> float:
         factor *= LOCAL_LEARNING
     if isinstance(network, ClockedNetworkSettings):
         return factor * (FIXED + PER_WEIGHT * _weights(settings.data.name, network.hidden))
+    assert isinstance(network, (ConvNetworkSettings, ResNetSettings))
     width = network.width
     return factor * CONVOLUTIONS[network.kind] * (LINEAR * width + (1 - LINEAR) * width**2)
 

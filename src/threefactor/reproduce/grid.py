@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
@@ -25,13 +23,15 @@ from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, State, state_of
 from threefactor.reproduce.estimates import seconds_per_epoch
 from threefactor.reproduce.same_data import DataAtHand
-from threefactor.reproduce.worker import COMMAND, NOTE
+from threefactor.reproduce.worker import NOTE, PATIENCE, PROGRAM
 from threefactor.training import RunFolder
+from threefactor.training.run_lock import only_one
+from threefactor.training.stopping import leave_if_asked
 
 __all__ = ["Outcome", "Watcher", "missing_data", "run_grid"]
 
 POLL = 0.2  # seconds
-PATIENCE = 10.0  # seconds in which the processes of a grid that was killed write checkpoints
+STOPPED = (130, 143)  # exit codes
 LEAST_ROOM = 2**16  # bytes of a disk that is not full
 NO_DATA, FAILED, FINISHED, FOREIGN = "no data", "failed", "finished", "foreign"
 
@@ -95,7 +95,8 @@ def run_grid(
         watcher: told of progress.
 
     Raises:
-        ConfigurationError: if `jobs` is below 1, or another grid is being run in the folder.
+        ConfigurationError: if `jobs` is below 1.
+        CheckpointError: if another grid is being run in the folder.
         KeyboardInterrupt: on Ctrl-C, after all cells have written a checkpoint.
     """
     if jobs < 1:
@@ -104,8 +105,8 @@ def run_grid(
     options = ["--device", device, "--threads", str(threads)]
     if data_dir is not None:
         options += ["--data-dir", str(data_dir)]
-    with _locked(root) as lock:
-        return _Grid(cells, root, jobs, data_dir, options, watcher, lock).run()
+    with only_one(root, PATIENCE):
+        return _Grid(cells, root, jobs, data_dir, options, watcher).run()
 
 
 def missing_data(name: str, data_dir: str | Path | None = None) -> str | None:
@@ -129,10 +130,9 @@ class _Grid:
         data_dir: str | Path | None,
         options: Sequence[str],
         watcher: Watcher,
-        lock: int,
     ) -> None:
         self.cells, self.root, self.jobs, self.data_dir = cells, root, jobs, data_dir
-        self.options, self.watcher, self.lock = options, watcher, lock
+        self.options, self.watcher = options, watcher
         self.outcomes: dict[Path, Outcome] = {}
         self.states: dict[Path, State] = {}
         self._estimates = {
@@ -150,13 +150,15 @@ class _Grid:
                 while len(self.running) < self.jobs and (cell := self._next()) is not None:
                     self.running.append(self._start(cell))
                 time.sleep(POLL)
+                leave_if_asked()
                 self._collect()
         finally:
             for job in self.running:
                 assert job.process.stdin is not None
                 job.process.stdin.close()  # which stops it, with a checkpoint
             for job in self.running:
-                job.process.wait()
+                if job.process.wait() in STOPPED:
+                    job.output.unlink(missing_ok=True)
         return [self.outcomes[cell.folder(self.root)] for cell in self.cells]
 
     def _sort(self) -> None:
@@ -207,9 +209,9 @@ class _Grid:
             self._end(Outcome(cell, cell.folder(self.root), before.kind, [why, *before.notes]))
         return None
 
-    def _look(self, cell: Cell) -> State:
+    def _look(self, cell: Cell, *, training: bool = False) -> State:
         """Take note of the state of a cell."""
-        state = self.states[cell.folder(self.root)] = state_of(cell, self.root)
+        state = self.states[cell.folder(self.root)] = state_of(cell, self.root, training=training)
         return state
 
     @property
@@ -234,25 +236,28 @@ class _Grid:
     def _start(self, cell: Cell) -> _Job:
         folder = cell.folder(self.root)
         output = folder.with_name(folder.name + ".log")
+        order = {
+            "settings": asdict(cell.settings_in(self.root)),
+            "command": cell.command(self.root, self.options),
+        }
         with _log(output) as log:
             process = subprocess.Popen(
-                [*COMMAND, str(folder), *self.options],
+                [*PROGRAM, str(folder), *self.options],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 text=True,
-                pass_fds=[self.lock] if os.name == "posix" else [],
             )
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it is dead already, and its log says why
-            process.stdin.write(json.dumps(asdict(cell.settings_in(self.root))) + "\n")
+            process.stdin.write(json.dumps(order) + "\n")
             process.stdin.flush()
         return _Job(cell, folder, process, output)
 
     def _collect(self) -> None:
         """Take note of cells that have come to their end."""
         for job in self.running:
-            self._look(job.cell)
+            self._look(job.cell, training=True)
         for job in [job for job in self.running if job.process.poll() is not None]:
             self.running.remove(job)
             self._look(job.cell)
@@ -294,35 +299,3 @@ def _silence(root: Path) -> str:
     """Say why a process may have left no word: its log lies on the disk of the runs."""
     full = shutil.disk_usage(root).free < LEAST_ROOM
     return "the disk is full; make room, then give the command again" if full else "no word is left"
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[int]:
-    """Keep other grids out of a folder until all processes of this one have ended."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise ThreefactorError(f"cannot make {root}: {problem.strerror}") from problem
-    with open(root / ".lock", "w") as file:
-        end = time.monotonic() + PATIENCE
-        while not _lock(file.fileno()):
-            if time.monotonic() > end:
-                raise ConfigurationError(
-                    f"{root} is being worked on by another process; wait for it, or give another "
-                    "folder with --out"
-                )
-            time.sleep(POLL)
-        yield file.fileno()
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file if nobody else has; on Windows there is no such lock."""
-    if os.name != "posix":
-        return True
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True

@@ -98,8 +98,8 @@ def _row(
     if not runs:
         return (data, row.method, 0, None, direct, None, None, shown, None, source, state)
     before = [100 * run.direct for run in runs if run.direct is not None]
-    last = spread([100 * run.last for run in runs])
-    best = spread([100 * run.best for run in runs])
+    last = spread([100 * run.last for run in runs if run.last is not None])
+    best = spread([100 * run.best for run in runs if run.best is not None])
     same = published is not None and budget == "paper"
     difference = Number(last.mean - published.mean, signed=True) if same and published else None
     tested = (spread(before) if before else None, direct)

@@ -1,15 +1,16 @@
-"""Train one cell of a grid in a process of its own, `COMMAND`.
+"""Train one cell of a grid in a process of its own, `PROGRAM`.
 
-The settings come as one line of JSON on standard input, which stays open: when it ends, the process
-that started this one is gone, and the training is stopped with a checkpoint. What the user should
-know goes to standard output, a line each after "note: "; errors go to standard error.
+The settings and the command to be recorded come as one line of JSON on standard input, which stays
+open: when it ends, the process that started this one is gone or wants this one to stop, and the
+training is stopped with a checkpoint. What the user should know goes to standard output, a line
+each after "note: "; errors go to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
+import os
 import signal
 import sys
 import threading
@@ -19,15 +20,18 @@ import torch
 
 from threefactor import training
 from threefactor.errors import ThreefactorError
-from threefactor.reproduce.cells import check_files
+from threefactor.reproduce.cells import check_files, clear, is_empty
 from threefactor.training import RunFolder, Settings, checkpoint
 from threefactor.training.engines import engine_of
+from threefactor.training.run_folder import command
+from threefactor.training.run_lock import only_one
+from threefactor.training.stopping import leave_on_signals
 
-__all__ = ["COMMAND", "NOTE", "main", "train_cell"]
+__all__ = ["NOTE", "PATIENCE", "PROGRAM", "main", "train_cell"]
 
 # With -m, Python would warn that the package has imported this module already.
-COMMAND = [sys.executable, "-c", f"import sys; from {__name__} import main; sys.exit(main())"]
-STOPPED = 130
+PROGRAM = [sys.executable, "-c", f"import sys; from {__name__} import main; sys.exit(main())"]
+PATIENCE = 10.0  # seconds in which the processes of a grid that was killed write checkpoints
 NOTE = "note: "
 """Begins the lines that are not those of libraries, which write to the same place."""
 
@@ -35,27 +39,27 @@ NOTE = "note: "
 def train_cell(settings: Settings, folder: Path, data_dir: str | None, device: str) -> list[str]:
     """Train a cell, or go on with it; return what was noted on the way.
 
-    A run that cannot be gone on with, because a file of it is damaged, is removed and redone.
+    A run that cannot be gone on with, because a file of it is damaged, is removed and redone. One
+    that the process of a grid that was killed still works on is waited for.
 
     Raises:
         ThreefactorError: as `training.train`.
     """
-    notes: list[str] = []
-    damage = _damage(settings, folder)
-    if damage is not None:
-        notes.append(f"redone, since {damage}")
-        shutil.rmtree(folder)
-    if RunFolder(folder).config_path.exists():
-        training.resume(folder, data_dir=data_dir, device=device)
-    else:
-        training.train(settings, folder, data_dir=data_dir, device=device)
+    with only_one(folder, PATIENCE):
+        damage = _damage(settings, folder)
+        notes = [] if damage is None else [f"redone, since {damage}"]
+        if damage is not None or is_empty(folder):
+            clear(folder)
+            training.train(settings, folder, data_dir=data_dir, device=device)
+        else:
+            training.resume(folder, data_dir=data_dir, device=device)
     return notes
 
 
 def _damage(settings: Settings, folder: Path) -> str | None:
     """Return why there is something in the folder that is of no use, or None."""
     run = RunFolder(folder)
-    if not folder.exists():
+    if is_empty(folder):
         return None
     try:
         lines = check_files(run, settings)
@@ -69,8 +73,9 @@ def _damage(settings: Settings, folder: Path) -> str | None:
 
 
 def _stop_when_alone() -> None:
-    sys.stdin.read()
-    signal.raise_signal(signal.SIGINT)
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    signal.raise_signal(signal.SIGTERM)
 
 
 def main() -> int:
@@ -81,7 +86,12 @@ def main() -> int:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args()
-    settings = training.make_settings(json.loads(sys.stdin.readline()))
+    # At a terminal Ctrl-C reaches this process, too: the training is to take note of it, no more.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_on_signals()
+    order = json.loads(sys.stdin.readline())
+    settings = training.make_settings(order["settings"])
+    command.set(order["command"])
     threading.Thread(target=_stop_when_alone, daemon=True).start()
     engine_of(settings).use_threads(given.threads)
     torch.set_num_interop_threads(1)
@@ -97,5 +107,5 @@ def main() -> int:
         )
         return 1
     except KeyboardInterrupt:
-        return STOPPED
+        return 130
     return 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.optim import lr_scheduler
 from threefactor.clocked import LinearSchedule
 from threefactor.errors import CheckpointError, ConfigurationError, unknown_name
 from threefactor.training import checkpoint
+from threefactor.training.description import Made, check_buildable, made_of
 from threefactor.training.engines import DTYPES, Engine, engine_of
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import (
@@ -28,7 +29,11 @@ __all__ = ["Experiment", "begin", "build", "option_groups"]
 
 @dataclass
 class Experiment:
-    """The live objects of one experiment."""
+    """The live objects of one experiment.
+
+    Any of them may be one's own: in place of what `build` made (`dataclasses.replace`), or all of
+    them, made by hand. What is written about the run then says so.
+    """
 
     settings: Settings
     data: Any
@@ -36,6 +41,7 @@ class Experiment:
     rule: Any
     optimizer: torch.optim.Optimizer
     scheduler: lr_scheduler.LRScheduler | None
+    made: Made | None = field(default=None, repr=False, compare=False)
 
     @property
     def engine(self) -> Engine:
@@ -44,8 +50,24 @@ class Experiment:
 
     @property
     def layer_sizes(self) -> dict[str, int]:
-        """Number of neurons of each hidden layer, by its name in the network."""
-        return self.rule.layer_sizes  # type: ignore[no-any-return]
+        """Number of neurons of each hidden layer, by its name in the network, if the rule says."""
+        return getattr(self.rule, "layer_sizes", {})
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of the network; if the rule does not say, of classes of the data."""
+        outputs: Any = getattr(self.rule, "outputs", None)
+        return int(getattr(self.data, "outputs", 0) if outputs is None else outputs)
+
+    @property
+    def frames(self) -> int | None:
+        """T, if the inputs are sequences of frames, with time first in a batch; else None."""
+        return getattr(getattr(self.data, "data", self.data), "steps", None)
+
+    @property
+    def steps(self) -> int | None:
+        """For how many steps an input is held; None if it is a sequence, or there is no grid."""
+        return None if self.frames is not None else self.settings.steps
 
 
 def build(
@@ -57,6 +79,7 @@ def build(
         ConfigurationError: if a name or option is not known.
         DataError: if the data is absent or corrupt.
     """
+    check_buildable(settings)
     engine = engine_of(settings)
     engine.rule(settings.rule.name)
     engine.check_device(device)
@@ -67,7 +90,9 @@ def build(
     parameters = [*network.parameters(), *rule.parameters()]
     optimizer = _optimizer(settings.optimizer, parameters)
     scheduler = _scheduler(settings, optimizer)
-    return Experiment(settings, samples, network, rule, optimizer, scheduler)
+    experiment = Experiment(settings, samples, network, rule, optimizer, scheduler)
+    experiment.made = made_of(experiment)
+    return experiment
 
 
 def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
@@ -97,13 +122,17 @@ def begin(experiment: Experiment) -> None:
             f"start is {start!r}, which holds no trained run; train one first, or give the folder "
             "of another as --set start=RUN"
         )
-    weights = checkpoint.load_state(run.last)["network"]
+    state = checkpoint.load_state(run.last)
+    run.check_trained_with(state)
     try:
-        experiment.network.load_state_dict(weights)
-    except RuntimeError as problem:
+        checkpoint.check_tensors(experiment.network.state_dict(), state["network"])
+    except ValueError as problem:
         raise CheckpointError(
             f"the network of {start} is not the one of these settings: {problem}"
         ) from problem
+    experiment.network.load_state_dict(state["network"])
+    if experiment.made is not None:  # the start is part of the settings
+        experiment.made = made_of(experiment)
 
 
 def option_groups(settings: Settings) -> dict[str, str]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["describe_data", "difference"]
+from threefactor.errors import CheckpointError
+
+__all__ = ["describe_data", "describe_own_data", "difference", "shape_of"]
 
 PROBES = 8
 """How many of the first inputs are looked at."""
 TOLERANCE = 1e-4
 """Statistics of inputs agree to this on all machines; those of a recompressed copy do not."""
+LARGEST = 2**31
+"""Bytes of inputs of one's own up to which their digest is one of all of them."""
 
 
 def describe_data(samples: Any) -> dict[str, Any]:
@@ -27,13 +31,67 @@ def describe_data(samples: Any) -> dict[str, Any]:
     """
     samples = getattr(samples, "data", samples)
     (inputs, train), (_, test) = samples.train, samples.test
-    labels = torch.cat([train.cpu(), test.cpu()]).to(torch.int64)
     return {
         "train": len(train),
         "test": len(test),
-        "labels": hashlib.sha256(labels.numpy().tobytes()).hexdigest()[:16],
+        "labels": _digest(map(_label_bytes, (train, test))),
         "first_inputs": _probe(inputs, len(train)),
     }
+
+
+def describe_own_data(samples: Any) -> dict[str, Any]:
+    """Return what `describe_data` does, and what else tells data that nobody else has.
+
+    `inputs` is a digest of all inputs, None where they are files or too large.
+    """
+    found = describe_data(samples)
+    samples = getattr(samples, "data", samples)
+    classes = getattr(samples, "classes", None)
+    found["class"] = type(samples).__qualname__
+    found["name"] = str(getattr(samples, "name", ""))
+    found["shape"] = list(shape_of(samples))
+    found["classes"] = None if classes is None else [str(name) for name in classes]
+    arrays = [_arrays(part[0]) for part in (samples.train, samples.test)]
+    small = all(a is not None and sum(x.nbytes for x in a) <= LARGEST for a in arrays)
+    found["inputs"] = _digest(x for a in arrays for x in a or ()) if small else None
+    return found
+
+
+def shape_of(samples: Any) -> tuple[int, ...]:
+    """Return the shape of one input, as far as it can be told; of a frame, if there are several."""
+    try:
+        return tuple(samples.input_shape)
+    except (AttributeError, TypeError, ValueError):  # a set filled with inputs of another kind
+        inputs = samples.train[0]
+        return tuple(inputs.shape[1:]) if isinstance(inputs, Tensor) else ()
+
+
+def _digest(parts: Any) -> str:
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(part)
+    return total.hexdigest()[:16]
+
+
+def _label_bytes(labels: Tensor) -> Any:
+    """Return class labels as int64, whatever integers they are; other targets as they are."""
+    whole = not (labels.is_floating_point() or labels.is_complex())
+    return _bytes(labels.to(torch.int64) if whole else labels)
+
+
+def _bytes(values: Tensor) -> Any:
+    flat = values.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy()  # numpy knows not all types, such as bfloat16
+
+
+def _arrays(inputs: Any) -> list[Any] | None:
+    """Return the values of inputs that are in memory; None for others."""
+    if isinstance(inputs, Tensor):
+        return [_bytes(inputs)]
+    if hasattr(inputs, "offsets"):  # spikes
+        return [memoryview(getattr(inputs, a)) for a in ("offsets", "times", "addresses")]
+    array = getattr(inputs, "array", None)  # frames
+    return None if array is None or not array.flags["C_CONTIGUOUS"] else [memoryview(array)]
 
 
 def _probe(inputs: Any, available: int) -> list[float]:
@@ -48,10 +106,19 @@ def _probe(inputs: Any, available: int) -> list[float]:
     return found
 
 
-def difference(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> str | None:
-    """Say how the data of a run differs from that at hand; None if it does not, or is not known."""
+def difference(there: Any, here: Mapping[str, Any]) -> str | None:
+    """Say how the data of a run differs from that at hand; None if it does not, or is not known.
+
+    Args:
+        there: what the run remembers, out of a file that anybody may have changed.
+        here: what `describe_data` or `describe_own_data` returned.
+
+    Raises:
+        CheckpointError: if `there` is no such record.
+    """
     if there is None:  # written by an earlier version
         return None
+    _check(there)
     for part in ("train", "test"):
         if there[part] != here[part]:
             return f"{there[part]} samples for {part}ing there, {here[part]} here"
@@ -60,4 +127,30 @@ def difference(there: Mapping[str, Any] | None, here: Mapping[str, Any]) -> str 
     pairs = zip(there["first_inputs"], here["first_inputs"], strict=False)
     if not all(math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in pairs):
         return "the inputs are others"
+    for part in ("shape", "classes", "inputs"):
+        if part in there and part in here and there[part] != here[part]:
+            return f"the {part} are others" if part != "shape" else "the shape is another"
     return None
+
+
+def _check(there: Any) -> None:
+    """Refuse what is no record of data."""
+    for problem in _problems(there):
+        raise CheckpointError(
+            f"the record of the data in config.json is damaged: {problem}; put it back as it was, "
+            "or train anew in another folder with --out"
+        )
+
+
+def _problems(there: Any) -> Iterator[str]:
+    if not isinstance(there, Mapping):
+        yield f"it is {there!r:.80}"
+        return
+    kinds: Mapping[str, type] = {"train": int, "test": int, "labels": str, "first_inputs": list}
+    for key, kind in kinds.items():
+        if type(there.get(key)) is not kind:
+            yield f"{key} is {there.get(key)!r:.80}"
+    if isinstance(there.get("first_inputs"), list):
+        for number in there["first_inputs"]:
+            if type(number) not in (int, float) or not abs(number) < 1e300:
+                yield f"first_inputs holds {number!r:.80}"

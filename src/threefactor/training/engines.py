@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,7 +17,15 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
-from threefactor.training.settings import FirstSpikeSettings, Settings, SpikeCountSettings
+from threefactor.training.settings import (
+    CrossEntropySettings,
+    FirstSpikeSettings,
+    Settings,
+    SpikeCountSettings,
+)
+
+if TYPE_CHECKING:
+    from threefactor.training.build import Experiment
 
 __all__ = ["ENGINES", "Engine", "engine_of"]
 
@@ -56,7 +65,7 @@ class Engine(ABC):
 
     @abstractmethod
     def step(
-        self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
+        self, experiment: Experiment, x: Any, y: Tensor, after_step: Callable[[], object]
     ) -> Any:
         """Let the rule learn from a batch; return the result.
 
@@ -64,8 +73,13 @@ class Engine(ABC):
         """
 
     @abstractmethod
-    def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
+    def run(self, experiment: Experiment, x: Any, y: Tensor) -> Any:
         """Run a batch without learning; return the result."""
+
+    @property
+    def threads(self) -> int:
+        """On how many threads of the CPU networks compute."""
+        return torch.get_num_threads()
 
     def use_threads(self, threads: int) -> None:
         """Compute on so many threads of the CPU."""
@@ -145,6 +159,7 @@ class Engine(ABC):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
             return events.FirstSpike(given.true, given.false)
+        assert isinstance(given, CrossEntropySettings)  # one's own is refused before
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 
@@ -159,8 +174,7 @@ class ClockedEngine(Engine):
         given, dtype = settings.data, DTYPES[settings.dtype]
         augmentation = data.Augmentation(given.padding, given.flip, given.cutout)
         if data.has_frames(given.name):
-            framing = data.frame_settings(given.name)
-            framing = replace(framing, number=settings.steps or framing.number)
+            framing = _framing(settings)
             samples: Any = data.load_frames(
                 given.name, data_dir, framing, dtype=dtype, sort=given.sort
             )
@@ -196,15 +210,19 @@ class ClockedEngine(Engine):
         return {**super().given(settings), "perturbation": noise}
 
     def step(
-        self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
+        self, experiment: Experiment, x: Any, y: Tensor, after_step: Callable[[], object]
     ) -> Any:
-        each = after_step if settings.update == "step" else None
-        return rule.step(x, y, steps=_repeats(settings), after_step=each)
+        each = after_step if experiment.settings.update == "step" else None
+        return experiment.rule.step(x, y, steps=experiment.steps, after_step=each)
 
-    def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
-        noise = _hardware_noise(settings)
+    def run(self, experiment: Experiment, x: Any, y: Tensor) -> Any:
         return clocked.run(
-            network, x, steps=_repeats(settings), targets=y, loss=loss, perturbation=noise
+            experiment.network,
+            x,
+            steps=experiment.steps,
+            targets=y,
+            loss=experiment.rule.loss,
+            perturbation=_hardware_noise(experiment.settings),
         )
 
 
@@ -230,18 +248,24 @@ class EventEngine(Engine):
         return events.fc(size, out_features=samples.outputs, **options)
 
     def step(
-        self, rule: Any, x: Any, y: Tensor, settings: Settings, after_step: Callable[[], object]
+        self, experiment: Experiment, x: Any, y: Tensor, after_step: Callable[[], object]
     ) -> Any:
-        return rule.step(x, y)
+        return experiment.rule.step(x, y)
 
-    def run(self, network: Any, x: Any, y: Tensor, settings: Settings, loss: Loss) -> Any:
-        return events.run(network, x, targets=y, loss=loss)
+    def run(self, experiment: Experiment, x: Any, y: Tensor) -> Any:
+        network: Any = experiment.network
+        return events.run(network, x, targets=y, loss=experiment.rule.loss)
+
+    @property
+    def threads(self) -> int:
+        return events.get_num_threads()
 
 
 ENGINES: dict[str, Engine] = {
     **dict.fromkeys(("fc", *CONVOLUTIONAL), ClockedEngine()),
     "events-fc": EventEngine(),
 }
+ENGINES.update({"own-clocked": ENGINES["fc"], "own-events": ENGINES["events-fc"]})
 """The engine of each kind of network."""
 
 
@@ -250,9 +274,16 @@ def engine_of(settings: Settings) -> Engine:
     return ENGINES[settings.network.kind]
 
 
-def _repeats(settings: Settings) -> int | None:
-    """Return for how many steps an input is held; None if it is a sequence with time first."""
-    return None if data.has_frames(settings.data.name) else settings.steps
+def _framing(settings: Settings) -> data.FrameSettings:
+    """Return how the frames of a set are made, in the number that the settings want.
+
+    Frames of a fixed time become longer or shorter: as many as there are cover the recording.
+    """
+    usual = data.frame_settings(settings.data.name)
+    number = settings.steps or usual.number
+    if usual.window is None:
+        return replace(usual, number=number)
+    return replace(usual, number=number, window=math.ceil(usual.window * usual.number / number))
 
 
 def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.data import batches
+from threefactor.errors import InputError
 
-__all__ = ["Evaluation", "Sums", "evaluate", "evaluation_batch"]
+__all__ = ["Evaluation", "Sums", "evaluate", "evaluating", "evaluation_batch", "has_accuracy"]
 
 EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
@@ -25,20 +27,26 @@ of 3 x 224 x 224.
 
 @dataclass
 class Evaluation:
-    """Loss, accuracy (fractions) and firing rates over a whole data set."""
+    """Loss, accuracy (a fraction) and firing rates over a whole data set.
+
+    The accuracy is None where there is none; see `has_accuracy`.
+    """
 
     loss: float
-    accuracy: float
+    accuracy: float | None
     firing_rates: dict[str, float]
 
 
 @dataclass
 class Sums:
-    """Running sums of an epoch; part of a checkpoint, so that a resumed epoch ends the same."""
+    """Running sums of an epoch; part of a checkpoint, so that a resumed epoch ends the same.
+
+    `correct` is None where there is no accuracy.
+    """
 
     batch: int = 0
     samples: int = 0
-    correct: int = 0
+    correct: int | None = 0
     loss: float = 0.0
     seconds: float = 0.0
     spikes: dict[str, float] = field(default_factory=dict)
@@ -49,7 +57,8 @@ class Sums:
         n = len(labels)
         self.batch += 1
         self.samples += n
-        self.correct += int((result.output.argmax(1) == labels).sum())
+        if self.correct is not None:
+            self.correct += int((result.output.argmax(1) == labels).sum())
         self.loss += float(result.loss) * n
         for name, rate in result.firing_rates.items():
             self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
@@ -61,8 +70,39 @@ class Sums:
         return self.loss / max(self.samples, 1)
 
     @property
-    def accuracy(self) -> float:
-        return self.correct / max(self.samples, 1)
+    def accuracy(self) -> float | None:
+        return None if self.correct is None else self.correct / max(self.samples, 1)
+
+
+def has_accuracy(targets: Tensor, outputs: int) -> bool:
+    """Whether a share of right answers has a meaning.
+
+    It has if the targets are one class label for each sample, every label has an output of its
+    own, and there are two outputs at least: of one alone the largest is always right.
+
+    Args:
+        targets: of a whole data set, (N, ...).
+        outputs: of the network.
+    """
+    labels = not (
+        targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool
+    )
+    if not labels or targets.dim() != 1 or not len(targets) or outputs < 2:
+        return False
+    low, high = (int(value) for value in targets.aminmax())
+    return low >= 0 and high < outputs
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Switch dropout and the like off, and back to what every module had, whatever happens."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 @torch.no_grad()
@@ -72,19 +112,26 @@ def evaluate(
     """Run a network over a data set without noise, dropout or learning.
 
     Args:
-        network: the network; its training mode is restored afterwards.
+        network: the network; the training mode of each of its modules is restored afterwards.
         inputs: N samples that can be sliced.
-        labels: (N,) class labels.
+        labels: (N,) class labels, or what the loss of `run` expects; see `has_accuracy`.
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
+
+    Raises:
+        InputError: if there are no samples.
     """
-    training = network.training
-    network.eval()
+    if not len(labels):
+        raise InputError("there are no samples to evaluate; give at least one")
     sums = Sums()
     size = evaluation_batch(network)
     parts = [slice(start, start + size) for start in range(0, len(labels), size)]
-    for x, y in zip(batches(inputs, parts, seed=0), map(labels.__getitem__, parts), strict=True):
-        sums.add(run(x, y), y)
-    network.train(training)
+    with evaluating(network):
+        loaded = batches(inputs, parts, seed=0)
+        for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
+            result = run(x, y)
+            if not (sums.batch or has_accuracy(labels, result.output.shape[1])):
+                sums.correct = None
+            sums.add(result, y)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     return Evaluation(sums.mean_loss, sums.accuracy, rates)
 

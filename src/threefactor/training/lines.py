@@ -9,29 +9,40 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError
-from threefactor.training.checkpoint import write_atomically
+from threefactor.training.files import read_bytes, sync_folder, write_atomically
 
 __all__ = ["append", "read", "write"]
+
+MOST_BYTES = 256 * 2**20
 
 
 def read(path: Path) -> list[dict[str, Any]]:
     """Return the lines; one that was cut short, and what follows it, is left out.
 
     Raises:
-        CheckpointError: if a line is whole and holds something else than an object.
+        CheckpointError: if the file cannot be read or has more than `MOST_BYTES`, or a line is
+            whole and holds something else than an object.
     """
-    if not path.exists():
+    try:
+        content = read_bytes(path, MOST_BYTES)
+    except FileNotFoundError:
         return []
     lines: list[dict[str, Any]] = []
-    for content in path.read_bytes().splitlines():
+    for text in content.splitlines():
         try:
-            line = json.loads(content.decode())
+            line = json.loads(text.decode())
+        except RecursionError as problem:
+            raise _damaged(path, len(lines), "it is nested too deep") from problem
         except ValueError:
             break
         if not isinstance(line, dict):
-            raise CheckpointError(f"line {len(lines) + 1} of {path} is damaged: it is no object")
+            raise _damaged(path, len(lines), "it is no object")
         lines.append(line)
     return lines
+
+
+def _damaged(path: Path, before: int, why: str) -> CheckpointError:
+    return CheckpointError(f"line {before + 1} of {path} is damaged: {why}")
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:
@@ -40,20 +51,32 @@ def append(path: Path, line: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: if the disk is full; the file is then as it was.
     """
-    size = path.stat().st_size if path.exists() else 0
+    size = path.stat().st_size if path.exists() else None
     try:
         with open(path, "ab") as file:
             file.write(json.dumps(line).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        if size is None:
+            sync_folder(path.parent)
     except OSError as problem:
-        if path.exists():  # a new file may not have been made at all
-            os.truncate(path, size)
+        _take_back(path, size)
         raise CheckpointError(
             f"cannot write {path}: {problem.strerror}; the run can be resumed when there is room"
         ) from problem
 
 
+def _take_back(path: Path, size: int | None) -> None:
+    """Make a file as long as it was; if the disk does not even take that, readers cope."""
+    try:
+        if path.exists():  # a new file may not have been made at all
+            os.truncate(path, size or 0)
+    except OSError:
+        return
+
+
 def write(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Put these lines in the place of the file, all or none."""
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+    content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)

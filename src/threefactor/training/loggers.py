@@ -1,4 +1,4 @@
-"""Where metrics go beside metrics.jsonl: TensorBoard, if it is installed."""
+"""Where metrics go beside metrics.jsonl, if that is asked for: TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,23 +6,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["TensorBoard", "open_tensorboard"]
+from threefactor.errors import ConfigurationError
+
+__all__ = ["TensorBoard"]
 
 
 class TensorBoard:
     """Writes the numbers of each metrics line as scalars.
 
     Args:
-        folder: the run folder; events go into its subfolder `tensorboard`.
-        epochs_done: later events, of an interrupted run, are hidden.
+        folder: the run folder; events go into its subfolder `tensorboard`, once `begin` is called.
+
+    Raises:
+        ConfigurationError: if TensorBoard is not installed.
     """
 
-    def __init__(self, folder: Path, epochs_done: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils import tensorboard
+        except ImportError as problem:
+            raise ConfigurationError(
+                "TensorBoard is not installed: pip install 'threefactor[tensorboard]', or leave "
+                "tensorboard out"
+            ) from problem
+        self._make = tensorboard.SummaryWriter
+        self._folder = folder / "tensorboard"
+        self._writer: Any = None
 
-        self._writer = SummaryWriter(
-            str(folder / "tensorboard"), purge_step=epochs_done + 1 if epochs_done else None
-        )
+    def begin(self, epochs_done: int) -> None:
+        """Open the events; those of later epochs, of an interrupted run, are hidden."""
+        purge = epochs_done + 1 if epochs_done else None
+        self._writer = self._make(str(self._folder), purge_step=purge)
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Write one epoch."""
@@ -31,14 +45,6 @@ class TensorBoard:
             if isinstance(value, dict):
                 for name, number in value.items():
                     self._writer.add_scalar(f"{key}/{name}", number, epoch)
-            elif key != "epoch":
+            elif key != "epoch" and value is not None:
                 self._writer.add_scalar(key, value, epoch)
         self._writer.flush()
-
-
-def open_tensorboard(folder: Path, epochs_done: int) -> TensorBoard | None:
-    """Return a writer, or None where the extra `threefactor[tensorboard]` is not installed."""
-    try:
-        return TensorBoard(folder, epochs_done)
-    except ImportError:
-        return None

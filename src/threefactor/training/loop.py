@@ -3,112 +3,201 @@
 from __future__ import annotations
 
 import math
-import signal
-import threading
 import time
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from threefactor.data import batches
-from threefactor.errors import (
-    CheckpointError,
-    DivergenceError,
-    ThreefactorError,
-)
+from threefactor.errors import CheckpointError, DivergenceError, InputError, ThreefactorError
 from threefactor.training import checkpoint
 from threefactor.training.build import Experiment
-from threefactor.training.evaluation import Evaluation, Sums, evaluate
-from threefactor.training.loggers import open_tensorboard
+from threefactor.training.description import Description, describe
+from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
+from threefactor.training.loggers import TensorBoard
 from threefactor.training.progress import Quiet, Watcher
-from threefactor.training.run_folder import RunFolder
+from threefactor.training.run_folder import RunFolder, check_settings
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
+from threefactor.training.state import Progress, put_back, state_of
+from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 
 class InterruptedRunError(ThreefactorError):
-    """The user stopped the run; it can be resumed."""
+    """The run was stopped, by Ctrl-C or another signal; it can be resumed.
 
-    exit_code = 130
+    Args:
+        message: what is said.
+        number: of the signal; the exit code of commands is 128 more.
+    """
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
+
+
+class _StopAskedError(Exception):
+    """A stop was asked for within an evaluation, which leaves no state to go on from."""
 
 
 class Trainer:
     """Trains one experiment, and can stop and go on at any batch with the same bits.
 
+    A module of the network that is in evaluation mode (a frozen dropout, say) stays so; if the
+    whole network is, all of it is put into training mode.
+
     Args:
         experiment: the live objects, from `build`, or made by hand.
         run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
         watcher: shown the progress.
+        tensorboard: whether every number of a metrics line also goes to TensorBoard, into the
+            folder `tensorboard` of the run.
 
     Attributes:
         history: the metrics lines of the finished epochs.
         tracked: what was measured while training, line by line, as in `tracked.jsonl`.
+        progress: how far the training is.
 
     Raises:
         ConfigurationError: if the settings ask for a measure that there is not, or that has no
-            meaning for the rule or network.
+            meaning for the rule or network; or TensorBoard is not installed.
+        InputError: if there are no samples, or not one target for each.
     """
 
     def __init__(
-        self, experiment: Experiment, run: RunFolder | None = None, watcher: Watcher | None = None
+        self,
+        experiment: Experiment,
+        run: RunFolder | None = None,
+        watcher: Watcher | None = None,
+        *,
+        tensorboard: bool = False,
     ) -> None:
         self.experiment = experiment
         self.run = run
         self.watcher = watcher or Quiet()
-        self.epoch = 0
-        self.best_accuracy = -1.0
+        self.progress = Progress()
         self.history: list[dict[str, Any]] = []
         self.tracked: list[dict[str, Any]] = []
-        self._sums = Sums()
-        self._stop = False
-        self._tensorboard: Any = None
-        device = next(experiment.network.parameters()).device
-        self._train = _place(experiment.data.train, device)
-        self._test = _place(experiment.data.test, device)
+        self._stop = StopRequest()
+        self._stands_at: Path | None = None
+        """The checkpoint that this trainer wrote or read last."""
+        self._tensorboard: TensorBoard | None = None
+        self._device = next(experiment.network.parameters()).device
+        self._train = _place("training", experiment.data.train, self._device)
+        self._test = _place("testing", experiment.data.test, self._device)
+        self._scored = has_accuracy(self._train[1], experiment.outputs)
+        self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
+        if tensorboard and run is not None:
+            self._tensorboard = TensorBoard(run.path)
+
+    @cached_property
+    def described(self) -> Description:
+        """What the experiment was when this was asked for the first time: before any training."""
+        return describe(self.experiment)
+
+    @property
+    def epoch(self) -> int:
+        """How many epochs are done."""
+        return self.progress.epoch
+
+    @property
+    def _sums(self) -> Sums:
+        return self.progress.sums
+
+    def _begin_sums(self) -> None:
+        self.progress.sums = Sums(correct=0 if self._scored else None)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
 
+        To go on with a run, `load` its last checkpoint first.
+
         Raises:
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, after a checkpoint was written.
-            CheckpointError: if a checkpoint or metrics line cannot be written.
+            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
+                a training that this trainer does not stand at the end of; or another process or
+                thread works in it.
         """
+        alone = nullcontext() if self.run is None else only_one(self.run.path)
+        with alone, self._stop:
+            return self._fit()
+
+    def _fit(self) -> list[dict[str, Any]]:
         settings = self.experiment.settings
         fresh = self.run is None or not checkpoint.exists(self.run.last)
-        if fresh and settings.start is not None:
-            self._test_directly(settings.start)
-        self._begin_tracking(fresh)
         if self.run is not None:
-            self._tensorboard = open_tensorboard(self.run.path, self.epoch)
-            if fresh:
-                self.save(self.run.last)
-        with self.watcher, self._interruptible():
+            self._enter(self.run, fresh)
+        if fresh and not self._batches_done and self.described.settings.start is not None:
+            self._test_directly(self.described.settings.start)
+        self._begin_tracking(fresh)
+        if self._tensorboard is not None:
+            self._tensorboard.begin(self.epoch)
+        if self.run is not None and fresh:
+            self.save(self.run.last)
+        if not self.experiment.network.training:
+            self.experiment.network.train()
+        with self.watcher:
             total = settings.epochs * self._batches_per_epoch
             self.watcher.start(settings.rule.name, self._batches_done, total)
             while self.epoch < settings.epochs:
                 self._run_epoch()
         return self.history
 
+    def _enter(self, run: RunFolder, fresh: bool) -> None:
+        """Begin in a run folder, or go on in it; nothing that was finished there is lost."""
+        run.clear()
+        if fresh:
+            epochs = len(run.metrics())
+            if epochs:
+                raise CheckpointError(
+                    f"{run.path} holds the metrics of {epochs} epochs, but {run.last} is gone, so "
+                    "it cannot be gone on with. Put the checkpoint back, or train anew in another "
+                    "folder"
+                )
+            if self._batches_done:
+                raise CheckpointError(
+                    f"this trainer has done {self._batches_done} batches, which {run.path} knows "
+                    "nothing of; begin it with a fresh experiment, or give no folder"
+                )
+            run.describe(self.described, str(self._device))
+            return
+        if self._stands_at != run.last:
+            raise CheckpointError(
+                f"{run.path} already holds a training; call load(run.last) to go on with it, or "
+                "choose another folder"
+            )
+        run.check_same(self.described.settings)
+        run.check_same_data(self.described.data)
+        self.history = run.keep_metrics(self.epoch)
+        if self.epoch < self.experiment.settings.epochs:
+            at = self._batches_done / self._batches_per_epoch
+            run.note_resumption(at, self.described.settings, str(self._device))
+
     def evaluate(self) -> Evaluation:
         """Evaluate the network as it is on the test data.
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
         """
+        return self._evaluate(stoppable=False)
+
+    def _evaluate(self, stoppable: bool) -> Evaluation:
         experiment = self.experiment
 
         def run(x: Any, y: Tensor) -> Any:
-            return experiment.engine.run(
-                experiment.network, x, y, experiment.settings, experiment.rule.loss
-            )
+            if stoppable and self._stop.number is not None:
+                raise _StopAskedError
+            return experiment.engine.run(experiment, x, y)
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
@@ -164,12 +253,11 @@ class Trainer:
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         experiment.rule.set_progress(progress_of(self.epoch, settings))
-        experiment.network.train()
         order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
         inputs = batches(self._train[0], order, self._epoch_seed)
         for index in order:
-            if self._stop:
-                self._interrupt()
+            if self._stop.number is not None:
+                self._interrupt(self._stop.number)
             self._run_batch(inputs, index)
             within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
             if self._tracker is not None and within and self._tracker.due(self._batches_done):
@@ -197,41 +285,53 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-        result = experiment.engine.step(experiment.rule, x, y, settings, learn)
+        result = experiment.engine.step(experiment, x, y, learn)
         if not math.isfinite(float(result.loss)):
-            self._diverge(float(result.loss))
+            where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
+            self._diverge(f"the loss became {float(result.loss)} {where}")
         if settings.update == "sequence":
             optimizer.step()
         self._sums.add(result, y)
         self._sums.seconds += time.perf_counter() - start
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, len(y))
 
-    def _diverge(self, loss: float) -> None:
+    def _diverge(self, what: str) -> None:
         kept = ""
         if self.run is not None:
             kept = f" The last good checkpoint is in {self.run.last}."
         raise DivergenceError(
-            f"the loss became {loss} in epoch {self.epoch + 1} at batch {self._sums.batch + 1}."
-            f"{kept} Try a lower learning rate (--set lr=...) or another noise scale"
+            f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, number: int) -> NoReturn:
         if self.run is None:
-            raise InterruptedRunError("stopped; nothing was kept, since the run has no folder")
-        self.save(self.run.last)
+            message = "stopped; nothing was kept, since the run has no folder"
+            raise InterruptedRunError(message, number)
+        with self._stop.undisturbed():
+            self.save(self.run.last)
         raise InterruptedRunError(
             f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"go on with: threefactor train --resume --out {self.run.path}"
+            f"go on with: threefactor train --resume --out {self.run.path}",
+            number,
         )
 
     def _finish_epoch(self) -> None:
         experiment, sums = self.experiment, self._sums
         lr = experiment.optimizer.param_groups[0]["lr"]
-        if experiment.scheduler is not None:
-            experiment.scheduler.step()
         start = time.perf_counter()
-        test = self.evaluate()
-        self.epoch += 1
+        try:
+            test = self._evaluate(stoppable=True)
+        except _StopAskedError:  # all batches are done: the run goes on with this evaluation
+            assert self._stop.number is not None
+            self._interrupt(self._stop.number)
+        if not math.isfinite(test.loss):
+            self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
+        if experiment.scheduler is not None:
+            with warnings.catch_warnings():
+                # The optimiser's last step may have been in the process that was stopped here.
+                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                experiment.scheduler.step()
+        self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
@@ -247,88 +347,55 @@ class Trainer:
             line["noise_scale"] = experiment.rule.perturbation.scale
         if sums.capped:
             line["capped"] = sums.capped
-        self._sums = Sums()
+        self._begin_sums()
         self._track(line["train_accuracy"])
         self._keep(line)
         self.watcher.epoch(line, experiment.settings.epochs)
 
     def _keep(self, line: dict[str, Any]) -> None:
         self.history.append(line)
-        better = line["test_accuracy"] > self.best_accuracy
-        self.best_accuracy = max(self.best_accuracy, line["test_accuracy"])
+        better = self.progress.is_better(line)
         if self.run is None:
             return
-        self.run.append_metrics(line)
-        if better:
-            self.save(self.run.best)
-        self.save(self.run.last)
+        with self._stop.undisturbed():
+            self.run.append_metrics(line)
+            if better:
+                self.save(self.run.best)
+            self.save(self.run.last)
         if self._tensorboard is not None:
             self._tensorboard.write(line)
 
-    @contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Finish the current batch on the first Ctrl-C; the second one stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def handle(number: int, frame: Any) -> None:
-            if self._stop:
-                raise KeyboardInterrupt
-            self._stop = True
-
-        previous = signal.signal(signal.SIGINT, handle)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that decides how the run goes on."""
-        experiment = self.experiment
-        scheduler = experiment.scheduler
-        state = {
-            "network": dict(experiment.network.state_dict()),
-            "rule": dict(experiment.rule.state_dict()),
-            "optimizer": experiment.optimizer.state_dict(),
-            "scheduler": None if scheduler is None else _plain_state(scheduler.state_dict()),
-            "random": checkpoint.random_state(),
-            "epoch": self.epoch,
-            "best_accuracy": self.best_accuracy,
-            "sums": asdict(self._sums),
-        }
+        state = state_of(self.experiment, self.described.settings, self.progress)
         checkpoint.save_state(folder, state)
+        self._stands_at = folder
 
     def load(self, folder: Path) -> None:
         """Go back to a checkpoint.
 
+        Args:
+            folder: of the checkpoint, such as `run.last`, with which `fit` then goes on.
+
         Raises:
-            CheckpointError: if it is corrupt, or belongs to other settings.
+            CheckpointError: if it is corrupt, or belongs to other settings or objects.
         """
+        described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
-        experiment = self.experiment
-        try:
-            experiment.network.load_state_dict(state["network"])
-            experiment.rule.load_state_dict(state["rule"])
-            experiment.optimizer.load_state_dict(state["optimizer"])
-            if experiment.scheduler is not None:
-                experiment.scheduler.load_state_dict(state["scheduler"])
-            checkpoint.set_random_state(state["random"])
-            self.epoch, self.best_accuracy = state["epoch"], state["best_accuracy"]
-            self._sums = Sums(**state["sums"])
-        except (RuntimeError, KeyError, TypeError, ValueError) as problem:
-            raise CheckpointError(f"{folder} does not fit this run: {problem}") from problem
+        check_settings(folder, state, described)
+        self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
+        self._stands_at = folder
 
 
-def _place(part: tuple[Any, Tensor], device: torch.device) -> tuple[Any, Tensor]:
-    inputs, labels = part
-    return inputs.to(device) if hasattr(inputs, "to") else inputs, labels.to(device)
-
-
-def _plain_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a scheduler keeps that is no state, such as wrapped functions."""
-    plain = (bool, int, float, str, list, dict, tuple, type(None), Tensor)
-    return {key: value for key, value in state.items() if isinstance(value, plain)}
+def _place(part: str, samples: tuple[Any, Tensor], device: torch.device) -> tuple[Any, Tensor]:
+    inputs, targets = samples
+    number = len(inputs) if hasattr(inputs, "__len__") else len(targets)
+    if not number or number != len(targets):
+        raise InputError(
+            f"for {part} there are {number} inputs and {len(targets)} targets; give one target for "
+            "each input, and one input at least"
+        )
+    return inputs.to(device) if hasattr(inputs, "to") else inputs, targets.to(device)
 
 
 def progress_of(epoch: int, settings: Settings) -> float:

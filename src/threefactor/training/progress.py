@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-__all__ = ["EpochLines", "Quiet", "Watcher", "describe_epoch"]
+__all__ = ["EpochLines", "Quiet", "Watcher", "describe_epoch", "percent"]
 
 
 class Watcher(AbstractContextManager["Watcher"]):
@@ -34,7 +34,7 @@ class Watcher(AbstractContextManager["Watcher"]):
     def direct_test(self, line: Mapping[str, Any]) -> None:
         """Report how a network taken from another run does before any learning."""
 
-    def batch(self, loss: float, accuracy: float, samples: int) -> None:
+    def batch(self, loss: float, accuracy: float | None, samples: int) -> None:
         """Report one batch: running loss and accuracy of the epoch, samples in the batch."""
 
     def epoch(self, line: Mapping[str, Any], epochs: int) -> None:
@@ -54,7 +54,7 @@ class EpochLines(Watcher):
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]:.4f}"),
-            TextColumn("accuracy {task.fields[accuracy]:.2%}  {task.fields[rate]:,.0f} samples/s"),
+            TextColumn("accuracy {task.fields[accuracy]}  {task.fields[rate]:,.0f} samples/s"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -76,23 +76,30 @@ class EpochLines(Watcher):
     def start(self, title: str, done: int, total: int) -> None:
         self._since = time.perf_counter()
         self._task = self._bar.add_task(
-            title, total=total, completed=done, loss=0.0, accuracy=0.0, rate=0.0
+            title, total=total, completed=done, loss=0.0, accuracy=percent(0.0), rate=0.0
         )
 
     def direct_test(self, line: Mapping[str, Any]) -> None:
         self.console.print(
-            f"direct test  test loss {line['test_loss']:.4f} accuracy {line['test_accuracy']:.2%}",
+            f"direct test  test loss {line['test_loss']:.4f} "
+            f"accuracy {percent(line['test_accuracy'])}",
             highlight=False,
         )
 
-    def batch(self, loss: float, accuracy: float, samples: int) -> None:
+    def batch(self, loss: float, accuracy: float | None, samples: int) -> None:
         self._samples += samples
         rate = self._samples / (time.perf_counter() - self._since)
-        self._bar.update(self._task, advance=1, loss=loss, accuracy=accuracy, rate=rate)
+        shown = percent(accuracy)
+        self._bar.update(self._task, advance=1, loss=loss, accuracy=shown, rate=rate)
 
     def epoch(self, line: Mapping[str, Any], epochs: int) -> None:
         self._since, self._samples = time.perf_counter(), 0
         self.console.print(describe_epoch(line, epochs), highlight=False, soft_wrap=True)
+
+
+def percent(accuracy: float | None) -> str:
+    """Return an accuracy for people; a dash where there is none."""
+    return "-" if accuracy is None else f"{accuracy:.2%}"
 
 
 def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
@@ -100,8 +107,8 @@ def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
     left = line["seconds"] * (epochs - line["epoch"])
     return (
         f"epoch {line['epoch']:>3}/{epochs}  "
-        f"train loss {line['train_loss']:.4f} accuracy {line['train_accuracy']:.2%}  "
-        f"test loss {line['test_loss']:.4f} accuracy {line['test_accuracy']:.2%}  "
+        f"train loss {line['train_loss']:.4f} accuracy {percent(line['train_accuracy'])}  "
+        f"test loss {line['test_loss']:.4f} accuracy {percent(line['test_accuracy'])}  "
         f"{line['samples_per_second']:,.0f} samples/s  about {_duration(left)} left"
     )
 

@@ -12,6 +12,7 @@ from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
@@ -24,6 +25,8 @@ def train(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
+    tensorboard: bool = False,
+    set_aside: bool = False,
 ) -> list[dict[str, Any]]:
     """Train from the beginning; return the metrics lines.
 
@@ -33,6 +36,9 @@ def train(
         data_dir: see `threefactor.data.load`.
         device: where to train, such as "cpu" or "cuda".
         watcher: shown the progress.
+        tensorboard: see `Trainer`.
+        set_aside: whether what is left in the folder of a run without its config.json is moved to
+            `remains-1`, or the next free number, in it; otherwise it is an error.
 
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
@@ -40,10 +46,15 @@ def train(
     experiment = build(settings, data_dir, device)
     begin(experiment)
     run = None if out is None else RunFolder(out)
-    trainer = Trainer(experiment, run, watcher)  # refuses what it cannot do before it is written
-    if run is not None:
+    # Refuses what it cannot do before anything is written.
+    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+    if run is None:
+        return trainer.fit()
+    with only_one(run.path):
+        if set_aside:
+            run.set_aside()
         run.create(settings, describe_data(experiment.data))
-    return trainer.fit()
+        return trainer.fit()
 
 
 def resume(
@@ -53,6 +64,7 @@ def resume(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
+    tensorboard: bool = False,
 ) -> list[dict[str, Any]]:
     """Go on with a run from its last checkpoint; return the metrics lines of all epochs.
 
@@ -62,25 +74,26 @@ def resume(
     Args:
         out: the run folder.
         settings: if given, must be those of the run.
-        data_dir, device, watcher: as in `train`.
+        data_dir, device, watcher, tensorboard: as in `train`.
 
     Raises:
-        CheckpointError: if the folder holds no run, one of other settings or other data, or a
-            corrupt one.
+        CheckpointError: if the folder holds no run, one of other settings or other data, one whose
+            config.json was changed since, or a corrupt one; or another process or thread works in
+            it.
     """
     run = RunFolder(out)
-    if settings is not None:
-        run.check_same(settings)
-    experiment = build(run.settings(), data_dir, device)
-    run.check_same_data(describe_data(experiment.data))
-    trainer = Trainer(experiment, run, watcher)
-    if checkpoint.exists(run.last):
-        trainer.load(run.last)
-    else:
-        begin(experiment)
-    run.keep_metrics(trainer.epoch)
-    trainer.history = run.metrics()
-    return trainer.fit()
+    run.config()  # refuses a folder without a run before it is locked
+    with only_one(run.path):
+        if settings is not None:
+            run.check_same(settings)
+        experiment = build(run.settings(), data_dir, device)
+        run.check_same_data(describe_data(experiment.data))
+        if not checkpoint.exists(run.last):
+            begin(experiment)
+        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+        if checkpoint.exists(run.last):
+            trainer.load(run.last)
+        return trainer.fit()
 
 
 def open_run(

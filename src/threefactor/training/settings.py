@@ -26,6 +26,8 @@ __all__ = [
     "EventNetworkSettings",
     "FirstSpikeSettings",
     "OptimizerSettings",
+    "OwnLossSettings",
+    "OwnNetworkSettings",
     "ResNetSettings",
     "RuleSettings",
     "SchedulerSettings",
@@ -37,8 +39,8 @@ __all__ = [
 
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 Options = dict[str, Any]
-_NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc")
-_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike")
+_NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc", "own-clocked", "own-events")
+_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -116,6 +118,28 @@ class EventNetworkSettings:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class OwnNetworkSettings:
+    """What a network of one's own is; nothing here can make it again.
+
+    Attributes:
+        name: of its class.
+        input_shape: of one sample, at one time step.
+        hidden: numbers of hidden neurons, first layer to last.
+        outputs: number of outputs.
+        parameters: number of all parameters.
+        structure: a digest of its modules, their plain attributes, and the shapes of all tensors.
+    """
+
+    kind: Literal["own-clocked", "own-events"]
+    name: str
+    input_shape: tuple[int, ...]
+    hidden: tuple[int, ...]
+    outputs: int
+    parameters: int
+    structure: str
+
+
+@dataclass(frozen=True, config=_STRICT)
 class RuleSettings:
     """A rule by name, with its options; [start, end] as noise_scale is a linear schedule."""
 
@@ -149,6 +173,15 @@ class FirstSpikeSettings:
     false: float = Field(default=0.095, ge=0)
 
 
+@dataclass(frozen=True, config=_STRICT)
+class OwnLossSettings:
+    """What a loss of one's own is; nothing here can make it again."""
+
+    kind: Literal["own"]
+    name: str
+    options: Options = Field(default_factory=dict)
+
+
 def _kind(default: str) -> Discriminator:
     """Tell the members of a union apart by their kind, which older runs may lack."""
 
@@ -165,13 +198,16 @@ NetworkSettings = Annotated[
     | Annotated[ConvNetworkSettings, Tag("conv5")]
     | Annotated[ConvNetworkSettings, Tag("conv9")]
     | Annotated[ResNetSettings, Tag("nf-resnet34")]
-    | Annotated[EventNetworkSettings, Tag("events-fc")],
+    | Annotated[EventNetworkSettings, Tag("events-fc")]
+    | Annotated[OwnNetworkSettings, Tag("own-clocked")]
+    | Annotated[OwnNetworkSettings, Tag("own-events")],
     _kind("fc"),
 ]
 LossSettings = Annotated[
     Annotated[CrossEntropySettings, Tag("cross-entropy")]
     | Annotated[SpikeCountSettings, Tag("spike-count")]
-    | Annotated[FirstSpikeSettings, Tag("first-spike")],
+    | Annotated[FirstSpikeSettings, Tag("first-spike")]
+    | Annotated[OwnLossSettings, Tag("own")],
     _kind("cross-entropy"),
 ]
 
@@ -224,8 +260,8 @@ class Settings:
         seed: seeds initial weights, feedback, noise, dropout and the order of the data.
         epochs: passes over the training data.
         batch_size: samples per batch.
-        steps: time steps T that a static image is shown; None for event-driven networks, which
-            have no time grid.
+        steps: time steps T: for how many a static image is shown, or into how many frames the whole
+            of a recording is made; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
         start: run folder from whose last checkpoint the network is taken; None for fresh weights.
@@ -255,6 +291,8 @@ class Settings:
 
     @model_validator(mode="after")
     def _fits_engine(self) -> Settings:
+        if isinstance(self.network, OwnNetworkSettings):  # it was trained with them
+            return self
         if isinstance(self.network, EventNetworkSettings):
             if self.steps is not None or self.update != "sequence":
                 raise ValueError(
@@ -273,7 +311,7 @@ class Settings:
                 )
         elif self.steps is None:
             raise ValueError("steps is None; give the number of time steps of a clocked network")
-        elif not isinstance(self.loss, CrossEntropySettings):
+        elif not isinstance(self.loss, (CrossEntropySettings, OwnLossSettings)):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
                 "spike: give 'cross-entropy'"

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threefactor import data
 from threefactor.training.build import Experiment
+from threefactor.training.evaluation import evaluating
 from threefactor.training.settings import TrackSettings
 
 __all__ = ["Tracker", "tracker_of"]
@@ -59,16 +59,15 @@ class Tracker:
         Dropout is off. Noise is drawn anew from the run's seed for every measure, so that the
         numbers depend on network and rule alone.
         """
-        from threefactor.analysis.batches import evaluating
         from threefactor.analysis.tracked import MEASURES
 
-        run = self.experiment.settings
-        steps = None if data.has_frames(run.data.name) else run.steps
         found = {}
         with evaluating(self.experiment.network), torch.random.fork_rng():
             for name in self.settings.measures:
-                torch.manual_seed(run.seed)
-                found[name] = MEASURES[name](self.experiment.rule, self.batches, steps)
+                torch.manual_seed(self.experiment.settings.seed)
+                found[name] = MEASURES[name](
+                    self.experiment.rule, self.batches, self.experiment.steps
+                )
         return found
 
 

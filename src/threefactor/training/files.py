@@ -1,0 +1,146 @@
+"""Files that are there whole or not at all, and JSON that may hold anything."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import stat
+import uuid
+from pathlib import Path
+from typing import Any
+
+from threefactor.errors import CheckpointError
+
+__all__ = [
+    "clear_unfinished",
+    "make_folder",
+    "read_bytes",
+    "read_json",
+    "sync_folder",
+    "write_atomically",
+]
+
+MOST_BYTES = 16 * 2**20
+"""Of a file of JSON that is read: those written here have some thousand."""
+NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
+"""What file systems answer that cannot sync a folder."""
+UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
+"""Names of files that are being written."""
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that it is there complete or not at all, also after a power cut.
+
+    Raises:
+        CheckpointError: if it cannot be written; a file that was there before stays.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as problem:
+        _remove(temporary)
+        raise CheckpointError(
+            f"cannot write {path}: {problem.strerror}; what was saved before is still there. "
+            "Make room or choose another folder, then resume"
+        ) from problem
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder onto the disk, where the system can."""
+    if os.name == "nt":  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as problem:
+        if problem.errno not in NO_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, if they are not there.
+
+    Raises:
+        CheckpointError: if it cannot be made.
+    """
+    if folder.is_dir():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sync_folder(folder.parent)
+    except OSError as problem:
+        raise CheckpointError(f"cannot make {folder}: {problem.strerror}") from problem
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a kill left of files that were being written.
+
+    Call it only where nobody else writes to the folder.
+    """
+    try:
+        left = [path for path in folder.iterdir() if UNFINISHED.fullmatch(path.name)]
+    except OSError:  # there is no folder yet
+        return
+    for path in left:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that nobody needs; where that fails, it just stays."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def read_bytes(path: Path, most: int) -> bytes:
+    """Read a regular file of at most so many bytes.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        CheckpointError: if it is larger, no file (a folder, a pipe, a device), or not readable.
+    """
+    try:
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):
+            raise CheckpointError(f"{path} is no file")
+        if about.st_size > most:
+            raise CheckpointError(f"{path} has {about.st_size} bytes; at most {most} are read")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as problem:  # ValueError: a name with a zero byte
+        raise CheckpointError(f"{path} cannot be read: {problem}") from problem
+    except MemoryError as problem:
+        raise CheckpointError(
+            f"{path} has {about.st_size} bytes, for which there is no memory"
+        ) from problem
+
+
+def read_json(path: Path, most: int = MOST_BYTES) -> Any:
+    """Read a file of JSON, whatever it holds.
+
+    Raises:
+        FileNotFoundError: if it is not there.
+        CheckpointError: if it is too large, or no JSON.
+    """
+    content = read_bytes(path, most)
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as problem:
+        raise CheckpointError(f"{path} holds no JSON: {shorten(problem)}") from problem
+
+
+def shorten(problem: BaseException) -> str:
+    """Return in one line what an error says."""
+    said = str(problem).splitlines()
+    return said[0][:200] if said else type(problem).__name__

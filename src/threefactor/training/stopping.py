@@ -1,0 +1,109 @@
+"""What becomes of a process that is asked to stop: by Ctrl-C, SIGTERM or SIGHUP.
+
+Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+__all__ = ["StopRequest", "StoppedBySignal", "leave_if_asked", "leave_on_signals"]
+
+OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+AT_ONCE = 1.0
+"""Seconds: asked twice within less is asked once, by the terminal and by what started this."""
+
+
+class StoppedBySignal(SystemExit):
+    """A signal other than Ctrl-C ends this process: through every `finally`, with its exit code."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.name = signal.Signals(number).name
+
+
+def leave_on_signals() -> None:
+    """Let SIGTERM and SIGHUP clean up as Ctrl-C does: nothing half-written, no process left.
+
+    One that is ignored, as SIGHUP by `nohup`, still is.
+    """
+    for number in OTHERS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _leave)
+
+
+_asked: list[int] = []  # signals that `_leave` was called for
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    _asked.append(number)
+    raise StoppedBySignal(number)
+
+
+def leave_if_asked() -> None:
+    """Leave if a signal asked for it, but came while C code ran that swallows what is raised.
+
+    Raises:
+        StoppedBySignal: if so.
+    """
+    if _asked:
+        raise StoppedBySignal(_asked[0])
+
+
+class StopRequest:
+    """Takes note of signals that ask for a stop, while it is entered: the work ends when it can.
+
+    Ctrl-C for the second time raises KeyboardInterrupt, but not within `undisturbed`. Signals that
+    the user's program handles itself or ignores are left to it, but for Ctrl-C. Outside the main
+    thread nothing is noticed.
+
+    Attributes:
+        number: of the signal, None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._interrupted: float | None = None  # when Ctrl-C was first pressed
+        self._busy = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        leave_if_asked()
+        self.number = self._interrupted = None
+        if threading.current_thread() is threading.main_thread():
+            ours = [n for n in OTHERS if signal.getsignal(n) in (signal.SIG_DFL, _leave)]
+            for number in (signal.SIGINT, *ours):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        for number, handler in self._before.items():
+            if handler is None:  # it was not set from Python, and cannot be put back
+                handler = signal.SIG_DFL
+            signal.signal(number, handler)
+        self._before.clear()
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Let what is being written be written, however often Ctrl-C is pressed."""
+        self._busy = True
+        try:
+            yield
+        finally:
+            self._busy = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.number = self.number or number
+        if number != signal.SIGINT:
+            return
+        now = time.monotonic()
+        if self._interrupted is None:
+            self._interrupted = now
+        elif now - self._interrupted >= AT_ONCE and not self._busy:
+            raise KeyboardInterrupt

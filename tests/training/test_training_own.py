@@ -1,0 +1,293 @@
+"""Experiments of one's own: described as what they are, and gone on with."""
+
+import copy
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from threefactor import clocked, data, events, training
+from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.report import html_page, report_sections
+from threefactor.report.runs import read_run
+from threefactor.training.description import PARTS
+from threefactor.training.loop import InterruptedRunError
+from threefactor.training.progress import Watcher
+from threefactor.training.settings import OwnLossSettings
+
+VOLATILE = ("seconds", "samples_per_second")
+
+
+def own(settings, seed=3):
+    """Data, network, rule and optimiser of one's own, with settings that say something else."""
+    generator = torch.Generator().manual_seed(7)
+    images = torch.rand(90, 1, 8, 8, generator=generator)
+    labels = torch.randint(2, (90,), generator=generator)
+    images[labels == 1, :, :4] += 1.0
+    samples = data.ImageData(
+        images[:60], labels[:60], images[60:], labels[60:], ("dark", "bright"), "lamps", 0.0, 1.0
+    )
+    torch.manual_seed(seed)
+    net = clocked.fc(64, (33, 7), 2)
+    rule = clocked.OPZO(net, noise_scale=0.1, momentum=0.99)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    return training.Experiment(settings, samples, net, rule, optimizer, scheduler=None)
+
+
+def config(run):
+    return json.loads((run / "config.json").read_text())
+
+
+def metrics(history):
+    return [{k: v for k, v in line.items() if k not in VOLATILE} for line in history]
+
+
+class StopAt(Watcher):
+    def __init__(self, batch):
+        self.left = batch
+
+    def batch(self, loss, accuracy, samples):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_the_configuration_says_what_was_trained(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    run.create(small())  # as people do, who know the settings alone
+    training.Trainer(own(small()), run).fit()
+    found = config(run.path)
+    said, network = found["settings"], found["settings"]["network"]
+    assert said["recipe"].startswith("own-")
+    assert (network["kind"], network["hidden"], network["outputs"]) == ("own-clocked", [33, 7], 2)
+    assert network["parameters"] == 64 * 33 + 33 + 33 * 7 + 7 + 7 * 2 + 2
+    assert said["data"]["name"] == "own"
+    assert found["data"]["name"] == "lamps"
+    assert found["data"]["shape"] == [1, 8, 8]
+    assert (found["data"]["train"], found["data"]["classes"]) == (60, ["dark", "bright"])
+    assert said["rule"]["name"] == "own OPZO"
+    assert said["rule"]["options"]["momentum"] == 0.99
+    assert said["optimizer"]["lr"] == 2e-3
+    assert said["scheduler"]["name"] is None
+    assert found["own"]["parts"] == list(PARTS)
+    assert found["environment"]["device"] == "cpu"
+    assert found["environment"]["torch_seed"] == 3
+    assert found["environment"]["command"] is None
+
+
+def test_a_report_shows_the_real_layers_and_no_published_number(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    settings = small(**{"hidden": [24, 16]})
+    training.Trainer(own(settings), run).fit()
+    page = html_page("own", report_sections([run.path]))
+    assert "1x8x8-33-7-2 neurons" in page or "64-33-7-2 neurons" in page
+    assert "scikit-learn" not in page
+    assert "digits-fc" not in page
+    assert "published, %" not in page
+    assert "it was made from Python" in page
+
+
+CHANGES = {
+    "leak": ("network", lambda e: setattr(e.network.lif1, "leak", 0.9)),
+    "weights": ("network", lambda e: e.network.readout.weight.data.mul_(2)),
+    "frozen weights": ("network", lambda e: e.network.readout.weight.requires_grad_(False)),
+    "a dropout that is off": ("network", lambda e: e.network.lif1.eval()),
+    "momentum": ("rule", lambda e: setattr(e.rule, "momentum", 0.5)),
+    "noise": ("rule", lambda e: setattr(e.rule.perturbation, "antithetic", False)),
+    "loss": ("loss", lambda e: setattr(e.rule, "loss", clocked.CrossEntropyMSE(0.5))),
+    "learning rate": ("optimizer", lambda e: e.optimizer.param_groups[0].update(lr=1.0)),
+    "a late image": ("data", lambda e: e.data.train_images[-1].mul_(2)),
+    "a test label": ("data", lambda e: e.data.test_labels[:1].add_(1).remainder_(10)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_changed_after_it_was_built_is_ones_own(small, change):
+    part, do = CHANGES[change]
+    experiment = training.build(small())
+    do(experiment)
+    described = training.Trainer(experiment).described
+    assert described.own["parts"] == [part]
+    assert described.settings != small()
+    is_comparable = part in ("rule", "loss", "optimizer")  # on the recipe's data, with its network
+    assert (described.settings.recipe == "digits-fc") is is_comparable
+
+
+@pytest.mark.parametrize(
+    "change", [lambda e: e, copy.deepcopy, lambda e: e.network.eval() and e, lambda e: e.rule and e]
+)
+def test_what_is_not_changed_is_the_recipes(small, change):
+    experiment = change(training.build(small("dkp")))
+    described = training.Trainer(experiment).described
+    assert described.own is None
+    assert described.settings == small("dkp")
+
+
+def test_settings_put_in_place_of_others_do_not_change_what_was_built(small):
+    experiment = training.build(small())
+    other = dataclasses.replace(experiment, settings=small(seed=5))
+    assert training.Trainer(other).described.own["parts"] == ["network"]
+    other = dataclasses.replace(experiment, settings=small(batch_size=7))
+    assert training.Trainer(other).described.own is None
+
+
+def squared(output, target):
+    return (output - target).square().sum(1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(clocked.from_autograd(squared), "from_autograd.<locals>.loss"), (nn.MSELoss(), "MSELoss")],
+)
+def test_a_loss_of_ones_own_is_named(small, loss, name):
+    experiment = training.build(small())
+    experiment.rule.loss = loss
+    described = training.Trainer(experiment).described
+    assert isinstance(described.settings.loss, OwnLossSettings)
+    assert described.settings.loss.name == name
+
+
+def test_spikes_and_networks_of_exact_times_are_described_too(small_events, tmp_path):
+    experiment = training.build(small_events())
+    spikes, labels = experiment.data.train
+    samples = data.SpikeData(spikes[:40], labels[:40], spikes[40:60], labels[40:60], "0123456789",
+                             "own")  # fmt: skip
+    torch.manual_seed(1)
+    net = events.fc(64, (9,), 10, tau_s=0.130, thresholds=(0.1, 0.1), duration=0.2)
+    rule = events.SFDFA(net, rate_penalty=0.3)
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    mine = training.Experiment(small_events(), samples, net, rule, optimizer, None)
+    run = training.RunFolder(tmp_path / "run")
+    training.Trainer(mine, run).fit()
+    said = config(run.path)["settings"]
+    assert (said["network"]["kind"], said["network"]["hidden"]) == ("own-events", [9])
+    assert said["rule"]["options"]["rate_penalty"] == 0.3
+    assert read_run(run.path).settings.steps is None
+
+
+def test_a_stopped_training_goes_on_with_all_epochs_and_to_the_bit(small, tmp_path):
+    whole = training.Trainer(own(small()), training.RunFolder(tmp_path / "whole")).fit()
+    run = training.RunFolder(tmp_path / "parts")
+    with pytest.raises(InterruptedRunError):
+        training.Trainer(own(small()), run, StopAt(6)).fit()
+    for _ in range(2):  # the second time, nothing is left to do
+        trainer = training.Trainer(own(small()), run)
+        trainer.load(run.last)
+        assert metrics(trainer.fit()) == metrics(whole)
+        assert metrics(run.metrics()) == metrics(whole)
+
+
+def test_a_trainer_goes_on_after_it_was_stopped_itself(small, tmp_path):
+    whole = training.Trainer(own(small())).fit()
+    run = training.RunFolder(tmp_path / "run")
+    trainer = training.Trainer(own(small()), run, StopAt(6))
+    with pytest.raises(InterruptedRunError):
+        trainer.fit()
+    assert metrics(trainer.fit()) == metrics(whole) == metrics(run.metrics())
+
+
+def test_a_trainer_that_was_not_loaded_does_not_touch_the_run(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    training.Trainer(own(small()), run).fit()
+    before = run.metrics_path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"already holds a training; call load\(run.last\)"):
+        training.Trainer(own(small()), run).fit()
+    trainer = training.Trainer(own(small()), run)
+    trainer.load(run.best)
+    with pytest.raises(CheckpointError, match="already holds a training"):
+        trainer.fit()
+    assert run.metrics_path.read_bytes() == before
+
+
+def another_network(experiment):
+    torch.manual_seed(3)
+    net = clocked.fc(64, (33, 8), 2)
+    rule = clocked.OPZO(net, noise_scale=0.1, momentum=0.99)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3)
+    return dataclasses.replace(experiment, network=net, rule=rule, optimizer=optimizer)
+
+
+def another_rule(experiment):
+    rule = clocked.OPZO(experiment.network, noise_scale=0.1, momentum=0.9)
+    return dataclasses.replace(experiment, rule=rule)
+
+
+def other_images(experiment):
+    samples = experiment.data
+    images = samples.train_images.clone()
+    images[-1] += 1
+    return dataclasses.replace(experiment, data=dataclasses.replace(samples, train_images=images))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (another_network, r"network\.hidden: \[33, 7\] when it was trained, \[33, 8\] now"),
+        (another_rule, r"rule\.options\.momentum: 0\.99 when it was trained, 0\.9 now"),
+        (other_images, "recipe: 'own-"),
+    ],
+)
+def test_other_objects_do_not_go_on_with_a_run(small, tmp_path, change, said):
+    run = training.RunFolder(tmp_path / "run")
+    with pytest.raises(InterruptedRunError):
+        training.Trainer(own(small()), run, StopAt(6)).fit()
+    with pytest.raises(CheckpointError, match=said):
+        training.Trainer(change(own(small())), run).load(run.last)
+
+
+def test_settings_cannot_make_it_again(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    training.Trainer(own(small()), run).fit()
+    for use in (training.open_run, training.resume):
+        with pytest.raises(ConfigurationError, match=r"experiment of one's own \(network 'own Net"):
+            use(run.path)
+
+
+def test_frames_of_ones_own_are_sequences_whatever_the_settings_say(small):
+    array = torch.rand(30, 4, 2, 5, 5).numpy()
+    labels = torch.arange(30) % 3
+    frames = data.Frames(array[:20]), data.Frames(array[20:])
+    samples = data.FrameData(
+        frames[0], labels[:20], frames[1], labels[20:], ("a", "b", "c"), "own", 0.0, 1.0
+    )
+    net = clocked.fc(50, (8,), 3)
+    rule = clocked.DFA(net)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    experiment = training.Experiment(small("dfa"), samples, net, rule, optimizer, None)
+    trainer = training.Trainer(experiment)
+    assert trainer.described.settings.steps == 4
+    assert len(trainer.fit()) == 3
+    inputs, targets = samples.test
+    wanted = clocked.run(net.eval(), inputs[:], targets=targets, loss=rule.loss)
+    assert trainer.history[-1]["test_loss"] == pytest.approx(float(wanted.loss))
+
+
+def command_of(run):
+    return config(run)["environment"]["command"]
+
+
+def test_a_command_is_kept_that_makes_the_run_again_and_none_for_python(tmp_path):
+    lines = [
+        "import sys; from threefactor.cli import main",
+        "sys.argv = ['threefactor', 'train', 'digits-fc', '--epochs', '1', '--set', "
+        "'hidden=[4, 4]', '--set', 'data.train=40', '--out', 'a run']",
+        "main()",
+    ]
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)
+    assert command_of(tmp_path / "a run") == (
+        "threefactor train digits-fc --epochs 1 --set 'hidden=[4, 4]' --set data.train=40 "
+        "--out 'a run'"
+    )
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "from threefactor import training\nfrom threefactor.recipes import recipe\n"
+        "small = {'epochs': 1, 'data.train': 40}\n"
+        "training.train(recipe('digits-fc').settings_for('dfa', small), 'made')\n"
+    )
+    subprocess.run([sys.executable, script, "--my", "option"], cwd=tmp_path, check=True)
+    assert command_of(tmp_path / "made") is None
