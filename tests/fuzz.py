@@ -18,6 +18,7 @@ found by the process that watches it, which starts another one behind that input
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gzip
 import hashlib
 import io
@@ -54,7 +55,7 @@ from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
 from threefactor.report import collect, html_page, study_sections
 from threefactor.report.runs import read_run
-from threefactor.training.checkpoint import load_state
+from threefactor.training import checkpoint
 
 SECONDS = 5.0
 PATIENCE = 20  # times as long is waited for a process that does not get to work
@@ -588,24 +589,28 @@ def copy_of_run(chance: random.Random, folder: Path, material: Material) -> Path
             path.write_bytes(changed(chance, path.read_bytes()))
     else:
         path.write_bytes(changed(chance, path.read_bytes()))
-        if path.suffix == ".safetensors" and chance.random() < 0.7:
-            agree(path)
+    if path.parent != run and chance.random() < 0.7:
+        agree(path.parent)
     return run
 
 
-def agree(tensors: Path) -> None:
-    """Let state.json promise the file of tensors that is there."""
-    state = tensors.parent / "state.json"
-    document, body = json.loads(state.read_text()), tensors.read_bytes()
-    document["tensors"] |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    state.write_text(json.dumps(document))
+def agree(folder: Path) -> None:
+    """Let the sums of a checkpoint be those of what is there, so that it is believed."""
+    with contextlib.suppress(Exception):  # what is no longer a checkpoint at all
+        document = json.loads((folder / "state.json").read_text())
+        (tensors,) = folder.glob("*.safetensors")
+        body = tensors.read_bytes()
+        document["tensors"] |= {"bytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+        sealed = {"tensors": document["tensors"], "state": document["state"]}
+        document["sha256"] = checkpoint._digest(sealed)
+        (folder / "state.json").write_text(json.dumps(document))
 
 
 def read_checkpoint(chance: random.Random, folder: Path, material: Material) -> None:
     """The files of a checkpoint."""
     run = copy_of_run(chance, folder, material)
     for name in ("last", "best"):
-        survived(lambda name=name: load_state(run / name))
+        survived(lambda name=name: checkpoint.load_state(run / name))
 
 
 def read_folder(chance: random.Random, folder: Path, material: Material) -> None:
@@ -691,7 +696,7 @@ class Clock:
         self.shared = mmap.mmap(-1, self.LAYOUT.size)
 
     def set(self, number: int) -> None:
-        self.LAYOUT.pack_into(self.shared, 0, number, time.monotonic(), time.process_time())
+        self.LAYOUT.pack_into(self.shared, 0, number, time.monotonic(), sum(os.times()[:4]))
 
     def get(self) -> tuple[int, float, float]:
         return self.LAYOUT.unpack_from(self.shared)  # type: ignore[return-value]
@@ -751,7 +756,7 @@ def watch(numbers: list[int], given: argparse.Namespace, material: Material) -> 
         if number < 0:
             return
         if hung:
-            report(given, Fault(number, "hang", f"more than {SECONDS:g} seconds"))
+            report(given, Fault(number, "hang", f"{hung:.1f} s of processor time"))
         elif os.WIFSIGNALED(status):
             name = signal.Signals(os.WTERMSIG(status)).name
             report(given, Fault(number, "crash", f"the process ended by {name}"))
@@ -760,12 +765,12 @@ def watch(numbers: list[int], given: argparse.Namespace, material: Material) -> 
         numbers = numbers[numbers.index(number) + 1 :]
 
 
-def _end_of(pid: int, clock: Clock) -> tuple[int, bool]:
+def _end_of(pid: int, clock: Clock) -> tuple[int, float]:
     """Wait for a worker; end it if an input holds it up."""
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            return status, False
+            return status, 0.0
         number, since, processor = clock.get()
         waited = time.monotonic() - since
         if number >= 0 and waited > SECONDS:
@@ -774,7 +779,7 @@ def _end_of(pid: int, clock: Clock) -> tuple[int, bool]:
             # On a busy machine a process may have had no time.
             if used > SECONDS or waited > SECONDS * PATIENCE:
                 os.kill(pid, signal.SIGKILL)
-                return os.waitpid(pid, 0)[1], True
+                return os.waitpid(pid, 0)[1], used
         time.sleep(POLL)
 
 
