@@ -568,7 +568,8 @@ def _other_array(chance: random.Random, array: Any) -> Any:
     if found.dtype.kind == "f":
         found[place] = chance.choice((np.nan, np.inf, -1.0, 1e308, 5e-324))
     else:
-        found[place] = chance.choice((-1, 2**31, 2**62, -(2**63), 3, 10**6))
+        with contextlib.suppress(OverflowError, ValueError, TypeError):  # of this type
+            found[place] = chance.choice((-1, 2**31, 2**62, -(2**63), 3, 10**6))
     return found[:: chance.choice((1, -1, 2))] if way == 5 else found
 
 
