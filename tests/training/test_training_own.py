@@ -14,6 +14,7 @@ from torch import nn
 from threefactor import clocked, data, events, training
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.report import html_page, report_sections
+from threefactor.report.citing import cite_settings
 from threefactor.report.runs import read_run
 from threefactor.training.description import PARTS
 from threefactor.training.loop import InterruptedRunError
@@ -168,6 +169,7 @@ def test_spikes_and_networks_of_exact_times_are_described_too(small_events, tmp_
     assert (said["network"]["kind"], said["network"]["hidden"]) == ("own-events", [9])
     assert said["rule"]["options"]["rate_penalty"] == 0.3
     assert read_run(run.path).settings.steps is None
+    assert "bacho2023tradeoffs" in cite_settings([read_run(run.path).settings])
 
 
 def test_a_stopped_training_goes_on_with_all_epochs_and_to_the_bit(small, tmp_path):

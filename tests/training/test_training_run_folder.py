@@ -152,6 +152,36 @@ def test_settings_that_are_none_are_an_error_of_ours(small, tmp_path, settings):
         training.resume(run.path)
 
 
+@pytest.mark.parametrize("depth", [500, 900, 950, 980])
+def test_settings_nested_deep_are_an_error_of_ours(small, tmp_path, depth):
+    run = stopped(small(), tmp_path / "run")
+    deep = '{"recipe": ' + "[" * depth + "]" * depth + "}"
+    run.config_path.write_text('{"settings": ' + deep + ', "environment": {}}')
+    with pytest.raises((CheckpointError, ConfigurationError)):
+        run.settings()
+
+
+@pytest.mark.parametrize(
+    "change_of_line",
+    [
+        {"test_accuracy": "x"},
+        {"test_accuracy": 10**400},
+        {"test_accuracy": 1.5},
+        {"train_loss": None},
+        {"train_loss": float("nan")},
+        {"seconds": []},
+    ],
+)
+def test_a_metrics_line_without_numbers_is_an_error_of_ours(small, tmp_path, change_of_line):
+    run = stopped(small(), tmp_path / "run")
+    change(run.metrics_path, lambda line: line.update(change_of_line))
+    run.metrics_path.write_text(run.metrics_path.read_text() + "\n")
+    before = run.metrics_path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl is damaged"):
+        training.resume(run.path)
+    assert run.metrics_path.read_bytes() == before
+
+
 LINES = [
     "{}",
     '{"batches": "x", "epoch": 1}',

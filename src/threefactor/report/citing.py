@@ -11,7 +11,7 @@ from threefactor import clocked, events
 from threefactor.data.registry import DATASETS
 from threefactor.errors import unknown_name
 from threefactor.recipes import recipe as find_recipe
-from threefactor.training.settings import EventNetworkSettings, Settings
+from threefactor.training.settings import Settings
 from threefactor.version import __version__
 
 __all__ = ["REFERENCES", "citation", "cite_settings", "references"]
@@ -34,6 +34,8 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "conv9": ("brock2021signal",),
         "nf-resnet34": ("brock2021signal",),
         "events-fc": (),
+        "own-clocked": (),
+        "own-events": (),
     },
     "data set": {
         "digits": ("alpaydin1998digits",),
@@ -109,7 +111,7 @@ def _keys(settings: Settings) -> Iterator[str]:
         yield "kaiser2020decolle"
     if settings.rule.options.get("local_learning") or settings.rule.options.get("intermediate"):
         yield _OPZO
-    exact = isinstance(settings.network, EventNetworkSettings)
+    exact = settings.network.kind in ("events-fc", "own-events")
     yield _EXACT_TIMES if exact else _TRACES
     yield from REFERENCES["network"].get(settings.network.kind, ())
     entry = DATASETS.get(settings.data.name)

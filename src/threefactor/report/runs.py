@@ -11,6 +11,8 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.engines import engine_of
+from threefactor.training.files import read_bytes
+from threefactor.training.lines import MOST_BYTES
 from threefactor.training.run_folder import RunFolder, flat
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
@@ -119,8 +121,8 @@ def has_effect(setting: str) -> bool:
 
 def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
     try:
-        lines = folder.metrics_path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as problem:
+        lines = read_bytes(folder.metrics_path, MOST_BYTES).decode().splitlines()
+    except (CheckpointError, OSError, UnicodeDecodeError) as problem:
         raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
     if not lines:
         raise CheckpointError("it has no finished epoch yet")

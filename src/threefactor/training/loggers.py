@@ -23,13 +23,13 @@ class TensorBoard:
 
     def __init__(self, folder: Path) -> None:
         try:
-            from torch.utils import tensorboard
+            from torch.utils.tensorboard import SummaryWriter
         except ImportError as problem:
             raise ConfigurationError(
                 "TensorBoard is not installed: pip install 'threefactor[tensorboard]', or leave "
                 "tensorboard out"
             ) from problem
-        self._make = tensorboard.SummaryWriter
+        self._make = SummaryWriter
         self._folder = folder / "tensorboard"
         self._writer: Any = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 import warnings
 from collections.abc import Iterator
@@ -311,9 +312,14 @@ class Trainer:
             self.save(self.run.last)
         raise InterruptedRunError(
             f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"go on with: threefactor train --resume --out {self.run.path}",
+            f"go on with: {self._how_to_go_on(self.run)}",
             number,
         )
+
+    def _how_to_go_on(self, run: RunFolder) -> str:
+        if self.described.own is not None:
+            return "load(run.last) and fit() of a Trainer of the same objects"
+        return f"threefactor train --resume --out {shlex.quote(str(run.path))}"
 
     def _finish_epoch(self) -> None:
         experiment, sums = self.experiment, self._sums

@@ -30,6 +30,8 @@ command: contextvars.ContextVar[str | None] = contextvars.ContextVar("command", 
 
 UNSEEDED = 67280421310721
 """What PyTorch's generator begins with if nobody seeds it."""
+NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
+ACCURACIES = ("train_accuracy", "test_accuracy")
 DECIDES = ("threads", "device", "threefactor", "numbers", "torch", "python", "platform")
 """What of the environment the bits of a training depend on, or may."""
 
@@ -153,8 +155,19 @@ class RunFolder:
         return document  # type: ignore[no-any-return]
 
     def settings(self) -> Settings:
-        """Return the settings of the run."""
-        return make_settings(self.config()["settings"])
+        """Return the settings of the run.
+
+        Raises:
+            CheckpointError: if the folder holds no run.
+            ConfigurationError: if these are no settings of this version.
+        """
+        given = self.config()["settings"]
+        try:
+            return make_settings(given)
+        except RecursionError as problem:
+            raise CheckpointError(
+                f"{self.path} holds no run: the settings in config.json are nested too deep"
+            ) from problem
 
     def threads(self) -> int | None:
         """Return on how many threads the run was last trained; None if nobody knows."""
@@ -295,9 +308,18 @@ class RunFolder:
         """Drop lines of epochs that the checkpoint does not know; return the others.
 
         Raises:
-            CheckpointError: if one is missing that it knows.
+            CheckpointError: if one is missing that it knows, or holds something else than numbers.
         """
         kept = self.checked_metrics(epochs)[:epochs]
+        for line in kept:
+            wrong = [name for name in NUMBERS_OF_EPOCH if not _finite(line.get(name))]
+            wrong += [name for name in ACCURACIES if not _share(line.get(name))]
+            if wrong:
+                raise CheckpointError(
+                    f"{self.metrics_path} is damaged: in epoch {line['epoch']}, {wrong[0]} is "
+                    f"{line.get(wrong[0])!r:.80}. Put the file back, or train anew in another "
+                    "folder with --out"
+                )
         if self.metrics_path.exists():
             lines.write(self.metrics_path, kept)
         return kept
@@ -334,6 +356,10 @@ def _whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
 
 
+def _share(value: Any) -> bool:
+    return value is None or (_finite(value) and 0 <= value <= 1)
+
+
 def _finite(value: Any) -> bool:
     return _whole(value) or (type(value) is float and math.isfinite(value))
 
@@ -368,7 +394,7 @@ def flat(settings: Settings) -> dict[str, Any]:
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], there: str, here: str) -> str:
     """Say which of two runs' flat settings differ; nothing if none does."""
     return "; ".join(
-        f"{key}: {old.get(key)!r} {there}, {new.get(key)!r} {here}"
+        f"{key}: {old.get(key)!r:.100} {there}, {new.get(key)!r:.100} {here}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     )
