@@ -368,7 +368,7 @@ def test_a_heap_that_refers_to_itself_ends(tmp_path, spikes):
         root["labels"] = np.arange(2)
     body = bytearray((tmp_path / "file.h5").read_bytes())
     heap = body.find(b"GCOL")
-    for place in range(heap + 16, heap + 120, 4):
+    for place in range(heap + 16, heap + 100, 12):
         damaged = bytearray(body)
         damaged[place : place + 8] = bytes(8)
         (tmp_path / "damaged.h5").write_bytes(damaged)
