@@ -29,8 +29,9 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
 BITS_PER_SAMPLE = 258  # a tag of TIFF
-MOST_PIXELS = (1 << 30) // 12
-"""Of a picture, and of what it is resized to: 270 MB as RGB. Pillow warns of more, too."""
+MOST_PIXELS = 1 << 26
+"""Of a picture, and of what it is resized to. Each takes 4 bytes, in up to three copies at once:
+800 MB for each thread. ImageNet's largest has 61 million."""
 
 MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
 
