@@ -768,13 +768,16 @@ def watch(numbers: list[int], given: argparse.Namespace, material: Material) -> 
 
 def _end_of(pid: int, clock: Clock) -> tuple[int, float]:
     """Wait for a worker; end it if an input holds it up."""
+    seen = clock.get()
     while True:
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
             return status, 0.0
-        number, since, processor = clock.get()
+        before, seen = seen, clock.get()
+        number, since, processor = seen
         waited = time.monotonic() - since
-        if number >= 0 and waited > SECONDS:
+        # What is read while it is written is neither the old nor the new.
+        if number >= 0 and waited > SECONDS and seen == before:
             fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
             used = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK") - processor
             # On a busy machine a process may have had no time.
