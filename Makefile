@@ -6,12 +6,13 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check smoke bench clean
+.PHONY: help demo test check smoke fuzz bench clean
 
 help:
 	@echo "make demo   train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
 	@echo "make test   linter, type checker and all tests"
 	@echo "make smoke  all tables and figures of the papers, as small as can be; a browser looks at the pages"
+	@echo "make fuzz   100,000 damaged or malicious inputs to everything that reads (about half an hour)"
 	@echo "make bench  time and memory of a training step, and the peers that are installed"
 	@echo "make clean  remove the virtual environment and caches"
 
@@ -41,6 +42,10 @@ test: check
 smoke: $(VENV)/demo-installed
 	rm -rf smoke
 	$(BIN)/python tests/smoke.py smoke $(SMOKE)
+
+# FUZZ="--count 1000000 --seed 5" feeds others.
+fuzz: $(VENV)/demo-installed
+	$(BIN)/python tests/fuzz.py $(FUZZ)
 
 bench: $(VENV)/demo-installed
 	$(BIN)/python benchmarks/clocked_step.py

@@ -155,7 +155,7 @@ def test_the_published_ones():
 
 @pytest.mark.parametrize("given", [{"padding": -1}, {"cutout": 1.5}, {"padding": True}])
 def test_settings_without_meaning_are_refused(given):
-    with pytest.raises(InputError, match="give a whole number, 0 or above"):
+    with pytest.raises(InputError, match="give a whole number from 0 to"):
         Augmentation(**given)
 
 

@@ -280,7 +280,7 @@ def test_absent_files_and_folders_are_refused(tmp_path):
 
 @pytest.mark.parametrize("arguments", [{"size": 0}, {"size": 7.0}, {"classes": True}])
 def test_sizes_that_are_no_numbers_are_refused(write, arguments):
-    with pytest.raises(InputError, match="expected a whole number of at least 1"):
+    with pytest.raises(InputError, match="give a whole number from 1 to"):
         read(write(), **arguments)
 
 

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from threefactor.data.event_array import Events, make_events
+from threefactor.data.arguments import given_path
+from threefactor.data.event_array import LARGEST_RECORDING, Events, make_events
 from threefactor.data.sources import ADVICE, Source, guess
 from threefactor.errors import DataError
 
@@ -44,7 +45,7 @@ def read_aedat2(path: str | Path, sort: bool = False) -> Events:
 
     Source: iniVation, AEDAT file formats, section 2.0; the SpikingJelly project for the turn.
     """
-    path = Path(path)
+    path = given_path(path)
     body = _body(path, b"#!AER-DAT2")
     start = _lines(body)
     whole, rest = divmod(len(body) - start, EVENT_BYTES)
@@ -89,7 +90,7 @@ def read_aedat3(
 
     Source: iniVation, AEDAT file formats, section 3.1, and libcaer's events/common.h.
     """
-    path = Path(path)
+    path = given_path(path)
     body = _body(path, b"#!AER-DAT3.1")
     start = body.find(END) + len(END)
     if start < len(END):
@@ -105,11 +106,10 @@ def read_aedat3(
     )
 
 
-def _body(path: Path, magic: bytes) -> bytes:
-    with Source(path).open() as stream:
-        body = stream.read()
+def _body(path: Path, magic: bytes) -> bytearray:
+    body = Source(path).read(LARGEST_RECORDING)
     if not body.startswith(magic):
-        found = body[: len(magic)]
+        found = bytes(body[: len(magic)])
         raise DataError(
             f"{path} is no such AEDAT file{guess(found)}: it begins with "
             f"{found!r} at offset 0, expected {magic!r}; {ADVICE}"
@@ -117,7 +117,7 @@ def _body(path: Path, magic: bytes) -> bytes:
     return body
 
 
-def _lines(body: bytes) -> int:
+def _lines(body: bytearray) -> int:
     """Return where the lines that begin with # end."""
     start = 0
     while body[start : start + 1] == b"#":
@@ -131,7 +131,7 @@ class _Packet(NamedTuple):
     overflow: int
 
 
-def _packets(path: Path, body: bytes, start: int) -> Iterator[_Packet]:
+def _packets(path: Path, body: bytearray, start: int) -> Iterator[_Packet]:
     """Go through the packets and yield those of polarity events."""
     while start < len(body):
         first = start + PACKET.size
@@ -156,7 +156,7 @@ def _packets(path: Path, body: bytes, start: int) -> Iterator[_Packet]:
             yield _Packet(first, number, overflow)
 
 
-def _words(body: bytes, packet: _Packet) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+def _words(body: bytearray, packet: _Packet) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     """Return addresses, microseconds and offsets, (3, n), of the valid events of a packet."""
     table = np.frombuffer(body, "<u4", 2 * packet.number, packet.offset).reshape(-1, 2)
     offsets = packet.offset + EVENT_BYTES * np.arange(packet.number)

@@ -13,9 +13,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
 
-from threefactor.data.members import LIMIT, members, reading
+from threefactor.data.members import LIMIT, Readable, members
+from threefactor.data.safety import LARGEST
 from threefactor.errors import DataError
 
 __all__ = ["LIMIT", "read_member", "read_members", "unpack_files", "unpack_tree"]
@@ -24,7 +24,7 @@ CHUNK = 1 << 20
 PREFIX = ".unpacking-"
 
 
-def read_member(archive: Path, name: str, limit: int = LIMIT) -> bytes:
+def read_member(archive: Path, name: str, limit: int = LARGEST) -> bytes:
     """Return the contents of one file in an archive, without writing anything.
 
     Args:
@@ -38,7 +38,7 @@ def read_member(archive: Path, name: str, limit: int = LIMIT) -> bytes:
     return read_members(archive, [name], limit)[0]
 
 
-def read_members(archive: Path, names: Sequence[str], limit: int = LIMIT) -> list[bytes]:
+def read_members(archive: Path, names: Sequence[str], limit: int = LARGEST) -> list[bytes]:
     """Return the contents of some files in an archive, which is gone through once.
 
     Args:
@@ -51,8 +51,7 @@ def read_members(archive: Path, names: Sequence[str], limit: int = LIMIT) -> lis
     Raises:
         DataError: as in `read_member`.
     """
-    with reading(archive, writes=False):
-        found = {name: stream.read() for name, stream in _chosen(archive, names, limit)}
+    found = {name: stream.read() for name, stream in _chosen(archive, names, limit)}
     return [found[PurePosixPath(name)] for name in names]
 
 
@@ -79,7 +78,7 @@ def unpack_files(
     """
     paths = [folder / PurePosixPath(name).name for name in names]
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as temporary, reading(archive):
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder) as temporary:
         for name, stream in _chosen(archive, names, limit):
             _write(stream, Path(temporary) / name.name)
         new = [path for path in paths if not _same(Path(temporary) / path.name, path)]
@@ -110,18 +109,17 @@ def unpack_tree(archive: Path, folder: Path, limit: int = LIMIT) -> Path:
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=folder.parent) as temporary:
         whole = Path(temporary) / "whole"
         whole.mkdir()
-        with reading(archive):
-            for name, stream in members(archive, limit):
-                path = whole / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                _write(stream, path)
+        for name, stream in members(archive, limit):
+            path = whole / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(stream, path)
         os.rename(whole, folder)
     return folder
 
 
 def _chosen(
     archive: Path, names: Sequence[str], limit: int
-) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+) -> Iterator[tuple[PurePosixPath, Readable]]:
     wanted = {PurePosixPath(name) for name in names}
     for name, stream in members(archive, limit, wanted):
         wanted.discard(name)
@@ -133,7 +131,7 @@ def _chosen(
         )
 
 
-def _write(stream: IO[bytes], path: Path) -> None:
+def _write(stream: Readable, path: Path) -> None:
     with path.open("xb") as file:
         shutil.copyfileobj(stream, file, CHUNK)
 

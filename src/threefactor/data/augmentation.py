@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from threefactor.data.arguments import check_number, check_whole
 from threefactor.errors import InputError
 
 __all__ = [
@@ -17,6 +20,9 @@ __all__ = [
     "random_crop",
     "random_flip",
 ]
+
+
+LARGEST_SIDE = 1 << 15  # pixels
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Augmentation:
         fill: value of added and blanked pixels; 0 is the mean of normalised images.
 
     Raises:
-        InputError: `padding` or `cutout` is not a whole number, 0 or above.
+        InputError: `padding` or `cutout` is not a whole number, 0 or above; or `fill` no number.
     """
 
     padding: int = 0
@@ -39,10 +45,9 @@ class Augmentation:
     fill: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("padding", "cutout"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise InputError(f"{name} is {value!r}; give a whole number, 0 or above")
+        check_whole("padding", self.padding, 0, LARGEST_SIDE)
+        check_whole("cutout", self.cutout, 0, LARGEST_SIDE)
+        check_number("fill", self.fill, -math.inf, sys.float_info.max)
 
     def check(self, height: int, width: int) -> None:
         """Refuse what may leave nothing of a picture.
@@ -92,6 +97,7 @@ def random_crop(
     Returns:
         A batch of the same shape and type.
     """
+    check_whole("padding", padding, 0, LARGEST_SIDE)
     samples = _samples(batch)
     count, planes, height, width = samples.shape
     shifts = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
@@ -121,6 +127,7 @@ def cutout(
     Source: T. DeVries, G. W. Taylor 2017, Improved Regularization of Convolutional Neural Networks
     with Cutout, arXiv:1708.04552.
     """
+    check_whole("size", size, 0, LARGEST_SIDE)
     samples = _samples(batch)
     count, _, height, width = samples.shape
     hidden = []
@@ -134,6 +141,8 @@ def cutout(
 
 def _samples(batch: Tensor) -> Tensor:
     """Return (B, K, H, W) with all planes of a sample, those of all steps if there are any."""
+    if not isinstance(batch, Tensor):
+        raise InputError(f"the batch is a {type(batch).__name__}; give a tensor")
     if batch.dim() not in (4, 5):
         raise InputError(
             f"the batch has the shape {tuple(batch.shape)}; expected (B, C, H, W) or "

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from threefactor.data.arguments import Index, positions
 from threefactor.data.augmentation import Augmentation
 
 __all__ = ["AugmentedData", "AugmentedInputs"]
@@ -30,8 +32,19 @@ class AugmentedInputs:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def __getitem__(self, index: Any) -> Tensor:
-        return self.augmentation(self.inputs[index], self.generator)
+    def __getitem__(self, index: Index) -> Tensor:
+        """Return a batch, augmented, or one sample.
+
+        Raises:
+            IndexError: a number is out of range.
+            InputError: the index is none.
+        """
+        place = positions(index, len(self))
+        if isinstance(place, int):
+            batch = self[[place]]
+            return batch.select(batch.dim() - 4, 0)  # of images first, of sequences second
+        given = torch.from_numpy(place) if isinstance(place, np.ndarray) else place
+        return self.augmentation(self.inputs[given], self.generator)
 
     def to(self, device: torch.device | str) -> AugmentedInputs:
         """Return the same, whose batches are on another device."""

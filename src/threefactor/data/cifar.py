@@ -58,18 +58,19 @@ def _read(entry: DataSet, data_dir: str | Path | None, ranges: Sequence[int]) ->
     return RawImages(images, labels, np.array(test[0]), np.array(test[1]), BYTE_PEAK)
 
 
-def _bodies(sources: list[Source]) -> Iterator[tuple[Source, bytes]]:
+def _bodies(sources: list[Source]) -> Iterator[tuple[Source, bytes | bytearray]]:
     """Yield the contents of the files, going through an archive once."""
     members = [source.member for source in sources if source.member is not None]
     if members:
         yield from zip(sources, read_members(sources[0].path, members), strict=True)
         return
     for source in sources:
-        with source.open() as stream:
-            yield source, stream.read()
+        yield source, source.read()
 
 
-def _records(source: Source, body: bytes, shape: tuple[int, ...], ranges: Sequence[int]) -> Part:
+def _records(
+    source: Source, body: bytes | bytearray, shape: tuple[int, ...], ranges: Sequence[int]
+) -> Part:
     """Take a file apart: views of its images and of the last of the labels of each."""
     columns, size = len(ranges), len(ranges) + int(np.prod(shape))
     if not body or len(body) % size:

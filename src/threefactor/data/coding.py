@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["check_window", "code_images", "code_points"]
 
 BYTE_PEAK = 255
+LONGEST_WINDOW = 1e9
 BLOCK = 2048  # images that are coded at once: their index arrays are many times their size
 # In units of the window, which is the latest time of 2.0 synaptic time constants in Göltz et al.
 EARLIEST = 0.15 / 2.0
@@ -29,8 +29,10 @@ def check_window(window: float) -> None:
         InputError: it is not.
     """
     real = isinstance(window, (int, float)) and not isinstance(window, bool)
-    if not (real and math.isfinite(window) and window > 0):
-        raise InputError(f"window is {window!r}; give a number of seconds above 0")
+    if not (real and 0 < window <= LONGEST_WINDOW):
+        raise InputError(
+            f"window is {window!r}; give a number of seconds above 0, {LONGEST_WINDOW:g} at most"
+        )
 
 
 def code_images(images: NDArray[np.uint8], peak: int, window: float) -> SpikeBatch:

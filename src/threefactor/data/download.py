@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from threefactor.data.archives import unpack_files
 from threefactor.data.entry import DataFile, DataSet
@@ -13,6 +14,9 @@ from threefactor.data.registry import lookup
 from threefactor.data.transfer import progress_bars, quiet, transfer
 from threefactor.data.trees import unpacked
 from threefactor.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from threefactor.data.transfer import Bar
 
 __all__ = ["fetch"]
 
@@ -140,13 +144,13 @@ def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
 
 
 def _download(
-    entry: DataSet, file: DataFile, folder: Path, bases: list[str], bar: object
+    entry: DataSet, file: DataFile, folder: Path, bases: list[str], bar: Bar | None
 ) -> list[str]:
     """Download one file; return the base URLs with the one that delivered first."""
     reasons = []
     for base in bases or [file.url] * bool(file.url):
         url = base + file.name if bases else base
-        reason = transfer(url, folder / file.name, file.md5, bar)
+        reason = transfer(url, folder / file.name, file.md5, file.limit, bar)
         if reason is None:
             return [base, *(other for other in bases if other != base)] if bases else []
         reasons.append(f"  {base}: {reason}")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from threefactor.data.event_data import Recording
-from threefactor.data.sources import ADVICE
+from threefactor.data.sources import ADVICE, listed
 from threefactor.errors import DataError
 
 __all__ = ["cifar10_recordings", "held_out"]
@@ -43,16 +43,20 @@ def cifar10_recordings(
         classes: the names of the classes.
 
     Raises:
-        DataError: a folder holds no recording, or one of another name.
+        DataError: a folder holds no recording, one of another name, or two of one number; or it
+            cannot be read.
     """
     found = []
     for label, (folder, name) in enumerate(zip(folders, classes, strict=True)):
         testing = held_out(label)
-        paths = list(folder.glob("*.aedat"))
+        paths = [path for path in listed(folder) if path.suffix == ".aedat"]
         if not paths:
             raise DataError(f"{folder} holds no recordings, cifar10_{name}_NUMBER.aedat; {ADVICE}")
+        numbers: dict[int, Path] = {}
         for path in paths:
             number = _number(path, name)
+            if numbers.setdefault(number, path) != path:
+                raise DataError(f"{numbers[number]} and {path} are of the same number; {ADVICE}")
             found.append((number in testing, number, Recording(path, label)))
     found.sort(key=lambda item: (item[1], item[2].label))
     train, test = ([item[2] for item in found if item[0] is part] for part in (False, True))

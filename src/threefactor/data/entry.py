@@ -18,12 +18,14 @@ class DataFile:
         md5: the MD5 sum of the published file, 32 hexadecimal digits.
         members: if the file is an archive, the files in it that are read, with their full names.
         url: where the file lies if not below one of the set's mirrors.
+        limit: bytes of the published file at most; a longer download is broken off.
     """
 
     name: str
     md5: str
     members: tuple[str, ...] = ()
     url: str = ""
+    limit: int = 2 << 30
 
 
 @dataclass(frozen=True)

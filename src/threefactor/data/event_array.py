@@ -11,10 +11,13 @@ from numpy.typing import ArrayLike, NDArray
 from threefactor.data.safety import ADVICE
 from threefactor.errors import DataError
 
-__all__ = ["EVENT", "Events", "make_events"]
+__all__ = ["EVENT", "LARGEST_RECORDING", "Events", "make_events"]
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
 """One event: column, row, microseconds, polarity (True is ON); field names as in Tonic."""
+
+LARGEST_RECORDING = 512 << 20
+"""Bytes that a recording may have, unpacked; the largest of the known sets has a tenth of it."""
 
 Events = NDArray[np.void]
 """(N,) array of type `EVENT`, in the order of time."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple, overload
+from typing import Any, ClassVar, NamedTuple, overload
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.arguments import Index, positions
 from threefactor.data.event_array import Events
 from threefactor.data.labelled import LabelledData
 from threefactor.errors import DataError
@@ -43,8 +44,11 @@ class Recordings(Sequence[Events]):
     """
 
     def __init__(self, entries: Sequence[Recording], read: Callable[[Path], Events]) -> None:
-        self.entries = entries
-        self._read = lru_cache(maxsize=1)(read)
+        self.entries, self._read = entries, read
+        self._last: tuple[Path, Events] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_last": None}  # others read it themselves
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -52,21 +56,29 @@ class Recordings(Sequence[Events]):
     @overload
     def __getitem__(self, index: int) -> Events: ...
     @overload
-    def __getitem__(self, index: slice) -> Recordings: ...
+    def __getitem__(self, index: slice | Tensor | list[int] | NDArray[Any]) -> Recordings: ...
 
-    def __getitem__(self, index: int | slice) -> Events | Recordings:
-        """Read the events of a sample, (N,) of type `EVENT`.
+    def __getitem__(self, index: Index) -> Events | Recordings:
+        """Read the events of a sample, (N,) of type `EVENT`; or return several, unread.
 
         Raises:
             DataError: the file is absent or damaged, or there is no event between start and stop.
+            IndexError: a number is out of range.
+            InputError: the index is none.
         """
-        if isinstance(index, slice):
-            return Recordings(self.entries[index], self._read.__wrapped__)
-        return _cut(self.entries[index], self._read(self.entries[index].path))
+        place = positions(index, len(self))
+        if isinstance(place, slice):
+            return Recordings(self.entries[place], self._read)
+        if not isinstance(place, int):
+            return Recordings([self.entries[i] for i in place.tolist()], self._read)
+        entry, last = self.entries[place], self._last
+        if last is None or last[0] != entry.path:
+            self._last = last = entry.path, self._read(entry.path)
+        return _cut(entry, last[1])
 
     def choose(self, index: Tensor) -> Recordings:
         """Return the samples at some positions, unread."""
-        return Recordings([self.entries[i] for i in index.tolist()], self._read.__wrapped__)
+        return self[index]
 
     @property
     def labels(self) -> Tensor:

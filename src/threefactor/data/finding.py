@@ -36,10 +36,25 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
         return []
     folders = search_folders(entry, data_dir)
     for folder in folders:
+        _check_readable(folder)
         found = found_in(folder, entry) or _in_archives(folder, entry)
         if found:
             return found
     raise DataError(_absence(entry, folders, data_dir))
+
+
+def _check_readable(folder: Path) -> None:
+    """Refuse a folder whose files cannot be seen; one that is absent is another matter."""
+    try:
+        with os.scandir(folder):
+            pass
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(
+            f"{folder} cannot be looked into ({reason}); set its rights, or name another folder"
+        ) from error
 
 
 def found_in(folder: Path, entry: DataSet) -> list[Source]:
@@ -47,6 +62,7 @@ def found_in(folder: Path, entry: DataSet) -> list[Source]:
     if entry.trees:
         return find_trees(folder, entry, archives=False)
     for place in (folder, *(folder / name for name in entry.subfolders)):
+        _check_readable(place)
         paths = [_find_file(place, name, entry.endings) for name in entry.contents]
         found = [Source(path) for path in paths if path is not None]
         if len(found) == len(entry.contents):

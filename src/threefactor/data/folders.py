@@ -6,6 +6,7 @@ import os
 import shlex
 from pathlib import Path
 
+from threefactor.data.arguments import given_path
 from threefactor.data.entry import DataSet
 from threefactor.data.registry import lookup
 
@@ -30,6 +31,7 @@ def data_folder(name: str, data_dir: str | Path | None = None) -> Path:
 
     Raises:
         ConfigurationError: there is no data set of this name.
+        InputError: `data_dir` is no path.
     """
     return (_named_folder(data_dir) or cache_folder()) / lookup(name).name
 
@@ -37,7 +39,7 @@ def data_folder(name: str, data_dir: str | Path | None = None) -> Path:
 def _named_folder(data_dir: str | Path | None) -> Path | None:
     """Return the folder that the user named, as an argument or in the environment."""
     named = data_dir if data_dir is not None else os.environ.get(DATA_VARIABLE) or None
-    return None if named is None else Path(named).expanduser()
+    return None if named is None else given_path(named)
 
 
 def cache_folder() -> Path:

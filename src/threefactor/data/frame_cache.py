@@ -15,12 +15,14 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from threefactor.data.safety import open_file
 from threefactor.errors import DataError
 
 __all__ = ["CachedFrames", "cached_frames"]
 
-VERSION = 1  # of the layout; others are made anew
+VERSION = 2  # of the layout; others are made anew
 PREFIX = ".making-"
+LONGEST_ABOUT = 1 << 20  # bytes
 Sequences = Callable[[], Iterator[NDArray[np.float32]]]
 
 
@@ -50,7 +52,7 @@ def cached_frames(
             taken.
 
     Raises:
-        DataError: the folder cannot be written to.
+        DataError: the folder cannot be written to, or the frames cannot be mapped.
     """
     key = json.loads(json.dumps({**key, "version": VERSION, "samples": samples}))
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
@@ -69,19 +71,26 @@ def cached_frames(
             "some space, set its rights, or name another folder with cache_dir"
         ) from error
     found = _opened(place, key)
-    assert found is not None, "what was just made is valid"
+    if found is None:
+        raise DataError(f"the frames in {place} cannot be mapped into memory; close other programs")
     return found
 
 
 def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
     """Map what is there; None if it is absent, damaged or of another key."""
     try:
-        about = json.loads((place / "about.json").read_text())
-        if about["key"] != key or about["bytes"] != os.path.getsize(place / "frames.npy"):
+        with open_file(place / "about.json") as file:
+            about = json.loads(file.read(LONGEST_ABOUT))
+        mean, std = float(about["mean"]), float(about["std"])
+        with open_file(place / "frames.npy"):
+            size = os.path.getsize(place / "frames.npy")
+        if about["key"] != key or about["bytes"] != size or not math.isfinite(mean + std):
             return None
         array = np.load(place / "frames.npy", mmap_mode="r")
-        return CachedFrames(array, float(about["mean"]), float(about["std"]))
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+        if [*array.shape] != about["shape"] or array.dtype.str != about["type"]:
+            return None
+        return CachedFrames(array, mean, std)
+    except Exception:  # NumPy and json raise errors of many kinds
         return None
 
 
@@ -113,8 +122,8 @@ def _made(
 
 def _written(
     path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
-) -> dict[str, float] | None:
-    """Write the array; return mean and deviation, or None if `kind` does not hold a value.
+) -> dict[str, Any] | None:
+    """Write the array and return what is known of it; None if `kind` does not hold a value.
 
     It is mapped only when all of it is on the disk: a full disk is an error of writing, whereas it
     ends a process that fills a mapped file.
@@ -139,4 +148,5 @@ def _written(
         file.flush()
         os.fsync(file.fileno())
     mean = total / count
-    return {"mean": mean, "std": max(squares / count - mean**2, 0.0) ** 0.5}
+    std = max(squares / count - mean**2, 0.0) ** 0.5
+    return {"shape": shape, "type": kind.str, "mean": mean, "std": std}

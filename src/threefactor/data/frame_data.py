@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.arguments import Index, positions
 from threefactor.data.labelled import LabelledData
+from threefactor.errors import DataError
 
 __all__ = ["FrameData", "Frames"]
-
-Index = Tensor | slice | list[int]
 
 
 class Frames:
@@ -22,7 +22,9 @@ class Frames:
 
     An index is a slice, a tensor of positions or a list. The batch is a new tensor
     (T, B, C, H, W): `x_t` of step t is `batch[t]`, which the rules of `clocked` take as a
-    sequence. Only what is asked for is read.
+    sequence. One number gives one sequence, (T, C, H, W), and so do loops. Only what is asked for
+    is read. A pickle of frames that are mapped into memory holds the path of their file, which is
+    mapped again: processes share it.
 
     Args:
         array: (N, T, C, H, W), of any type, perhaps mapped into memory.
@@ -38,7 +40,7 @@ class Frames:
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.array = np.asarray(array)  # a map of memory is slower to index
+        self.array: Any = np.asarray(array)  # a map of memory is slower to index
         self.mean, self.std = mean, std
         self.dtype, self.device = dtype, torch.device(device)
 
@@ -46,9 +48,17 @@ class Frames:
         return len(self.array)
 
     def __getitem__(self, index: Index) -> Tensor:
-        """Return a batch, (T, B, C, H, W)."""
-        chosen = self.array[index.cpu().numpy() if isinstance(index, Tensor) else index]
-        if isinstance(index, slice):
+        """Return a batch, (T, B, C, H, W), or one sequence, (T, C, H, W).
+
+        Raises:
+            IndexError: a number is out of range.
+            InputError: the index is none.
+        """
+        place = positions(index, len(self))
+        if isinstance(place, int):
+            return self[[place]][:, 0]
+        chosen = self.array[place]
+        if isinstance(place, slice):
             chosen = chosen.copy()  # a view of memory that is read-only
         rows = torch.from_numpy(chosen).transpose(0, 1)
         batch = torch.empty(rows.shape, dtype=self.dtype).copy_(rows)
@@ -73,12 +83,55 @@ class Frames:
 
     def choose(self, index: Tensor) -> Frames:
         """Return the sequences at some positions, as a copy in memory."""
-        chosen = self.array[index.numpy()]
+        chosen = self.array[positions(index, len(self))]
         return Frames(chosen, self.mean, self.std, self.dtype, self.device)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        file = _mapped_file(self.array)
+        if file is not None:
+            state["array"] = file
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self.array, _File):
+            self.array = self.array.mapped()
 
     def to(self, device: torch.device | str) -> Frames:
         """Return the same frames, whose batches go to another device."""
         return Frames(self.array, self.mean, self.std, self.dtype, device)
+
+
+class _File(NamedTuple):
+    """Where the array lies that a process maps into its memory."""
+
+    path: str
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    def mapped(self) -> NDArray[Any]:
+        try:
+            found = np.memmap(self.path, self.dtype, "r", self.offset, self.shape)
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"{self.path}, which holds frames, cannot be mapped into memory ({error}); load "
+                "the data set anew"
+            ) from error
+        return np.asarray(found)
+
+
+def _mapped_file(array: NDArray[Any]) -> _File | None:
+    """Return the file of an array that begins where a map of a file does, or None."""
+    base: Any = array
+    while base is not None and not isinstance(base, np.memmap):
+        base = getattr(base, "base", None)
+    if base is None or not base.filename or not array.flags.c_contiguous or not array.size:
+        return None
+    if array.__array_interface__["data"][0] != base.__array_interface__["data"][0]:
+        return None
+    return _File(str(base.filename), base.offset, array.shape, array.dtype.str)
 
 
 @dataclass(frozen=True, eq=False)

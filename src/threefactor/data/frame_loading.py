@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from threefactor.data.arguments import given_path
 from threefactor.data.event_data import EventData, Recordings
 from threefactor.data.event_loading import load_events
 from threefactor.data.folders import cache_folder, data_folder
@@ -22,7 +23,7 @@ from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.registry import lookup
 from threefactor.data.safety import ADVICE
 from threefactor.data.simulated import base_of, simulated_parts
-from threefactor.errors import DataError
+from threefactor.errors import DataError, InputError
 
 __all__ = ["FRAME_SETTINGS", "frame_settings", "has_frames", "load_frames"]
 
@@ -80,9 +81,13 @@ def load_frames(
     Raises:
         ConfigurationError: there is no data set of this name, or it is not one of events.
         DataError: a recording is absent or damaged, or the frames cannot be kept.
+        InputError: `settings` or a path is none.
     """
+    lookup(name)
     settings = settings or frame_settings(name)
-    folder = Path(cache_dir) if cache_dir is not None else _folder(name, data_dir)
+    if not isinstance(settings, FrameSettings):
+        raise InputError(f"settings are a {type(settings).__name__}; give FrameSettings")
+    folder = given_path(cache_dir) if cache_dir is not None else _folder(name, data_dir)
     types = WHOLE_TYPES if settings.size is None else BROKEN_TYPES
     base = base_of(name)
     if base is None:

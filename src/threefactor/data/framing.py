@@ -9,11 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
+from threefactor.data.arguments import check_whole
 from threefactor.data.event_array import Events
 from threefactor.errors import InputError
 
 __all__ = ["FrameSettings", "frames"]
 
+MOST_FRAMES, LONGEST_WINDOW, LARGEST_SIDE = 1_000_000, 1 << 60, 4096
+MOST_VALUES = 1 << 28  # of the frames of one recording, 1 GiB
 MODES = ("bilinear", "area", "nearest")
 
 
@@ -40,16 +43,14 @@ class FrameSettings:
     mode: str = "bilinear"
 
     def __post_init__(self) -> None:
-        if self.size is not None and len(self.size) != 2:
-            raise InputError(f"size is {self.size!r}; give (height, width)")
-        numbers: dict[str, object] = {"number": self.number}
+        check_whole("number", self.number, 1, MOST_FRAMES)
         if self.window is not None:
-            numbers["window"] = self.window
+            check_whole("window", self.window, 1, LONGEST_WINDOW)
         if self.size is not None:
-            numbers["height"], numbers["width"] = self.size
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+            if not isinstance(self.size, (tuple, list)) or len(self.size) != 2:
+                raise InputError(f"size is {self.size!r}; give (height, width)")
+            for name, value in zip(("height", "width"), self.size, strict=True):
+                check_whole(name, value, 1, LARGEST_SIDE)
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
 
@@ -68,7 +69,8 @@ def frames(
         (T, 2, H, W): the numbers of OFF and of ON events of each pixel, resized if so set.
 
     Raises:
-        InputError: there is no event; or one lies outside the sensor, has another polarity than 0
+        InputError: `events` are of another type; there is none; there would be more than 2^28
+            values; or an event lies outside the sensor, has another polarity than 0
             or 1, or comes before time 0 or the event before it.
 
     Source: Fang et al. 2021, Incorporating Learnable Membrane Time Constant to Enhance Learning of
@@ -81,7 +83,7 @@ def frames(
         array([[0., 0.],
                [2., 0.]], dtype=float32)
     """
-    height, width = sensor_size
+    height, width = _checked(events, sensor_size, settings)
     x, y = events["x"].astype(np.int64), events["y"].astype(np.int64)
     if not len(x):
         raise InputError("there are no events; a recording has at least one")
@@ -98,6 +100,31 @@ def frames(
     shape = (settings.number, 2, height, width)
     counts = np.bincount(place[inside], minlength=int(np.prod(shape))).reshape(shape)
     return _resized(counts.astype(np.float32), settings)
+
+
+def _checked(
+    events: object, sensor_size: tuple[int, int], settings: FrameSettings
+) -> tuple[int, int]:
+    """Return height and width of the sensor, if all that was given has a meaning."""
+    names = events.dtype.names if isinstance(events, np.ndarray) else None
+    if not isinstance(events, np.ndarray) or not {"x", "y", "t", "p"} <= set(names or ()):
+        raise InputError(
+            f"events are {getattr(events, 'dtype', type(events).__name__)}; expected a NumPy array "
+            "with the fields x, y, t and p, of the type threefactor.data.EVENT"
+        )
+    if any(events.dtype[name].kind not in "iub" for name in "xytp") or events.ndim != 1:
+        raise InputError(f"events are {events.dtype}; expected whole numbers, one event each")
+    if not isinstance(sensor_size, (tuple, list)) or len(sensor_size) != 2:
+        raise InputError(f"sensor_size is {sensor_size!r}; give (height, width)")
+    for name, value in zip(("height", "width"), sensor_size, strict=True):
+        check_whole(f"{name} of the sensor", value, 1, 1 << 15)
+    for height, width in (sensor_size, settings.size or (1, 1)):
+        if settings.number * 2 * height * width > MOST_VALUES:
+            raise InputError(
+                f"{settings.number} frames of {height} x {width} pixels are too many; give fewer "
+                f"or smaller ones, {MOST_VALUES:,} values at most"
+            )
+    return sensor_size[0], sensor_size[1]
 
 
 def _frame_of(events: Events, settings: FrameSettings) -> NDArray[np.int64]:

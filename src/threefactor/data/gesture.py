@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from threefactor.data.event_data import Recording
@@ -10,6 +11,8 @@ from threefactor.errors import DataError
 
 __all__ = ["gesture_recordings", "read_label_table", "read_trials"]
 
+LARGEST_TABLE = 16 << 20  # bytes
+LATEST = 1 << 62  # microseconds
 HEADER = "class,startTime_usec,endTime_usec"
 
 
@@ -47,10 +50,16 @@ def read_trials(path: Path) -> list[Path]:
         if not name:
             continue
         recording = path.parent / name
+        if Path(name).name != name:
+            raise DataError(
+                f"{path}: row {row} names {name[:60]}; expected a file beside this list; {ADVICE}"
+            )
         for needed in (recording, recording.with_name(f"{recording.stem}_labels.csv")):
-            if Path(name).name != name or not needed.is_file():
+            # Unlike Path.is_file, this is False, not an error, of names that cannot be.
+            if not os.path.isfile(needed):
                 raise DataError(
-                    f"{path}: row {row} names {name}, but {needed} is not there; {ADVICE}"
+                    f"{path}: row {row} names {name[:60]}, but {needed.name[:80]} is not there; "
+                    f"{ADVICE}"
                 )
         found.append(recording)
     if not found:
@@ -85,7 +94,7 @@ def _row(path: Path, row: int, line: str, classes: int) -> tuple[int, int, int]:
         label, start, stop = map(int, line.split(","))
     except ValueError:
         label, start, stop = 0, 0, 0
-    if not (1 <= label <= classes and 0 <= start < stop):
+    if not (1 <= label <= classes and 0 <= start < stop < LATEST):
         raise DataError(
             f"{path}: row {row} is {line[:60]!r}; expected a class from 1 to {classes}, "
             f"a start and a later end in microseconds; {ADVICE}"
@@ -94,8 +103,8 @@ def _row(path: Path, row: int, line: str, classes: int) -> tuple[int, int, int]:
 
 
 def _lines(path: Path) -> list[str]:
-    with Source(path).open() as stream:
-        try:
-            return stream.read().decode("utf-8-sig").splitlines()
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error
+    body = Source(path).read(LARGEST_TABLE)
+    try:
+        return body.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error

@@ -1,144 +1,190 @@
-"""The three arrays of an HDF5 file of spikes, packed or not."""
+"""The three arrays of an HDF5 file of spikes, packed or not, read in a process of its own.
+
+HDF5's C code crashes on some damaged files and reads others for ever. A child process, which
+`hdf5_child.py` describes, takes that upon itself.
+"""
 
 from __future__ import annotations
 
 import gzip
-import importlib
-import io
+import importlib.util
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.members import LIMIT, members, reading
+from threefactor.data.hdf5_child import NO_LIBRARY, REFUSED
+from threefactor.data.members import LIMIT, members
 from threefactor.data.safety import ADVICE
 from threefactor.data.sources import Source, guess
 from threefactor.errors import ConfigurationError, DataError
 
-__all__ = ["read_arrays"]
+__all__ = ["Ragged", "read_arrays"]
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZIP_MAGIC = b"PK"
 CHUNK = 1 << 20
-# How an array of variable length is stored: its length, and where its values lie.
-REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-LAYOUT = "expected spikes/times, spikes/units and labels, as in the Spiking Heidelberg Digits"
+
+SECONDS, BYTES_PER_SECOND = 3, 4 << 20
+"""Processor time that reading may take, and the part of a file for which it gets a second more."""
+
+WAITING = 20  # seconds that may pass for each of these, on a busy machine
+MEMORY, MEMORY_PER_BYTE = 2 << 30, 2  # address space, on Linux, and for each byte of the file
+CHILD_SETTINGS = {
+    "HDF5_PLUGIN_PRELOAD": "::",  # no code that a file asks for
+    "HDF5_USE_FILE_LOCKING": "FALSE",  # which fails on file systems of clusters
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+}
 
 
-def read_arrays(path: Path) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+class Ragged(NamedTuple):
+    """Arrays of different lengths, one after the other: `values`, and N `lengths`."""
+
+    values: NDArray[Any]
+    lengths: NDArray[np.int64]
+
+
+def read_arrays(path: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
     """Read the times, units and labels of a file in the layout of the SHD; see `read_shd_file`.
 
     Returns:
-        Two arrays of N arrays each and the array of labels, all as they are in the file.
+        N times, N units and the array of labels, all as they are in the file.
 
     Raises:
         ConfigurationError: h5py is not installed.
-        DataError: the file is absent, damaged or of another layout.
+        DataError: the file is absent, damaged or of another layout, takes data from other files,
+            or takes longer or more memory to read than one of its size should.
     """
-    h5py = _h5py()
-    with _opened(path) as file:
-        try:
-            with h5py.File(file, "r") as root:
-                times = _ragged(h5py, root, path, "spikes/times", file)
-                units = _ragged(h5py, root, path, "spikes/units", file)
-                labels = root.get("labels")
-                if not isinstance(labels, h5py.Dataset):
-                    raise _other_layout(root, path, "labels")
-                return times, units, np.asarray(labels[()])
-        except (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError) as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"{path} is a damaged HDF5 file ({reason}); {ADVICE}") from error
+    if importlib.util.find_spec("h5py") is None:
+        raise _no_library()
+    with (
+        tempfile.TemporaryDirectory(prefix="threefactor-", ignore_cleanup_errors=True) as folder,
+        _opened(path, Path(folder)) as file,
+    ):
+        _run_child(path, file, Path(folder))
+        return _results(path, Path(folder))
 
 
-def _h5py() -> Any:
-    try:
-        return importlib.import_module("h5py")
-    except ImportError as error:
-        raise ConfigurationError(
-            "reading HDF5 files needs h5py; install it with: pip install 'threefactor[data]'"
-        ) from error
+def _no_library() -> ConfigurationError:
+    return ConfigurationError(
+        "reading HDF5 files needs h5py; install it with: pip install 'threefactor[data]'"
+    )
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open the HDF5 file, which is unpacked in memory if need be."""
+def _opened(path: Path, folder: Path) -> Iterator[Path]:
+    """Give the path of the HDF5 file, which is unpacked into a folder if need be."""
     with Source(path).open() as stream:
         start = stream.read(len(HDF5_MAGIC))
         stream.seek(0)
-        if start.startswith(ZIP_MAGIC):
-            yield io.BytesIO(_zipped(path))
-            return
-        if start != HDF5_MAGIC:
+        if not start.startswith(ZIP_MAGIC) and start != HDF5_MAGIC:
             raise DataError(
                 f"{path} is no HDF5 file{guess(start)}: it begins with "
                 f"{start.hex(' ') or 'nothing'}, expected {HDF5_MAGIC.hex(' ')}; {ADVICE}"
             )
-        # Many small reads follow, back and forth, which gzip would be slow at.
-        yield io.BytesIO(_unpacked(stream, path)) if isinstance(stream, gzip.GzipFile) else stream
+        packed = start.startswith(ZIP_MAGIC) or isinstance(stream, gzip.GzipFile)
+        if packed:
+            try:
+                with (folder / "unpacked.h5").open("xb") as target:
+                    _unpack(path, stream, target)
+            except OSError as error:
+                if error.filename == str(path):
+                    raise
+                raise DataError(
+                    f"cannot unpack {path} into {folder}: {error.strerror or error}; free some "
+                    "space, set TMPDIR to another folder, or unpack it yourself"
+                ) from error
+    yield folder / "unpacked.h5" if packed else path
 
 
-def _zipped(path: Path) -> bytes:
-    with reading(path, writes=False):
-        found = [stream.read() for name, stream in members(path) if name.suffix == ".h5"]
-    if len(found) != 1:
-        raise DataError(f"{path} holds {len(found)} files that end in .h5; expected one")
-    return found[0]
-
-
-def _unpacked(stream: gzip.GzipFile, path: Path) -> bytearray:
-    payload = bytearray()
+def _unpack(path: Path, stream: IO[bytes] | gzip.GzipFile, target: IO[bytes]) -> None:
+    if not isinstance(stream, gzip.GzipFile):
+        found = 0
+        for name, member in members(path):
+            if name.suffix == ".h5":
+                found += 1
+                target.truncate(target.seek(0))
+                shutil.copyfileobj(member, target, CHUNK)
+        if found != 1:
+            raise DataError(f"{path} holds {found} files that end in .h5; expected one")
+        return
     while chunk := stream.read(CHUNK):
-        payload += chunk
-        if len(payload) > LIMIT:
+        if target.tell() + len(chunk) > LIMIT:
             raise DataError(
                 f"{path} unpacks to more than {LIMIT:,} bytes; is it what it should be?"
             )
-    return payload
+        target.write(chunk)
 
 
-def _ragged(h5py: Any, root: Any, path: Path, name: str, file: IO[bytes]) -> NDArray[Any]:
-    found = root.get(name)
-    if not isinstance(found, h5py.Dataset):
-        raise _other_layout(root, path, name)
-    if h5py.check_vlen_dtype(found.dtype) is None or found.ndim != 1:
+def _run_child(path: Path, file: Path, folder: Path) -> None:
+    size = os.path.getsize(file)
+    seconds = SECONDS + size // BYTES_PER_SECOND
+    try:
+        code = child_code(file, folder, seconds, MEMORY + MEMORY_PER_BYTE * size)
+    except subprocess.TimeoutExpired as error:
+        raise _endless(path, seconds * WAITING) from error
+    except OSError as error:
         raise DataError(
-            f"{path}: {name} has the type {found.dtype} and the shape {found.shape}; "
-            f"expected one array of variable length per sample; {LAYOUT}"
+            f"{path} cannot be read: the process that reads HDF5 files does not start "
+            f"({error.strerror or error}); close other programs"
+        ) from error
+    if code == NO_LIBRARY:
+        raise _no_library()
+    if code == REFUSED:
+        reason = (folder / "refused").read_text(encoding="utf-8", errors="replace")
+        raise DataError(f"{path}{reason}; {ADVICE}")
+    if hasattr(signal, "SIGXCPU") and code == -signal.SIGXCPU:
+        raise _endless(path, seconds)
+    if code:
+        raise DataError(
+            f"{path} is a damaged HDF5 file (the process that read it ended with the code {code}); "
+            f"{ADVICE}"
         )
-    _check_lengths(found, h5py.check_vlen_dtype(found.dtype).itemsize, path, file)
-    return np.asarray(found[()])
 
 
-def _check_lengths(found: Any, itemsize: int, path: Path, file: IO[bytes]) -> None:
-    """Refuse lengths beyond the file's, for which HDF5 would take memory before it looks."""
-    size = file.seek(0, io.SEEK_END)
-    for offset, count in _stored(found):
-        file.seek(offset)
-        table = file.read(min(count, size))
-        whole = len(table) // REFERENCE.itemsize
-        lengths = np.frombuffer(table, REFERENCE, whole)["length"]
-        taken = int(lengths.sum(dtype=np.int64)) * itemsize
-        if taken > size:
-            raise DataError(
-                f"{path} is a damaged HDF5 file: the arrays in {found.name} would take {taken:,} "
-                f"bytes, but the file has {size:,}; {ADVICE}"
-            )
+def child_code(file: Path, folder: Path, seconds: int, memory: int) -> int:
+    """Let a process read a file within limits; return its code at the end, or minus a signal."""
+    script = Path(__file__).with_name("hdf5_child.py")
+    command = [sys.executable, "-I", "-S", script, os.path.abspath(file), folder, seconds, memory]
+    return subprocess.run(
+        [str(each) for each in (*command, *filter(None, sys.path))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | CHILD_SETTINGS,
+        timeout=seconds * WAITING,
+        check=False,
+    ).returncode
 
 
-def _stored(found: Any) -> Iterator[tuple[int, int]]:
-    """Yield offset and bytes of each stretch of references, unless compressed with a checksum."""
-    if found.chunks is None:
-        offset = found.id.get_offset()
-        if offset is not None:
-            yield offset, found.id.get_storage_size()
-    elif found.id.get_create_plist().get_nfilters() == 0:
-        for number in range(found.id.get_num_chunks()):
-            chunk = found.id.get_chunk_info(number)
-            yield chunk.byte_offset, chunk.size
+def _endless(path: Path, seconds: int) -> DataError:
+    return DataError(
+        f"{path} is a damaged HDF5 file (reading it had not ended after {seconds} seconds, far "
+        f"more than a file of its size takes); {ADVICE}"
+    )
 
 
-def _other_layout(root: Any, path: Path, name: str) -> DataError:
-    return DataError(f"{path} has no {name}, but {', '.join(root) or 'nothing'}; {LAYOUT}")
+def _results(path: Path, folder: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
+    """Read what the child wrote; it is not trusted to be whole."""
+    try:
+        found = {name: np.load(folder / f"{name}.npy") for name in ("labels", "types")}
+        parts = []
+        for name, kind in zip(("times", "units"), found["types"].tolist(), strict=True):
+            values = np.fromfile(folder / f"{name}.values", np.dtype(kind))
+            lengths = np.fromfile(folder / f"{name}.lengths", np.int64)
+            if lengths.min(initial=0) < 0 or lengths.sum() != len(values):
+                raise ValueError(f"{name} are incomplete")
+            parts.append(Ragged(values, lengths))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} cannot be read ({error}); {ADVICE}") from error
+    return parts[0], parts[1], found["labels"]

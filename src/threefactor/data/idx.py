@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from gzip import GzipFile
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,8 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
+from threefactor.data.arguments import given_path
+from threefactor.data.safety import LARGEST
 from threefactor.data.sources import ADVICE, Source, guess
 from threefactor.errors import DataError
 
@@ -25,7 +28,7 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
 
     The first bytes decide whether the file is compressed; its name does not matter. The sizes in
     the header are believed only once as many bytes have been read: memory use is bounded by
-    what the file really holds.
+    what the file really holds, 1 GiB at most.
 
     Args:
         path: an idx1 file (labels) or an idx3 file (images).
@@ -38,8 +41,8 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
 
     Source: Y. LeCun, C. Cortes, C. J. C. Burges, "The MNIST database", section on file formats.
     """
-    path = Path(path)
-    if path.is_dir():
+    path = given_path(path)
+    if os.path.isdir(path):
         raise DataError(f"{path} is a directory; expected an idx file, plain or .gz")
     return read_idx_source(Source(path))
 
@@ -93,16 +96,22 @@ def _read_payload(
     stream: IO[bytes] | GzipFile, size: int, path: Source, shape: tuple[int, ...]
 ) -> bytearray:
     """Read exactly `size` bytes, and to the end of the stream, which checks gzip's own sum."""
+    if size > LARGEST:
+        raise DataError(
+            f"{path} should hold {size:,} bytes by the shape {shape} in its header; expected at "
+            f"most {LARGEST:,}; {ADVICE}"
+        )
     payload = bytearray()
     while len(payload) < size and (chunk := stream.read(min(CHUNK, size - len(payload)))):
         payload += chunk
     found = len(payload)
-    while chunk := stream.read(CHUNK):
+    if chunk := stream.read(CHUNK):
         found += len(chunk)
     if found != size:
         fault = "is cut short" if found < size else "is too long"
+        more = " or more" if len(chunk) == CHUNK else ""
         raise DataError(
-            f"{path} {fault}: {found} bytes of data found, "
+            f"{path} {fault}: {found} bytes of data{more} found, "
             f"{size} expected from the shape {shape} in its header; {ADVICE}"
         )
     return payload

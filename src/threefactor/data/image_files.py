@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.arguments import Index, check_whole, positions
 from threefactor.data.image_settings import ImageSettings
-from threefactor.data.safety import ADVICE
+from threefactor.data.images import check_dtype
+from threefactor.data.safety import ADVICE, open_file
 from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["ImageFiles", "usual_threads"]
@@ -26,19 +28,23 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
-MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
+BITS_PER_SAMPLE = 258  # a tag of TIFF
+MOST_PIXELS = 1 << 26
+"""Of a picture, and of what it is resized to. Each takes 4 bytes, in up to three copies at once:
+800 MB for each thread. ImageNet's largest has 61 million."""
 
-Index = Tensor | slice | list[int]
+MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFiles:
     """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
 
-    An index is a slice, a tensor of positions or a list. Images of 8 bits of any mode become RGB;
-    others are refused. Which part of a picture is taken for training is a function of a seed and
-    the sample's number alone, whatever the batches and threads. `files[index]` draws the seed from
-    PyTorch's global CPU generator, which checkpoints save; `batches` is given it and loads ahead.
+    An index is a slice, a tensor of positions or a list; one number gives one image, (3, H, W).
+    Images of 8 bits of any mode become RGB; others are refused. Which part of a picture is taken
+    for training is a function of a seed and the sample's number alone, whatever the batches and
+    threads. `files[index]` draws the seed from PyTorch's global CPU generator, which checkpoints
+    save; `batches` is given it and loads ahead.
 
     Args:
         paths: one file for each sample.
@@ -50,6 +56,7 @@ class ImageFiles:
 
     Raises:
         ConfigurationError: Pillow is not installed.
+        InputError: `dtype` is not floating point, or `threads` no number of at least 1.
     """
 
     paths: Sequence[str]
@@ -62,16 +69,23 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         _pillow()
+        check_dtype(self.dtype)
+        check_whole("threads", self.threads, 1, 1024)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Index) -> Tensor:
-        """Read a batch, (B, 3, H, W).
+        """Read a batch, (B, 3, H, W), or one image, (3, H, W).
 
         Raises:
+            IndexError: a number is out of range.
+            InputError: the index is none.
             DataError: a file is absent, damaged, or of a mode that cannot be RGB; it is named.
         """
+        place = positions(index, len(self))
+        if isinstance(place, int):
+            return self[[place]][0]
         seed = int(torch.randint(2**62, ())) if self.training else 0
         return _Batch(self, index, seed).result()
 
@@ -110,7 +124,8 @@ class ImageFiles:
 
     def choose(self, index: Tensor) -> ImageFiles:
         """Return the files at some positions."""
-        return replace(self, paths=[self.paths[i] for i in index.tolist()])
+        chosen = np.arange(len(self))[positions(index, len(self))]
+        return replace(self, paths=[self.paths[i] for i in chosen.tolist()])
 
     def to(self, device: torch.device | str) -> ImageFiles:
         """Return the same files, whose batches go to another device."""
@@ -122,6 +137,12 @@ class ImageFiles:
         if self.training:
             image = self.settings.for_training(picture, np.random.default_rng((seed, sample)))
         else:
+            width, height = self.settings.resized(*picture.size)
+            if width * height > MOST_PIXELS:
+                raise DataError(
+                    f"{self.paths[sample]} has {picture.width} x {picture.height} pixels and "
+                    f"would be resized to {width} x {height}, {MOST_PIXELS:,} at most: cut it"
+                )
             image = self.settings.for_testing(picture)
         # NumPy and not PyTorch, which would start threads of its own on each of ours.
         np.divide(np.asarray(image).transpose(2, 0, 1), PEAK, out=out, dtype=out.dtype)
@@ -137,8 +158,7 @@ class _Batch:
     """A batch that is being read."""
 
     def __init__(self, files: ImageFiles, index: Index, seed: int) -> None:
-        chosen = index.cpu().numpy() if isinstance(index, Tensor) else index
-        samples = np.arange(len(files))[chosen]
+        samples = np.atleast_1d(np.arange(len(files))[positions(index, len(files))])
         kind = np.float64 if files.dtype is torch.float64 else np.float32
         self.files = files
         self.out = np.empty((len(samples), *files.sample_shape), kind)
@@ -187,15 +207,46 @@ def _pillow() -> Any:
         ) from error
 
 
+def _check_header(path: str, picture: Any) -> None:
+    """Refuse, before pixels are decoded, what has no one meaning or takes too much memory."""
+    mode, bits = picture.mode, _bits(picture)
+    if mode not in MODES or bits > 8:
+        kind = f"mode {mode}" if mode not in MODES else f"{bits} bits a channel"
+        raise DataError(
+            f"{path} is a picture of {kind}; expected 8 bits a channel, one of "
+            f"{', '.join(MODES)}: convert it yourself, to the range that you mean"
+        )
+    width, height = picture.size
+    if not 0 < width * height <= MOST_PIXELS:
+        raise DataError(
+            f"{path} has {width} x {height} pixels; expected 1 to {MOST_PIXELS:,}: resize it"
+        )
+
+
+def _bits(picture: Any) -> int:
+    """Return the bits of a channel in the file, which Pillow cuts to 8 in some modes."""
+    if picture.format == "TIFF":
+        return max(map(int, picture.tag_v2.get(BITS_PER_SAMPLE, (1,))))
+    found = 8
+    for tile in picture.tile:
+        decoder, given = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        if picture.format == "PNG" and ";16" in str(given[0]):  # as "RGB;16B"
+            found = 16
+        if (
+            picture.format == "PPM"
+            and decoder.startswith("ppm")
+            and len(given) > 1
+            and given[1] > PEAK
+        ):
+            found = int(given[1]).bit_length()
+    return found
+
+
 def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
-        with _pillow().open(path, formats=FORMATS) as picture:
-            if picture.mode not in MODES:
-                raise DataError(
-                    f"{path} is a picture of mode {picture.mode}; expected 8 bits a channel, one "
-                    f"of {', '.join(MODES)}: convert it yourself, to the range that you mean"
-                )
+        with open_file(path) as file, _pillow().open(file, formats=FORMATS) as picture:
+            _check_header(path, picture)
             picture.load()
             return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DataError:
@@ -204,6 +255,6 @@ def _opened(path: str) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
-            text = " ".join(str(error).split()).replace(f" {path!r}", "")
+            text = " ".join(str(error).partition(" <_io.")[0].split())
             reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
         raise DataError(f"{path} {reason}") from error

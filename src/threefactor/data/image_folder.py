@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from threefactor.data.arguments import given_path
 from threefactor.data.image_files import ImageFiles, usual_threads
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
@@ -88,13 +89,16 @@ def load_image_folder(
 
     Raises:
         ConfigurationError: Pillow, which the extra `threefactor[images]` installs, is not there.
-        DataError: a folder is absent or has no images; a class has none, or is in one part alone.
+        DataError: a folder is absent, may not be read, has no images, or is met twice by way of
+            links; a class has no images, or is in one part alone.
             Whether a file is damaged comes out when it is read.
         InputError: `dtype` is none of these, or `threads` no number of at least 1.
     """
     check_dtype(dtype)
     _check_threads(threads)
-    folder, settings = Path(folder), settings or ImageSettings()
+    folder, settings = given_path(folder), settings or ImageSettings()
+    if not isinstance(settings, ImageSettings):
+        raise InputError(f"settings are a {type(settings).__name__}; give ImageSettings")
     classes = _classes(folder / train)
     if _classes(folder / test) != classes:
         raise _other_classes(folder / train, classes, folder / test, _classes(folder / test))
@@ -125,9 +129,10 @@ def _classes(folder: Path) -> list[str]:
         with os.scandir(folder) as entries:
             seen = [entry for entry in entries if not entry.name.startswith(".")]
             names = sorted(entry.name for entry in seen if entry.is_dir())
-    except OSError as error:
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{folder} cannot be read ({error.strerror}); check the path and rights; {LAYOUT}"
+            f"{folder} cannot be read ({reason}); check the path and rights; {LAYOUT}"
         ) from error
     if not names:
         images = sum(_is_image(entry.name) for entry in seen)
@@ -153,11 +158,31 @@ def _other_classes(train: Path, there: list[str], test: Path, here: list[str]) -
 
 
 def _images(folder: Path) -> list[str]:
-    """Return the paths of all images below a folder, in order."""
+    """Return the paths of all images below a folder, in order; links to folders are followed."""
     found: list[str] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += sorted(os.path.join(place, name) for name in names if _is_image(name))
+    seen: dict[tuple[int, int], str] = {}
+    waiting = [str(folder)]
+    while waiting:
+        place = waiting.pop()
+        try:
+            about = os.stat(place)
+            with os.scandir(place) as entries:
+                shown = sorted(
+                    (entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."
+                )
+        except OSError as error:
+            raise DataError(
+                f"{error.filename or place} cannot be read ({error.strerror}), so that images "
+                "would be missing; set its rights, or move it out of the folder of its class"
+            ) from error
+        other = seen.setdefault((about.st_dev, about.st_ino), place)
+        if other != place:
+            raise DataError(
+                f"{place} is the same folder as {other}, by way of a link, so that its images "
+                "would count more than once; remove the link"
+            )
+        found += [os.path.join(place, name) for name, deep in shown if not deep and _is_image(name)]
+        waiting += [os.path.join(place, name) for name, deep in reversed(shown) if deep]
     if not found:
         raise DataError(
             f"{folder} holds no images ({', '.join(ENDINGS)}); put those of this class there, or "

@@ -23,7 +23,7 @@ def _idx_names(train: str, test: str) -> tuple[str, ...]:
 def _idx_files(*sums: str) -> tuple[DataFile, ...]:
     """Pair the four file names that MNIST made customary with their MD5 sums."""
     names = _idx_names("train", "t10k")
-    return tuple(DataFile(name, md5) for name, md5 in zip(names, sums, strict=True))
+    return tuple(DataFile(name, md5, limit=64 << 20) for name, md5 in zip(names, sums, strict=True))
 
 
 DIGITS = DataSet(
@@ -119,6 +119,7 @@ EMNIST_BALANCED = DataSet(
                 f"gzip/{name}"
                 for name in _idx_names("emnist-balanced-train", "emnist-balanced-test")
             ),
+            limit=1 << 30,
         ),
     ),
     mirrors=(

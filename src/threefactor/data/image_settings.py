@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["ImageSettings"]
 
 ATTEMPTS = 10
+LARGEST_SIDE = 8192  # pixels
+LARGEST_ASPECT = 1000.0
 Box = tuple[int, int, int, int]
 
 
@@ -54,17 +56,22 @@ class ImageSettings:
     def __post_init__(self) -> None:
         for name, least in (("size", 1), ("resize", self.size)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} is {value!r}; give a whole number, {least} or above")
-        for name, high in (("area", 1.0), ("aspect", math.inf)):
-            low, top = getattr(self, name)
-            if not 0 < low <= top <= high:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if not (whole and least <= value <= LARGEST_SIDE):
                 raise InputError(
-                    f"{name} is {(low, top)}; give two numbers above 0 in order, up to {high}"
+                    f"{name} is {value!r}; give a whole number from {least} to {LARGEST_SIDE}"
                 )
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(each > 0 for each in self.std):
+        for name, high in (("area", 1.0), ("aspect", LARGEST_ASPECT)):
+            found = _numbers(getattr(self, name), 2)
+            if found is None or not 0 < found[0] <= found[1] <= high:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; give two numbers above 0 in order, up "
+                    f"to {high}"
+                )
+        mean, std = _numbers(self.mean, 3), _numbers(self.std, 3)
+        if mean is None or std is None or not all(each > 0 for each in std):
             raise InputError(
-                f"mean is {self.mean} and std {self.std}; give three numbers each, std above 0"
+                f"mean is {self.mean!r} and std {self.std!r}; give three numbers each, std above 0"
             )
 
     def for_training(self, picture: Image, chance: np.random.Generator) -> Image:
@@ -81,13 +88,16 @@ class ImageSettings:
         """Return the centre of a resized picture."""
         from PIL.Image import Resampling
 
-        width, height = picture.size
-        short = min(width, height)
-        size = self.resize * width // short, self.resize * height // short
+        size = self.resized(*picture.size)
         if size != picture.size:
             picture = picture.resize(size, Resampling.BILINEAR)
         left, top = (round((length - self.size) / 2) for length in size)
         return picture.crop((left, top, left + self.size, top + self.size))
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of a picture before its centre is cut out for testing."""
+        short = min(width, height)
+        return self.resize * width // short, self.resize * height // short
 
     def _part(self, width: int, height: int, chance: np.random.Generator) -> Box:
         for _ in range(ATTEMPTS):
@@ -107,3 +117,11 @@ class ImageSettings:
         high = min(height, max(1, round(width / low)))
         left, above = (width - wide) // 2, (height - high) // 2
         return left, above, left + wide, above + high
+
+
+def _numbers(given: object, count: int) -> list[float] | None:
+    """Return so many finite numbers, or None if that is not what was given."""
+    if not isinstance(given, (tuple, list)) or len(given) != count:
+        return None
+    real = all(isinstance(each, (int, float)) and not isinstance(each, bool) for each in given)
+    return list(given) if real and all(abs(each) < math.inf for each in given) else None

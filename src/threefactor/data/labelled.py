@@ -85,9 +85,10 @@ class LabelledData(Generic[Inputs]):
 
         inputs, labels = self.train
         rarest = int(np.unique(labels.numpy(), return_counts=True)[1].min())
-        if not (2 <= folds <= rarest and 0 <= number < folds):
+        whole = all(type(value) is int for value in (number, folds))
+        if not (whole and 2 <= folds <= rarest and 0 <= number < folds):
             raise InputError(
-                f"fold {number} of {folds} was asked for; give 2 to {rarest} folds (the rarest "
+                f"fold {number!r} of {folds!r} was asked for; give 2 to {rarest} folds (the rarest "
                 f"class has {rarest} samples), and the number of one, counted from 0"
             )
         split = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from threefactor.data.event_array import Events, make_events
+from threefactor.data.arguments import given_path
+from threefactor.data.event_array import LARGEST_RECORDING, Events, make_events
 from threefactor.data.event_data import Recording
-from threefactor.data.sources import ADVICE, Source
+from threefactor.data.sources import ADVICE, Source, listed
 from threefactor.errors import DataError
 
 __all__ = ["nmnist_recordings", "read_nmnist_file"]
@@ -39,9 +40,8 @@ def read_nmnist_file(
     Source: G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor 2015, Converting Static Image Datasets
     to Spiking Neuromorphic Datasets Using Saccades, Frontiers in Neuroscience 9:437.
     """
-    path = Path(path)
-    with Source(path).open() as stream:
-        body = stream.read()
+    path = given_path(path)
+    body = Source(path).read(LARGEST_RECORDING)
     whole, rest = divmod(len(body), EVENT_BYTES)
     if rest:
         raise DataError(
@@ -77,7 +77,7 @@ def nmnist_recordings(folder: Path, classes: int) -> list[Recording]:
                 f"{folder} has no folder {label!s}; expected one for each of the {classes} "
                 f"classes; {ADVICE}"
             )
-        paths = [path for path in place.glob("*.bin") if not path.name.startswith(".")]
+        paths = [path for path in listed(place) if path.suffix == ".bin"]
         if not paths:
             raise DataError(f"{place} holds no recordings, NUMBER.bin; {ADVICE}")
         found += [Recording(path, label) for path in paths]

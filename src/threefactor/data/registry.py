@@ -8,7 +8,7 @@ from threefactor.data.folder_sets import FOLDER_SETS
 from threefactor.data.image_sets import IMAGE_SETS
 from threefactor.data.simulated_sets import SIMULATED_SETS
 from threefactor.data.spike_sets import SPIKE_SETS
-from threefactor.errors import unknown_name
+from threefactor.errors import ConfigurationError, unknown_name
 
 __all__ = ["DATASETS", "DataFile", "DataSet", "lookup"]
 
@@ -25,6 +25,8 @@ def lookup(name: str) -> DataSet:
     Raises:
         ConfigurationError: there is no data set of this name.
     """
+    if not isinstance(name, str):
+        raise ConfigurationError(f"{name!r} is no name of a data set; give a text, as 'mnist'")
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS)
     return DATASETS[name]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
+from threefactor.data.arguments import check_number, check_whole
 from threefactor.data.event_array import EVENT, Events
 from threefactor.errors import InputError
 
@@ -54,10 +55,11 @@ class SaccadeSettings:
     def __post_init__(self) -> None:
         if self.intensity not in ("log", "linear"):
             raise InputError(f"intensity is {self.intensity!r}; expected 'log' or 'linear'")
-        for name in ("threshold", "reach", "sensor", "picture", "saccade", "steps"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise InputError(f"{name} is {value!r}; give a number above 0")
+        for name, most in (("sensor", 4096), ("picture", 4096), ("steps", 10_000)):
+            check_whole(name, getattr(self, name), 1, most)
+        check_whole("saccade", self.saccade, 1, 1 << 40)
+        check_number("reach", self.reach, 0.0, 1e6)
+        check_number("threshold", self.threshold, 0.0, 1e6)
 
 
 def simulate_saccades(
@@ -94,7 +96,10 @@ def simulate_saccades(
         True
     """
     settings = settings or SaccadeSettings()
-    pictures = torch.as_tensor(images, dtype=torch.float32)
+    try:
+        pictures = torch.as_tensor(images, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"images are no array of numbers ({error}); give (N, C, H, W)") from error
     if pictures.dim() != 4 or not pictures.numel():
         raise InputError(f"images have the shape {tuple(pictures.shape)}; expected (N, C, H, W)")
     if not (float(pictures.min()) >= 0.0 and float(pictures.max()) <= 1.0):

@@ -1,19 +1,72 @@
-"""What an archive must not do: leave its folder, hold links, fill the disk."""
+"""What no file may do: block its reader, fill memory or disk, lead out of its folder."""
 
 from __future__ import annotations
 
+import errno
 import gzip
+import os
+import stat
 import zipfile
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
 from threefactor.errors import DataError
 
-__all__ = ["ADVICE", "Bounded", "Checks"]
+__all__ = ["ADVICE", "LARGEST", "Bounded", "Checks", "open_file", "read_whole"]
 
+LARGEST = 1 << 30
+"""Bytes that a file may have, unpacked, which is read into memory as a whole."""
+
+CHUNK = 1 << 20
 LONGEST_NAME = 255  # bytes, on all usual file systems
+LONGEST_PATH, DEEPEST = 1024, 32  # bytes and folders of a name in an archive
+MOST_ENTRIES = 500_000  # of an archive, whose names are kept in memory
 BLOCK = 4096  # bytes that a file takes on disk at least, so that many empty files count as well
 ADVICE = "delete it and fetch the data set again, or put an intact copy in its place"
+
+
+def open_file(path: str | Path) -> IO[bytes]:
+    """Open a regular file for reading. A FIFO would block for ever, a device may never end.
+
+    Raises:
+        OSError: the file is absent or unreadable, its name is none, or it is no regular file.
+    """
+    try:
+        _check_regular(os.stat(path).st_mode, path)
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except ValueError as error:  # NUL, or characters that no file name has
+        raise OSError(errno.EINVAL, f"no name of a file: {error}", str(path)) from error
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)  # it may have been exchanged
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a FIFO, socket or device and no file", str(path))
+
+
+def read_whole(stream: IO[bytes] | gzip.GzipFile, where: object, limit: int = LARGEST) -> bytearray:
+    """Read a stream to its end, which has to come before `limit` bytes.
+
+    Raises:
+        DataError: it does not; names `where`.
+    """
+    body = bytearray()
+    while chunk := stream.read(min(CHUNK, limit + 1 - len(body))):
+        body += chunk
+        if len(body) > limit:
+            raise DataError(
+                f"{where} has more than {limit:,} bytes, unpacked, far more than such files "
+                f"have; is it what it should be? Otherwise {ADVICE}"
+            )
+    return body
 
 
 class Checks:
@@ -26,7 +79,23 @@ class Checks:
         self.total = 0
 
     def name(self, given: str) -> PurePosixPath:
+        if len(self.seen) + len(self.folders) >= MOST_ENTRIES:
+            raise DataError(
+                f"{self.archive} holds more than {MOST_ENTRIES:,} names; nothing was unpacked: "
+                "do not use this archive"
+            )
         path = PurePosixPath(given)
+        if not given or len(given.encode(errors="replace")) > LONGEST_PATH:
+            what = f"a name of {len(given)} characters"
+            raise DataError(
+                f"{self.archive} holds {what if given else 'an entry without a name'}; expected "
+                f"1 to {LONGEST_PATH}; nothing was unpacked: do not use this archive"
+            )
+        if len(path.parts) > DEEPEST:
+            raise DataError(
+                f"{self.archive} holds {given[:40]}..., {len(path.parts)} folders deep; expected "
+                f"at most {DEEPEST}; nothing was unpacked: do not use this archive"
+            )
         outside = path.is_absolute() or ".." in path.parts or PureWindowsPath(given).drive
         if outside or "\\" in given or "\0" in given:
             raise DataError(
@@ -77,6 +146,7 @@ class Checks:
             )
 
     def size(self, given: int) -> None:
+        """Count the bytes of a file towards the limit."""
         self.total += max(given, BLOCK)
         if self.total > self.limit:
             raise _too_large(self.archive, self.limit)
@@ -91,11 +161,29 @@ class Bounded:
         self.count = 0
 
     def read(self, size: int) -> bytes:
-        part = self.stream.read(size)
+        part = self.stream.read(min(size, CHUNK))
         self.count += len(part)
         if self.count > self.limit:
             raise _too_large(self.archive, self.limit)
         return part
+
+    def exactly(self, size: int) -> bytes:
+        """Read so many bytes, which are few."""
+        found = b""
+        while len(found) < size:
+            part = self.read(size - len(found))
+            if not part:
+                raise EOFError(f"it ends {size - len(found)} bytes too early")
+            found += part
+        return found
+
+    def skip(self, size: int) -> None:
+        """Read so many bytes and drop them."""
+        while size:
+            part = self.read(min(size, CHUNK))
+            if not part:
+                raise EOFError(f"it ends {size:,} bytes too early")
+            size -= len(part)
 
 
 def _too_large(archive: Path, limit: int) -> DataError:

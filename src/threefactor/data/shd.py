@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,13 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.hdf5 import read_arrays
-from threefactor.errors import DataError, InputError
+from threefactor.data.arguments import check_whole, given_path
+from threefactor.data.hdf5 import Ragged, read_arrays
+from threefactor.errors import DataError
 
 if TYPE_CHECKING:
     from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["read_shd_file"]
+
+LARGEST_SIZE = (1 << 31) - 1
 
 
 def read_shd_file(
@@ -50,45 +54,59 @@ def read_shd_file(
     """
     from threefactor.events.spikes import SpikeBatch
 
-    for name, value in (("size", size), ("classes", classes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{name} is {value!r}; expected a whole number of at least 1")
-    path = Path(path)
+    check_whole("size", size, 1, LARGEST_SIZE)
+    check_whole("classes", classes, 1, LARGEST_SIZE)
+    path = given_path(path)
     times, units, labels = read_arrays(path)
-    _check_labels(path, labels, len(times), len(units), classes)
-    offsets = np.concatenate([[0], np.cumsum([len(row) for row in times])])
-    seconds, channels = np.empty(offsets[-1]), np.empty(offsets[-1], dtype=np.int32)
-    for sample, row in enumerate(zip(times, units, strict=True)):
-        part = slice(offsets[sample], offsets[sample + 1])
-        seconds[part], channels[part] = _sample(path, sample, *row, size)
+    _check_labels(path, labels, len(times.lengths), len(units.lengths), classes)
+    offsets = np.concatenate([[0], np.cumsum(times.lengths)])
+    _check_spikes(path, times, units, offsets, size)
+    seconds, channels = times.values.astype(np.float64), units.values.astype(np.int32)
+    for start, stop in itertools.pairwise(offsets.tolist()):  # faster than to sort all at once
+        part = slice(start, stop)
+        order = np.lexsort((channels[part], seconds[part]))
+        seconds[part], channels[part] = seconds[part][order], channels[part][order]
     batch = SpikeBatch(offsets, seconds, channels, size)
     return batch, torch.from_numpy(labels.astype(np.int64))
 
 
-def _sample(
-    path: Path, sample: int, times: NDArray[Any], units: NDArray[Any], size: int
-) -> tuple[NDArray[np.float64], NDArray[Any]]:
-    """Check the spikes of one sample and sort them, which is faster than sorting all at once."""
-    where = f"{path}: sample {sample} (of spikes/times and spikes/units, counted from 0)"
-    if times.shape != units.shape:
-        raise DataError(f"{where} has {len(times)} times but {len(units)} units; expected as many")
-    if times.dtype.kind != "f" or units.dtype.kind not in "ui":
+def _check_spikes(
+    path: Path, times: Ragged, units: Ragged, offsets: NDArray[np.int64], size: int
+) -> None:
+    def where(sample: int) -> str:
+        return f"{path}: sample {sample} (of spikes/times and spikes/units, counted from 0)"
+
+    if times.values.dtype.kind != "f" or units.values.dtype.kind not in "ui":
         raise DataError(
-            f"{where} has times of type {times.dtype} and units of type {units.dtype}; "
-            "expected floating point seconds and integers"
+            f"{where(0)} has times of type {times.values.dtype} and units of type "
+            f"{units.values.dtype}; expected floating point seconds and integers"
         )
-    seconds = times.astype(np.float64)
-    wrong = ~((seconds >= 0) & np.isfinite(seconds))
+    other = times.lengths != units.lengths
+    if other.any():
+        sample = int(np.argmax(other))
+        raise DataError(
+            f"{where(sample)} has {times.lengths[sample]} times but {units.lengths[sample]} "
+            "units; expected as many"
+        )
+    wrong = ~((times.values >= 0) & np.isfinite(times.values))
     if wrong.any():
+        place = int(np.argmax(wrong))
         raise DataError(
-            f"{where} has the time {seconds[wrong][0]}; expected finite seconds, 0 or above"
+            f"{where(_sample_of(offsets, place))} has the time {times.values[place]}; expected "
+            "finite seconds, 0 or above"
         )
-    if len(units) and not 0 <= units.min() <= units.max() < size:
+    outside = (units.values < 0) | (units.values >= size)
+    if outside.any():
+        sample = _sample_of(offsets, int(np.argmax(outside)))
+        found = units.values[offsets[sample] : offsets[sample + 1]]
         raise DataError(
-            f"{where} has units from {units.min()} to {units.max()}; expected 0 to {size - 1}"
+            f"{where(sample)} has units from {found.min()} to {found.max()}; expected 0 to "
+            f"{size - 1}"
         )
-    order = np.lexsort((units, seconds))
-    return seconds[order], units[order]
+
+
+def _sample_of(offsets: NDArray[np.int64], place: int) -> int:
+    return int(offsets.searchsorted(place, "right")) - 1
 
 
 def _check_labels(path: Path, labels: NDArray[Any], times: int, units: int, classes: int) -> None:

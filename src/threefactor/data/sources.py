@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from threefactor.data.archives import read_member
-from threefactor.data.safety import ADVICE
+from threefactor.data.safety import ADVICE, LARGEST, open_file, read_whole
 from threefactor.errors import DataError
 
-__all__ = ["ADVICE", "GZIP_MAGIC", "Source", "guess"]
+__all__ = ["ADVICE", "GZIP_MAGIC", "Source", "guess", "listed"]
 
 GZIP_MAGIC = b"\x1f\x8b"
 KINDS = {b"<": "a web page", b"vers": "a Git LFS pointer", b"PK": "a zip archive"}
@@ -49,19 +49,43 @@ class Source(NamedTuple):
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(f"{self} is a damaged gzip file ({error}); {ADVICE}") from error
         except MemoryError as error:
-            raise DataError(
-                f"{self} does not fit into memory; expected a few hundred MB"
-            ) from error
+            raise DataError(f"{self} does not fit into memory; close other programs") from error
         except OSError as error:
             reason = error.strerror or error
             raise DataError(
                 f"{self} cannot be read ({reason}); check the path and rights"
             ) from error
 
+    def read(self, limit: int = LARGEST) -> bytearray:
+        """Return the contents, unpacked.
+
+        Args:
+            limit: the most bytes that may come.
+
+        Raises:
+            DataError: as of `open`; or there is more than `limit`, which is not read.
+        """
+        with self.open() as stream:
+            return read_whole(stream, self, limit)
+
     def _raw(self) -> IO[bytes]:
         if self.member is None:
-            return self.path.open("rb")
-        return io.BytesIO(read_member(self.path, self.member))
+            return open_file(self.path)
+        return io.BytesIO(read_member(self.path, self.member, LARGEST))
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return what lies in a folder, but for hidden names, in order.
+
+    Raises:
+        DataError: the folder is absent or may not be read.
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise DataError(
+            f"{folder} cannot be read ({error.strerror or error}); check the path and rights"
+        ) from error
 
 
 def guess(start: bytes) -> str:

@@ -28,8 +28,8 @@ SHD = DataSet(
     homepage="https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
     kind="spikes",
     files=(
-        DataFile("shd_train.h5.gz", "d47c9825dee33347913e8ce0f2be08b0"),
-        DataFile("shd_test.h5.gz", "3062a80ec0c5719404d5b02e166543b1"),
+        DataFile("shd_train.h5.gz", "d47c9825dee33347913e8ce0f2be08b0", limit=512 << 20),
+        DataFile("shd_test.h5.gz", "3062a80ec0c5719404d5b02e166543b1", limit=512 << 20),
     ),
     mirrors=("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/"),
     # The unpacked file is the fastest to load. The sums of the .zip files are in docs/data.md.
