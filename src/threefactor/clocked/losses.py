@@ -169,6 +169,8 @@ class _Autograd:
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function = function
+        name = getattr(function, "__name__", type(function).__name__)
+        self.__qualname__ = f"from_autograd({name})"
 
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():

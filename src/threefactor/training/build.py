@@ -78,8 +78,8 @@ def build(
         InputError: if the settings do not fit the data.
         DataError: if the data is absent or corrupt.
     """
-    check_buildable(settings)
     engine = engine_of(settings)
+    check_buildable(settings)
     engine.rule(settings.rule.name)
     engine.check_device(device, DTYPES[settings.dtype])
     with in_memory():

@@ -101,7 +101,7 @@ def _probe(inputs: Any, available: int) -> list[float]:
     found = []
     for i in range(min(PROBES, available)):
         one = inputs[torch.tensor([i])]
-        values = one if isinstance(one, Tensor) else torch.as_tensor(one.times)
+        values = one if isinstance(one, Tensor) else torch.from_numpy(one.times.copy())
         found.append(float(values.double().square().sum().sqrt()))
     return found
 

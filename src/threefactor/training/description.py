@@ -180,7 +180,9 @@ def _data_mark(experiment: Experiment) -> str:
 
 def _value_sum(inputs: Any) -> int | None:
     """Return the sum of all bytes of inputs in memory, the same in whatever order it is taken."""
-    values = torch.from_numpy(inputs.times) if isinstance(inputs, events.SpikeBatch) else inputs
+    values = (
+        torch.from_numpy(inputs.times.copy()) if isinstance(inputs, events.SpikeBatch) else inputs
+    )
     if not isinstance(values, Tensor):
         return None
     flat = values.detach().contiguous().flatten()

@@ -28,7 +28,7 @@ MOST_BYTES = 16 * 2**20
 """Of a file of JSON that is read: those written here have some thousand."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
 """What file systems answer that cannot sync a folder."""
-DEEPEST = 200
+DEEPEST = 250
 TOO_DEEP = f"it is nested deeper than {DEEPEST}"
 UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 """Names of files that are being written."""

@@ -7,14 +7,13 @@ import dataclasses
 import json
 import math
 import platform
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.training import checkpoint, lines
 from threefactor.training.data_record import difference
 from threefactor.training.description import Description
@@ -125,10 +124,9 @@ class RunFolder:
         changes.append({"epoch": epoch, **{key: now[key] for key in differ}})
         self._write_config(document)
         said = "; ".join(f"{key} {before[key]} before, {now[key]} now" for key in differ)
-        warnings.warn(
+        warn_user(
             f"{self.path} goes on in another environment ({said}): it will not have the bits of a "
-            "run that never stopped. config.json says so, too",
-            stacklevel=3,
+            "run that never stopped. config.json says so, too"
         )
 
     def _write_config(self, document: Mapping[str, Any]) -> None:

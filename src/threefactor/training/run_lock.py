@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from threefactor.errors import CheckpointError
+from threefactor.errors import CheckpointError, warn_user
 
 __all__ = ["LOCK", "BusyError", "only_one"]
 
@@ -60,10 +59,7 @@ def only_one(folder: Path, patience: float = 0.0) -> Iterator[None]:
                 f"cannot write to {folder} ({problem}); set its rights, make room, or choose "
                 "another folder with --out"
             ) from problem
-        warnings.warn(
-            f"{folder} cannot be locked ({problem}): see to it that nobody else works in it",
-            stacklevel=3,
-        )
+        warn_user(f"{folder} cannot be locked ({problem}): see to it that nobody else works in it")
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
-from threefactor.training.run_lock import only_one
+from threefactor.training.run_lock import LOCK, only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
@@ -72,7 +72,8 @@ def _discard(run: RunFolder) -> None:
     """Remove a run that has learned nothing, and its folder if nothing else is in it."""
     for part in (run.last, run.best, run.path / "tensorboard"):
         shutil.rmtree(part, ignore_errors=True)
-    for file in (run.tracked_path, run.start_path, run.metrics_path, run.config_path):
+    files = (run.tracked_path, run.start_path, run.metrics_path, run.config_path, run.path / LOCK)
+    for file in files:
         file.unlink(missing_ok=True)
     with suppress(OSError):
         run.path.rmdir()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
-from threefactor.errors import InputError, unknown_name
+from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.events.arrays import number
 from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
@@ -191,13 +190,11 @@ class Rule(nn.Module, ABC):
         """Say once that the output layer is silent in a whole batch, until it spikes again."""
         silent = len(trial.activities[-1].spikes._raw.times) == 0
         if silent and not self._warned_of_silence:
-            warnings.warn(
+            warn_user(
                 f"no neuron of the output layer {trial.names[-1]!r} spiked in a batch of "
                 f"{len(trial.output)}: without spikes it gets no gradient and cannot recover by "
                 "itself, and with ExactBP neither can the layers before it. Raise its weights, or "
-                "lower its threshold or the learning rate",
-                UserWarning,
-                stacklevel=3,
+                "lower its threshold or the learning rate"
             )
         self._warned_of_silence = silent
 
