@@ -16,20 +16,38 @@ __all__ = [
     "behind",
     "behind_all",
     "is_layer",
+    "is_local",
+    "is_product",
     "name_of",
     "node_of",
     "parameter_of",
     "product_operands",
-    "products",
 ]
 
 _PRODUCTS = re.compile(
     r"(Mm|Addmm|Bmm|Baddbmm|Addbmm|Mv|Addmv|Dot|Vdot|Addr|Linear|Einsum|Embedding|EmbeddingBag|"
-    r"\w*Convolution|\w*Attention\w*|\w*LinalgMatmul\w*)(Backward\w*)$"
+    r"Cdist|EuclideanDist|Fft\w*|\w*Convolution|\w*Attention\w*|\w*Matmul\w*|\w*Linalg\w*)Backward\d*$"
 )
-_VIEWS = re.compile(
-    r"(T|Transpose|Permute|View|UnsafeView|ReshapeAlias|Expand|Unsqueeze|Squeeze|Select|Slice|"
-    r"ToCopy|Clone|AsStrided|Mul|Neg|Div|Tanh|Sigmoid|Softmax)(Backward\w*)$"
+_LOCAL = re.compile(
+    # arithmetic, neuron by neuron
+    r"(Add|Sub|Rsub|Mul|Div|Neg|Pow|Exp|Expm1|Log|Log1P|Log2|Log10|Sqrt|Rsqrt|Reciprocal|Abs|Sign|"
+    r"Square|Addcmul|Addcdiv|Lerp|Clamp\w*|Maximum|Minimum|Where|Masked\w*|Fmod|Remainder|Round|Floor|"
+    r"Ceil|Trunc|Erf|Sin|Cos|Atan|Heaviside|Zero|Fill|Zeros\w*|Ones\w*|Nan\w*|"
+    # nonlinearities
+    r"Relu\w*|LeakyRelu|PreluKernel|Prelu\w*|Elu|Celu|Selu|Gelu|Silu|Mish|Softplus|Softshrink|"
+    r"Hardshrink|Hardtanh|Hardsigmoid|Hardswish|Tanh|Sigmoid|LogSigmoid|Threshold|Rrelu\w*|Glu|"
+    r"Softmax|LogSoftmax|\w*Dropout\w*|Bernoulli|"
+    # norms and pooling
+    r"\w*BatchNorm\w*|\w*LayerNorm\w*|\w*GroupNorm\w*|\w*RmsNorm\w*|\w*VectorNorm|Norm|Mean|Sum|Var|"
+    r"VarMean|Std|StdMean|Max|Min|Amax|Amin|\w*AvgPool\w*|\w*MaxPool\w*|Average|Upsample\w*|"
+    # shapes
+    r"T|Transpose|Permute|View|UnsafeView|ReshapeAlias|Expand|Repeat|Unsqueeze|Squeeze|Select|Slice|"
+    r"Split\w*|UnsafeSplit|Chunk|Unbind|Cat|Stack|Index\w*|Gather|Scatter\w*|Take\w*|Flip|Roll|"
+    r"\w*Pad\w*|PixelShuffle|PixelUnshuffle|Diagonal|AsStrided|Unfold|Im2Col|Col2Im|CopySlices|"
+    r"Clone|Copy|ToCopy|Alias|Detach|Identity|Movedim|Narrow|Unflatten|"
+    # the library's own, and what autograd puts around modules with hooks
+    r"_?Head|_Average|_?Transmission|_?LocalDerivative|BackwardHookFunction|CopyBackwards)"
+    r"(Backward\w*)?$"
 )
 
 
@@ -85,18 +103,32 @@ def parameter_of(node: Any) -> Tensor | None:
     return getattr(node, "variable", None)
 
 
-def products(starts: Iterable[Any]) -> Iterator[Any]:
-    """Walk the products with matrices or kernels that were not made by a synapse layer."""
-    return (node for node in behind(starts) if _PRODUCTS.match(str(node.name())))
+def is_product(node: Any) -> bool:
+    """Return whether a node is a product with a matrix or kernel that no synapse layer made."""
+    return _PRODUCTS.match(str(node.name())) is not None
+
+
+def is_local(node: Any) -> bool:
+    """Return whether a node is known to mix no neurons by weights: elementwise, norms, shapes.
+
+    A weighted sum in two operations, a factor with values of its own for each neuron and then a
+    sum, mixes them.
+    """
+    if parameter_of(node) is not None or is_layer(node):
+        return True
+    if re.match(r"(Sum|Mean)Backward", str(node.name())):
+        for part in behind([node]):
+            factors = [parameter_of(n) for n, _ in part.next_functions if n is not None]
+            if str(part.name()).startswith("MulBackward") and any(
+                f is not None and f.numel() > 1 for f in factors
+            ):
+                return False
+    return _LOCAL.match(str(node.name())) is not None
 
 
 def product_operands(node: Any) -> Iterator[Tensor]:
-    """Walk the leaves that are factors of a product, as they are or viewed or scaled."""
-    waiting = [n for n, _ in node.next_functions if n is not None]
-    while waiting:
-        part = waiting.pop()
-        leaf = parameter_of(part)
-        if leaf is not None:
-            yield leaf
-        elif not is_layer(part) and _VIEWS.match(str(part.name())):
-            waiting.extend(n for n, _ in part.next_functions if n is not None)
+    """Walk the leaves of those factors of a product that depend on leaves alone."""
+    for part, _ in node.next_functions:
+        nodes = list(behind([part]))
+        if not any(map(is_layer, nodes)):
+            yield from (leaf for n in nodes if (leaf := parameter_of(n)) is not None)

@@ -69,7 +69,7 @@ def checked_loss(loss: Loss) -> Loss:
     Raises:
         InputError: if it is a loss of `torch.nn`, which gives no error, or cannot be called.
     """
-    if isinstance(loss, nn.Module):
+    if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
         name = type(loss).__name__
         raise InputError(
             f"loss is {name}, which returns one number; a rule needs a loss and an error for "
@@ -106,7 +106,7 @@ def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
             f"{tuple(output.shape)}; clocked.from_autograd makes such a loss of a differentiable "
             "function"
         )
-    return given
+    return given[0].to(output.dtype), given[1].to(output.dtype)
 
 
 def check_labels(targets: Tensor, samples: int, outputs: int) -> None:

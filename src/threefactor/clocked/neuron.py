@@ -142,10 +142,14 @@ class Neuron(nn.Module, ABC):
         self.gate = None
         self.resets += 1
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is nobody's: it leaves the rule behind that works on the layer now."""
+        return {**self.__dict__, "probe": None}
+
     def everything(self) -> dict[str, Any]:
         """Return all that `reset` forgets, and the number of resets, by attribute."""
         names = (*self.state_attributes, "gate", "resets")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name, None) for name in names}
 
     def take(self, state: dict[str, Any]) -> None:
         """Put back what `everything` returned."""
@@ -311,7 +315,7 @@ class _LocalDerivative(torch.autograd.Function):
         ctx.neuron, ctx.gate = neuron, neuron.gate
         # Saved this way, a state overwritten before its use is an error and not a wrong gradient.
         ctx.save_for_backward(*neuron.state)
-        return activity.view_as(activity)
+        return activity.detach()  # not a view: the network may write to it
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:

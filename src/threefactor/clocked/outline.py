@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,7 +46,11 @@ class Outline:
     untaught: list[str]
 
     def describe(
-        self, rule: nn.Module, signals: dict[str, str], moves: Callable[[str], bool]
+        self,
+        rule: nn.Module,
+        signals: dict[str, str],
+        moves: Callable[[str], bool],
+        trace_decay: float,
     ) -> str:
         """Say in a table what learns from what.
 
@@ -54,6 +58,7 @@ class Outline:
             rule: the rule, whose own parameters and buffers are listed, too.
             signals: what each hidden layer learns from, in words.
             moves: whether the rule itself changes one of its buffers, by name.
+            trace_decay: of the presynaptic traces now.
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
         sizes = {name: shape.numel() for name, shape in self.hidden.items()}
@@ -73,7 +78,7 @@ class Outline:
         ]
         parts = [
             (f"{type(rule).__name__}: errors of the layers", layers),
-            (f"parameters, traces decay by {self.trace_decay:g} a step", parameters),
+            (f"parameters, traces decay by {trace_decay:g} a step", parameters),
             ("the rule's own", own),
         ]
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
@@ -135,26 +140,32 @@ def outline(
     session = Session(network, trace_decay=trace_decay, chain=chain, make_probe=make_probe)
     weight = next(network.parameters())
     modes = [(module, module.training) for module in network.modules()]
-    buffers = [(b, b.clone()) for b in network.buffers()]
-    with session.alone():
+    frozen = [p for p in network.parameters() if not p.requires_grad]
+    with session.alone(), session.buffers_kept(always=True):
         try:
             with session.attached(), torch.enable_grad():
                 network.eval()
+                # The way of errors is that of the weights, whether or not they learn at present.
+                session.ignored.update(id(p) for p in frozen)
+                for parameter in frozen:
+                    parameter.requires_grad_(True)
                 output = session.forward(weight.new_zeros((1, *shape)))
                 unused = [p.name for p in session.probes if p.activity is None]
                 if unused:
-                    raise InputError(f"the network's forward pass leaves out its layers {unused}")
+                    raise InputError(
+                        f"the network's forward pass leaves out its layers {unused}, at least in "
+                        "evaluation mode, in which it is tried"
+                    )
                 return _follow(session, output, shape, couples, chain)
         except RuntimeError as problem:
             raise InputError(
                 f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
             ) from problem
         finally:
+            for parameter in frozen:
+                parameter.requires_grad_(False)
             for module, mode in modes:
                 module.training = mode
-            with torch.no_grad():
-                for buffer, value in buffers:
-                    buffer.copy_(value)
             session.reset()
 
 
@@ -162,8 +173,8 @@ def _follow(
     session: Session, output: Tensor, shape: torch.Size, couples: bool, chain: str
 ) -> Outline:
     names = {id(p): name for name, p in session.network.named_parameters()}
-    heads = {OUTPUT: output.grad_fn}
-    heads |= {p.name: p.current.grad_fn for p in session.probes if p.current is not None}
+    heads = _heads(session, output)
+    check_products(session, output, refuse_chain=chain == "none")
     synapses = [n for n in graph.behind_all(heads.values()) if hasattr(n, "pathway")]
     inner = {
         node.neuron
@@ -178,7 +189,6 @@ def _follow(
         if p.activity is not None and p.neuron not in last
     }
     output_neurons = tuple(p.name for p in session.probes if p.neuron in last)
-    _refuse_products(heads, names, refuse_chain=chain == "none")
     teachers: dict[str, list[str]] = {}
     traced: set[str] = set()
     for head, start in heads.items():
@@ -195,7 +205,7 @@ def _follow(
     untaught = [
         name
         for name, p in session.network.named_parameters()
-        if p.requires_grad and name not in teachers
+        if id(p) not in session.ignored and name not in teachers
     ]
     return Outline(
         hidden,
@@ -238,22 +248,48 @@ def _reached(
                 waiting.append((node.next_functions[0][0], far))
 
 
-def _refuse_products(heads: dict[str, Any], names: dict[int, str], *, refuse_chain: bool) -> None:
-    """Refuse products with weights that no synapse layer makes."""
-    for node in graph.products(heads.values()):
-        used = [names[id(p)] for p in graph.product_operands(node) if id(p) in names]
-        if used:
+def _heads(session: Session, output: Tensor) -> dict[str, Any]:
+    """Where errors enter the graph of a time step: at the output, and at each layer's current."""
+    heads = {OUTPUT: output.grad_fn}
+    return heads | {p.name: p.current.grad_fn for p in session.probes if p.current is not None}
+
+
+def check_products(session: Session, output: Tensor, *, refuse_chain: bool) -> None:
+    """Refuse products with weights that no synapse layer makes, and what may hide one.
+
+    Args:
+        session: after a time step.
+        output: what the network returned.
+        refuse_chain: whether errors may not pass through products at all.
+
+    Raises:
+        InputError: naming the parameters, or the layers behind the product.
+    """
+    heads = _heads(session, output)
+    names = {
+        id(p): name
+        for name, p in session.network.named_parameters()
+        if p.requires_grad and id(p) not in session.ignored
+    }
+    for node in graph.behind(heads.values()):
+        if graph.is_product(node):
+            used = sorted({names[id(p)] for p in graph.product_operands(node) if id(p) in names})
+            if used:
+                raise InputError(
+                    f"the network multiplies with its parameters {used} outside of a synapse layer "
+                    f"({graph.name_of(node)}), where they get no presynaptic trace; use "
+                    "threefactor.clocked.Linear or Conv2d, or a Synapse of your own"
+                )
+        elif not refuse_chain or graph.is_local(node):
+            continue
+        if not refuse_chain:
+            continue
+        through = sorted({n.pathway.name for n in graph.behind([node]) if hasattr(n, "pathway")})
+        if through:
             raise InputError(
-                f"the network multiplies with its parameters {used} outside of a synapse layer "
-                f"({graph.name_of(node)}), where they get no presynaptic trace; use "
-                "threefactor.clocked.Linear or Conv2d, or a Synapse of your own"
-            )
-        sources: Iterable[Any] = graph.behind([n for n, _ in node.next_functions])
-        through = sorted({n.pathway.name for n in sources if hasattr(n, "pathway")})
-        if refuse_chain and through:
-            raise InputError(
-                f"the output of layers {through} goes through a product ({graph.name_of(node)}) "
-                "before any hidden neuron, through which their error would be backpropagated. "
-                "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
-                'between, train with SpatialBP, or allow it with chain="within-layers"'
+                f"the output of layers {through} goes through a product or an unknown operation "
+                f"({graph.name_of(node)}) before any hidden neuron, through which their error "
+                "would be backpropagated. A rule of direct feedback does not do that: put neurons "
+                "such as clocked.LIF between, train with SpatialBP, or allow it with "
+                'chain="within-layers"'
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.synapse import Turn
+from threefactor.clocked.synapse import Turn, head_of
 from threefactor.errors import InputError
 
 __all__ = ["Probe"]
@@ -74,7 +74,8 @@ class Probe:
         self._before = neuron.everything()
         self._before_probe = neuron.probe
         at_rest = all(v is None for n, v in self._before.items() if n != "resets")
-        self._stays = at_rest or self._is_shown()
+        # Where another session is at work, what it finds later has to be its own.
+        self._stays = neuron.probe is None and (at_rest or self._is_shown())
         if kept is None:
             neuron.reset()
         else:
@@ -132,7 +133,8 @@ class Probe:
         noise = self._draw(current) if self.perturbation else None
         before = noise if self.perturbation and self.perturbation.position == "before" else None
         after = noise if before is None else None
-        activity, fired = self.neuron.respond(current.detach(), before, after)
+        with torch.no_grad():
+            activity, fired = self.neuron.respond(current.detach(), before, after)
         if not self.main_pass:
             self.second_activity = activity
             return activity
@@ -149,13 +151,21 @@ class Probe:
 
     def _record(self, current: Tensor, fired: Tensor | int, activity: Tensor) -> None:
         self.steps += 1
-        self.current, self.activity = current, activity
+        self.current, self.activity = head_of(current), activity
+        self._activity_version = activity._version if not activity.is_inference() else 0
         self.spike_sum = self.spike_sum + fired
         if self.trace_decay is not None:
             if self.trace is None:
                 self.trace = activity.clone()
             else:
                 torch.add(activity, self.trace, alpha=self.trace_decay, out=self.trace)
+
+    @property
+    def rewritten(self) -> bool:
+        """Whether the network wrote to the activity after the neurons gave it."""
+        activity = self.activity
+        assert activity is not None
+        return not activity.is_inference() and activity._version != self._activity_version
 
     @property
     def firing_rate(self) -> Tensor:

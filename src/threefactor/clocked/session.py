@@ -10,9 +10,12 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from threefactor.clocked import graph
 from threefactor.clocked.losses import (
@@ -97,7 +100,10 @@ class Session:
         self._given_decay = trace_decay
         self.trace_decay = self._decay()
         self.turn = Turn()
-        refuse = self._refuse_chain if chain == "none" else None
+        self.ignored: set[int] = set()
+        """Identities of parameters that do not count as trainable while a network is tried."""
+        refuse = partial(_refuse_chain, network, self.ignored) if chain == "none" else None
+        self.chain = chain
         self.pathways = [
             Pathway(
                 module, self.trace_decay, learning, name=name, check_chain=refuse, turn=self.turn
@@ -117,6 +123,15 @@ class Session:
         self.sample_shape: torch.Size | None = None
         self.busy = False
         self.broken = False
+        self.unchecked = True
+        self._began_with: tuple[torch.dtype, torch.device] | None = None
+        self._dropouts = [
+            (name, m) for name, m in network.named_modules() if isinstance(m, _DropoutNd)
+        ]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy made in the middle of a step has to be reset before it goes on."""
+        return {**self.__dict__, "busy": False, "broken": self.broken or self.busy}
 
     def reset(self) -> None:
         """Forget neuron states, traces, noise and statistics."""
@@ -130,10 +145,16 @@ class Session:
             self.set_constant_input(None)
             self.batch = None
             self.broken = False
+            self.unchecked = True
+            self._began_with = None
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other threads from working on the network; the same thread may come in again."""
+        """Keep other threads from working on the network; the same thread may come in again.
+
+        A callback must not wait for another thread that works on the same network: each would
+        wait for the other.
+        """
         with ExitStack() as stack:
             # Always in one order: two networks that share layers cannot wait for each other.
             for module in sorted({module for _, module in self._layers}, key=id):
@@ -160,21 +181,23 @@ class Session:
                 raise InputError(IN_THE_MIDDLE)
             self._follow_network()
             before = [(pathway.synapse, pathway.synapse.pathway) for pathway in self.pathways]
+            placed: list[Probe] = []
             self.busy = True
             try:
                 for pathway in self.pathways:
                     pathway.synapse.__dict__["pathway"] = pathway
                 for probe in self.probes:
                     probe.put_in_place()
+                    placed.append(probe)
                 yield
             finally:
+                self.busy = False
                 for synapse, pathway_before in before:
                     synapse.__dict__["pathway"] = pathway_before
                 for pathway in self.pathways:
                     pathway.forget()
-                for probe in self.probes:
+                for probe in placed:
                     probe.put_back()
-                self.busy = False
 
     def _follow_network(self) -> None:
         """Take up what may change in a network between two calls, and refuse the rest."""
@@ -182,7 +205,10 @@ class Session:
         if modules != self._modules:
             self._refuse_other_layers()
             check_layers(self.network)
-            self._modules = modules
+            self._modules, self.unchecked = modules, True
+            self._dropouts = [
+                (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
+            ]
         for name, neuron in self._neurons:
             neuron.check(name)
         tensors = self.parameters()
@@ -200,10 +226,36 @@ class Session:
         found = (p for module in self._modules for p in module._parameters.values())
         return list({id(p): p for p in found if p is not None}.values())
 
-    def buffers(self) -> list[Tensor]:
-        """The network's buffers."""
-        found = (b for module in self._modules for b in module._buffers.values())
-        return [b for b in found if b is not None]
+    @contextmanager
+    def buffers_kept(self, *, always: bool = False) -> Iterator[None]:
+        """Put the network's buffers back, objects and values, after an error or `always`."""
+        kept = [
+            (module, name, buffer, buffer.clone(), buffer._version)
+            for module in self._modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None and not buffer.is_inference()
+        ]
+        failed = True
+        try:
+            yield
+            failed = False
+        finally:
+            if failed or always:
+                with torch.no_grad():
+                    for module, name, buffer, value, version in kept:
+                        if buffer._version != version:
+                            buffer.copy_(value)
+                        module._buffers[name] = buffer
+
+    def refuse_other_masks(self) -> None:
+        """Refuse dropout that would draw another mask in a second forward pass."""
+        for name, module in self._dropouts:
+            if module.training and module.p > 0:
+                raise InputError(
+                    f"layer {name!r} is a {type(module).__name__}, which draws another mask in the "
+                    "second forward pass of this rule; use the dropout of clocked.LIF, which both "
+                    "passes share, or a one-point rule"
+                )
 
     def _refuse_other_layers(self) -> None:
         found = _layers_of(self.network)
@@ -223,52 +275,18 @@ class Session:
             raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
         return decay
 
-    def _refuse_chain(self, pathway: Pathway, x: Tensor) -> None:
-        """Refuse an input that depends on other weights with no hidden neuron between."""
-        nodes = list(graph.behind([graph.node_of(x)]))
-        names = {id(p): name for name, p in self.network.named_parameters()}
-        sources = [n.pathway.name for n in nodes if hasattr(n, "pathway")]
-        leaves = [names.get(id(graph.parameter_of(n)), "") for n in nodes]
-        parameters = sorted(filter(None, leaves))
-        if not sources and not parameters:
-            return  # the user's own input, of which a gradient is wanted
-        way = self._between(sources, pathway.name) or ", ".join(
-            sorted({graph.name_of(n) for n in nodes if n.next_functions and not graph.is_layer(n)})
-        )
-        if sources:
-            raise InputError(
-                f"layer {pathway.name!r} gets its input from layer {sources[0]!r} with no hidden "
-                f"neuron between them (only {way or 'nothing at all'}), so that the error of "
-                f"{pathway.name!r} would be backpropagated through its weights. "
-                "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
-                'between the two, train with SpatialBP, or allow it with chain="within-layers"'
-            )
-        raise InputError(
-            f"the parameters {parameters} lie between the neurons or the input and layer "
-            f"{pathway.name!r}, so that they would learn by backpropagation through its weights. "
-            "A rule of direct feedback does not do that: freeze them with requires_grad_(False), "
-            'train with SpatialBP, or allow it with chain="within-layers"'
-        )
-
-    def _between(self, sources: list[str], name: str) -> str:
-        """Describe the modules that stand between two layers of a network, by its order."""
-        modules = list(self.network.named_modules())
-        names = [n for n, _ in modules]
-        if not sources or names.index(sources[0]) > names.index(name):
-            return ""
-        within = modules[names.index(sources[0]) + 1 : names.index(name)]
-        return ", ".join(
-            f"{n!r}, a {type(m).__name__}"
-            for n, m in within
-            if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
-        )
-
     def check_state(self) -> None:
         """Refuse to go on with a stream that somebody else reset or ran on, or that failed."""
         if self.broken:
             raise InputError(
                 "the last time step of this stream failed half-way; call rule.reset() and begin "
                 "the stream again"
+            )
+        weight = next(self.network.parameters())
+        if self._began_with is not None and self._began_with != (weight.dtype, weight.device):
+            raise InputError(
+                f"the network was moved from {self._began_with} to {weight.dtype} on "
+                f"{weight.device} in the middle of a stream; call rule.reset() to begin a new one"
             )
         for probe in self.probes:
             if probe.disturbed:
@@ -289,7 +307,7 @@ class Session:
     def forward(self, x_t: Tensor) -> Tensor:
         """Run one time step of the attached network."""
         self.check_batch(x_t)
-        self.batch = len(x_t)
+        self.batch, self._began_with = len(x_t), (x_t.dtype, x_t.device)
         for part in self._parts:
             part.used = False
         version = None if x_t.is_inference() else x_t._version
@@ -331,7 +349,13 @@ class Session:
             self.check_input(inputs)  # which says what is expected
         if isinstance(inputs, Tensor) and steps is not None:
             self.check_input(inputs)
-            inputs = inputs.clone() if inputs.is_inference() else inputs.contiguous()
+            if inputs.grad_fn is not None and torch.is_grad_enabled():
+                raise InputError(
+                    "the constant input comes with the graph of what made it, through which errors "
+                    "of several time steps cannot go; use inputs.detach()"
+                )
+            # A copy of its own: memory shared with NumPy may change without a trace.
+            inputs = inputs.clone(memory_format=torch.contiguous_format)
             self.set_constant_input(inputs)
             return steps, _repeat(inputs, steps)
         if steps is None:
@@ -343,6 +367,10 @@ class Session:
             if steps < 1:
                 raise InputError("the sequence has no time step; its first dimension is time")
         if isinstance(inputs, Tensor | list | tuple):
+            if len(inputs) < steps:
+                raise InputError(
+                    f"the sequence ended after {len(inputs)} time steps; expected {steps}"
+                )
             # All of it is at hand: a fault in a later step is found before anything is learned.
             for x_t in inputs[:steps]:
                 self.check_input(x_t)
@@ -401,6 +429,12 @@ class Session:
                 f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, "
                 f"{', '.join(map(str, self.sample_shape))}), or as many values per sample. "
                 "A constant input needs steps=T, a sequence (T, batch, ...) goes without"
+            )
+        if self.chain == "none" and x_t.grad_fn is not None:
+            raise InputError(
+                "inputs come with the graph of what made them, such as an encoder, which would "
+                "learn by backpropagation through the first weights. A rule of direct feedback "
+                'does not do that: use inputs.detach(), or allow it with chain="within-layers"'
             )
         if x_t.dtype != weight.dtype:
             raise InputError(
@@ -567,6 +601,48 @@ def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
                 "iterable of one tensor for each step instead"
             )
         yield inputs
+
+
+def _refuse_chain(network: nn.Module, ignored: set[int], pathway: Pathway, x: Tensor) -> None:
+    """Refuse an input that depends on other weights with no hidden neuron between."""
+    nodes = list(graph.behind([graph.node_of(x)]))
+    names = {id(p): name for name, p in network.named_parameters() if id(p) not in ignored}
+    sources = [n.pathway.name for n in nodes if hasattr(n, "pathway")]
+    leaves = [names.get(id(graph.parameter_of(n)), "") for n in nodes]
+    parameters = sorted(filter(None, leaves))
+    if not sources and not parameters:
+        return  # the user's own input, of which a gradient is wanted
+    way = _between(network, sources, pathway.name) or ", ".join(
+        sorted({graph.name_of(n) for n in nodes if n.next_functions and not graph.is_layer(n)})
+    )
+    if sources:
+        raise InputError(
+            f"layer {pathway.name!r} gets its input from layer {sources[0]!r} with no hidden "
+            f"neuron between them (only {way or 'nothing at all'}), so that the error of "
+            f"{pathway.name!r} would be backpropagated through its weights. "
+            "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
+            'between the two, train with SpatialBP, or allow it with chain="within-layers"'
+        )
+    raise InputError(
+        f"the parameters {parameters} lie between the neurons or the input and layer "
+        f"{pathway.name!r}, so that they would learn by backpropagation through its weights. "
+        "A rule of direct feedback does not do that: freeze them with requires_grad_(False), "
+        'train with SpatialBP, or allow it with chain="within-layers"'
+    )
+
+
+def _between(network: nn.Module, sources: list[str], name: str) -> str:
+    """Describe the modules that stand between two layers of a network, by its order."""
+    modules = list(network.named_modules())
+    names = [n for n, _ in modules]
+    if not sources or names.index(sources[0]) > names.index(name):
+        return ""
+    within = modules[names.index(sources[0]) + 1 : names.index(name)]
+    return ", ".join(
+        f"{n!r}, a {type(m).__name__}"
+        for n, m in within
+        if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
+    )
 
 
 def _layers_of(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:

@@ -53,9 +53,16 @@ class Synapse(nn.Module):
         weight = self.held("weight")
         return weight if weight.requires_grad else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is nobody's: it leaves the rule behind that works on the layer now."""
+        return {**self.__dict__, "pathway": None}
+
     @abstractmethod
     def transmit(self, x: Tensor) -> Tensor:
-        """Return the current that received input causes, bias included, as a new tensor."""
+        """Return the current that received input causes, bias included, as a new tensor.
+
+        The same input has to give the same current: that of a constant input is made once.
+        """
 
     @abstractmethod
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
@@ -219,6 +226,7 @@ class Pathway:
         self.name = name
         self.check_chain = check_chain
         self.turn = turn
+        self.calls = 0
         self.constant_input: Tensor | None = None
         self.reset()
 
@@ -237,7 +245,7 @@ class Pathway:
 
     def _forget_products(self) -> None:
         self._current: Tensor | None = None
-        self._current_version = 0
+        self._weights: list[tuple[int, int]] = []
         self._delta_sum: Tensor | None = None
         self.forget()
 
@@ -278,6 +286,7 @@ class Pathway:
                 "give each use a layer of its own"
             )
         self.used = True
+        self._watch_weights()
         whole = x
         x = self.synapse.receive(x)
         values = x.detach()
@@ -299,7 +308,27 @@ class Pathway:
         anchor = plastic
         if plastic is None and self.synapse.bias is not None:
             anchor = self.synapse.held("bias")
+        self.calls += 1
         return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
+
+    def _watch_weights(self) -> None:
+        """Notice weights that change in mid-sequence, and drop what was made of the old ones."""
+        layer = self.synapse
+        parameters = layer.parameters() if layer._modules else layer._parameters.values()
+        tensors = (*parameters, *layer._buffers.values())
+        now = [(id(t), t._version) for t in tensors if t is not None and not t.is_inference()]
+        before, self._weights = self._weights, now
+        if before == now or not before:
+            return
+        pending = self._gathered or self._delta_sum is not None
+        if pending and (self._held or self.derived):
+            raise InputError(
+                f"the weights of layer {self.name!r} changed in the middle of a sequence, before "
+                "the gradient of its computed weights was complete; change them in after_step, or "
+                "between sequences"
+            )
+        self._current = None
+        self.forget()
 
     def _is_constant(self, x: Tensor) -> bool:
         """Return whether x is the constant input, in memory and in every step until now."""
@@ -318,14 +347,10 @@ class Pathway:
         with torch.no_grad():
             if not constant:
                 return self.synapse.transmit(x)
-            # A current that the network changed in place is made anew: its version tells.
-            if self._current is None or self._current._version != self._current_version:
+            if self._current is None:
                 self._input, self._current = x, self.synapse.transmit(x)
-                if self._current.is_inference():
-                    current, self._current = self._current, None  # it has no version
-                    return current
-                self._current_version = self._current._version
-            return self._current.detach()
+            # A copy, which the network may write to, even behind autograd's back.
+            return self._current.clone()
 
     def _follow(self, x: Tensor, constant: bool) -> None:
         """Advance the trace to this step."""
@@ -412,17 +437,41 @@ class _Transmission(torch.autograd.Function):
     ) -> Tensor:
         # The anchor only tells autograd that there is something to learn here.
         ctx.pathway, ctx.constant, ctx.shape = pathway, constant, x.shape
-        # Not a view: autograd lets no one write to the base of a view, as the next step will.
+        ctx.call = pathway.calls
+        # Not a view, which autograd would not let the network write to.
         return current.detach()
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         pathway: Pathway = ctx.pathway
+        if ctx.call != pathway.calls:
+            raise InputError(
+                f"the network keeps what layer {pathway.name!r} gave at an earlier time step, with "
+                "its graph; errors do not go back in time here: keep it with .detach()"
+            )
         pathway.learn(delta, ctx.constant)
         error = None
         if ctx.needs_input_grad[0]:
             error = pathway.synapse.input_error(delta, ctx.shape)
         return error, None, None, None, None
+
+
+class _Head(torch.autograd.Function):
+    """The current that neurons took, whatever the network does to the tensor in place later."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor) -> Tensor:
+        ctx.original = current
+        return current.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        return delta
+
+
+def head_of(current: Tensor) -> Tensor:
+    """Return the present graph of a current as a tensor of its own."""
+    return _Head.apply(current) if current.requires_grad else current  # type: ignore[no-untyped-call]
 
 
 def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
@@ -445,6 +494,8 @@ def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
 def _only_node(head: Tensor, error: Tensor) -> Any:
     """Return the `_Transmission` that is the whole graph of a head; None if there is more to it."""
     node: Any = head.grad_fn
+    if type(node).__name__ == "_HeadBackward":
+        head, node = node.original, node.next_functions[0][0]
     alone = (
         isinstance(getattr(node, "pathway", None), Pathway)
         and not node.needs_input_grad[0]

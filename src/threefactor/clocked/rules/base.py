@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from threefactor.clocked import kernels
 from threefactor.clocked.losses import (
@@ -20,7 +21,7 @@ from threefactor.clocked.losses import (
 )
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.outline import Outline, outline
+from threefactor.clocked.outline import Outline, check_products, outline
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast, whole_steps
 from threefactor.clocked.synapse import deliver
@@ -174,7 +175,8 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        text = self._outline.describe(self, signals, self.moves)
+        decay = self._session.trace_decay
+        text = self._outline.describe(self, signals, self.moves, decay)
         print(text)
         return text
 
@@ -214,8 +216,8 @@ class Rule(nn.Module, ABC):
 
         Raises:
             InputError: if inputs or targets do not fit the network, or the network changed since
-                the rule was built. After any error, `.grad`, feedback and buffers are as before,
-                but for what `after_step` has done.
+                the rule was built. After any error, `.grad`, feedback and buffers are as before.
+                With `after_step`, gradients of the steps before it, and what it did, stay.
         """
         session = self._session
         with session.alone():
@@ -292,6 +294,9 @@ class Rule(nn.Module, ABC):
         session = self._session
         with torch.enable_grad():
             output = session.forward(x_t)
+        if session.unchecked:
+            session.unchecked = False
+            check_products(session, output, refuse_chain=session.chain == "none")
         share = 1.0 / (len(x_t) * steps)
         # A copy, since a loss may write to what it is given.
         values = output.detach().clone()
@@ -341,6 +346,11 @@ class Rule(nn.Module, ABC):
                 "torch.inference_mode is on, in which nothing can learn; leave it for rule.step "
                 "and rule.observe, or evaluate with clocked.run"
             )
+        if getattr(parametrize, "_cache_enabled", 0):
+            raise InputError(
+                "torch.nn.utils.parametrize.cached() is on, which keeps weights, with their graph, "
+                "longer than a step; leave it for this call: a rule computes them once by itself"
+            )
         weight = next(self.network.parameters())
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
@@ -384,10 +394,7 @@ class Rule(nn.Module, ABC):
         """
         parameters = [*self._session.parameters(), *self.parameters()]
         before = [p.grad for p in parameters] if apart else []
-        moving = [
-            *self._session.buffers(),
-            *(b for name, b in self.named_buffers() if self.moves(name)),
-        ]
+        moving = [b for name, b in self.named_buffers() if self.moves(name)]
         # Feedback with many outputs may be too large to exist twice.
         fits = sum(b.nbytes for b in moving) <= MAX_KEPT_BYTES
         kept = [(b, b.clone()) for b in moving] if fits else []
@@ -396,7 +403,8 @@ class Rule(nn.Module, ABC):
             for parameter in parameters:
                 parameter.grad = None
         try:
-            yield
+            with self._session.buffers_kept():
+                yield
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:
@@ -424,9 +432,11 @@ class Rule(nn.Module, ABC):
             for pathway in session.pathways:
                 pathway.learning = main
 
+        session.refuse_other_masks()
         switch(main=False)
         try:
-            with torch.no_grad():
+            # What the network counts, as norms do, it counts once a step.
+            with torch.no_grad(), session.buffers_kept(always=True):
                 return session.forward(x_t)
         finally:
             switch(main=True)

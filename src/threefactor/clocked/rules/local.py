@@ -131,6 +131,11 @@ class LocalLearningRule(FeedbackRule):
         """Let layer i's read-out learn, and add the signals that come from it."""
         layer, readout = step.layers[i], getattr(self, f"readout_{i}")
         assert layer.activity is not None and layer.trace is not None and step.error_of is not None
+        if layer.rewritten:
+            raise InputError(
+                f"the network changes the activity of hidden layer {layer.name!r} in place, after "
+                "its read-out's trace took it in; use a new tensor, as in h = h + x"
+            )
         output = layer.activity.flatten(1) @ readout.t()
         error = step.error_of(output)
         backward = getattr(self, f"local_feedback_{i}", readout)
