@@ -301,6 +301,9 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "a loss without error": (
         lambda n, r: clocked.DFA(n, loss=lambda o, y: o.sum(1)).step(X, Y), "expected losses"
     ),
+    "a list that is too short": (
+        lambda n, r: r.step(list(X[:2]), Y, steps=4, after_step=lambda: 1 / 0), "after 2 time steps"
+    ),
     "no loss": (lambda n, r: clocked.DFA(n, loss="cross-entropy"), "expected .output, targets"),
     "a network that writes to its input": (
         lambda n, r: clocked.DFA(

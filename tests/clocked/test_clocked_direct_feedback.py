@@ -176,6 +176,148 @@ def test_weights_outside_of_a_synapse_layer_are_refused(case: str) -> None:
         make_rule(case, network)
 
 
+HIDDEN_PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "of a function of weights": lambda m, h: h @ F.softplus(m.weight),
+    "of a symmetric matrix": lambda m, h: h @ (m.weight + m.weight.t()),
+    "by einsum": lambda m, h: torch.einsum("bi,ij->bj", h, m.weight.tril()),
+    "by distance": lambda m, h: torch.cdist(h, m.weight),
+}
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+@pytest.mark.parametrize("product", HIDDEN_PRODUCTS.values(), ids=HIDDEN_PRODUCTS)
+@pytest.mark.parametrize("late", ["from the start", "in training mode only", "thawed later"])
+def test_hidden_products_are_refused(case: str, product: Any, late: str) -> None:
+    network = Custom(
+        lambda m, x: m.b(m.l((lambda s: product(m, s) if m.on or m.training else s)(m.l0(m.a(x))))),
+        a=linear(6, 5), l0=lif(), l=lif(), b=linear(5, 3), weight=nn.Parameter(torch.eye(5)),
+        on=late != "in training mode only",
+    )  # fmt: skip
+    if late == "thawed later":
+        network.weight.requires_grad_(False)
+    rule = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if late != "from the start":
+            rule = make_rule(case, network)
+            network.weight.requires_grad_(True)
+        with pytest.raises(InputError, match=r"\['weight'\] outside of a synapse layer"):
+            (rule or make_rule(case, network)).step(X, Y, steps=2)
+    assert network.weight.grad is None
+
+
+class Mixing(torch.autograd.Function):
+    """A product that autograd knows nothing of."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x @ torch.full((5, 5), 0.3)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return grad @ torch.full((5, 5), 0.3)
+
+
+@direct
+@pytest.mark.parametrize(
+    "mix",
+    [
+        Mixing.apply,
+        lambda c: c @ torch.full((5, 5), 0.3),
+        lambda c: torch.fft.fft(c).real,
+    ],
+    ids=["a function of one's own", "a fixed matrix", "a Fourier transform"],
+)
+def test_currents_that_are_mixed_before_the_neurons(case: str, mix: Any) -> None:
+    network = Custom(lambda m, x: m.b(m.l(mix(m.a(x)))), a=linear(6, 5), l=lif(), b=linear(5, 3))
+    with pytest.raises(InputError, match=r"\['a'\] goes through a product or an unknown"):
+        make_rule(case, network)
+    make_rule(case, network, chain="within-layers").step(X, Y, steps=2)
+    clocked.SpatialBP(network).step(X, Y, steps=2)
+
+
+@direct
+def test_a_weighted_sum_in_two_operations(case: str) -> None:
+    network = Custom(
+        lambda m, x: m.b(m.l((m.a(x).unsqueeze(2) * m.w).sum(1))), a=linear(6, 5), l=lif(),
+        b=linear(5, 3), w=nn.Parameter(torch.randn(5, 5)),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"\['a'\] goes through"):
+        make_rule(case, network)
+
+
+@direct
+def test_an_encoder_outside_of_the_network(case: str) -> None:
+    encoder, network = nn.Linear(4, 6), nn.Sequential(linear(6, 5), lif(), linear(5, 3))
+    raw = torch.rand(8, 4)
+    rule = make_rule(case, network, input_shape=(6,))
+    for inputs, steps in ((encoder(raw), 3), ((encoder(raw) for _ in range(3)), 3)):
+        with pytest.raises(InputError, match=r"inputs\.detach"):
+            rule.step(inputs, Y, steps=steps)
+    assert encoder.weight.grad is None
+    rule.step(encoder(raw).detach().requires_grad_(), Y, steps=3)
+
+
+def test_what_is_frozen_when_the_rule_is_built_has_its_place_all_the_same() -> None:
+    found = []
+    for frozen in (True, False):
+        network = spiking_output()
+        network.requires_grad_(not frozen)
+        torch.manual_seed(3)
+        rule = clocked.DFA(network)
+        assert list(rule.layer_sizes) == ["la"]
+        assert all(p.requires_grad != frozen for p in network.parameters())
+        network.requires_grad_(True)
+        assert "never" not in rule.describe()
+        rule.step(X.double(), Y, steps=3)
+        found.append(learned(rule))
+    assert_same(*found)
+
+
+def test_a_thawed_parameter_of_a_neuron_is_refused() -> None:
+    network = nn.Sequential(linear(6, 5), Gain(), linear(5, 3))
+    network[1].gain.requires_grad_(False)
+    rule = clocked.DFA(network, input_shape=(6,))
+    network[1].gain.requires_grad_(True)
+    with pytest.raises(InputError, match=r"\['1.gain'\]"):
+        rule.step(X, Y, steps=2)
+
+
+class Count(nn.Module):
+    """Counts its calls in a buffer that it rebinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = self.calls + 1
+        return x
+
+
+def test_buffers_of_the_network_count_once() -> None:
+    """Not when the rule is built, once a step with a second pass, and not if a step fails."""
+    network = nn.Sequential(linear(6, 5), Count(), nn.BatchNorm1d(5), lif(), linear(5, 3))
+    rule = clocked.ZO(network, input_shape=(6,), points="two-point")
+    assert network[1].calls == 0
+    rule.step(X, Y, steps=3)
+    assert network[1].calls == 3 and network[2].num_batches_tracked == 3
+    mean = network[2].running_mean.clone()
+    with pytest.raises(InputError):
+        rule.step(iter([X, X * float("nan")]), Y, steps=2)
+    assert network[1].calls == 3 and torch.equal(network[2].running_mean, mean)
+
+
+def test_dropout_that_two_passes_do_not_share_is_refused() -> None:
+    network = nn.Sequential(linear(6, 5), lif(), nn.Dropout(0.5), linear(5, 3))
+    rule = clocked.OPZO(network, input_shape=(6,), points="two-point")
+    with pytest.raises(InputError, match="'2' is a Dropout, which draws another mask"):
+        rule.step(X, Y, steps=2)
+    network.eval()
+    rule.step(X, Y, steps=2)
+    clocked.OPZO(network.train(), input_shape=(6,)).step(X, Y, steps=2)
+
+
 def test_an_unknown_chain() -> None:
     with pytest.raises(ConfigurationError, match="within-layers"):
         clocked.DFA(clocked.fc(6, (5,), 3), chain="within")

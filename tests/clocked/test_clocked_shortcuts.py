@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -198,6 +199,142 @@ def test_a_layer_that_is_no_longer_called_is_refused(case: str, constant: bool) 
             assert network.second.weight.grad.abs().max() > 0
         network.t = 1
         assert clocked.run(network, inputs, steps=steps).steps == 4
+
+
+class Rewriting(nn.Module):
+    """A stream of currents that neurons look at before it is added to, in place or not."""
+
+    input_shape = (WIDTH,)
+
+    def __init__(self, in_place: bool, what: str) -> None:
+        super().__init__()
+        self.in_place, self.what = in_place, what
+        self.stem, self.branch = clocked.Linear(WIDTH, WIDTH), clocked.Linear(WIDTH, WIDTH)
+        self.lif1, self.lif2 = clocked.LIF(), clocked.LIF()
+        self.readout = clocked.Linear(WIDTH, OUTPUTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.stem(x)
+        activity = self.lif1(stream)
+        if self.what == "activity":
+            activity = activity.add_(0.5) if self.in_place else activity + 0.5
+        current = self.branch(activity)
+        if self.what == "current":
+            stream = stream.add_(current) if self.in_place else stream + current
+        elif self.what == "dropped":
+            stream = stream.zero_() if self.in_place else torch.zeros_like(stream)
+        elif self.what == "data":
+            stream = stream * 1.5 + current
+            if self.in_place:
+                current.data.mul_(0)  # nobody looks at it any more
+        return self.readout(self.lif2(stream if self.what != "activity" else stream + current))
+
+
+@pytest.mark.parametrize("what", ["current", "dropped", "activity", "data"])
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_what_neurons_took_may_be_changed_later(case: str, constant: bool, what: str) -> None:
+    found = []
+    for in_place in (True, False):
+        torch.manual_seed(1)
+        network = Rewriting(in_place, what).double()
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.mul_(3.0)
+        rule = make_rule(case, network)
+        x = torch.randn(STEPS, BATCH, WIDTH, dtype=torch.float64)
+        inputs, steps = (x[0], STEPS) if constant else (x, None)
+        rule.step(inputs, torch.tensor([0, 1, 2]), steps=steps)
+        # A gradient of zeros may be none at all.
+        found.append({k: v for k, v in learned(rule).items() if v.abs().max() > 0})
+    assert_equal(found[1], found[0])
+    behind = "readout" if what == "dropped" and case == "spatial-bp" else "stem"
+    assert found[0][f"network.{behind}.bias"].abs().max() > 0
+
+
+def test_a_local_readout_needs_the_activity_as_it_was() -> None:
+    rule = make_rule("dfa", Rewriting(True, "activity"), local_learning="same-weights")
+    with pytest.raises(InputError, match=r"activity of hidden layer 'lif1' in place"):
+        rule.step(torch.rand(BATCH, WIDTH), torch.tensor([0, 1, 2]), steps=2)
+
+
+class Masked(nn.Module):
+    """DropConnect: other weights at every time step, written by the network itself."""
+
+    input_shape = (WIDTH,)
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.shape = nn.Unflatten(1, (1, 2, 2))
+        self.conv = clocked.Conv2d(1, WIDTH, 2, standardize=kind == "standardised")
+        self.lif, self.readout = clocked.LIF(), clocked.Linear(WIDTH, OUTPUTS)
+        self.t = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.t += 1
+            self.conv.weight.mul_(1.0 + 0.2 * (-1) ** self.t)
+        return self.readout(self.lif(self.conv(self.shape(x)).flatten(1)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "standardised"])
+def test_weights_that_change_at_every_step(kind: str) -> None:
+    """A run uses those of each step, and so do rules where the gradient does not ask for them."""
+    torch.manual_seed(0)
+    x = torch.randn(BATCH, WIDTH, dtype=torch.float64) * 4
+    made = Masked(kind).double()
+    constant, sequence = copy.deepcopy(made), copy.deepcopy(made)
+    one = clocked.run(constant, x, steps=STEPS).output
+    other = clocked.run(sequence, [x.clone() for _ in range(STEPS)]).output
+    plain = sum(made(x).detach() for _ in range(STEPS))
+    torch.testing.assert_close(one, plain)
+    torch.testing.assert_close(other, plain)
+    if kind == "plain":
+        found = []
+        for network, inputs, steps in (
+            (constant, x, STEPS), (sequence, [x.clone() for _ in range(STEPS)], None)
+        ):  # fmt: skip
+            torch.manual_seed(2)
+            rule = clocked.DFA(network)
+            rule.step(inputs, torch.tensor([0, 1, 2]), steps=steps)
+            found.append(learned(rule))
+        assert_equal(*found)
+    else:
+        with pytest.raises(InputError, match=r"weights of layer 'conv' changed in the middle"):
+            clocked.DFA(constant).step(x, torch.tensor([0, 1, 2]), steps=STEPS)
+
+
+class Delayed(nn.Module):
+    """The current of the step before is added, with its graph or without."""
+
+    input_shape = (WIDTH,)
+
+    def __init__(self, detach: bool) -> None:
+        super().__init__()
+        self.detach, self.before = detach, None
+        self.first, self.lif = clocked.Linear(WIDTH, WIDTH), clocked.LIF()
+        self.readout = clocked.Linear(WIDTH, OUTPUTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.first(x)
+        total = current if self.before is None else current + self.before
+        self.before = current.detach() if self.detach else current
+        return self.readout(self.lif(total))
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", "dfa", "opzo"])
+def test_graphs_that_are_kept_over_steps_are_refused(case: str) -> None:
+    for detach in (True, False):
+        network = Delayed(detach).double()
+        rule = make_rule(case, network)
+        network.before = None
+        x = torch.randn(STEPS, BATCH, WIDTH, dtype=torch.float64)
+        if detach:
+            rule.step(x, torch.tensor([0, 1, 2]))
+        else:
+            with pytest.raises(InputError, match=r"earlier time step.*detach"):
+                rule.step(x, torch.tensor([0, 1, 2]))
 
 
 def test_recorded_currents_are_not_overwritten() -> None:

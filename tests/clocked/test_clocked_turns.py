@@ -159,6 +159,68 @@ def test_use_during_a_step(case: str) -> None:
     assert expected_net is not network
 
 
+@every_rule
+def test_copies_made_during_a_step(case: str) -> None:
+    """They are at rest: the copied network runs, and the copied rule begins anew."""
+    network, rule = build(case)
+    copies: list[Any] = []
+
+    def keep() -> None:
+        if not copies:
+            copies.extend([copy.deepcopy(network), copy.deepcopy(rule)])
+
+    rule.step(X, Y, after_step=keep)
+    twin, other = copies
+    twin.reset()
+    assert twin(X[0]).shape == (4, 3)
+    with pytest.raises(InputError, match="failed half-way"):
+        other.observe(X[0], Y)
+    forget_gradients(rule)
+    forget_gradients(other)
+    for r in (rule, other):
+        torch.manual_seed(3)
+        r.perturbation and r.perturbation.generator.manual_seed(3)
+        r.step(X, Y)
+    if case != "opzo":  # whose feedback has moved on since
+        assert_same(learned(rule), learned(other))
+
+
+def test_another_stream_may_begin_while_a_step_reads_its_inputs() -> None:
+    found = []
+    for other in (False, True):
+        network, rule = build("dfa")
+        second = clocked.SpatialBP(network)
+
+        def read(other: bool = other, second: Any = second, network: Any = network) -> Any:
+            for x_t in X:
+                if other:
+                    no_gradient(network, partial(second.observe, x_t, Y))
+                yield x_t
+
+        rule.step(read(), Y, steps=len(X))
+        found.append(learned(rule))
+    assert_same(*found)
+
+
+def test_a_stream_does_not_change_precision() -> None:
+    network, rule = build("dfa")
+    rule.observe(X[0], Y)
+    network.float()
+    rule.float()
+    with pytest.raises(InputError, match=r"in the middle of a stream; call rule\.reset"):
+        rule.observe(X[1].float(), Y)
+    rule.reset()
+    rule.observe(X[1].float(), Y)
+
+
+def test_cached_parametrisations_are_refused() -> None:
+    network, rule = build("dfa")
+    torch.nn.utils.parametrizations.weight_norm(network.linear1)
+    with torch.nn.utils.parametrize.cached(), pytest.raises(InputError, match="cached"):
+        rule.step(X, Y)
+    rule.step(X, Y)
+
+
 def in_threads(*calls: Callable[[], object]) -> None:
     problems: list[BaseException] = []
 

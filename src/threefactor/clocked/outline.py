@@ -33,7 +33,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         traced: names of the parameters that belong to synapse layers.
-        untaught: names of trainable parameters that no error reaches.
+        unreached: names of parameters that no error reaches, trainable or not.
     """
 
     hidden: dict[str, torch.Size]
@@ -43,7 +43,7 @@ class Outline:
     trace_decay: float
     teachers: dict[str, tuple[str, ...]]
     traced: frozenset[str]
-    untaught: list[str]
+    unreached: frozenset[str]
 
     def describe(
         self,
@@ -202,11 +202,7 @@ def _follow(
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 traced.update([name] * of_synapse)
-    untaught = [
-        name
-        for name, p in session.network.named_parameters()
-        if id(p) not in session.ignored and name not in teachers
-    ]
+    unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
         output_neurons,
@@ -215,7 +211,7 @@ def _follow(
         session.trace_decay,
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(traced),
-        untaught,
+        unreached,
     )
 
 
@@ -271,18 +267,18 @@ def check_products(session: Session, output: Tensor, *, refuse_chain: bool) -> N
         for name, p in session.network.named_parameters()
         if p.requires_grad and id(p) not in session.ignored
     }
-    for node in graph.behind(heads.values()):
-        if graph.is_product(node):
-            used = sorted({names[id(p)] for p in graph.product_operands(node) if id(p) in names})
-            if used:
-                raise InputError(
-                    f"the network multiplies with its parameters {used} outside of a synapse layer "
-                    f"({graph.name_of(node)}), where they get no presynaptic trace; use "
-                    "threefactor.clocked.Linear or Conv2d, or a Synapse of your own"
-                )
-        elif not refuse_chain or graph.is_local(node):
+    for node in graph.behind_all(heads.values()):
+        if not graph.is_product(node):
             continue
-        if not refuse_chain:
+        used = sorted({names[id(p)] for p in graph.product_operands(node) if id(p) in names})
+        if used:
+            raise InputError(
+                f"the network multiplies with its parameters {used} outside of a synapse layer "
+                f"({graph.name_of(node)}), where they get no presynaptic trace; use "
+                "threefactor.clocked.Linear or Conv2d, or a Synapse of your own"
+            )
+    for node in graph.behind(heads.values()) if refuse_chain else ():
+        if graph.is_local(node):
             continue
         through = sorted({n.pathway.name for n in graph.behind([node]) if hasattr(n, "pathway")})
         if through:

@@ -230,7 +230,7 @@ class Session:
     def buffers_kept(self, *, always: bool = False) -> Iterator[None]:
         """Put the network's buffers back, objects and values, after an error or `always`."""
         kept = [
-            (module, name, buffer, buffer.clone(), buffer._version)
+            (module, name, buffer, buffer.clone())
             for module in self._modules
             for name, buffer in module._buffers.items()
             if buffer is not None and not buffer.is_inference()
@@ -242,8 +242,9 @@ class Session:
         finally:
             if failed or always:
                 with torch.no_grad():
-                    for module, name, buffer, value, version in kept:
-                        if buffer._version != version:
+                    for module, name, buffer, value in kept:
+                        # Norms write without a trace in the version; masks are to keep theirs.
+                        if not torch.equal(buffer, value):
                             buffer.copy_(value)
                         module._buffers[name] = buffer
 

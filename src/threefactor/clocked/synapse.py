@@ -484,7 +484,15 @@ def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
     nodes = [_only_node(h, e) for h, e in zip(heads, errors, strict=True)]
     direct = [node for node in nodes if node is not None]
     if len(set(direct)) < len(heads):
-        torch.autograd.backward(heads, errors)
+        try:
+            torch.autograd.backward(heads, errors)
+        except RuntimeError as problem:
+            if "second time" not in str(problem):
+                raise
+            raise InputError(
+                "the network keeps a tensor of an earlier time step, with its graph; errors do not "
+                "go back in time here: keep it with .detach()"
+            ) from problem
         return
     with torch.no_grad():
         for node, error in zip(direct, errors, strict=True):

@@ -21,7 +21,7 @@ from threefactor.clocked.losses import (
 )
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.outline import Outline, check_products, outline
+from threefactor.clocked.outline import check_products, outline
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast, whole_steps
 from threefactor.clocked.synapse import deliver
@@ -132,7 +132,8 @@ class Rule(nn.Module, ABC):
             chain="within-layers" if self.couples_layers else chain,
         )
         self._outline = found
-        self._say_what_never_learns(found)
+        self._said: list[str] = []
+        self._say_what_never_learns()
 
         def make_probe(name: str, neuron: Neuron) -> Probe:
             hidden = name in found.hidden
@@ -296,6 +297,7 @@ class Rule(nn.Module, ABC):
             output = session.forward(x_t)
         if session.unchecked:
             session.unchecked = False
+            self._say_what_never_learns()
             check_products(session, output, refuse_chain=session.chain == "none")
         share = 1.0 / (len(x_t) * steps)
         # A copy, since a loss may write to what it is given.
@@ -367,22 +369,29 @@ class Rule(nn.Module, ABC):
                     f"rule.to({str(weight.device)!r}, {weight.dtype})"
                 )
 
-    def _say_what_never_learns(self, found: Outline) -> None:
+    def _say_what_never_learns(self) -> None:
         """Refuse neurons with parameters that no rule teaches; name all others in a warning."""
-        if not found.untaught:
+        untaught = [
+            name
+            for name, p in self.network.named_parameters()
+            if p.requires_grad and name in self._outline.unreached
+        ]
+        if untaught == self._said:
             return
         for name, neuron in self.network.named_modules():
-            own = [n for n, p in neuron.named_parameters(name) if n in found.untaught]
+            own = [n for n, _ in neuron.named_parameters(name) if n in untaught]
             if isinstance(neuron, Neuron) and own:
                 raise InputError(
                     f"neuron layer {name!r} has the trainable parameters {own}, which no error "
                     "reaches, since neurons advance without autograd; freeze them with "
                     "requires_grad_(False)"
                 )
-        warn_user(
-            f"{type(self).__name__} teaches the parameters {found.untaught} nothing, since no "
-            "error reaches them; rule.describe() says what learns from what"
-        )
+        self._said = untaught
+        if untaught:
+            warn_user(
+                f"{type(self).__name__} teaches the parameters {untaught} nothing, since no "
+                "error reaches them; rule.describe() says what learns from what"
+            )
 
     @contextmanager
     def _all_or_nothing(self, *, apart: bool = True) -> Iterator[None]:
