@@ -243,9 +243,10 @@ class Session:
             if failed or always:
                 with torch.no_grad():
                     for module, name, buffer, value in kept:
-                        # Norms write without a trace in the version; masks are to keep theirs.
+                        # Norms write without a trace in the version, and so is it put back: the
+                        # graph of the step has these tensors and does not need their values.
                         if not torch.equal(buffer, value):
-                            buffer.copy_(value)
+                            buffer.data.copy_(value)
                         module._buffers[name] = buffer
 
     def refuse_other_masks(self) -> None:
