@@ -82,6 +82,8 @@ def fc(
 
     Source: Xiao et al. 2026 (OPZO), appendix C.2.2.
     """
+    if not isinstance(hidden, Sequence) or isinstance(hidden, str):
+        raise InputError(f"hidden is {hidden!r}; give the sizes of the hidden layers, as in (800,)")
     sizes = [in_features, *hidden, out_features]
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise InputError(f"layer sizes are {sizes}; each must be a whole number of at least 1")
