@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import Index, check_whole, positions
+from threefactor.data.arguments import check_whole
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
 from threefactor.data.safety import ADVICE, open_file
-from threefactor.errors import ConfigurationError, DataError
+from threefactor.errors import ConfigurationError, DataError, InputError
+from threefactor.indexing import Index, positions
 
 __all__ = ["ImageFiles", "usual_threads"]
 
@@ -28,12 +30,16 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
+LONGEST_HEADER = 1 << 16  # bytes of a PPM file
+COMMENT = re.compile(rb"#[^\r\n]*")
+LARGEST_SEED = (1 << 63) - 1
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_PIXELS = 1 << 26
 """Of a picture, and of what it is resized to. Each takes 4 bytes, in up to three copies at once:
 800 MB for each thread. ImageNet's largest has 61 million."""
 
-MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
+MOST_THREADS = 1024
+USUAL_THREADS = 16  # from about here on they wait for the interpreter's lock
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +62,8 @@ class ImageFiles:
 
     Raises:
         ConfigurationError: Pillow is not installed.
-        InputError: `dtype` is not floating point, or `threads` no number of at least 1.
+        InputError: `settings` are none, `dtype` is not floating point, or `threads` no number of
+            at least 1.
     """
 
     paths: Sequence[str]
@@ -69,8 +76,10 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         _pillow()
+        if not isinstance(self.settings, ImageSettings):
+            raise InputError(f"settings are a {type(self.settings).__name__}; give ImageSettings")
         check_dtype(self.dtype)
-        check_whole("threads", self.threads, 1, 1024)
+        check_whole("threads", self.threads, 1, MOST_THREADS)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -94,12 +103,14 @@ class ImageFiles:
 
         Args:
             indices: one for each batch.
-            seed: decides, with the sample's number, which part of a picture is taken; give
-                another one in each epoch.
+            seed: decides, with the sample's number, which part of a picture is taken; from 0 to
+                2^63 - 1, another one in each epoch.
 
         Raises:
             DataError: a file is absent or damaged, when its batch is asked for.
+            InputError: the seed is no whole number of at least 0.
         """
+        check_whole("seed", seed, 0, LARGEST_SEED)
         ahead = None
         try:
             for index in indices:
@@ -185,8 +196,8 @@ class _Batch:
 def usual_threads() -> int:
     """Return how many threads read files if nothing else is said: one for each usable core."""
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
-    return min(os.cpu_count() or 1, MOST_THREADS)
+        return min(len(os.sched_getaffinity(0)), USUAL_THREADS)
+    return min(os.cpu_count() or 1, USUAL_THREADS)
 
 
 @cache
@@ -205,6 +216,18 @@ def _pillow() -> Any:
         raise ConfigurationError(
             "reading image files needs Pillow; install it with: pip install 'threefactor[images]'"
         ) from error
+
+
+def _check_ppm(path: str, start: bytes) -> None:
+    """Refuse headers that have no end, for which Pillow looks byte by byte."""
+    if len(start) < LONGEST_HEADER:
+        return
+    parts = 3 if start[:1] in b"14" else 4  # kind, width, height, and the largest value
+    if len(COMMENT.sub(b" ", start).split(maxsplit=parts)) < parts:
+        raise DataError(
+            f"{path} has a header of more than {LONGEST_HEADER:,} bytes; {ADVICE}, or save it "
+            "without comments"
+        )
 
 
 def _check_header(path: str, picture: Any) -> None:
@@ -245,10 +268,14 @@ def _bits(picture: Any) -> int:
 def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
-        with open_file(path) as file, _pillow().open(file, formats=FORMATS) as picture:
-            _check_header(path, picture)
-            picture.load()
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
+        with open_file(path) as file:
+            if file.read(1) == b"P":
+                _check_ppm(path, file.read(LONGEST_HEADER))
+            file.seek(0)
+            with _pillow().open(file, formats=FORMATS) as picture:
+                _check_header(path, picture)
+                picture.load()
+                return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DataError:
         raise
     except Exception as error:  # what damage makes Pillow's decoders raise is of many kinds

@@ -92,7 +92,10 @@ class _Kept(NullCache):
         """Keep a version in the first folder that can be written."""
         if data.library.has_dynamic_globals or any(not part.can_cache for part in data.lifted):
             return
-        content = _DUMPS(data._reduce())
+        try:
+            content = _DUMPS(data._reduce())
+        except Exception:  # of Numba or pickle; the function is compiled, which is what matters
+            return
         for folder in self.folders:
             path = folder / self._file(sig, data.codegen)
             temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
