@@ -587,10 +587,21 @@ def test_files_of_pictures_pickle(folder):
     assert again.test_images[:].equal(data.test_images[:])
 
 
-@pytest.mark.parametrize("start", [b"P5 #" + b"a" * (1 << 26) + b"\n", b"P5 " + b"1" * (1 << 24)])
-def test_a_header_of_ppm_without_end_is_refused(tmp_path, start):
-    (tmp_path / "a.ppm").write_bytes(start + b"2 2 255\n" + b"\0" * 4)
-    with pytest.raises(DataError, match="a header of more than 65,536 bytes"):
+@pytest.mark.parametrize(
+    ("start", "size", "message"),
+    [
+        (b"P5 #" + b"a" * (1 << 20), 0, "it has no end"),
+        (b"\xff\xd8\xff\xe0", 1 << 28, "a damaged image file"),
+        (b"\xff\xd8\xff\xe0", 1 << 40, "has 1,099,511,627,776 bytes; expected at most"),
+        (b"RIFF\xff\xff\xff\x3fWEBPVP8X", 1 << 28, "a damaged image file"),
+    ],
+    ids=["comment", "padding", "size", "one chunk"],
+)
+def test_pictures_without_end_are_refused(tmp_path, start, size, message):
+    with open(tmp_path / "a.ppm", "wb") as file:
+        file.write(start)
+        file.truncate(max(size, len(start)))  # zeros that take no room on the disk
+    with pytest.raises(DataError, match=message):
         ImageFiles([str(tmp_path / "a.ppm")], SIZE, training=False)[0]
 
 

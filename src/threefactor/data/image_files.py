@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -30,14 +29,14 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
-LONGEST_HEADER = 1 << 16  # bytes of a PPM file
-COMMENT = re.compile(rb"#[^\r\n]*")
+MOST_READS = 1 << 18
 LARGEST_SEED = (1 << 63) - 1
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_PIXELS = 1 << 26
 """Of a picture, and of what it is resized to. Each takes 4 bytes, in up to three copies at once:
 800 MB for each thread. ImageNet's largest has 61 million."""
 
+MOST_BYTES = 5 * MOST_PIXELS  # of a file: more than so many pixels take as they are
 MOST_THREADS = 1024
 USUAL_THREADS = 16  # from about here on they wait for the interpreter's lock
 
@@ -218,16 +217,20 @@ def _pillow() -> Any:
         ) from error
 
 
-def _check_ppm(path: str, start: bytes) -> None:
-    """Refuse headers that have no end, for which Pillow looks byte by byte."""
-    if len(start) < LONGEST_HEADER:
-        return
-    parts = 3 if start[:1] in b"14" else 4  # kind, width, height, and the largest value
-    if len(COMMENT.sub(b" ", start).split(maxsplit=parts)) < parts:
-        raise DataError(
-            f"{path} has a header of more than {LONGEST_HEADER:,} bytes; {ADVICE}, or save it "
-            "without comments"
-        )
+class _Counted:
+    """A file whose reader may ask so often: Pillow looks for some ends byte by byte."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.reads = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise ValueError("it has no end, or far too many parts")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 def _check_header(path: str, picture: Any) -> None:
@@ -269,10 +272,10 @@ def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
         with open_file(path) as file:
-            if file.read(1) == b"P":
-                _check_ppm(path, file.read(LONGEST_HEADER))
-            file.seek(0)
-            with _pillow().open(file, formats=FORMATS) as picture:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise DataError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}")
+            with _pillow().open(_Counted(file), formats=FORMATS) as picture:
                 _check_header(path, picture)
                 picture.load()
                 return picture if picture.mode == "RGB" else picture.convert("RGB")
@@ -282,6 +285,6 @@ def _opened(path: str) -> Any:
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
-            text = " ".join(str(error).partition(" <_io.")[0].split())
+            text = " ".join(str(error).partition(" <")[0].split())
             reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
         raise DataError(f"{path} {reason}") from error

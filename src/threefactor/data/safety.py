@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import gzip
 import io
 import os
 import stat
@@ -111,7 +110,7 @@ class _Members(io.RawIOBase):
         while not (rest := self.rest.lstrip(b"\0")):
             zeros += len(self.rest)
             if zeros > MOST_PADDING:
-                raise gzip.BadGzipFile(f"more than {MOST_PADDING:,} zeros follow its end")
+                raise zlib.error(f"more than {MOST_PADDING:,} zeros follow its end")
             self.rest = self.file.read(PACKED_CHUNK)
             if not self.rest:
                 return False

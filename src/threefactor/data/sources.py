@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from collections.abc import Iterator
@@ -46,7 +45,7 @@ class Source(NamedTuple):
                 packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
                 file.seek(0)
                 yield Unpacked(file) if packed else file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        except (EOFError, zlib.error) as error:
             raise DataError(f"{self} is a damaged gzip file ({error}); {ADVICE}") from error
         except MemoryError as error:
             raise DataError(f"{self} does not fit into memory; close other programs") from error
