@@ -558,9 +558,9 @@ def _other_array(chance: random.Random, array: Any) -> Any:
         shapes = ((), (0,), (1, 3), (3, 1), (2,))
         return np.resize(array, chance.choice(shapes))
     if way == 2:
-        found = array.astype(object)
-        found[chance.randrange(len(found))] = _value(chance)
-        return list(found)
+        changed_list: list[Any] = list(array)
+        changed_list[chance.randrange(len(array))] = _value(chance)
+        return changed_list
     if way == 3:
         return chance.choice((None, 3, "abc", [], [[1], [1, 2]], {"a": 1}, float("nan")))
     found = np.array(array)

@@ -110,14 +110,21 @@ def test_several_samples_in_every_way(inputs):
     for index in (mask, mask.numpy(), mask.tolist()):
         assert inputs[index].equal(whole.index_select(dimension, torch.tensor([1])))
     assert inputs[-2:].equal(whole.narrow(dimension, count - 2, 2))
+    assert inputs[::-1].equal(whole.flip(dimension))
     assert inputs[[]].shape[dimension] == 0
 
 
 @pytest.mark.parametrize(
-    "index", ["a", 1.5, None, [0.5], torch.ones(2, 2, dtype=torch.long), [True], object(), (0, 1.5)]
+    "index",
+    [
+        *("a", 1.5, None, [0.5], torch.ones(2, 2, dtype=torch.long), [True], object(), (0, 1.5)),
+        # Read in another way by tensors than by arrays.
+        *((0, 1), (0,), torch.tensor([0, 1], dtype=torch.uint8), np.ma.array([0, 1], mask=[0, 1])),
+        *(slice(0.5, None), slice(None, None, 0)),
+    ],
 )
 def test_what_is_no_index_is_refused(inputs, index):
-    with pytest.raises(InputError, match="is no index of samples"):
+    with pytest.raises(InputError, match="no index of samples"):
         inputs[index]
 
 
@@ -131,7 +138,7 @@ def test_recordings_are_sequences(recordings):
     assert found[torch.tensor(0)].tolist() == first.tolist()
     with pytest.raises(IndexError):
         found[len(found)]
-    with pytest.raises(InputError, match="is no index of samples"):
+    with pytest.raises(InputError, match="no index of samples"):
         found["a"]
 
 

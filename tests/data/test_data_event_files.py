@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threefactor.data import EVENT, read_aedat2, read_aedat3, read_nmnist_file
-from threefactor.errors import DataError
+from threefactor.errors import DataError, InputError
 
 SAMPLES = Path(__file__).parent / "samples"
 # reader, writer, sensor, first byte of event k of a file with three events
@@ -182,3 +182,10 @@ def test_a_packet_that_claims_too_much_is_cut_short(save):
 def test_an_absent_file_is_named(kind, tmp_path):
     with pytest.raises(DataError, match=r"nowhere\.bin cannot be read"):
         FORMATS[kind][0](tmp_path / "nowhere.bin")
+
+
+@pytest.mark.parametrize("size", [34, (34,), (34.0, 34), ("34", 34), (0, 34), (1 << 16, 34), None])
+def test_sensors_without_meaning_are_refused(tmp_path, size):
+    (tmp_path / "00001.bin").write_bytes(b"\1\1\0\0\1")
+    with pytest.raises(InputError, match="sensor"):
+        read_nmnist_file(tmp_path / "00001.bin", size)

@@ -178,6 +178,12 @@ HEAD = "class,startTime_usec,endTime_usec\n"
     ("name", "body", "message"),
     [
         ("trials_to_train.txt", "user01_led.aedat\nuser99_led.aedat\n", r"row 2 names user99_led"),
+        ("trials_to_train.txt", "user01_led.aedat\n" * 2, r"row 2 names user01_led.* second time"),
+        (
+            "trials_to_train.txt",
+            "user24_led.aedat\n",
+            r"user24_led.* for training, and .* for testing",
+        ),
         ("trials_to_train.txt", "../user01_led.aedat\n", r"row 1 names \.\./user01"),
         ("trials_to_test.txt", "\n", "names no recordings"),
         ("user01_led_labels.csv", "class,start,end\n1,2,3\n", r"row 1 is 'class,start,end'"),

@@ -368,3 +368,44 @@ def test_a_recording_that_is_gone_is_named(nmnist):
     (nmnist / "nmnist/Train/0/99999.bin").symlink_to(nmnist / "nowhere")
     with pytest.raises(DataError, match=r"99999\.bin cannot be read \(No such file"):
         load_frames("nmnist", nmnist)
+
+
+@pytest.mark.parametrize("kind", ["i1", "u4", ">i2", "i8"])
+def test_times_of_any_type_fall_into_windows_of_any_length(kind):
+    events = np.zeros(3, [("x", "i2"), ("y", "i2"), ("t", kind), ("p", "?")])
+    events["t"] = 0, 60, 100
+    for window, expected in ((40, [1, 1, 1]), (1 << 40, [3, 0, 0])):
+        found = frames(events, (1, 1), FrameSettings(3, window=window))
+        assert found.sum((1, 2, 3)).tolist() == expected
+
+
+@pytest.mark.parametrize("settings", [None, 10, {"number": 3}])
+def test_other_settings_are_refused(settings):
+    with pytest.raises(InputError, match="give FrameSettings"):
+        frames(np.zeros(1, EVENT), (4, 4), settings)
+
+
+@pytest.mark.parametrize(
+    ("array", "given", "message"),
+    [
+        (np.zeros((2, 3)), {}, r"frames are float64 of shape \(2, 3\)"),
+        (np.zeros((1, 1, 1, 2, 2), complex), {}, "complex128"),
+        (np.full((1, 1, 1, 2, 2), 0.5), {"dtype": torch.int64}, "dtype is torch.int64"),
+        (np.zeros((1, 1, 1, 2, 2)), {"std": 0.0}, "std is 0.0"),
+        (np.zeros((1, 1, 1, 2, 2)), {"mean": np.nan}, "mean is nan"),
+    ],
+)
+def test_frames_of_arrays_that_are_none(array, given, message):
+    with pytest.raises(InputError, match=message):
+        Frames(array, **given)
+
+
+def test_frames_of_another_byte_order_are_read():
+    array = np.arange(8, dtype=">f4").reshape(1, 2, 1, 2, 2)
+    assert Frames(array, mean=np.float32(1.0))[0].flatten().tolist() == [i - 1.0 for i in range(8)]
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, "float32", None])
+def test_frames_of_no_floating_point_are_refused(tmp_path, dtype):
+    with pytest.raises(InputError, match="dtype is"):
+        load_frames("simulated-digits", tmp_path, dtype=dtype)

@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import io
 import os
 import pickle
 import stat
@@ -222,6 +223,46 @@ def test_a_small_file_that_unpacks_to_much_is_broken_off(tmp_path, monkeypatch):
     assert nmnist.LARGEST_RECORDING < event_array.LARGEST_RECORDING < safety.LARGEST
 
 
+@pytest.fixture
+def sizes():
+    """Draws numbers, to cut streams into parts."""
+    return np.random.default_rng(5).integers(1, 3000, 1000).tolist()
+
+
+def test_gzip_files_of_several_members_are_read_whole(sizes):
+    parts = [bytes([number % 251]) * size for number, size in enumerate(sizes)]
+    packed = b"".join(
+        gzip.compress(part) + b"\0" * (number % 3) for number, part in enumerate(parts)
+    )
+    stream, found = safety.Unpacked(io.BytesIO(packed)), []
+    while part := stream.read(sizes[len(found) % len(sizes)]):
+        found.append(part)
+    assert b"".join(found) == b"".join(parts)
+    assert safety.Unpacked(io.BytesIO(packed)).read() == b"".join(parts)
+
+
+INNER = b"\0\0\x08\x01" + struct.pack(">I", 2) + b"\1\2"
+NAMED = b"\x1f\x8b\x08\x08" + b"\0" * 6 + b"a" * (1 << 26)  # a name that does not end
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (NAMED, "damaged gzip file .it ends before"),
+        (gzip.compress(INNER) + b"\0" * (1 << 26), "more than 1,048,576 zeros follow its end"),
+        (gzip.compress(INNER)[:-9], "damaged gzip file .it ends before"),
+        (gzip.compress(INNER)[:-1], "damaged gzip file .it ends before"),
+        (gzip.compress(INNER)[:-8] + b"\0" * 8, "damaged gzip file .*incorrect data check"),
+        (gzip.compress(INNER) + b"more", "damaged gzip file .*incorrect header"),
+    ],
+    ids=["name", "padding", "cut", "cut in its sum", "other sum", "rest"],
+)
+def test_gzip_files_that_are_traps_or_damaged_are_refused(tmp_path, body, message):
+    (tmp_path / "labels.gz").write_bytes(body)
+    with pytest.raises(DataError, match=message):
+        read_idx(tmp_path / "labels.gz")
+
+
 def test_the_sizes_in_an_idx_header_are_bounded(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(struct.pack(">4B3I", 0, 0, 8, 3, 2000, 1000, 1000) + bytes(9)))
@@ -235,6 +276,21 @@ def test_a_line_that_is_no_name_is_refused(tmp_path):
         path.write_text(f"{line}\n")
         with pytest.raises(DataError, match="row 1 names"):
             gesture.read_trials(path)
+
+
+@pytest.mark.parametrize(
+    "row", ["1_0,0,5", "\uff11,0,5", "1,0,5\x0c2,6,9", "1,0,+5", "1,0," + "9" * 30]
+)
+def test_a_row_of_other_numbers_is_refused(tmp_path, row):
+    (tmp_path / "a_labels.csv").write_text(f"{gesture.HEADER}\n1,0,5\n{row}\n", encoding="utf-8")
+    with pytest.raises(DataError, match="row 3 is"):
+        gesture.read_label_table(tmp_path / "a_labels.csv")
+
+
+def test_a_header_of_lines_without_end_is_refused(tmp_path):
+    (tmp_path / "a.aedat").write_bytes(b"#!AER-DAT2.0\r\n" + b"#\n" * (1 << 22))
+    with pytest.raises(DataError, match="a header of more than 1,048,576 bytes"):
+        read_aedat2(tmp_path / "a.aedat")
 
 
 def test_times_beyond_all_clocks_are_refused(tmp_path):
@@ -529,3 +585,35 @@ def test_files_of_pictures_pickle(folder):
     data = load_image_folder(folder, SIZE)
     again = pickle.loads(pickle.dumps(data))
     assert again.test_images[:].equal(data.test_images[:])
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "message"),
+    [
+        (b"P5 #" + b"a" * (1 << 20), 0, "it has no end"),
+        (b"\xff\xd8\xff\xe0", 1 << 28, "a damaged image file"),
+        (b"\xff\xd8\xff\xe0", 1 << 40, "has 1,099,511,627,776 bytes; expected at most"),
+        (b"RIFF\xff\xff\xff\x3fWEBPVP8X", 1 << 28, "a damaged image file"),
+    ],
+    ids=["comment", "padding", "size", "one chunk"],
+)
+def test_pictures_without_end_are_refused(tmp_path, start, size, message):
+    with open(tmp_path / "a.ppm", "wb") as file:
+        file.write(start)
+        file.truncate(max(size, len(start)))  # zeros that take no room on the disk
+    with pytest.raises(DataError, match=message):
+        ImageFiles([str(tmp_path / "a.ppm")], SIZE, training=False)[0]
+
+
+@pytest.mark.parametrize("comment", [b"", b"# 300 pixels\n", b"#\n#\n"])
+def test_large_files_of_ppm_are_read(tmp_path, comment):
+    (tmp_path / "a.pgm").write_bytes(b"P5\n" + comment + b"300 300\n255\n" + b"\xff" * 90000)
+    files = ImageFiles([str(tmp_path / "a.pgm")], SIZE, training=False, normalise=False)
+    assert files[0].eq(1).all()
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, 1 << 63])
+def test_seeds_without_meaning_are_refused(folder, seed):
+    files = load_image_folder(folder).train_images
+    with pytest.raises(InputError, match="seed is"):
+        next(files.batches([[0]], seed))

@@ -419,6 +419,9 @@ def test_other_layouts_are_answered_with_what_to_do(folder, change, messages):
     [
         ({"threads": 0}, "threads is 0"),
         ({"threads": True}, "threads is True"),
+        ({"threads": 10**6}, "threads is 1000000; give a whole number from 1 to 1024"),
+        ({"train": None}, "None is no path"),
+        ({"settings": 5}, "settings are a int"),
         ({"dtype": torch.uint8}, "dtype is torch.uint8"),
     ],
 )

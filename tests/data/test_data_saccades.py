@@ -176,3 +176,17 @@ def test_a_simulated_set_of_nothing_is_unknown(tmp_path):
     for name in ("simulated-nothing", "simulated-shd"):
         with pytest.raises(ConfigurationError, match="unknown data set"):
             load_frames(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "settings", "message"),
+    [
+        (torch.zeros(1, 1, 4, 4), 5, "give SaccadeSettings"),
+        (np.zeros((1, 1, 4, 4), complex), None, "complex"),
+        (torch.zeros(1, 1, 4, 4, device="meta"), None, "no array of numbers"),
+        ([["a"]], None, "no array of numbers"),
+    ],
+)
+def test_what_is_no_image_is_refused(images, settings, message):
+    with pytest.raises(InputError, match=message):
+        simulate_saccades(images, settings)

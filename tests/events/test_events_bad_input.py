@@ -114,11 +114,36 @@ BAD_SPIKES: dict[str, tuple[Callable[[], Any], str]] = {
     "arrays with a negative time": (arrays([0, 0], 1, (0.1, -0.2)), r"times\[1\] = -0.2"),
     "recording without fields": (
         lambda: SpikeBatch.from_events([np.zeros((3, 4))], 700),
-        r"has the fields \[\]; expected a structured array with 't', as Tonic gives it",
+        r"has the fields \[\] and the shape \(3, 4\); expected a structured array .* 't', as Tonic",
     ),
-    "recording without time": (recorded("x", sensor=7), r"fields \['x'\]; expected .* 't'"),
+    "recording without time": (recorded("x", sensor=7), r"fields \['x'\] .*; expected .* 't'"),
     "recording without rows": (recorded("t", "x", sensor=(7, 4, 1)), r"expected .*'y'"),
     "recording without polarity": (recorded("t", "x", "y", sensor=(7, 4, 2)), r"expected .*'p'"),
+    "recordings in a table": (
+        lambda: SpikeBatch.from_events([np.zeros((2, 3), [("t", int), ("x", int)])], 7),
+        r"fields \['t', 'x'\] and the shape \(2, 3\); expected .* of one dimension",
+    ),
+    "one recording in place of several": (
+        lambda: SpikeBatch.from_events(np.zeros(3, [("t", int), ("x", int)]), 7),
+        r"and the shape \(\); expected",
+    ),
+    "events between pixels": (
+        lambda: SpikeBatch.from_events([np.full(2, 0.5, [("t", float), ("x", float)])], 7),
+        r"x of a recording is float64; expected whole numbers",
+    ),
+    "times as text": (
+        lambda: SpikeBatch.from_events([np.zeros(2, [("t", "U3"), ("x", int)])], 7),
+        r"t of a recording is <U3; expected numbers",
+    ),
+    "records as addresses": (
+        lambda: SpikeBatch([0, 0], [], np.zeros(0, [("a", int), ("b", float)]), 4),
+        r"addresses are .*expected one-dimensional integers",
+    ),
+    "more samples than memory": (arrays([0, 0], 2**31 - 1), r"give at most 100,000,000 samples"),
+    "more counts than memory": (
+        lambda: SpikeBatch([0] * 10, [], [], 2**31 - 1).counts(),
+        r"the counts of 9 samples and 2147483647 addresses do not fit into memory",
+    ),
     "event beyond the sensor": (
         recorded("t", "x", "y", "p", sensor=(7, 4, 2), x=7),
         r"sample 1 has x between 7 and 7; sensor_size=\(7, 4, 2\) allows 0 to 6",
@@ -132,16 +157,16 @@ BAD_SPIKES: dict[str, tuple[Callable[[], Any], str]] = {
     "time unit NaN": (recorded("t", "x", sensor=7, unit=nan), r"time_unit is nan; give seconds"),
     "sample beyond the batch": (
         lambda: batch()[1],
-        r"indices lie between 1 and 1; a batch of 1 has samples 0 to 0",
+        r"position 1 is out of range; there are 1 samples, from 0 to 0",
     ),
-    "sample before the batch": (lambda: batch()[[0, -2]], r"indices lie between -2 and 0"),
-    "fractional index": (lambda: batch()[0.0], r"indices are float64"),
-    "text as an index": (lambda: batch()["a"], r"indices are <U1"),
+    "sample before the batch": (lambda: batch()[[0, -2]], r"position -2 is out of range"),
+    "fractional index": (lambda: batch()[0.0], r"0.0 is no index of samples"),
+    "text as an index": (lambda: batch()["a"], r"'a' is no index of samples"),
     "mask of another length": (
         lambda: batch()[[True, False]],
-        r"the mask has shape \(2,\); expected \(1,\)",
+        r"a mask of shape \(2,\) is no index of samples; expected \(1,\)",
     ),
-    "index of two dimensions": (lambda: batch()[[[0]]], r"expected one-dimensional integers"),
+    "index of two dimensions": (lambda: batch()[[[0]]], r"in one dimension"),
 }
 
 

@@ -29,7 +29,7 @@ from torch.nn.utils import parametrizations, prune
 from torch.utils.data import DataLoader
 
 from threefactor import clocked, events
-from threefactor.errors import InputError
+from threefactor.errors import ConfigurationError, InputError
 from threefactor.events import SpikeBatch
 
 every_rule = pytest.mark.parametrize("name", events.RULES)
@@ -282,18 +282,129 @@ def test_layer_in_two_places(name: str) -> None:
     assert torch.equal(layer.weight.grad, wanted) and wanted.abs().max() > 0
 
 
+HUGE = 1e308
+
+
 @pytest.mark.parametrize("name", ["tau_s", "threshold", "duration", "max_spikes"])
-@pytest.mark.parametrize("value", [0, -1.0, np.nan, np.inf, "a", None, True, 10**400, 1e308])
+@pytest.mark.parametrize(
+    "value", [0, -1.0, np.nan, np.inf, "a", None, True, 10**400, HUGE, torch.tensor([0.1, 0.2])]
+)
 def test_settings_changed_to_nonsense(name: str, value: Any) -> None:
     net = make_network()
     setattr(net.lif1, name, value)
-    if (name == "max_spikes" and value is True) or (name == "duration" and value == 1e308):
+    if (name == "max_spikes" and value is True) or (name == "duration" and value is HUGE):
         return
     with pytest.raises(InputError):
         events.run(net, make_inputs(seed=13))
 
 
 # Spikes
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("local_gradient", "Exact", "unknown local gradient 'Exact'; did you mean 'exact'"),
+        ("rate_penalty", np.nan, "rate_penalty is nan"),
+        ("rate_target", -1.0, "rate_target is -1.0"),
+        ("traces", "Summed", "unknown kind of traces 'Summed'"),
+        ("loss", nn.MSELoss, "the loss is MSELoss"),
+        ("loss", None, "the loss is NoneType"),
+        ("loss", events.FirstSpike(0.05, 0.1), "the loss reads first spikes only"),
+    ],
+)
+def test_rules_changed_to_nonsense(name: str, value: Any, message: str) -> None:
+    net = make_network(SIZES)
+    rule = events.DFA(net, traces="forward")
+    setattr(rule, name, value)
+    with pytest.raises((InputError, ConfigurationError), match=message):
+        step(rule)
+    assert all(p.grad is None for p in net.parameters())
+
+
+class Told(events.FeedbackRule):
+    """Gives the errors that a test says."""
+
+    given: Any = None
+
+    def layer_errors(self, trial: events.Trial) -> Any:
+        return self.given(trial)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda trial: None, "layer_errors gave a NoneType; expected a list of one tensor"),
+        (lambda trial: trial.counts[0], "layer_errors gave a Tensor; expected a list"),
+        (lambda trial: [], "layer_errors gave a list, 0 of them"),
+        (lambda trial: [c.to("meta") for c in trial.counts[:-1]], "cannot be read as an array"),
+        (lambda trial: [c.to(torch.complex64) for c in trial.counts[:-1]], "expected real numbers"),
+        (lambda trial: [c[:, :1].t() for c in trial.counts[:-1]], r"errors are .* of shape \(1"),
+    ],
+)
+@pytest.mark.parametrize("traces", ["summed", "forward"])
+def test_errors_of_own_rules_that_are_none(given: Any, message: str, traces: str) -> None:
+    net = make_network(SIZES)
+    rule = Told(net, traces=traces)
+    rule.given = given
+    with pytest.raises(InputError, match=message):
+        step(rule)
+    assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("kind", ["integers", "read-only", "spread", "array"])
+def test_errors_of_own_rules_in_another_form(kind: str) -> None:
+    """Errors may be of another type or layout: the gradients are those of plain tensors."""
+
+    def form(errors: Tensor) -> Any:
+        if kind == "spread":
+            return errors[:1].expand_as(errors)
+        if kind == "read-only":
+            array = errors.numpy().copy()
+            array.flags.writeable = False
+            return array
+        return errors.long() if kind == "integers" else errors.numpy()
+
+    found = []
+    for as_given in (False, True):
+        net = make_network(SIZES)
+        rule = Told(net)
+        rule.given = lambda trial, as_given=as_given: [
+            form(trial.counts[i]) if as_given else torch.as_tensor(np.array(form(trial.counts[i])))
+            for i in range(len(trial.counts) - 1)
+        ]
+        step(rule)
+        found.append([p.grad for p in net.parameters()])
+    for plain, other in zip(*found, strict=True):
+        assert plain.abs().max() > 0
+        torch.testing.assert_close(plain, other, rtol=0, atol=0)
+
+
+class OtherLayer(events.Rule):
+    """Gives a layer the activity of another."""
+
+    def learn(self, trial: events.Trial) -> None:
+        activity = trial.activities[-1]
+        errors = trial.per_spike(-1, trial.error)
+        weights = self.spike_weights(activity.layer, activity, errors)
+        self.add_gradient(self.layers[0], activity, weights)
+
+
+class HalfTheWeights(events.Rule):
+    def learn(self, trial: events.Trial) -> None:
+        activity = trial.activities[-1]
+        errors = trial.per_spike(-1, trial.error)
+        weights: Any = self.spike_weights(activity.layer, activity, errors)[0]
+        self.add_gradient(activity.layer, activity, weights)
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [(OtherLayer, "that of another layer"), (HalfTheWeights, "a pair of arrays")],
+)
+def test_gradients_given_in_another_way(rule: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        step(rule(make_network(SIZES)))
 
 
 def test_spikes_cannot_be_changed() -> None:

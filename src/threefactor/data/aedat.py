@@ -18,6 +18,7 @@ __all__ = ["read_aedat2", "read_aedat3"]
 
 SENSOR = (128, 128)
 EVENT_BYTES = 8
+LONGEST_HEADER = 1 << 20
 PACKET = struct.Struct("<hhiiiiii")  # type, source, size, ts offset, overflow, capacity, number...
 POLARITY = 1
 END = b"#!END-HEADER\r\n"
@@ -47,7 +48,7 @@ def read_aedat2(path: str | Path, sort: bool = False) -> Events:
     """
     path = given_path(path)
     body = _body(path, b"#!AER-DAT2")
-    start = _lines(body)
+    start = _lines(path, body)
     whole, rest = divmod(len(body) - start, EVENT_BYTES)
     if rest:
         raise _cut(path, f"{whole} events of 8 bytes, {rest} bytes are", len(body) - rest)
@@ -117,11 +118,13 @@ def _body(path: Path, magic: bytes) -> bytearray:
     return body
 
 
-def _lines(body: bytearray) -> int:
+def _lines(path: Path, body: bytearray) -> int:
     """Return where the lines that begin with # end."""
     start = 0
     while body[start : start + 1] == b"#":
         start = body.find(b"\n", start) + 1 or len(body)
+        if start > LONGEST_HEADER:
+            raise DataError(f"{path} has a header of more than {LONGEST_HEADER:,} bytes; {ADVICE}")
     return start
 
 

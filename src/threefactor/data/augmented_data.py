@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data.arguments import Index, positions
 from threefactor.data.augmentation import Augmentation
+from threefactor.errors import InputError
+from threefactor.indexing import Index, positions
 
 __all__ = ["AugmentedData", "AugmentedInputs"]
 
@@ -60,13 +61,17 @@ class AugmentedData:
         augmentation: what is done to batches for training.
 
     Raises:
-        InputError: if it may leave nothing of a picture.
+        InputError: if it is none, or may leave nothing of a picture.
     """
 
     data: Any
     augmentation: Augmentation
 
     def __post_init__(self) -> None:
+        if not isinstance(self.augmentation, Augmentation):
+            raise InputError(
+                f"the augmentation is a {type(self.augmentation).__name__}; give an Augmentation"
+            )
         self.augmentation.check(*self.data.input_shape[-2:])
 
     def __getattr__(self, name: str) -> Any:

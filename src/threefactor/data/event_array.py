@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from threefactor.data.arguments import check_whole
 from threefactor.data.safety import ADVICE
-from threefactor.errors import DataError
+from threefactor.errors import DataError, InputError
 
-__all__ = ["EVENT", "LARGEST_RECORDING", "Events", "make_events"]
+__all__ = ["EVENT", "LARGEST_RECORDING", "Events", "check_sensor", "make_events"]
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.bool_)])
 """One event: column, row, microseconds, polarity (True is ON); field names as in Tonic."""
@@ -21,6 +22,18 @@ LARGEST_RECORDING = 512 << 20
 
 Events = NDArray[np.void]
 """(N,) array of type `EVENT`, in the order of time."""
+
+
+def check_sensor(size: object) -> None:
+    """Refuse what is not the height and width of a sensor whose pixels `EVENT` can number.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(size, (tuple, list)) or len(size) != 2:
+        raise InputError(f"sensor_size is {size!r}; give (height, width)")
+    for name, value in zip(("height", "width"), size, strict=True):
+        check_whole(f"{name} of the sensor", value, 1, 1 << 15)
 
 
 def make_events(
@@ -51,7 +64,9 @@ def make_events(
     Raises:
         DataError: there is none, or one lies outside the sensor, or comes before the previous
             one; names the file, the event and its offset.
+        InputError: `sensor_size` is none.
     """
+    check_sensor(sensor_size)
     if not len(t):
         raise DataError(f"{where} holds no events; {ADVICE}")
     height, width = sensor_size

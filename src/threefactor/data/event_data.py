@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import Index, positions
 from threefactor.data.event_array import Events
 from threefactor.data.labelled import LabelledData
 from threefactor.errors import DataError
+from threefactor.indexing import Index, positions
 
 __all__ = ["EventData", "Recording", "Recordings"]
 

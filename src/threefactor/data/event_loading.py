@@ -15,6 +15,7 @@ from threefactor.data.finding import find_files
 from threefactor.data.gesture import gesture_recordings
 from threefactor.data.nmnist import nmnist_recordings, read_nmnist_file
 from threefactor.data.registry import DATASETS, lookup
+from threefactor.data.safety import ADVICE
 from threefactor.data.trees import unpacked
 from threefactor.errors import ConfigurationError, DataError
 
@@ -74,6 +75,12 @@ def _gesture(entry: DataSet, folders: list[Path]) -> tuple[Parts, FileReader]:
         gesture_recordings(folders[0], f"trials_to_{part}.txt", len(entry.classes))
         for part in ("train", "test")
     )
+    both = {sample.path for sample in train} & {sample.path for sample in test}
+    if both:
+        raise DataError(
+            f"{folders[0] / 'trials_to_train.txt'} names {min(both).name} for training, and "
+            f"trials_to_test.txt for testing; {ADVICE}"
+        )
     return (train, test), read_aedat3
 
 

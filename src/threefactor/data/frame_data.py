@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -10,9 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import Index, positions
+from threefactor.data.arguments import check_number
+from threefactor.data.images import check_dtype
 from threefactor.data.labelled import LabelledData
-from threefactor.errors import DataError
+from threefactor.errors import DataError, InputError
+from threefactor.indexing import Index, positions
 
 __all__ = ["FrameData", "Frames"]
 
@@ -27,9 +31,13 @@ class Frames:
     mapped again: processes share it.
 
     Args:
-        array: (N, T, C, H, W), of any type, perhaps mapped into memory.
+        array: (N, T, C, H, W), of numbers, perhaps mapped into memory.
         mean, std: subtracted from and divided out of every value.
-        dtype, device: of the batches.
+        dtype, device: of the batches; a type of floating point.
+
+    Raises:
+        InputError: the array has other dimensions or holds no real numbers, `std` is not above 0,
+            or `dtype` none of floating point.
     """
 
     def __init__(
@@ -41,6 +49,16 @@ class Frames:
         device: torch.device | str = "cpu",
     ) -> None:
         self.array: Any = np.asarray(array)  # a map of memory is slower to index
+        if self.array.ndim != 5 or self.array.dtype.kind not in "buif":
+            raise InputError(
+                f"frames are {self.array.dtype} of shape {self.array.shape}; expected numbers, "
+                "(N, T, C, H, W)"
+            )
+        if not self.array.dtype.isnative:  # which PyTorch does not take
+            self.array = self.array.astype(self.array.dtype.newbyteorder("="))
+        check_number("mean", mean, -math.inf, sys.float_info.max)
+        check_number("std", std, 0.0, sys.float_info.max)
+        check_dtype(dtype)
         self.mean, self.std = mean, std
         self.dtype, self.device = dtype, torch.device(device)
 

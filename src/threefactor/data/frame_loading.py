@@ -20,6 +20,7 @@ from threefactor.data.folders import cache_folder, data_folder
 from threefactor.data.frame_cache import CachedFrames, cached_frames
 from threefactor.data.frame_data import FrameData, Frames
 from threefactor.data.framing import FrameSettings, frames
+from threefactor.data.images import check_dtype
 from threefactor.data.registry import lookup
 from threefactor.data.safety import ADVICE
 from threefactor.data.simulated import base_of, simulated_parts
@@ -73,7 +74,7 @@ def load_frames(
         settings: how to make frames; by default `frame_settings(name)`.
         normalise: subtract the mean of all values for training and divide by their standard
             deviation; by default for dvs-cifar10 alone, as published.
-        dtype: of the batches.
+        dtype: of the batches: torch.float16, bfloat16, float32 or float64.
         cache_dir: where the frames are kept; by default the folder `frames` in the set's own, or
             in the user's cache folder if that cannot be written to.
         sort: put events that run backwards in time into order, which else are an error.
@@ -81,9 +82,10 @@ def load_frames(
     Raises:
         ConfigurationError: there is no data set of this name, or it is not one of events.
         DataError: a recording is absent or damaged, or the frames cannot be kept.
-        InputError: `settings` or a path is none.
+        InputError: `settings`, `dtype` or a path is none.
     """
     lookup(name)
+    check_dtype(dtype)
     settings = settings or frame_settings(name)
     if not isinstance(settings, FrameSettings):
         raise InputError(f"settings are a {type(settings).__name__}; give FrameSettings")

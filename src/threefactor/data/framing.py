@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.nn.functional import interpolate
 
 from threefactor.data.arguments import check_whole
-from threefactor.data.event_array import Events
+from threefactor.data.event_array import Events, check_sensor
 from threefactor.errors import InputError
 
 __all__ = ["FrameSettings", "frames"]
@@ -94,7 +94,7 @@ def frames(
         raise InputError(f"p is from {p.min()} to {p.max()}; give 0 for OFF and 1 for ON")
     if t[0] < 0 or (t[1:] < t[:-1]).any():
         raise InputError("events run backwards in time, or begin before 0; sort them by t")
-    frame = _frame_of(events, settings)
+    frame = _frame_of(t, settings)
     place = ((frame * 2 + p) * height + y) * width + x
     inside = (frame >= 0) & (frame < settings.number)
     shape = (settings.number, 2, height, width)
@@ -114,10 +114,9 @@ def _checked(
         )
     if any(events.dtype[name].kind not in "iub" for name in "xytp") or events.ndim != 1:
         raise InputError(f"events are {events.dtype}; expected whole numbers, one event each")
-    if not isinstance(sensor_size, (tuple, list)) or len(sensor_size) != 2:
-        raise InputError(f"sensor_size is {sensor_size!r}; give (height, width)")
-    for name, value in zip(("height", "width"), sensor_size, strict=True):
-        check_whole(f"{name} of the sensor", value, 1, 1 << 15)
+    if not isinstance(settings, FrameSettings):
+        raise InputError(f"settings are a {type(settings).__name__}; give FrameSettings")
+    check_sensor(sensor_size)
     for height, width in (sensor_size, settings.size or (1, 1)):
         if settings.number * 2 * height * width > MOST_VALUES:
             raise InputError(
@@ -127,12 +126,12 @@ def _checked(
     return sensor_size[0], sensor_size[1]
 
 
-def _frame_of(events: Events, settings: FrameSettings) -> NDArray[np.int64]:
+def _frame_of(t: NDArray[np.int64], settings: FrameSettings) -> NDArray[np.int64]:
     """Return the frame of each event; some may have none."""
     if settings.window is not None:
-        return np.asarray(events["t"] // settings.window, dtype=np.int64)
-    each = max(len(events) // settings.number, 1)
-    return np.minimum(np.arange(len(events)) // each, settings.number - 1)
+        return t // settings.window
+    each = max(len(t) // settings.number, 1)
+    return np.minimum(np.arange(len(t)) // each, settings.number - 1)
 
 
 def _resized(counts: NDArray[np.float32], settings: FrameSettings) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from threefactor.data.event_data import Recording
@@ -14,6 +15,7 @@ __all__ = ["gesture_recordings", "read_label_table", "read_trials"]
 LARGEST_TABLE = 16 << 20  # bytes
 LATEST = 1 << 62  # microseconds
 HEADER = "class,startTime_usec,endTime_usec"
+ROW = re.compile(r"\s*([0-9]{1,20})\s*,\s*([0-9]{1,20})\s*,\s*([0-9]{1,20})\s*")
 
 
 def gesture_recordings(folder: Path, trials: str, classes: int) -> list[Recording]:
@@ -41,10 +43,10 @@ def read_trials(path: Path) -> list[Path]:
     """Read a list of recordings, one file name a line, all in the folder of the list.
 
     Raises:
-        DataError: the list is absent or empty, or names a recording or, by way of it, a table of
-            labels that is not there; names the line.
+        DataError: the list is absent or empty, or names a recording twice, or one that is not
+            there or whose table of labels is not; names the line.
     """
-    found = []
+    found: list[Path] = []
     for row, line in enumerate(_lines(path), 1):
         name = line.strip()
         if not name:
@@ -61,6 +63,11 @@ def read_trials(path: Path) -> list[Path]:
                     f"{path}: row {row} names {name[:60]}, but {needed.name[:80]} is not there; "
                     f"{ADVICE}"
                 )
+        if recording in found:
+            raise DataError(
+                f"{path}: row {row} names {name[:60]} for the second time, so that its samples "
+                f"would count twice; {ADVICE}"
+            )
         found.append(recording)
     if not found:
         raise DataError(f"{path} names no recordings; {ADVICE}")
@@ -80,7 +87,7 @@ def read_label_table(path: Path, classes: int = 11) -> list[tuple[int, int, int]
         DataError: the table is absent or empty, or has another header or a row without meaning;
             names the row.
     """
-    header, *lines = _lines(path) or [""]
+    header, *lines = _lines(path)
     if header.strip().replace(" ", "") != HEADER:
         raise DataError(f"{path}: row 1 is {header[:60]!r}; expected {HEADER!r}; {ADVICE}")
     rows = [_row(path, row, line, classes) for row, line in enumerate(lines, 2) if line.strip()]
@@ -90,10 +97,8 @@ def read_label_table(path: Path, classes: int = 11) -> list[tuple[int, int, int]
 
 
 def _row(path: Path, row: int, line: str, classes: int) -> tuple[int, int, int]:
-    try:
-        label, start, stop = map(int, line.split(","))
-    except ValueError:
-        label, start, stop = 0, 0, 0
+    match = ROW.fullmatch(line)  # `int` alone would take 1_0 for ten
+    label, start, stop = map(int, match.groups()) if match else (0, 0, 0)
     if not (1 <= label <= classes and 0 <= start < stop < LATEST):
         raise DataError(
             f"{path}: row {row} is {line[:60]!r}; expected a class from 1 to {classes}, "
@@ -105,6 +110,6 @@ def _row(path: Path, row: int, line: str, classes: int) -> tuple[int, int, int]:
 def _lines(path: Path) -> list[str]:
     body = Source(path).read(LARGEST_TABLE)
     try:
-        return body.decode("utf-8-sig").splitlines()
+        return body.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error

@@ -6,7 +6,6 @@ HDF5's C code crashes on some damaged files and reads others for ever. A child p
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import os
 import shutil
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from threefactor.data.hdf5_child import NO_LIBRARY, REFUSED
 from threefactor.data.members import LIMIT, members
-from threefactor.data.safety import ADVICE
+from threefactor.data.safety import ADVICE, Unpacked
 from threefactor.data.sources import Source, guess
 from threefactor.errors import ConfigurationError, DataError
 
@@ -86,17 +85,16 @@ def _opened(path: Path, folder: Path) -> Iterator[Path]:
     """Give the path of the HDF5 file, which is unpacked into a folder if need be."""
     with Source(path).open() as stream:
         start = stream.read(len(HDF5_MAGIC))
-        stream.seek(0)
         if not start.startswith(ZIP_MAGIC) and start != HDF5_MAGIC:
             raise DataError(
                 f"{path} is no HDF5 file{guess(start)}: it begins with "
                 f"{start.hex(' ') or 'nothing'}, expected {HDF5_MAGIC.hex(' ')}; {ADVICE}"
             )
-        packed = start.startswith(ZIP_MAGIC) or isinstance(stream, gzip.GzipFile)
+        packed = start.startswith(ZIP_MAGIC) or isinstance(stream, Unpacked)
         if packed:
             try:
                 with (folder / "unpacked.h5").open("xb") as target:
-                    _unpack(path, stream, target)
+                    _unpack(path, start, stream, target)
             except OSError as error:
                 if error.filename == str(path):
                     raise
@@ -107,8 +105,8 @@ def _opened(path: Path, folder: Path) -> Iterator[Path]:
     yield folder / "unpacked.h5" if packed else path
 
 
-def _unpack(path: Path, stream: IO[bytes] | gzip.GzipFile, target: IO[bytes]) -> None:
-    if not isinstance(stream, gzip.GzipFile):
+def _unpack(path: Path, start: bytes, stream: IO[bytes], target: IO[bytes]) -> None:
+    if start.startswith(ZIP_MAGIC):
         found = 0
         for name, member in members(path):
             if name.suffix == ".h5":
@@ -118,6 +116,7 @@ def _unpack(path: Path, stream: IO[bytes] | gzip.GzipFile, target: IO[bytes]) ->
         if found != 1:
             raise DataError(f"{path} holds {found} files that end in .h5; expected one")
         return
+    target.write(start)
     while chunk := stream.read(CHUNK):
         if target.tell() + len(chunk) > LIMIT:
             raise DataError(

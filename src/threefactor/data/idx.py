@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from gzip import GzipFile
 from pathlib import Path
 from typing import IO
 
@@ -53,13 +52,13 @@ def read_idx_source(source: Source) -> NDArray[np.uint8]:
         return _read_array(stream, source)
 
 
-def _read_array(stream: IO[bytes] | GzipFile, path: Source) -> NDArray[np.uint8]:
+def _read_array(stream: IO[bytes], path: Source) -> NDArray[np.uint8]:
     shape = _read_shape(stream, path)
     payload = _read_payload(stream, math.prod(shape), path, shape)
     return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
 
 
-def _read_shape(stream: IO[bytes] | GzipFile, path: Source) -> tuple[int, ...]:
+def _read_shape(stream: IO[bytes], path: Source) -> tuple[int, ...]:
     """Read the header: two zero bytes, type code, number of dimensions, then their sizes."""
     start = stream.read(4)
     if not start:
@@ -92,9 +91,7 @@ def _check_start(start: bytes, path: Source) -> None:
         )
 
 
-def _read_payload(
-    stream: IO[bytes] | GzipFile, size: int, path: Source, shape: tuple[int, ...]
-) -> bytearray:
+def _read_payload(stream: IO[bytes], size: int, path: Source, shape: tuple[int, ...]) -> bytearray:
     """Read exactly `size` bytes, and to the end of the stream, which checks gzip's own sum."""
     if size > LARGEST:
         raise DataError(

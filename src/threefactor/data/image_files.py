@@ -8,18 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import Index, check_whole, positions
+from threefactor.data.arguments import check_whole
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
 from threefactor.data.safety import ADVICE, open_file
-from threefactor.errors import ConfigurationError, DataError
+from threefactor.errors import ConfigurationError, DataError, InputError
+from threefactor.indexing import Index, positions
 
 __all__ = ["ImageFiles", "usual_threads"]
 
@@ -28,12 +29,16 @@ FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
 # Others have no one meaning as RGB: Pillow clips values of 16 bits or of no fixed range.
 MODES = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 PEAK = 255
+MOST_READS = 1 << 18
+LARGEST_SEED = (1 << 63) - 1
 BITS_PER_SAMPLE = 258  # a tag of TIFF
 MOST_PIXELS = 1 << 26
 """Of a picture, and of what it is resized to. Each takes 4 bytes, in up to three copies at once:
 800 MB for each thread. ImageNet's largest has 61 million."""
 
-MOST_THREADS = 16  # from about here on they wait for the interpreter's lock
+MOST_BYTES = 5 * MOST_PIXELS  # of a file: more than so many pixels take as they are
+MOST_THREADS = 1024
+USUAL_THREADS = 16  # from about here on they wait for the interpreter's lock
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +61,8 @@ class ImageFiles:
 
     Raises:
         ConfigurationError: Pillow is not installed.
-        InputError: `dtype` is not floating point, or `threads` no number of at least 1.
+        InputError: `settings` are none, `dtype` is not floating point, or `threads` no number of
+            at least 1.
     """
 
     paths: Sequence[str]
@@ -69,8 +75,10 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         _pillow()
+        if not isinstance(self.settings, ImageSettings):
+            raise InputError(f"settings are a {type(self.settings).__name__}; give ImageSettings")
         check_dtype(self.dtype)
-        check_whole("threads", self.threads, 1, 1024)
+        check_whole("threads", self.threads, 1, MOST_THREADS)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -94,12 +102,14 @@ class ImageFiles:
 
         Args:
             indices: one for each batch.
-            seed: decides, with the sample's number, which part of a picture is taken; give
-                another one in each epoch.
+            seed: decides, with the sample's number, which part of a picture is taken; from 0 to
+                2^63 - 1, another one in each epoch.
 
         Raises:
             DataError: a file is absent or damaged, when its batch is asked for.
+            InputError: the seed is no whole number of at least 0.
         """
+        check_whole("seed", seed, 0, LARGEST_SEED)
         ahead = None
         try:
             for index in indices:
@@ -185,8 +195,8 @@ class _Batch:
 def usual_threads() -> int:
     """Return how many threads read files if nothing else is said: one for each usable core."""
     if hasattr(os, "sched_getaffinity"):
-        return min(len(os.sched_getaffinity(0)), MOST_THREADS)
-    return min(os.cpu_count() or 1, MOST_THREADS)
+        return min(len(os.sched_getaffinity(0)), USUAL_THREADS)
+    return min(os.cpu_count() or 1, USUAL_THREADS)
 
 
 @cache
@@ -205,6 +215,22 @@ def _pillow() -> Any:
         raise ConfigurationError(
             "reading image files needs Pillow; install it with: pip install 'threefactor[images]'"
         ) from error
+
+
+class _Counted:
+    """A file whose reader may ask so often: Pillow looks for some ends byte by byte."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.reads = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise ValueError("it has no end, or far too many parts")
+        return self.file.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 def _check_header(path: str, picture: Any) -> None:
@@ -245,16 +271,20 @@ def _bits(picture: Any) -> int:
 def _opened(path: str) -> Any:
     """Read a picture whole, as RGB."""
     try:
-        with open_file(path) as file, _pillow().open(file, formats=FORMATS) as picture:
-            _check_header(path, picture)
-            picture.load()
-            return picture if picture.mode == "RGB" else picture.convert("RGB")
+        with open_file(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MOST_BYTES:
+                raise DataError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}")
+            with _pillow().open(_Counted(file), formats=FORMATS) as picture:
+                _check_header(path, picture)
+                picture.load()
+                return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DataError:
         raise
     except Exception as error:  # what damage makes Pillow's decoders raise is of many kinds
         if isinstance(error, OSError) and error.errno is not None:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
-            text = " ".join(str(error).partition(" <_io.")[0].split())
+            text = " ".join(str(error).partition(" <")[0].split())
             reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
         raise DataError(f"{path} {reason}") from error

@@ -12,8 +12,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from threefactor.data.arguments import given_path
-from threefactor.data.image_files import ImageFiles, usual_threads
+from threefactor.data.arguments import check_whole, given_path
+from threefactor.data.image_files import MOST_THREADS, ImageFiles, usual_threads
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
 from threefactor.data.labelled import LabelledData
@@ -95,21 +95,24 @@ def load_image_folder(
         InputError: `dtype` is none of these, or `threads` no number of at least 1.
     """
     check_dtype(dtype)
-    _check_threads(threads)
+    if threads is None:
+        threads = usual_threads()
+    check_whole("threads", threads, 1, MOST_THREADS)
     folder, settings = given_path(folder), settings or ImageSettings()
     if not isinstance(settings, ImageSettings):
         raise InputError(f"settings are a {type(settings).__name__}; give ImageSettings")
-    classes = _classes(folder / train)
-    if _classes(folder / test) != classes:
-        raise _other_classes(folder / train, classes, folder / test, _classes(folder / test))
-    train_paths, train_labels = _in_turn([_images(folder / train / each) for each in classes])
-    test_paths, test_labels = _in_turn([_images(folder / test / each) for each in classes])
+    training, testing = folder / given_path(train), folder / given_path(test)
+    classes, others = _classes(training), _classes(testing)
+    if others != classes:
+        raise _other_classes(training, classes, testing, others)
+    train_paths, train_labels = _in_turn([_images(training / each) for each in classes])
+    test_paths, test_labels = _in_turn([_images(testing / each) for each in classes])
     files = partial(
         ImageFiles,
         settings=settings,
         normalise=normalise,
         dtype=dtype,
-        threads=threads or usual_threads(),
+        threads=threads,
     )
     return ImageFolderData(
         train_images=files(train_paths, training=True),
@@ -204,10 +207,3 @@ def _in_turn(classes: list[list[str]]) -> tuple[list[str], Tensor]:
         if path is not None
     ]
     return [path for path, _ in samples], torch.tensor([label for _, label in samples])
-
-
-def _check_threads(given: int | None) -> None:
-    if given is None:
-        return
-    if isinstance(given, bool) or not isinstance(given, int) or given < 1:
-        raise InputError(f"threads is {given!r}; give a whole number of at least 1, or None")

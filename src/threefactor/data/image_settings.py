@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from threefactor.data.arguments import check_whole
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,13 +55,8 @@ class ImageSettings:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        for name, least in (("size", 1), ("resize", self.size)):
-            value = getattr(self, name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if not (whole and least <= value <= LARGEST_SIDE):
-                raise InputError(
-                    f"{name} is {value!r}; give a whole number from {least} to {LARGEST_SIDE}"
-                )
+        check_whole("size", self.size, 1, LARGEST_SIDE)
+        check_whole("resize", self.resize, self.size, LARGEST_SIDE)
         for name, high in (("area", 1.0), ("aspect", LARGEST_ASPECT)):
             found = _numbers(getattr(self, name), 2)
             if found is None or not 0 < found[0] <= found[1] <= high:

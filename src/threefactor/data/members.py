@@ -7,7 +7,6 @@ or any amount of memory, with archives made for that. A set of data needs none o
 
 from __future__ import annotations
 
-import gzip
 import io
 import stat
 import struct
@@ -37,7 +36,7 @@ SPARSE = "a sparse file, which may be of any size; expected whole ones"
 NAME_HEADERS = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 PAX_HEADERS = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
 DAMAGE = (
-    *(EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError),
+    *(EOFError, zlib.error, zipfile.BadZipFile, tarfile.TarError),
     *(struct.error, LookupError, ValueError, ArithmeticError, NotImplementedError, RuntimeError),
 )
 

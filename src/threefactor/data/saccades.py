@@ -96,8 +96,13 @@ def simulate_saccades(
         True
     """
     settings = settings or SaccadeSettings()
+    if not isinstance(settings, SaccadeSettings):
+        raise InputError(f"settings are a {type(settings).__name__}; give SaccadeSettings")
     try:
-        pictures = torch.as_tensor(images, dtype=torch.float32)
+        given = torch.as_tensor(images)
+        if given.is_complex():
+            raise ValueError("they are complex")
+        pictures = given.detach().cpu().to_dense().float()
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"images are no array of numbers ({error}); give (N, C, H, W)") from error
     if pictures.dim() != 4 or not pictures.numel():

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import errno
-import gzip
+import io
 import os
 import stat
 import zipfile
+import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO
+from typing import IO, Any
 
 from threefactor.errors import DataError
 
-__all__ = ["ADVICE", "LARGEST", "Bounded", "Checks", "open_file", "read_whole"]
+__all__ = ["ADVICE", "LARGEST", "Bounded", "Checks", "Unpacked", "open_file", "read_whole"]
 
 LARGEST = 1 << 30
 """Bytes that a file may have, unpacked, which is read into memory as a whole."""
 
 CHUNK = 1 << 20
+PACKED_CHUNK = 1 << 13  # small, as what is left of it is copied at the end of each gzip member
+MOST_PADDING = 1 << 20  # zeros after a gzip member
 LONGEST_NAME = 255  # bytes, on all usual file systems
 LONGEST_PATH, DEEPEST = 1024, 32  # bytes and folders of a name in an archive
 MOST_ENTRIES = 500_000  # of an archive, whose names are kept in memory
@@ -52,7 +55,7 @@ def _check_regular(mode: int, path: str | Path) -> None:
         raise OSError(errno.EINVAL, "a FIFO, socket or device and no file", str(path))
 
 
-def read_whole(stream: IO[bytes] | gzip.GzipFile, where: object, limit: int = LARGEST) -> bytearray:
+def read_whole(stream: IO[bytes], where: object, limit: int = LARGEST) -> bytearray:
     """Read a stream to its end, which has to come before `limit` bytes.
 
     Raises:
@@ -67,6 +70,52 @@ def read_whole(stream: IO[bytes] | gzip.GzipFile, where: object, limit: int = LA
                 f"have; is it what it should be? Otherwise {ADVICE}"
             )
     return body
+
+
+class Unpacked(io.BufferedReader):
+    """A gzip file, unpacked as it is read.
+
+    `gzip` takes minutes for long names in headers and for zeros after the end, byte by byte. Here
+    the former are zlib's, and the latter bounded.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(_Members(file))
+
+
+class _Members(io.RawIOBase):
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.rest = b""  # read, and not yet unpacked
+        self.member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self.member.eof or self._another():
+            packed = self.rest or self.file.read(PACKED_CHUNK)
+            found = self.member.decompress(packed, len(buffer))
+            self.rest = self.member.unused_data or self.member.unconsumed_tail
+            if found:
+                buffer[: len(found)] = found
+                return len(found)
+            if not packed and not self.member.eof:
+                raise EOFError("it ends before its end was marked")
+        return 0
+
+    def _another(self) -> bool:
+        """Begin the next member, if there is one behind the zeros that may follow one."""
+        zeros = 0
+        while not (rest := self.rest.lstrip(b"\0")):
+            zeros += len(self.rest)
+            if zeros > MOST_PADDING:
+                raise zlib.error(f"more than {MOST_PADDING:,} zeros follow its end")
+            self.rest = self.file.read(PACKED_CHUNK)
+            if not self.rest:
+                return False
+        self.rest, self.member = rest, zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return True
 
 
 class Checks:
@@ -156,7 +205,7 @@ class Bounded:
     """A gzip file, unpacked, that ends in an error after `limit` bytes."""
 
     def __init__(self, file: IO[bytes], archive: Path, limit: int) -> None:
-        self.stream = gzip.GzipFile(fileobj=file)
+        self.stream = Unpacked(file)
         self.archive, self.limit = archive, limit
         self.count = 0
 

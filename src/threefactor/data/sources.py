@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import zlib
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from threefactor.data.archives import read_member
-from threefactor.data.safety import ADVICE, LARGEST, open_file, read_whole
+from threefactor.data.safety import ADVICE, LARGEST, Unpacked, open_file, read_whole
 from threefactor.errors import DataError
 
 __all__ = ["ADVICE", "GZIP_MAGIC", "Source", "guess", "listed"]
@@ -35,7 +34,7 @@ class Source(NamedTuple):
         return str(self.path) if self.member is None else f"{self.path} ({self.member})"
 
     @contextmanager
-    def open(self) -> Iterator[IO[bytes] | gzip.GzipFile]:
+    def open(self) -> Iterator[IO[bytes]]:
         """Open for reading; a gzip-compressed file, known by its first bytes, is unpacked.
 
         Raises:
@@ -45,8 +44,8 @@ class Source(NamedTuple):
             with self._raw() as file:
                 packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
                 file.seek(0)
-                yield gzip.GzipFile(fileobj=file) if packed else file
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                yield Unpacked(file) if packed else file
+        except (EOFError, zlib.error) as error:
             raise DataError(f"{self} is a damaged gzip file ({error}); {ADVICE}") from error
         except MemoryError as error:
             raise DataError(f"{self} does not fit into memory; close other programs") from error

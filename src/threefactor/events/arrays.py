@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from threefactor.errors import InputError, PlaceError
+from threefactor.errors import InputError
 
 __all__ = [
     "as_array",
@@ -20,13 +19,12 @@ __all__ = [
     "as_times",
     "check_parts",
     "check_range",
-    "choice_of",
     "field",
+    "for_kernels",
     "joined",
     "number",
     "offsets_of",
     "pixel_addresses",
-    "place_of",
     "read_only",
     "whole",
 ]
@@ -79,6 +77,14 @@ def as_array(values: ArrayLike | Tensor) -> NDArray[Any]:
         ) from problem
 
 
+def for_kernels(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array as the kernels take them: Numba compiles anew for any other kind."""
+    flags = array.flags
+    if array.dtype == dtype and flags.c_contiguous and flags.writeable and flags.aligned:
+        return array
+    return np.array(array, dtype, order="C")
+
+
 def as_times(values: ArrayLike, copy: bool = True) -> NDArray[np.float64]:
     """Return times in seconds as float64, finite and not negative; as a new array, or if needed."""
     times = as_array(values)
@@ -101,7 +107,7 @@ def as_times(values: ArrayLike, copy: bool = True) -> NDArray[np.float64]:
 def as_integers(name: str, values: ArrayLike, dtype: type, copy: bool = True) -> NDArray[Any]:
     """Return one-dimensional integers of the given type; as a new array, or only if needed."""
     array = as_array(values)
-    if array.size == 0:
+    if array.size == 0 and array.dtype.kind == "f":  # as of an empty list
         array = array.astype(dtype)
     if array.ndim != 1 or array.dtype.kind not in "ui":
         raise InputError(
@@ -163,67 +169,20 @@ def check_range(addresses: NDArray[np.int32], size: int) -> None:
         )
 
 
-def place_of(index: Any, length: int) -> int | None:
-    """Return the place that a single integer means; None for any other index.
-
-    Raises:
-        PlaceError: if there is no such place.
-    """
-    if isinstance(index, (np.ndarray, Tensor)):
-        if index.ndim or not np.issubdtype(as_array(index).dtype, np.integer):
-            return None
-        index = index.item()
-    if isinstance(index, (bool, np.bool_)) or not hasattr(type(index), "__index__"):
-        return None
-    place = operator.index(index)
-    if not -length <= place < length:
-        _refuse_places(place, place, length)
-    return place % length
-
-
-def choice_of(index: Any, length: int) -> NDArray[np.int64]:
-    """Return the places that a slice, a mask or integers choose, counted from 0.
-
-    Raises:
-        InputError: if the index is of another kind.
-        PlaceError: if there is no such place.
-    """
-    if isinstance(index, slice):
-        return np.arange(length)[index]
-    if isinstance(index, tuple) or getattr(index, "dtype", None) is torch.uint8:
-        raise InputError(
-            f"the index is {index!r}, which tensors read in another way; give a list of places, "
-            "or a mask of booleans"
-        )
-    array = as_array(index)
-    if array.dtype == bool:
-        if array.shape != (length,):
-            raise InputError(f"the mask has shape {array.shape}; expected ({length},)")
-        return np.flatnonzero(array)
-    chosen: NDArray[np.int64] = as_integers("indices", array, np.int64, copy=False)
-    if len(chosen) == 0:
-        return chosen
-    low, high = int(chosen.min()), int(chosen.max())
-    if not -length <= low <= high < length:
-        _refuse_places(low, high, length)
-    return chosen if low >= 0 else np.where(chosen < 0, chosen + length, chosen)
-
-
-def _refuse_places(low: int, high: int, length: int) -> None:
-    raise PlaceError(
-        f"indices lie between {low} and {high}; a batch of {length} has samples 0 to {length - 1}"
-    )
-
-
-def field(recording: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return a field of a structured array."""
+def field(recording: NDArray[Any], name: str, kinds: str = "uib") -> NDArray[Any]:
+    """Return a field of a structured array, of one of NumPy's kinds of numbers."""
     names = getattr(getattr(recording, "dtype", None), "names", None) or ()
-    if name not in names:
+    if name not in names or recording.ndim != 1:
         raise InputError(
-            f"the recording has the fields {list(names)}; expected a structured array with "
+            f"the recording has the fields {list(names)} and the shape "
+            f"{getattr(recording, 'shape', ())}; expected a structured array of one dimension with "
             f"{name!r}, as Tonic gives it"
         )
-    return recording[name]
+    found = recording[name]
+    if found.dtype.kind not in kinds:
+        wanted = "numbers" if "f" in kinds else "whole numbers"
+        raise InputError(f"{name} of a recording is {found.dtype}; expected {wanted}")
+    return found
 
 
 def pixel_addresses(recording: NDArray[Any], sizes: Sequence[int], b: int) -> NDArray[np.int64]:

@@ -65,7 +65,7 @@ def _folders() -> Iterator[Path]:
 class _Kept(NullCache):
     """The compiled versions of one function on disk, as Numba asks for them; never an error.
 
-    A version's file holds the SHA-256 of the rest, and the rest pickled.
+    A version's file holds the SHA-256 of its name and of the rest, and the rest pickled.
     """
 
     def __init__(self, function: Any) -> None:
@@ -84,7 +84,7 @@ class _Kept(NullCache):
             with contextlib.suppress(Exception):  # whatever is wrong, the answer is to compile
                 path = folder / self._file(sig, target_context.codegen())
                 content = path.read_bytes() if path.is_file() else b""
-                if content[:32] == hashlib.sha256(content[32:]).digest():
+                if content[:32] == _seal(path.name, content[32:]):
                     return _REBUILD(target_context, *pickle.loads(content[32:]))
         return None
 
@@ -92,13 +92,16 @@ class _Kept(NullCache):
         """Keep a version in the first folder that can be written."""
         if data.library.has_dynamic_globals or any(not part.can_cache for part in data.lifted):
             return
-        content = _DUMPS(data._reduce())
+        try:
+            content = _DUMPS(data._reduce())
+        except Exception:  # of Numba or pickle; the function is compiled, which is what matters
+            return
         for folder in self.folders:
             path = folder / self._file(sig, data.codegen)
             temporary = path.with_suffix(f".{uuid.uuid4().hex[:8]}")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                temporary.write_bytes(hashlib.sha256(content).digest() + content)
+                temporary.write_bytes(_seal(path.name, content) + content)
                 temporary.replace(path)
                 return
             except OSError:
@@ -114,6 +117,11 @@ class _Kept(NullCache):
         )
         key = (str(sig), codegen.magic_tuple(), numba.__version__, sys.version, switches)
         return f"{self.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.nbc"
+
+
+def _seal(name: str, content: bytes) -> bytes:
+    """Return what proves that a file is whole, and the one that its name says."""
+    return hashlib.sha256(name.encode() + b"\0" + content).digest()
 
 
 def _keeping(**options: Any) -> Callable[[Any], Any]:

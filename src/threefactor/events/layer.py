@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,7 +163,13 @@ class Layer(nn.Module):
         _, tau, self.duration, self.max_spikes = self._constants()
         self.tau_s, self.threshold = 0.5 * tau, float(threshold)
         low, high = _range(weight_range)
-        weight = torch.empty(self.in_features, self.neurons, dtype=torch.float32)
+        try:
+            weight = torch.empty(self.in_features, self.neurons, dtype=torch.float32)
+        except RuntimeError as problem:
+            raise InputError(
+                f"{self.in_features} x {self.neurons} weights do not fit into memory; give a "
+                "smaller layer"
+            ) from problem
         self.weight = nn.Parameter(weight.uniform_(low, high))
         # Working memory that no call is using.
         self._spare: list[tuple[Reals, ...]] = []
@@ -175,7 +182,7 @@ class Layer(nn.Module):
         """
         given = (self.tau_s, self.threshold, self.duration, self.max_spikes)
         known, constants = self._checked
-        if given == known:
+        if len(known) and all(map(operator.is_, given, known)):
             return constants  # type: ignore[no-any-return]
         tau = 2.0 * number("tau_s", self.tau_s, "seconds, above 0 and finite")
         wanted = "a potential times seconds, above 0 and finite"

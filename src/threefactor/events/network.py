@@ -138,9 +138,11 @@ def fc(
 
 def _per_layer(name: str, given: Sequence[Any], layers: int) -> list[Any]:
     """Spread one value over all layers, or two over the hidden ones and the output."""
-    if not hasattr(given, "__iter__") or isinstance(given, str):
-        raise InputError(f"{name} are {given!r}; give one for all layers, or one per layer")
-    values = list(given)
+    try:
+        values = list(given)
+    except TypeError as problem:
+        message = f"{name} are {given!r}; give one for all layers, or one per layer"
+        raise InputError(message) from problem
     if len(values) == 1:
         return values * layers
     if len(values) == 2 and layers > 1:

@@ -115,7 +115,7 @@ def over(name: str, total: int, *args: Any) -> None:
         kernel(0, total, *args)
         return
     cuts = [total * i // parts for i in range(parts + 1)]
-    pool = _pool(parts)
+    pool = _pool(get_num_threads())
     others: list[Future[None]] = []
     try:
         for i in range(1, parts):

@@ -17,20 +17,21 @@ from threefactor.events.arrays import (
     as_times,
     check_parts,
     check_range,
-    choice_of,
     field,
     joined,
     number,
     offsets_of,
     pixel_addresses,
-    place_of,
     read_only,
     whole,
 )
+from threefactor.indexing import positions
 
 __all__ = ["Raw", "SpikeBatch"]
 
 Sample = tuple[NDArray[np.float64], NDArray[np.int32]]
+MOST_EMPTY = 100_000_000
+"""Samples that `from_arrays` is asked for by a number alone, of 16 bytes each."""
 
 
 class Raw(NamedTuple):
@@ -180,6 +181,8 @@ class SpikeBatch:
         """
         which = as_integers("samples", samples, np.int64, copy=False)
         batch = whole("batch", batch)
+        if batch > MOST_EMPTY:
+            raise InputError(f"batch is {batch}; give at most {MOST_EMPTY:,} samples")
         seconds = as_times(times, copy=False)
         channels = as_integers("addresses", addresses, np.int32, copy=False)
         if not len(which) == len(seconds) == len(channels):
@@ -228,7 +231,8 @@ class SpikeBatch:
             )
         sizes = [whole("sensor_size", size) for size in (*sizes, 1, 1)][:3]
         number("time_unit", time_unit, "seconds per unit of time, above 0")
-        times = [field(r, "t").astype(np.float64) * time_unit for r in recordings]
+        recordings = list(recordings)
+        times = [field(r, "t", "uif").astype(np.float64) * time_unit for r in recordings]
         addresses = [pixel_addresses(r, sizes, b) for b, r in enumerate(recordings)]
         return cls.from_lists(times, addresses, math.prod(sizes))
 
@@ -246,18 +250,18 @@ class SpikeBatch:
         Raises:
             InputError: if there is no such sample (then also an IndexError), or the index is none.
         """
-        place = place_of(index, len(self))
-        if place is not None:
-            return self.sample(place)
+        chosen = positions(index, len(self))
+        if isinstance(chosen, int):
+            return self.sample(chosen)
         raw = self._raw
-        if isinstance(index, slice) and index.step in (None, 1):
-            start, stop, _ = index.indices(len(self))
-            offsets = raw.offsets[start : max(start, stop) + 1]
+        if isinstance(chosen, slice) and chosen.step == 1:
+            offsets = raw.offsets[chosen.start : chosen.stop + 1]
             part = slice(offsets[0], offsets[-1])
             return self._trusted(
                 offsets - offsets[0], raw.times[part], raw.addresses[part], self._size
             )
-        chosen = choice_of(index, len(self))
+        if isinstance(chosen, slice):
+            chosen = np.arange(chosen.start, chosen.stop, chosen.step)
         starts = raw.offsets.take(chosen)
         lengths = raw.offsets.take(chosen + 1) - starts
         offsets = offsets_of(lengths)
@@ -279,8 +283,8 @@ class SpikeBatch:
         Raises:
             InputError: if there is no such sample; it is an IndexError, too.
         """
-        place = place_of(b, len(self))
-        if place is None:
+        place = positions(b, len(self))
+        if not isinstance(place, int):
             raise InputError(f"the sample is {b!r}; give one integer")
         part = slice(*self._raw.offsets[place : place + 2])
         return self.times[part], self.addresses[part]
@@ -294,10 +298,19 @@ class SpikeBatch:
         return read_only(found)
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the number of spikes of each address in each sample, (B, size)."""
-        flat = np.bincount(
-            self.samples * self._size + self._raw.addresses, minlength=len(self) * self._size
-        )
+        """Return the number of spikes of each address in each sample, (B, size).
+
+        Raises:
+            InputError: if that are more numbers than fit into memory.
+        """
+        wanted = len(self) * self._size
+        try:
+            flat = np.bincount(self.samples * self._size + self._raw.addresses, minlength=wanted)
+        except (MemoryError, ValueError) as problem:
+            raise InputError(
+                f"the counts of {len(self)} samples and {self._size} addresses do not fit into "
+                "memory; take fewer samples, as batch[:100]"
+            ) from problem
         return flat.reshape(len(self), self._size)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
 from threefactor.errors import InputError
+from threefactor.events.arrays import as_array, for_kernels
 from threefactor.events.layer import Activity
 from threefactor.events.losses import SpikeCount, check_loss, losses_of, reads_first_spikes
 from threefactor.events.network import Network, check_network
@@ -107,18 +108,20 @@ class Trial:
         """Return errors of a layer's neurons as (B, n_l), in the precision of its weights.
 
         Raises:
-            InputError: if they cannot be expanded to that.
+            InputError: if they are no real numbers, or cannot be expanded to that.
         """
         counts = activity._raw.counts
+        found = as_array(errors)
         try:
-            whole = errors.detach().expand(counts.shape)
-        except RuntimeError as problem:
+            if found.dtype.kind not in "uif":
+                raise ValueError("no numbers")
+            whole = found if found.shape == counts.shape else np.broadcast_to(found, counts.shape)
+            return for_kernels(whole, counts.dtype)
+        except ValueError as problem:
             raise InputError(
-                f"errors have shape {tuple(errors.shape)}; expected {counts.shape}, one per sample "
-                "and neuron"
+                f"errors are {found.dtype} of shape {found.shape}; expected real numbers, "
+                f"{counts.shape}, one per sample and neuron"
             ) from problem
-        dtype = torch.from_numpy(counts).dtype
-        return whole.to("cpu", dtype).contiguous().numpy()
 
     def _first_times(self, network: Network) -> Tensor:
         """Return minus the time of each output's first spike, (B, m)."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name, warn_user
-from threefactor.events.arrays import number
+from threefactor.events.arrays import as_array, for_kernels, number
 from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import SpikeCount, check_loss
@@ -26,6 +26,7 @@ from threefactor.events.trial import Result, Trial, in_full
 __all__ = ["Rule"]
 
 LOCAL_GRADIENTS = ("modified", "exact")
+NOT_NEGATIVE = "a number of at least 0"
 
 
 class Rule(nn.Module, ABC):
@@ -38,7 +39,8 @@ class Rule(nn.Module, ABC):
 
     with q_k the error of spike k of neuron i. The network is no submodule: `rule.state_dict()`
     holds what the rule itself learns. Layers may be replaced, moved or frozen after the rule was
-    built: each step takes the network as it is, or refuses it. Hooks of weights see the gradients.
+    built, and its loss and settings changed: each step takes them as they are, or refuses them.
+    Hooks of weights see the gradients.
 
     Args:
         network: from `fc`, or a `Network` of `Layer`s.
@@ -69,16 +71,11 @@ class Rule(nn.Module, ABC):
     ) -> None:
         super().__init__()
         check_network(network)
-        if local_gradient not in LOCAL_GRADIENTS:
-            raise unknown_name("local gradient", local_gradient, LOCAL_GRADIENTS)
-        for name, value in (("rate_penalty", rate_penalty), ("rate_target", rate_target)):
-            number(name, value, "a number of at least 0", zero=True)
         keep_freed_memory()
         self.loss = SpikeCount() if loss is None else loss
-        check_loss(self.loss)
         self.local_gradient = local_gradient
-        self.rate_penalty = float(rate_penalty)
-        self.rate_target = float(rate_target)
+        self.rate_penalty = number("rate_penalty", rate_penalty, NOT_NEGATIVE, zero=True)
+        self.rate_target = number("rate_target", rate_target, NOT_NEGATIVE, zero=True)
         self.network: Network
         # A registered module would enter state_dict and parameters.
         object.__setattr__(self, "network", network)
@@ -106,7 +103,7 @@ class Rule(nn.Module, ABC):
 
     def set_progress(self, progress: float) -> None:
         """Say how much of the training is done, 0 to 1; nothing here depends on it."""
-        if not 0.0 <= progress <= 1.0:
+        if number("progress", progress, "a share between 0 and 1", zero=True) > 1.0:
             raise InputError(f"progress is {progress}; give a share between 0 and 1")
 
     def step(self, inputs: SpikeBatch, targets: Tensor) -> Result:
@@ -148,11 +145,16 @@ class Rule(nn.Module, ABC):
             return result
 
     def check(self, layers: dict[str, Layer]) -> None:
-        """Refuse a network that the rule cannot train as it is now.
+        """Refuse a network that the rule cannot train as it is now, and settings without meaning.
 
         Args:
             layers: the network's layers by name.
         """
+        check_loss(self.loss)
+        if self.local_gradient not in LOCAL_GRADIENTS:
+            raise unknown_name("local gradient", self.local_gradient, LOCAL_GRADIENTS)
+        for name in ("rate_penalty", "rate_target"):
+            number(name, getattr(self, name), NOT_NEGATIVE, zero=True)
         for name, layer in layers.items():
             if layer._backward_hooks or layer._backward_pre_hooks:
                 raise InputError(
@@ -214,8 +216,10 @@ class Rule(nn.Module, ABC):
             errors: (spikes,) the error q_k of every spike.
 
         Raises:
-            InputError: if there is not one error per spike.
+            InputError: if there is not one error per spike, or the activity is that of another
+                layer.
         """
+        _check_layer(layer, activity)
         raw = activity._raw
         errors = _per_spike("errors", errors, activity)
         fast, slow = np.empty_like(raw.currents), np.empty_like(raw.currents)
@@ -237,9 +241,12 @@ class Rule(nn.Module, ABC):
             weights: what `spike_weights` returned.
 
         Raises:
-            InputError: if there is not one weight of each kind per spike, or no gradient can reach
-                the parameters behind the layer's weights.
+            InputError: if there is not one weight of each kind per spike, no gradient can reach
+                the parameters behind the layer's weights, or the activity is another layer's.
         """
+        _check_layer(layer, activity)
+        if not isinstance(weights, (tuple, list)) or len(weights) != 2:
+            raise InputError("weights are not what spike_weights returned, a pair of arrays")
         fast, slow = (_per_spike("weights", values, activity) for values in weights)
         if not can_learn(activity):
             return
@@ -269,16 +276,18 @@ def _check_dtypes(trial: Trial, buffers: dict[str, Tensor]) -> None:
             )
 
 
+def _check_layer(layer: Layer, activity: Activity) -> None:
+    if activity.layer is not layer:
+        raise InputError("the activity is that of another layer than the one given")
+
+
 def _per_spike(name: str, values: NDArray[Any], activity: Activity) -> NDArray[Any]:
     """Return values as the kernels take them, one for each spike of a layer."""
     wanted = activity._raw.currents
-    found = np.asarray(values)
+    found = as_array(values)
     if found.shape != wanted.shape or found.dtype.kind not in "fui":
         raise InputError(
             f"{name} are {found.dtype} of shape {found.shape}; expected {wanted.shape}, a number "
             "for each spike of the layer"
         )
-    flags = found.flags
-    if found.dtype == wanted.dtype and flags.c_contiguous and flags.writeable and flags.aligned:
-        return found
-    return np.array(found, wanted.dtype)
+    return for_kernels(found, wanted.dtype)

@@ -47,15 +47,9 @@ class FeedbackRule(Rule):
 
     def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
         super().__init__(network, **common)
-        if traces not in TRACES:
-            raise unknown_name("kind of traces", traces, TRACES)
-        if traces == "forward" and reads_first_spikes(self.loss):
-            raise InputError(
-                "traces is 'forward' and the loss reads first spikes only, but forward traces "
-                "meet one error for all spikes of a neuron; give traces='summed'"
-            )
         self.traces = traces
         self.matrices = len(self.layer_sizes)
+        self._check_traces()
 
     @property
     def feedback(self) -> list[Tensor]:
@@ -68,8 +62,18 @@ class FeedbackRule(Rule):
         dtype = next(self.network.parameters()).dtype
         return torch.empty(self.outputs, n, dtype=dtype, device="cpu")
 
+    def _check_traces(self) -> None:
+        if self.traces not in TRACES:
+            raise unknown_name("kind of traces", self.traces, TRACES)
+        if self.traces == "forward" and reads_first_spikes(self.loss):
+            raise InputError(
+                "traces is 'forward' and the loss reads first spikes only, but forward traces "
+                "meet one error for all spikes of a neuron; give traces='summed'"
+            )
+
     def check(self, layers: dict[str, Layer]) -> None:
         super().check(layers)
+        self._check_traces()
         *hidden, last = layers.values()
         feedback = self.feedback
         if self.matrices and not feedback:
@@ -91,12 +95,14 @@ class FeedbackRule(Rule):
     def learn(self, trial: Trial) -> None:
         for i, b in enumerate(self.feedback):
             array_of(f"feedback_{i}", b, tuple(b.shape))
-        errors = [*self.layer_errors(trial), trial.error]
-        if len(errors) != len(trial.activities):
+        given, hidden = self.layer_errors(trial), len(trial.activities) - 1
+        if not isinstance(given, Sequence) or len(given) != hidden:
+            count = f", {len(given)} of them" if isinstance(given, Sequence) else ""
             raise InputError(
-                f"layer_errors gave {len(errors) - 1} tensors; expected one for each of "
-                f"{len(trial.activities) - 1} hidden layers"
+                f"layer_errors gave a {type(given).__name__}{count}; expected a list of one tensor "
+                f"for each of {hidden} hidden layers"
             )
+        errors = [*given, trial.error]
         add = self._add_summed if self.traces == "summed" else self._add_forward
         for i, activity in enumerate(trial.activities):
             add(activity, trial, i, errors[i])
