@@ -35,6 +35,7 @@ class Run:
         history: the metrics of its epochs.
         tracked: what was measured while it trained, moment by moment.
         start: how the network of another run did before the first epoch, if it began with one.
+        resumed: what of the environment became another one, and at which epoch.
     """
 
     path: Path
@@ -43,6 +44,7 @@ class Run:
     history: tuple[Mapping[str, Any], ...]
     tracked: tuple[Mapping[str, Any], ...] = ()
     start: Mapping[str, Any] | None = None
+    resumed: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def direct(self) -> float | None:
@@ -57,6 +59,12 @@ class Run:
     def last(self) -> float | None:
         """Test accuracy after the last epoch, a fraction; None where there is no accuracy."""
         return self.history[-1]["test_accuracy"]  # type: ignore[no-any-return]
+
+    @property
+    def threads(self) -> list[str]:
+        """The numbers of threads that it was trained on."""
+        found = [part["threads"] for part in (self.environment, *self.resumed) if "threads" in part]
+        return sorted({str(number) for number in found}) or ["?"]
 
     @property
     def best(self) -> float | None:
@@ -101,7 +109,8 @@ def read_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
         )
-    return Run(folder.path, settings, environment, history, _tracked(folder), _start(folder))
+    tracked, resumed = _tracked(folder), tuple(folder.resumptions())
+    return Run(folder.path, settings, environment, history, tracked, _start(folder), resumed)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
 from threefactor.training import RunFolder, Settings, finished_epochs
+from threefactor.training.run_folder import REMAINS
 from threefactor.training.run_lock import LOCK
 from threefactor.version import NUMBERS, __version__
 
@@ -151,13 +152,18 @@ def state_of(cell: Cell, root: Path, *, training: bool = False) -> State:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is no file of a run, but for hidden ones: the lock, what a kill left."""
-    return not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
+    """Whether there is nothing of a run, but for hidden files and remains that were set aside."""
+    try:
+        return all(path.name.startswith((".", REMAINS)) for path in folder.iterdir())
+    except FileNotFoundError:  # a process that trains may remove it at any moment
+        return True
 
 
 def clear(folder: Path) -> None:
-    """Remove everything from a folder but its lock, which is held."""
+    """Remove a run from its folder: all but the lock, which is held, and what was set aside."""
     for path in folder.iterdir():
+        if path.name.startswith(REMAINS):
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:

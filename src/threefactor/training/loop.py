@@ -170,10 +170,12 @@ class Trainer:
         """Begin in a run folder, or go on in it; nothing that was finished there is lost."""
         run.clear()
         if fresh:
-            if run.metrics() or checkpoint.exists(run.best):
+            epochs = len(run.metrics())
+            if epochs or checkpoint.exists(run.best):
+                kept = f"the metrics of {epochs} epochs" if epochs else "the checkpoint best"
                 raise CheckpointError(
-                    f"{run.path} holds finished epochs, but {run.last} is gone, so it cannot be "
-                    "gone on with. Put the checkpoint back, or train anew in another folder"
+                    f"{run.path} holds {kept}, but {run.last} is gone, so it cannot be gone on "
+                    "with. Put the checkpoint back, or train anew in another folder"
                 )
             if self._batches_done:
                 raise CheckpointError(
