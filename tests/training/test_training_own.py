@@ -407,3 +407,13 @@ def test_a_best_checkpoint_is_not_begun_over(small, tmp_path):
     with pytest.raises(CheckpointError, match=r"holds the checkpoint best, but .*last is gone"):
         training.Trainer(own(small()), run).fit()
     assert checkpoint.exists(run.best)
+
+
+def test_what_an_experiment_at_fault_leaves_does_not_block_the_corrected_one(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    experiment = own(small())
+    wrong = clocked.OPZO(experiment.network, loss=lambda output, target: output.mean())
+    with pytest.raises(InputError, match="the loss gave"):
+        training.Trainer(dataclasses.replace(experiment, rule=wrong), run).fit()
+    assert not run.path.exists()
+    assert len(training.Trainer(own(small()), run).fit()) == 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.training import checkpoint
 from threefactor.training.engines import engine_of
 from threefactor.training.files import parse_json, read_bytes
 from threefactor.training.lines import MOST_BYTES
@@ -90,8 +91,8 @@ def read_run(path: str | Path) -> Run:
     """Read a run folder; checkpoints are not needed.
 
     Raises:
-        CheckpointError: if there is no run, it is of a version that this one cannot read, or its
-            metrics or measurements are damaged.
+        CheckpointError: if there is no run, it is of a version that this one cannot read, its
+            metrics or measurements are damaged, or its checkpoint is there and of other settings.
     """
     folder = RunFolder(path)
     config = folder.config()
@@ -109,6 +110,12 @@ def read_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
         )
+    try:
+        state = checkpoint.load_state(folder.last, tensors=False)
+    except CheckpointError:  # whoever copies runs to report them leaves the checkpoints out
+        pass
+    else:
+        folder.check_trained_with(state)
     tracked, resumed = _tracked(folder), tuple(folder.resumptions())
     return Run(folder.path, settings, environment, history, tracked, _start(folder), resumed)
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from threefactor.errors import ConfigurationError
 
-__all__ = ["TensorBoard"]
+__all__ = ["TENSORBOARD", "TensorBoard"]
+
+TENSORBOARD = "tensorboard"
+"""Name of the folder of its events, in that of the run."""
 
 
 class TensorBoard:
@@ -30,7 +33,7 @@ class TensorBoard:
                 "tensorboard out"
             ) from problem
         self._make = SummaryWriter
-        self._folder = folder / "tensorboard"
+        self._folder = folder / TENSORBOARD
         try:
             str(self._folder).encode()
         except UnicodeEncodeError as problem:

@@ -17,12 +17,19 @@ import torch
 from torch import Tensor
 
 from threefactor.data import batches
-from threefactor.errors import CheckpointError, DivergenceError, InputError, ThreefactorError
+from threefactor.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DivergenceError,
+    InputError,
+    ThreefactorError,
+)
 from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
 from threefactor.training.loggers import TensorBoard
+from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder, check_settings
 from threefactor.training.run_lock import only_one
@@ -126,9 +133,11 @@ class Trainer:
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
 
-        To go on with a run, `load` its last checkpoint first.
+        To go on with a run, `load` its last checkpoint first. If a new one fails because the
+        experiment is at fault, and no epoch was finished, nothing of it stays in the folder.
 
         Raises:
+            ConfigurationError: if memory does not suffice.
             DivergenceError: if the loss becomes NaN or infinite.
             InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
@@ -143,13 +152,19 @@ class Trainer:
             )
         alone = nullcontext() if self.run is None else only_one(self.run.path)
         with alone, self._stop:
-            return self._fit()
+            fresh = self.run is None or not checkpoint.exists(self.run.last)
+            if self.run is not None:
+                self._enter(self.run, fresh)
+            try:
+                with in_memory():
+                    return self._fit(fresh)
+            except (ConfigurationError, DivergenceError, InputError):
+                if self.run is not None and fresh and not self.history:
+                    self.run.discard()  # the corrected experiment may want the same folder
+                raise
 
-    def _fit(self) -> list[dict[str, Any]]:
+    def _fit(self, fresh: bool) -> list[dict[str, Any]]:
         settings = self.experiment.settings
-        fresh = self.run is None or not checkpoint.exists(self.run.last)
-        if self.run is not None:
-            self._enter(self.run, fresh)
         if fresh and not self._batches_done and self.described.settings.start is not None:
             self._test_directly(self.described.settings.start)
         self._begin_tracking(fresh)

@@ -7,18 +7,23 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.readable import clipped
 from threefactor.training import checkpoint, lines
 from threefactor.training.data_record import difference
 from threefactor.training.description import Description
 from threefactor.training.engines import engine_of
 from threefactor.training.files import clear_unfinished, make_folder, read_json, write_atomically
+from threefactor.training.loggers import TENSORBOARD
+from threefactor.training.run_lock import LOCK
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import NUMBERS, __version__
 
@@ -51,9 +56,10 @@ class RunFolder:
     """
 
     def __init__(self, path: str | Path) -> None:
-        if not str(path) or "\0" in str(path):
+        named = isinstance(path, (str, Path)) and str(path) and "\0" not in str(path)
+        if not named:
             raise CheckpointError(
-                f"the run folder is {str(path)!r}, which names no folder; give a name, or . for "
+                f"the run folder is {clipped(path)}, which names no folder; give a name, or . for "
                 "the current folder"
             )
         self.path = Path(path)
@@ -201,6 +207,7 @@ class RunFolder:
 
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
+        engine_of(settings)  # refuses what are no settings
         # Settings that are younger than the run had their defaults.
         differ = differences(flat(self.settings()), flat(settings), "there", "asked")
         if differ:
@@ -231,7 +238,7 @@ class RunFolder:
         if self.config_path.exists():
             return []
         files = (self.metrics_path, self.tracked_path, self.start_path)
-        folders = (self.last, self.best, self.path / "analysis", self.path / "tensorboard")
+        folders = (self.last, self.best, self.path / "analysis", self.path / TENSORBOARD)
         return [part.name for part in (*files, *folders) if part.exists()]
 
     def set_aside(self) -> Path | None:
@@ -259,6 +266,16 @@ class RunFolder:
                 f"cannot move {left} to {folder}: {problem.strerror}"
             ) from problem
         return folder
+
+    def discard(self) -> None:
+        """Remove a run that has learned nothing, and its folder if nothing else is in it."""
+        for part in (self.last, self.best, self.path / TENSORBOARD):
+            shutil.rmtree(part, ignore_errors=True)
+        files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
+        for file in (*files, self.path / LOCK):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def clear(self) -> None:
         """Remove what a kill left half-written. Call it only where nobody else trains here."""
