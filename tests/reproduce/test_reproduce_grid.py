@@ -400,7 +400,15 @@ def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch
     assert "trained on other data (train is 61; expected" in outcome.notes[0]
 
 
-@pytest.mark.parametrize("change", [of_another_version, before_other_numbers, on_other_data])
+def of_other_settings(document):
+    document["settings"]["epochs"] += 1
+    return "its settings were changed (epochs: 3 there, 2 asked)"
+
+
+FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_settings]
+
+
+@pytest.mark.parametrize("change", FOREIGN)
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([cell()], tmp_path)
     run = RunFolder(cell().folder(tmp_path))

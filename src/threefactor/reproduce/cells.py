@@ -108,7 +108,7 @@ class State:
 
     Attributes:
         kind: "new"; "unfinished", to be resumed; "finished"; "broken", to be redone; or "foreign",
-            of another version, which is neither used nor touched.
+            of another version, data or settings, which is neither used nor touched.
         epochs: how many are done.
         seconds: that they took, all together.
         reason: why it is broken or foreign.
@@ -142,6 +142,9 @@ def state_of(cell: Cell, root: Path, *, training: bool = False) -> State:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
+        differ = run.other_settings(_started_there(run, cell.settings))
+        if differ:  # by hand, after the folder was named for them: its epochs are somebody's
+            return State("foreign", reason=f"its settings were changed ({differ})")
         lines = check_files(run, cell.settings)
         epochs = len(lines) if training else finished_epochs(run.path)
     except ThreefactorError as problem:
@@ -176,9 +179,13 @@ def check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:
     Raises:
         ThreefactorError: if it has other settings, or a file other than a checkpoint is damaged.
     """
-    # Only the fingerprint must agree on the start: folders may be moved.
-    run.check_same(replace(settings, start=run.settings().start))
+    run.check_same(_started_there(run, settings))
     lines = run.checked_metrics()
     if len(lines) == settings.epochs:
         read_run(run.path)
     return lines
+
+
+def _started_there(run: RunFolder, settings: Settings) -> Settings:
+    """Take over the start of a run: folders may be moved, and the fingerprint knows the start."""
+    return replace(settings, start=run.settings().start)

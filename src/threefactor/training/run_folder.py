@@ -205,11 +205,19 @@ class RunFolder:
             found = change.get("threads", found)
         return found if type(found) is int and 1 <= found <= 4096 else None
 
+    def other_settings(self, settings: Settings) -> str:
+        """Say how settings differ from those that the run was started with; nothing if they do not.
+
+        Raises:
+            ConfigurationError: if they are no settings.
+        """
+        engine_of(settings)
+        # Settings that are younger than the run had their defaults.
+        return differences(flat(self.settings()), flat(settings), "there", "asked")
+
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
-        engine_of(settings)  # refuses what are no settings
-        # Settings that are younger than the run had their defaults.
-        differ = differences(flat(self.settings()), flat(settings), "there", "asked")
+        differ = self.other_settings(settings)
         if differ:
             raise CheckpointError(
                 f"{self.path} is a run of another configuration ({differ}); "
