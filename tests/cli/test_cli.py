@@ -1,6 +1,7 @@
 """The command line, run as a user would; every error ends with a message and no traceback."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -73,6 +74,9 @@ def test_resume_of_a_finished_run_and_of_another_configuration(run):
         (["train"], 2, "give a recipe: digits-fc"),
         (["train", "--resume"], 2, "give --out DIR"),
         (["train", "--resume", "--rule", "dfa", "--out", "r"], 2, "to resume, give either"),
+        (["train", "digits-fc", "--out", ""], 2, "the argument after --out is empty"),
+        (["report", ""], 2, "the argument after report is empty"),
+        (["evaluate", "r", "--data-dir="], 2, "the argument --data-dir= is empty"),
         (["train", "--resume", "--out", "nowhere"], 1, "nowhere holds no run"),
         (["train", "mnist-fc"], 1, "threefactor data fetch mnist"),
         (["evaluate", "nowhere"], 1, "nowhere holds no run"),
@@ -86,6 +90,17 @@ def test_what_bad_input_gets(run, arguments, code, message):
     got, _, err = run(*arguments)
     assert got == code, err
     assert message in " ".join(err.split())
+
+
+def test_fine_tuning_names_a_run_that_is_given_by_a_dot(run, tmp_path, monkeypatch):
+    assert run("train", "digits-fc", *SMALL, "--out", "r")[0] == 0
+    (tmp_path / "r/inner").mkdir()
+    for where, given in (("r", "."), ("r/inner", "..")):
+        monkeypatch.chdir(tmp_path / where)
+        out = tmp_path / "r-noise0.1-opzo-seed0"
+        code, _, err = run("finetune", given, "--noise", "0.1", "--epochs", "1")
+        assert code == 0, err
+        shutil.rmtree(out)
 
 
 def test_a_corrupt_checkpoint_is_an_error_and_not_a_crash(run, tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.report import collect
-from threefactor.report.comparison import DIFFERENCE, accuracy_table
+from threefactor.report.comparison import DIFFERENCE, accuracy_table, cost_table
 
 
 def test_seeds_make_a_mean_and_a_deviation(make_run, tmp_path):
@@ -192,6 +192,20 @@ def test_runs_of_other_versions(make_run, edit_config, tmp_path):
     assert "telepathy" in study.left_out[0].reason
     (remark,) = study.remarks
     assert "different versions of threefactor: 0.0.9, 0." in remark
+
+
+def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit_config, tmp_path):
+    changed = make_run("a0", [0.8, 0.9])
+    edit_config(changed, lambda c: c.update(resumed=[{"epoch": 1.5, "threads": 7}]))
+    damaged = make_run("a1", [0.8, 0.9], seed=1)
+    edit_config(damaged, lambda c: c.update(resumed=[{"threads": 7}]))
+    study = collect([tmp_path])
+    (remark,) = study.remarks
+    assert "a0 went on in another environment after epoch 1.5 (threads 7)" in remark
+    (left_out,) = study.left_out
+    assert "resumed is [{'threads': 7}]" in left_out.reason
+    ((*_, threads),) = cost_table("digits-fc", next(iter(study.recipes.values()))).rows
+    assert threads.split(", ")[-1] == "7"
 
 
 def test_nothing_to_report(make_run, tmp_path):

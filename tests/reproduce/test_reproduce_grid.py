@@ -255,6 +255,58 @@ def test_a_finished_cell_that_lost_its_checkpoint_is_redone(finished, tmp_path, 
     assert state_of(cell(), root).kind == "finished"
 
 
+@pytest.mark.parametrize("value", [None, "1", [], float("inf"), float("nan"), -1e400])
+def test_times_that_are_no_numbers_do_not_end_a_grid(finished, tmp_path, value):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    run = RunFolder(cell().folder(root))
+    line = {**run.metrics()[0], "seconds": value}
+    run.metrics_path.write_text(json.dumps(line) + "\n")
+    state = state_of(cell(), root)
+    assert state.kind == "broken" and "seconds is" in state.reason
+
+
+def test_remains_without_a_configuration_are_set_aside(finished, tmp_path):
+    """Nobody knows what they are: somebody may have moved the file away and want it back."""
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    run = RunFolder(cell().folder(root))
+    analysed("firing", run.path, "smoke")
+    before = (run.last / "state.json").read_bytes()
+    run.config_path.unlink()
+    (note,) = train_cell(cell().settings_in(root), run.path, None, "cpu")
+    kept = run.path / "remains-1"
+    assert note == f"redone, since config.json was gone; what was left is in {kept}"
+    assert (kept / "last/state.json").read_bytes() == before
+    assert (kept / "analysis").exists() and not (run.path / "analysis").exists()
+    assert state_of(cell(), root).kind == "finished"
+    damage_settings(run)  # redone, and what was set aside stays
+    train_cell(cell().settings_in(root), run.path, None, "cpu")
+    assert state_of(cell(), root).kind == "finished"
+    assert (kept / "last/state.json").read_bytes() == before
+
+
+def test_a_cell_that_was_killed_before_its_first_checkpoint_follows_its_start(finished, tmp_path):
+    """The folder of all runs may have been moved since, and the start with it."""
+    root = tmp_path / "moved"
+    shutil.copytree(finished, root)
+    second = Cell("digits-fc", "opzo", 0, cell(lr=1e-4).changes, start=cell())
+    folder = second.folder(root)
+    RunFolder(folder).create(second.settings_in(tmp_path / "before"))
+    assert train_cell(second.settings_in(root), folder, None, "cpu") == []
+    assert state_of(second, root).kind == "finished"
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"5", None])
+def test_a_damaged_analysis_is_made_anew(finished, tmp_path, content):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    path = cell().folder(root) / "analysis/firing-smoke.json"
+    path.parent.mkdir(exist_ok=True)
+    os.mkfifo(path) if content is None else path.write_bytes(content)
+    assert json.loads(analysed("firing", cell().folder(root), "smoke").read_text())["epoch"] == 2
+
+
 def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
@@ -348,7 +400,15 @@ def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch
     assert "trained on other data (train is 61; expected" in outcome.notes[0]
 
 
-@pytest.mark.parametrize("change", [of_another_version, before_other_numbers, on_other_data])
+def of_other_settings(document):
+    document["settings"]["epochs"] += 1
+    return "its settings were changed (epochs: 3 there, 2 asked)"
+
+
+FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_settings]
+
+
+@pytest.mark.parametrize("change", FOREIGN)
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([cell()], tmp_path)
     run = RunFolder(cell().folder(tmp_path))

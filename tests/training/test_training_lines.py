@@ -25,8 +25,16 @@ def test_lines_come_back(tmp_path):
 
 def test_what_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "tracked.jsonl"
-    path.write_text('{"batches": 0}\n{"batches": 1, "fir\n{"batches": 2}\n')
+    path.write_text('{"batches": 0}\n{"batches": 1, "fir')
     assert lines.read(path) == [{"batches": 0}]
+
+
+def test_what_follows_a_damaged_line_is_not_left_out(tmp_path):
+    """A kill cuts the last line alone; lines after another would be lost when the file is kept."""
+    path = tmp_path / "tracked.jsonl"
+    path.write_text('{"batches": 0}\n{"batches": 1, "fir\n{"batches": 2}\n')
+    with pytest.raises(CheckpointError, match=r"line 2 of .*tracked\.jsonl is damaged"):
+        lines.read(path)
 
 
 def test_what_is_no_object_is_named(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,10 +13,11 @@ import torch
 from torch import nn
 
 from threefactor import clocked, data, events, training
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, InputError
 from threefactor.report import html_page, report_sections
 from threefactor.report.citing import cite_settings
 from threefactor.report.runs import read_run
+from threefactor.training import checkpoint
 from threefactor.training.description import PARTS
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
@@ -293,3 +295,125 @@ def test_a_command_is_kept_that_makes_the_run_again_and_none_for_python(tmp_path
     )
     subprocess.run([sys.executable, script, "--my", "option"], cwd=tmp_path, check=True)
     assert command_of(tmp_path / "made") is None
+
+
+def _another_network(experiment):
+    return dataclasses.replace(experiment, network=copy.deepcopy(experiment.network))
+
+
+def _optimizer_of_another_network(experiment):
+    net = copy.deepcopy(experiment.network)
+    return dataclasses.replace(experiment, network=net, rule=clocked.OPZO(net))
+
+
+def _another_head(experiment):
+    experiment.network.readout = type(experiment.network.readout)(16, 10)
+    return dataclasses.replace(experiment, rule=clocked.OPZO(experiment.network))
+
+
+def _scheduler_of_another(experiment):
+    optimizer = torch.optim.SGD(experiment.network.parameters(), lr=0.1)
+    return dataclasses.replace(experiment, optimizer=optimizer)
+
+
+def _no_parameters(experiment):
+    return dataclasses.replace(experiment, network=nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (_another_network, "the rule was built on another network"),
+        (_optimizer_of_another_network, "the optimiser has 6 parameters that are none of"),
+        (_another_head, "the optimiser has 2 parameters that are none of"),
+        (_scheduler_of_another, "the scheduler was made for another optimiser"),
+        (_no_parameters, "the network Identity has no parameters"),
+    ],
+)
+def test_parts_that_do_not_belong_together_are_refused(small, tmp_path, change, said):
+    """What is trained would not be what is tested, and nobody would know."""
+    run = training.RunFolder(tmp_path / "run")
+    with pytest.raises(ConfigurationError, match=said):
+        training.Trainer(change(training.build(small())), run)
+    assert not run.path.exists()
+
+
+def test_parameters_that_the_optimizer_does_not_have_are_named(small):
+    experiment = own(small())
+    head = experiment.network.readout.parameters()
+    part = dataclasses.replace(experiment, optimizer=torch.optim.SGD(head, lr=0.1))
+    with pytest.warns(UserWarning, match=r"does not have linear1\.weight, .*they stay as they are"):
+        training.Trainer(part)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [
+        (None, "train of the data .* is no pair"),
+        ((torch.rand(6, 64), [0] * 6), "train of the data .* is no pair"),
+        (([torch.rand(64)] * 6, torch.zeros(6, dtype=torch.long)), "inputs of train are a list"),
+        ((torch.rand(6, 64), torch.zeros(5, dtype=torch.long)), "for training there are 6 inputs"),
+    ],
+)
+def test_data_that_gives_no_batches_is_refused(small, train, said):
+    class Mine:
+        input_shape, outputs = (64,), 10
+
+    samples = Mine()
+    samples.train, samples.test = train, (torch.rand(6, 64), torch.zeros(6, dtype=torch.long))
+    experiment = dataclasses.replace(training.build(small()), data=samples)
+    with pytest.raises(InputError, match=said):
+        training.Trainer(experiment)
+
+
+def fail_at(call):
+    """Return a function that raises at one of its calls."""
+    calls = iter(range(1, 1000))
+
+    def act(*_):
+        if next(calls) == call:
+            raise KeyboardInterrupt
+
+    return act
+
+
+@pytest.mark.parametrize("where", ["batch", "end of an epoch"])
+def test_a_trainer_does_not_learn_a_batch_twice(small, tmp_path, monkeypatch, where):
+    """Ctrl-C for the second time comes anywhere, and notebooks call `fit` again."""
+    whole = training.Trainer(training.build(small()))
+    whole.fit()
+    experiment = training.build(small())
+    trainer = training.Trainer(experiment, training.RunFolder(tmp_path / "run"))
+    if where == "batch":  # learned by the network, and not yet counted
+        experiment.optimizer.register_step_post_hook(fail_at(9))
+    else:
+        monkeypatch.setattr(trainer, "_track", fail_at(3))  # once at the start
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    with pytest.raises(CheckpointError, match=r"in the middle of a batch or epoch.*load"):
+        trainer.fit()
+    trainer.load(str(trainer.run.last.resolve()))
+    trainer.fit()
+    assert metrics(trainer.history) == metrics(whole.history)
+    for key, value in whole.experiment.network.state_dict().items():
+        assert torch.equal(trainer.experiment.network.state_dict()[key], value)
+
+
+def test_a_best_checkpoint_is_not_begun_over(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    training.Trainer(own(small()), run).fit()
+    shutil.rmtree(run.last)
+    run.metrics_path.unlink()
+    with pytest.raises(CheckpointError, match=r"holds the checkpoint best, but .*last is gone"):
+        training.Trainer(own(small()), run).fit()
+    assert checkpoint.exists(run.best)
+
+
+def test_what_an_experiment_at_fault_leaves_does_not_block_the_corrected_one(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    experiment = own(small())
+    wrong = clocked.OPZO(experiment.network, loss=lambda output, target: output.mean())
+    with pytest.raises(InputError, match="the loss gave"):
+        training.Trainer(dataclasses.replace(experiment, rule=wrong), run).fit()
+    assert not run.path.exists()
+    assert len(training.Trainer(own(small()), run).fit()) == 3

@@ -10,10 +10,11 @@ import torch
 
 from threefactor import training
 from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.report.runs import read_run
 from threefactor.training import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
-from threefactor.training.run_folder import environment
+from threefactor.training.run_folder import command, environment
 
 
 class StopAt(Watcher):
@@ -371,3 +372,41 @@ def test_finished_epochs_need_their_checkpoint(small, tmp_path):
     os.truncate(file, 10)
     with pytest.raises(CheckpointError, match="cut short"):
         training.finished_epochs(run.path)
+
+
+def test_a_name_that_tensorboard_cannot_write_is_refused_before_anything_is_made(small, tmp_path):
+    out = tmp_path / "run\udcff"
+    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*no Unicode"):
+        training.train(small(), out, tensorboard=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", 5])
+def test_what_names_no_folder_is_refused(small, name):
+    with pytest.raises(CheckpointError, match="names no folder"):
+        training.train(small(), name)
+
+
+def test_the_command_that_went_on_is_not_the_one_that_made_the_run(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    token = command.set("threefactor train digits-fc")
+    try:
+        run.create(small())  # killed here
+        command.set("threefactor train --resume --out run")
+        training.resume(run.path)
+    finally:
+        command.reset(token)
+    assert run.config()["environment"]["command"] == "threefactor train digits-fc"
+
+
+def test_a_report_leaves_out_a_run_whose_settings_were_edited(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    training.train(small(), run.path)
+    assert read_run(run.path).finished
+    document = run.config()
+    document["settings"]["rule"] = {"name": "dfa", "options": {}}
+    run.config_path.write_text(json.dumps(document))
+    with pytest.raises(CheckpointError, match=r"other settings .*rule\.name: 'opzo' when"):
+        read_run(run.path)
+    shutil.rmtree(run.last)  # nobody can tell any more
+    assert read_run(run.path).settings.rule.name == "dfa"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -121,4 +122,31 @@ def test_a_signal_that_came_while_c_code_ran_is_not_forgotten(small, monkeypatch
             training.train(small())
     finally:
         for number, handler in before:
+            signal.signal(number, handler)
+
+
+def test_a_stop_that_was_swallowed_is_not_printed(monkeypatch, capsys):
+    """What is raised while an object is deleted, say, is printed by Python and not raised."""
+    monkeypatch.setattr(stopping, "_asked", [])
+    monkeypatch.setattr(stopping, "_told", [])
+    monkeypatch.setattr(sys, "unraisablehook", sys.__unraisablehook__)
+    before = {number: signal.getsignal(number) for number in stopping.OTHERS}
+
+    class Deleted:
+        def __init__(self, act):
+            self.act = act
+
+        def __del__(self):
+            self.act()
+
+    try:
+        leave_on_signals()
+        Deleted(lambda: signal.raise_signal(signal.SIGTERM))
+        assert capsys.readouterr().err == ""
+        with pytest.raises(StoppedBySignal):
+            leave_if_asked()
+        Deleted(lambda: 1 / 0)
+        assert "ZeroDivisionError" in capsys.readouterr().err
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from threefactor import analysis, clocked, data, events, training
-from threefactor.errors import ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import recipe
 from threefactor.training import checkpoint
 from threefactor.training.loop import InterruptedRunError
@@ -288,3 +288,14 @@ def test_runs_from_before_there_was_tracking_can_be_read_and_gone_on_with(small,
     path.write_text(json.dumps(document))
     assert len(training.resume(tmp_path / "run", settings=settings)) == 2
     assert not (tmp_path / "run" / "tracked.jsonl").exists()
+
+
+def test_measurements_after_a_damaged_line_are_not_lost(small, tmp_path):
+    run = training.RunFolder(tmp_path / "run")
+    training.train(small(track={"measures": ["firing"], "samples": 10}), run.path)
+    found = run.tracked_path.read_text().splitlines()
+    damaged = "\n".join([found[0], found[1][:20], *found[2:]]) + "\n"
+    run.tracked_path.write_text(damaged)
+    with pytest.raises(CheckpointError, match=r"line 2 of .*tracked\.jsonl is damaged"):
+        training.resume(run.path)
+    assert run.tracked_path.read_text() == damaged

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 import sys
+from collections.abc import Sequence
 
 import typer
 
 from threefactor.cli import analyse, data, demo, report, reproduce, runs
 from threefactor.cli.console import console, fail, flush, prepare, say
-from threefactor.errors import ThreefactorError
+from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.training.memory import out_of_memory
 from threefactor.training.run_folder import command
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals
@@ -60,6 +62,16 @@ def _options(
     del version
 
 
+def _refuse_nothing(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, which as a path would be the current folder."""
+    for before, given in itertools.pairwise(["threefactor", *arguments]):
+        if not given or (given.startswith("--") and given.endswith("=")):
+            raise ConfigurationError(
+                f"the argument {given or 'after ' + before} is empty, as of a variable that is not "
+                "set; give a value (. is the current folder), or leave it out"
+            )
+
+
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     leave_on_signals()
@@ -69,6 +81,7 @@ def main() -> None:
         one.rich_markup_mode = mode if console.width >= NARROW else None
     try:
         try:
+            _refuse_nothing(sys.argv[1:])
             app(prog_name="threefactor")
         finally:
             flush()

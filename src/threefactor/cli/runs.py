@@ -123,7 +123,8 @@ def finetune(
     settings = finetuning(run, noise, rule, _changes(assignments, seed, epochs))
     if out is None:
         ending = "" if noise is None else f"-noise{noise:g}"
-        out = run.with_name(f"{run.name}{ending}-{settings.rule.name}-seed{settings.seed}")
+        place = run.resolve() if run.name in ("", "..") else run
+        out = place.with_name(f"{place.name}{ending}-{settings.rule.name}-seed{settings.seed}")
     use(settings, device, threads)
     _announce(training.RunFolder(out))
     history = training.train(

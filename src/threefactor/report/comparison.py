@@ -78,7 +78,7 @@ def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
             len(group.runs),
             group.over_seeds(lambda r: statistics.median(e["seconds"] for e in r.history)),
             group.over_seeds(lambda r: r.seconds / 60),
-            ", ".join(sorted({str(run.environment.get("threads", "?")) for run in group.runs})),
+            ", ".join(sorted({number for run in group.runs for number in run.threads})),
         )
         for group in groups
     )

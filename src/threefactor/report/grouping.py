@@ -198,6 +198,13 @@ def _check_seeds(recipe: str, label: str, runs: list[Run]) -> None:
 
 def _remarks(groups: Iterable[Group]) -> Iterator[str]:
     for group in groups:
+        for run in group.runs:
+            for change in run.resumed:
+                now = ", ".join(f"{key} {value}" for key, value in change.items() if key != "epoch")
+                yield (
+                    f"{run.path} went on in another environment after epoch {change['epoch']:.4g} "
+                    f"({now}): it may not have the bits of a run that never stopped."
+                )
         for what in ("threefactor", "torch"):
             versions = sorted({str(run.environment.get(what, "unknown")) for run in group.runs})
             if len(versions) > 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.training import checkpoint
 from threefactor.training.engines import engine_of
 from threefactor.training.files import parse_json, read_bytes
 from threefactor.training.lines import MOST_BYTES
@@ -35,6 +36,7 @@ class Run:
         history: the metrics of its epochs.
         tracked: what was measured while it trained, moment by moment.
         start: how the network of another run did before the first epoch, if it began with one.
+        resumed: what of the environment became another one, and at which epoch.
     """
 
     path: Path
@@ -43,6 +45,7 @@ class Run:
     history: tuple[Mapping[str, Any], ...]
     tracked: tuple[Mapping[str, Any], ...] = ()
     start: Mapping[str, Any] | None = None
+    resumed: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def direct(self) -> float | None:
@@ -57,6 +60,12 @@ class Run:
     def last(self) -> float | None:
         """Test accuracy after the last epoch, a fraction; None where there is no accuracy."""
         return self.history[-1]["test_accuracy"]  # type: ignore[no-any-return]
+
+    @property
+    def threads(self) -> list[str]:
+        """The numbers of threads that it was trained on."""
+        found = [part["threads"] for part in (self.environment, *self.resumed) if "threads" in part]
+        return sorted({str(number) for number in found}) or ["?"]
 
     @property
     def best(self) -> float | None:
@@ -82,8 +91,8 @@ def read_run(path: str | Path) -> Run:
     """Read a run folder; checkpoints are not needed.
 
     Raises:
-        CheckpointError: if there is no run, it is of a version that this one cannot read, or its
-            metrics or measurements are damaged.
+        CheckpointError: if there is no run, it is of a version that this one cannot read, its
+            metrics or measurements are damaged, or its checkpoint is there and of other settings.
     """
     folder = RunFolder(path)
     config = folder.config()
@@ -101,7 +110,14 @@ def read_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
         )
-    return Run(folder.path, settings, environment, history, _tracked(folder), _start(folder))
+    try:
+        state = checkpoint.load_state(folder.last, tensors=False)
+    except CheckpointError:  # whoever copies runs to report them leaves the checkpoints out
+        pass
+    else:
+        folder.check_trained_with(state)
+    tracked, resumed = _tracked(folder), tuple(folder.resumptions())
+    return Run(folder.path, settings, environment, history, tracked, _start(folder), resumed)
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:

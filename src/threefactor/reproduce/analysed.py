@@ -9,8 +9,9 @@ from typing import Any
 from threefactor import training
 from threefactor.analysis import measured
 from threefactor.analysis.of_runs import RunView, analyse
-from threefactor.training.checkpoint import write_atomically
+from threefactor.errors import CheckpointError
 from threefactor.training.engines import engine_of
+from threefactor.training.files import make_folder, read_json, write_atomically
 from threefactor.training.run_folder import environment
 
 __all__ = ["LENGTHS", "SAMPLES", "analysed"]
@@ -65,7 +66,7 @@ def analysed(
         "environment": environment(trainer.experiment.settings),
         "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
     }
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
     write_atomically(path, text.encode())
     return path
@@ -74,8 +75,8 @@ def analysed(
 def _complete(path: Path, conditions: dict[str, Any]) -> bool:
     """Whether there is a result, made under these conditions."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        document = read_json(path)
+    except (OSError, CheckpointError):
         return False
     if not isinstance(document, dict) or "result" not in document:
         return False

@@ -20,6 +20,7 @@ from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
 from threefactor.training import RunFolder, Settings, finished_epochs
+from threefactor.training.run_folder import REMAINS
 from threefactor.training.run_lock import LOCK
 from threefactor.version import NUMBERS, __version__
 
@@ -107,7 +108,7 @@ class State:
 
     Attributes:
         kind: "new"; "unfinished", to be resumed; "finished"; "broken", to be redone; or "foreign",
-            of another version, which is neither used nor touched.
+            of another version, data or settings, which is neither used nor touched.
         epochs: how many are done.
         seconds: that they took, all together.
         reason: why it is broken or foreign.
@@ -141,6 +142,9 @@ def state_of(cell: Cell, root: Path, *, training: bool = False) -> State:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
+        differ = run.other_settings(_started_there(run, cell.settings))
+        if differ:  # by hand, after the folder was named for them: its epochs are somebody's
+            return State("foreign", reason=f"its settings were changed ({differ})")
         lines = check_files(run, cell.settings)
         epochs = len(lines) if training else finished_epochs(run.path)
     except ThreefactorError as problem:
@@ -151,13 +155,18 @@ def state_of(cell: Cell, root: Path, *, training: bool = False) -> State:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether there is no file of a run, but for hidden ones: the lock, what a kill left."""
-    return not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir())
+    """Whether there is nothing of a run, but for hidden files and remains that were set aside."""
+    try:
+        return all(path.name.startswith((".", REMAINS)) for path in folder.iterdir())
+    except FileNotFoundError:  # a process that trains may remove it at any moment
+        return True
 
 
 def clear(folder: Path) -> None:
-    """Remove everything from a folder but its lock, which is held."""
+    """Remove a run from its folder: all but the lock, which is held, and what was set aside."""
     for path in folder.iterdir():
+        if path.name.startswith(REMAINS):
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != LOCK:
@@ -170,9 +179,13 @@ def check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:
     Raises:
         ThreefactorError: if it has other settings, or a file other than a checkpoint is damaged.
     """
-    # Only the fingerprint must agree on the start: folders may be moved.
-    run.check_same(replace(settings, start=run.settings().start))
+    run.check_same(_started_there(run, settings))
     lines = run.checked_metrics()
     if len(lines) == settings.epochs:
         read_run(run.path)
     return lines
+
+
+def _started_there(run: RunFolder, settings: Settings) -> Settings:
+    """Take over the start of a run: folders may be moved, and the fingerprint knows the start."""
+    return replace(settings, start=run.settings().start)

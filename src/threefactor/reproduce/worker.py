@@ -39,16 +39,21 @@ NOTE = "note: "
 def train_cell(settings: Settings, folder: Path, data_dir: str | None, device: str) -> list[str]:
     """Train a cell, or go on with it; return what was noted on the way.
 
-    A run that cannot be gone on with, because a file of it is damaged, is removed and redone. One
-    that the process of a grid that was killed still works on is waited for.
+    A run that cannot be gone on with, because a file of it is damaged, is removed and redone; what
+    is left of one whose config.json is gone is set aside, since nobody knows what it is. One that
+    the process of a grid that was killed still works on is waited for.
 
     Raises:
         ThreefactorError: as `training.train`.
     """
     with only_one(folder, PATIENCE):
-        damage = _damage(settings, folder)
+        run = RunFolder(folder)
+        aside = run.set_aside()
+        damage = None if is_empty(folder) else _damage(settings, run)
         notes = [] if damage is None else [f"redone, since {damage}"]
-        if damage is not None or is_empty(folder):
+        if aside is not None:
+            notes.append(f"redone, since config.json was gone; what was left is in {aside}")
+        if damage is not None or not checkpoint.exists(run.last):
             clear(folder)
             training.train(settings, folder, data_dir=data_dir, device=device)
         else:
@@ -56,11 +61,8 @@ def train_cell(settings: Settings, folder: Path, data_dir: str | None, device: s
     return notes
 
 
-def _damage(settings: Settings, folder: Path) -> str | None:
-    """Return why there is something in the folder that is of no use, or None."""
-    run = RunFolder(folder)
-    if is_empty(folder):
-        return None
+def _damage(settings: Settings, run: RunFolder) -> str | None:
+    """Return why what is in the folder is of no use, or None."""
     try:
         lines = check_files(run, settings)
         if checkpoint.exists(run.last):

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from threefactor.clocked import LinearSchedule
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.readable import clipped
 from threefactor.training import checkpoint
 from threefactor.training.description import Made, check_buildable, made_of
@@ -22,7 +22,7 @@ from threefactor.training.optimizers import call, make_optimizer, make_scheduler
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.settings import RuleSettings, Settings
 
-__all__ = ["Experiment", "begin", "build", "option_names"]
+__all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
 
 
 @dataclass
@@ -95,6 +95,46 @@ def build(
     experiment = Experiment(settings, samples, network, rule, optimizer, scheduler)
     experiment.made = made_of(experiment)
     return experiment
+
+
+def check_parts(experiment: Experiment) -> None:
+    """Refuse parts that do not belong together: a network would be tested that is never trained.
+
+    Raises:
+        ConfigurationError: if the network has no parameters, the rule was built on another network,
+            or optimiser or scheduler are those of other parameters.
+
+    Warns:
+        UserWarning: with the parameters of the network that the optimiser does not have.
+    """
+    network, rule, optimizer = experiment.network, experiment.rule, experiment.optimizer
+    if next(network.parameters(), None) is None:
+        raise ConfigurationError(f"the network {type(network).__name__} has no parameters to train")
+    if getattr(rule, "network", network) is not network:
+        raise ConfigurationError(
+            "the rule was built on another network than the experiment's, which would never be "
+            "trained; build the rule on this network, and the optimiser of its parameters"
+        )
+    if getattr(experiment.scheduler, "optimizer", optimizer) is not optimizer:
+        raise ConfigurationError(
+            "the scheduler was made for another optimiser than the experiment's; make it for this "
+            "one, or give scheduler=None"
+        )
+    learners = [m for m in (network, rule, getattr(rule, "loss", None)) if isinstance(m, nn.Module)]
+    known = {id(parameter) for module in learners for parameter in module.parameters()}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    if held - known:
+        raise ConfigurationError(
+            f"the optimiser has {len(held - known)} parameters that are none of the network or "
+            "rule (of a network or layer before it was replaced?); make it of "
+            "network.parameters()"
+        )
+    left = [name for name, p in network.named_parameters() if p.requires_grad and id(p) not in held]
+    if left:
+        warn_user(
+            f"the optimiser does not have {', '.join(left)}: they stay as they are. Give it all of "
+            "network.parameters(), or set requires_grad_(False) on these"
+        )
 
 
 def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:

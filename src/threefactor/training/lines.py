@@ -13,6 +13,7 @@ from threefactor.training.files import (
     TOO_DEEP,
     parse_json,
     read_bytes,
+    shorten,
     sync_folder,
     write_atomically,
 )
@@ -23,24 +24,25 @@ MOST_BYTES = 256 * 2**20
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines; one that was cut short, and what follows it, is left out.
+    """Return the lines; a last one that was cut short is left out.
 
     Raises:
-        CheckpointError: if the file cannot be read or has more than `MOST_BYTES`, or a line is
-            whole and holds something else than an object.
+        CheckpointError: if the file cannot be read or has more than `MOST_BYTES`, or a line holds
+            something else than an object, or no JSON though others follow it.
     """
     try:
         content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
         return []
     lines: list[dict[str, Any]] = []
-    for text in content.splitlines():
+    texts = content.splitlines()
+    for text in texts:
         try:
             line = parse_json(text)
         except ValueError as problem:
-            if str(problem) == TOO_DEEP:
-                raise _damaged(path, len(lines), TOO_DEEP) from problem
-            break
+            if str(problem) != TOO_DEEP and len(lines) == len(texts) - 1:
+                break
+            raise _damaged(path, len(lines), shorten(problem)) from problem
         if not isinstance(line, dict):
             raise _damaged(path, len(lines), "it is no object")
         lines.append(line)
@@ -48,7 +50,9 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def _damaged(path: Path, before: int, why: str) -> CheckpointError:
-    return CheckpointError(f"line {before + 1} of {path} is damaged: {why}")
+    return CheckpointError(
+        f"line {before + 1} of {path} is damaged: {why}. Put the file back as it was"
+    )
 
 
 def append(path: Path, line: Mapping[str, Any]) -> None:

@@ -8,7 +8,10 @@ from typing import Any
 
 from threefactor.errors import ConfigurationError
 
-__all__ = ["TensorBoard"]
+__all__ = ["TENSORBOARD", "TensorBoard"]
+
+TENSORBOARD = "tensorboard"
+"""Name of the folder of its events, in that of the run."""
 
 
 class TensorBoard:
@@ -18,7 +21,7 @@ class TensorBoard:
         folder: the run folder; events go into its subfolder `tensorboard`, once `begin` is called.
 
     Raises:
-        ConfigurationError: if TensorBoard is not installed.
+        ConfigurationError: if TensorBoard is not installed, or cannot write a folder of this name.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -30,7 +33,14 @@ class TensorBoard:
                 "tensorboard out"
             ) from problem
         self._make = SummaryWriter
-        self._folder = folder / "tensorboard"
+        self._folder = folder / TENSORBOARD
+        try:
+            str(self._folder).encode()
+        except UnicodeEncodeError as problem:
+            raise ConfigurationError(
+                f"TensorBoard cannot write to {str(folder)!r}, since the name is no Unicode; "
+                "choose another folder with --out, or leave tensorboard out"
+            ) from problem
         self._writer: Any = None
 
     def begin(self, epochs_done: int) -> None:

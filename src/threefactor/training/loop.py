@@ -12,16 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from threefactor.data import batches
-from threefactor.errors import CheckpointError, DivergenceError, InputError, ThreefactorError
+from threefactor.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DivergenceError,
+    InputError,
+    ThreefactorError,
+)
 from threefactor.training import checkpoint
-from threefactor.training.build import Experiment
+from threefactor.training.build import Experiment, check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
 from threefactor.training.loggers import TensorBoard
+from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.run_folder import RunFolder, check_settings
 from threefactor.training.run_lock import only_one
@@ -70,7 +78,8 @@ class Trainer:
 
     Raises:
         ConfigurationError: if the settings ask for a measure that there is not, or that has no
-            meaning for the rule or network; or TensorBoard is not installed.
+            meaning for the rule or network; TensorBoard is not installed; or the parts of the
+            experiment do not belong together, see `check_parts`.
         InputError: if there are no samples, or not one target for each.
     """
 
@@ -82,6 +91,7 @@ class Trainer:
         *,
         tensorboard: bool = False,
     ) -> None:
+        check_parts(experiment)
         self.experiment = experiment
         self.run = run
         self.watcher = watcher or Quiet()
@@ -91,10 +101,12 @@ class Trainer:
         self._stop = StopRequest()
         self._stands_at: Path | None = None
         """The checkpoint that this trainer wrote or read last."""
+        self._halfway = False
+        """Whether an error may have left a batch or epoch half taken in."""
         self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
-        self._train = _place("training", experiment.data.train, self._device)
-        self._test = _place("testing", experiment.data.test, self._device)
+        self._train = _place("train", experiment.data, self._device)
+        self._test = _place("test", experiment.data, self._device)
         self._scored = has_accuracy(self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
@@ -121,24 +133,38 @@ class Trainer:
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
 
-        To go on with a run, `load` its last checkpoint first.
+        To go on with a run, `load` its last checkpoint first. If a new one fails because the
+        experiment is at fault, and no epoch was finished, nothing of it stays in the folder.
 
         Raises:
+            ConfigurationError: if memory does not suffice.
             DivergenceError: if the loss becomes NaN or infinite.
             InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
-                a training that this trainer does not stand at the end of; or another process or
-                thread works in it.
+                a training that this trainer does not stand at the end of; another process or
+                thread works in it; or an error ended `fit` in the middle of a batch before.
         """
+        if self._halfway:
+            raise CheckpointError(
+                "this trainer was stopped by an error in the middle of a batch or epoch, part of "
+                "which the network has learned already: go back to a checkpoint with load(...), "
+                "such as run.last, or build the experiment anew"
+            )
         alone = nullcontext() if self.run is None else only_one(self.run.path)
         with alone, self._stop:
-            return self._fit()
+            fresh = self.run is None or not checkpoint.exists(self.run.last)
+            if self.run is not None:
+                self._enter(self.run, fresh)
+            try:
+                with in_memory():
+                    return self._fit(fresh)
+            except (ConfigurationError, DivergenceError, InputError):
+                if self.run is not None and fresh and not self.history:
+                    self.run.discard()  # the corrected experiment may want the same folder
+                raise
 
-    def _fit(self) -> list[dict[str, Any]]:
+    def _fit(self, fresh: bool) -> list[dict[str, Any]]:
         settings = self.experiment.settings
-        fresh = self.run is None or not checkpoint.exists(self.run.last)
-        if self.run is not None:
-            self._enter(self.run, fresh)
         if fresh and not self._batches_done and self.described.settings.start is not None:
             self._test_directly(self.described.settings.start)
         self._begin_tracking(fresh)
@@ -160,11 +186,11 @@ class Trainer:
         run.clear()
         if fresh:
             epochs = len(run.metrics())
-            if epochs:
+            if epochs or checkpoint.exists(run.best):
+                kept = f"the metrics of {epochs} epochs" if epochs else "the checkpoint best"
                 raise CheckpointError(
-                    f"{run.path} holds the metrics of {epochs} epochs, but {run.last} is gone, so "
-                    "it cannot be gone on with. Put the checkpoint back, or train anew in another "
-                    "folder"
+                    f"{run.path} holds {kept}, but {run.last} is gone, so it cannot be gone on "
+                    "with. Put the checkpoint back, or train anew in another folder"
                 )
             if self._batches_done:
                 raise CheckpointError(
@@ -173,7 +199,7 @@ class Trainer:
                 )
             run.describe(self.described, str(self._device))
             return
-        if self._stands_at != run.last:
+        if self._stands_at != run.last.resolve():
             raise CheckpointError(
                 f"{run.path} already holds a training; call load(run.last) to go on with it, or "
                 "choose another folder"
@@ -280,6 +306,7 @@ class Trainer:
         start = time.perf_counter()
         x, y = next(inputs), self._train[1][index]
         optimizer = experiment.optimizer
+        self._halfway = True
         optimizer.zero_grad()
 
         def learn() -> None:
@@ -294,6 +321,7 @@ class Trainer:
             optimizer.step()
         self._sums.add(result, y)
         self._sums.seconds += time.perf_counter() - start
+        self._halfway = False
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, len(y))
 
     def _diverge(self, what: str) -> None:
@@ -332,6 +360,7 @@ class Trainer:
             self._interrupt(self._stop.number)
         if not math.isfinite(test.loss):
             self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
+        self._halfway = True
         if experiment.scheduler is not None:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
@@ -356,6 +385,7 @@ class Trainer:
         self._begin_sums()
         self._track(line["train_accuracy"])
         self._keep(line)
+        self._halfway = False
         self.watcher.epoch(line, experiment.settings.epochs)
 
     def _keep(self, line: dict[str, Any]) -> None:
@@ -375,9 +405,9 @@ class Trainer:
         """Write a checkpoint of everything that decides how the run goes on."""
         state = state_of(self.experiment, self.described.settings, self.progress)
         checkpoint.save_state(folder, state)
-        self._stands_at = folder
+        self._stands_at = folder.resolve()
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: str | Path) -> None:
         """Go back to a checkpoint.
 
         Args:
@@ -386,20 +416,33 @@ class Trainer:
         Raises:
             CheckpointError: if it is corrupt, or belongs to other settings or objects.
         """
+        folder = Path(folder)
         described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
         check_settings(folder, state, described)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
-        self._stands_at = folder
+        self._stands_at, self._halfway = folder.resolve(), False
 
 
-def _place(part: str, samples: tuple[Any, Tensor], device: torch.device) -> tuple[Any, Tensor]:
-    inputs, targets = samples
+def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
+    """Return inputs and targets of a part of the data, on a device."""
+    pair = getattr(samples, part, None)
+    if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Tensor)):
+        raise InputError(
+            f"{part} of the data ({type(samples).__name__}) is no pair of inputs and a tensor of "
+            "targets; give one, such as (torch.rand(60, 64), torch.randint(10, (60,)))"
+        )
+    inputs, targets = pair
+    if isinstance(inputs, (list, tuple, np.ndarray)):
+        raise InputError(
+            f"the inputs of {part} are a {type(inputs).__name__}, of which a batch cannot be "
+            "taken; give a tensor, a SpikeBatch, or what a tensor of positions is an index of"
+        )
     number = len(inputs) if hasattr(inputs, "__len__") else len(targets)
     if not number or number != len(targets):
         raise InputError(
-            f"for {part} there are {number} inputs and {len(targets)} targets; give one target for "
-            "each input, and one input at least"
+            f"for {part}ing there are {number} inputs and {len(targets)} targets; give one target "
+            "for each input, and one input at least"
         )
     return inputs.to(device) if hasattr(inputs, "to") else inputs, targets.to(device)
 

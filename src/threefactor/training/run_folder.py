@@ -7,18 +7,23 @@ import dataclasses
 import json
 import math
 import platform
+import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.readable import clipped
 from threefactor.training import checkpoint, lines
 from threefactor.training.data_record import difference
 from threefactor.training.description import Description
 from threefactor.training.engines import engine_of
 from threefactor.training.files import clear_unfinished, make_folder, read_json, write_atomically
+from threefactor.training.loggers import TENSORBOARD
+from threefactor.training.run_lock import LOCK
 from threefactor.training.settings import Settings, make_settings
 from threefactor.version import NUMBERS, __version__
 
@@ -31,6 +36,8 @@ UNSEEDED = 67280421310721
 """What PyTorch's generator begins with if nobody seeds it."""
 NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
 ACCURACIES = ("train_accuracy", "test_accuracy")
+REMAINS = "remains-"
+"""Begins the names of folders for what is left of runs without their config.json."""
 DECIDES = ("threads", "device", "threefactor", "numbers", "torch", "python", "platform")
 """What of the environment the bits of a training depend on, or may."""
 
@@ -43,9 +50,18 @@ class RunFolder:
 
     Args:
         path: the folder itself.
+
+    Raises:
+        CheckpointError: if the path is empty, or none that a system knows.
     """
 
     def __init__(self, path: str | Path) -> None:
+        named = isinstance(path, (str, Path)) and str(path) and "\0" not in str(path)
+        if not named:
+            raise CheckpointError(
+                f"the run folder is {clipped(path)}, which names no folder; give a name, or . for "
+                "the current folder"
+            )
         self.path = Path(path)
         self.config_path = self.path / "config.json"
         self.metrics_path = self.path / "metrics.jsonl"
@@ -98,7 +114,11 @@ class RunFolder:
         document["data"] = dict(experiment.data)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
-        document["environment"] = environment(experiment.settings, device)
+        # A run that was killed before its first batch may be gone on with by another command, and
+        # no command makes what is one's own.
+        command = None if experiment.own is not None else document["environment"].get("command")
+        found = environment(experiment.settings, device)
+        document["environment"] = {**found, "command": command}
         if json.dumps(document) != there:
             self._write_config(document)
 
@@ -111,9 +131,7 @@ class RunFolder:
             device: on which it goes on.
         """
         document = self.config()
-        changes = document.setdefault("resumed", [])
-        if not isinstance(changes, list) or not all(isinstance(c, dict) for c in changes):
-            raise CheckpointError(f"{self.config_path} is damaged: resumed is {changes!r:.80}")
+        changes = self.resumptions()
         before = dict(document["environment"])
         for change in changes:
             before.update(change)
@@ -122,12 +140,25 @@ class RunFolder:
         if not differ:
             return
         changes.append({"epoch": epoch, **{key: now[key] for key in differ}})
-        self._write_config(document)
+        self._write_config({**document, "resumed": changes})
         said = "; ".join(f"{key} {before[key]} before, {now[key]} now" for key in differ)
         warn_user(
             f"{self.path} goes on in another environment ({said}): it will not have the bits of a "
             "run that never stopped. config.json says so, too"
         )
+
+    def resumptions(self) -> list[dict[str, Any]]:
+        """Return what `note_resumption` wrote: at which epochs the environment became another one.
+
+        Raises:
+            CheckpointError: if the folder holds no run, or something else.
+        """
+        changes = self.config().get("resumed", [])
+        if not isinstance(changes, list) or not all(
+            isinstance(change, dict) and _finite(change.get("epoch")) for change in changes
+        ):
+            raise CheckpointError(f"{self.config_path} is damaged: resumed is {changes!r:.80}")
+        return changes
 
     def _write_config(self, document: Mapping[str, Any]) -> None:
         write_atomically(self.config_path, (json.dumps(document, indent=2) + "\n").encode())
@@ -169,17 +200,24 @@ class RunFolder:
 
     def threads(self) -> int | None:
         """Return on how many threads the run was last trained; None if nobody knows."""
-        document = self.config()
-        changes = document.get("resumed")
-        found = document["environment"].get("threads")
-        for change in changes if isinstance(changes, list) else []:
-            found = change.get("threads", found) if isinstance(change, dict) else found
+        found = self.config()["environment"].get("threads")
+        for change in self.resumptions():
+            found = change.get("threads", found)
         return found if type(found) is int and 1 <= found <= 4096 else None
+
+    def other_settings(self, settings: Settings) -> str:
+        """Say how settings differ from those that the run was started with; nothing if they do not.
+
+        Raises:
+            ConfigurationError: if they are no settings.
+        """
+        engine_of(settings)
+        # Settings that are younger than the run had their defaults.
+        return differences(flat(self.settings()), flat(settings), "there", "asked")
 
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
-        # Settings that are younger than the run had their defaults.
-        differ = differences(flat(self.settings()), flat(settings), "there", "asked")
+        differ = self.other_settings(settings)
         if differ:
             raise CheckpointError(
                 f"{self.path} is a run of another configuration ({differ}); "
@@ -207,8 +245,9 @@ class RunFolder:
         """Return the names of what is left of a run whose config.json is gone."""
         if self.config_path.exists():
             return []
-        parts = (self.metrics_path, self.tracked_path, self.start_path, self.last, self.best)
-        return [part.name for part in parts if part.exists()]
+        files = (self.metrics_path, self.tracked_path, self.start_path)
+        folders = (self.last, self.best, self.path / "analysis", self.path / TENSORBOARD)
+        return [part.name for part in (*files, *folders) if part.exists()]
 
     def set_aside(self) -> Path | None:
         """Move what is left of a run whose config.json is gone into a folder within this one.
@@ -223,9 +262,9 @@ class RunFolder:
         if not left:
             return None
         number = 1
-        while (self.path / f"remains-{number}").exists():
+        while (self.path / f"{REMAINS}{number}").exists():
             number += 1
-        folder = self.path / f"remains-{number}"
+        folder = self.path / f"{REMAINS}{number}"
         make_folder(folder)
         try:
             for name in left:
@@ -235,6 +274,16 @@ class RunFolder:
                 f"cannot move {left} to {folder}: {problem.strerror}"
             ) from problem
         return folder
+
+    def discard(self) -> None:
+        """Remove a run that has learned nothing, and its folder if nothing else is in it."""
+        for part in (self.last, self.best, self.path / TENSORBOARD):
+            shutil.rmtree(part, ignore_errors=True)
+        files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
+        for file in (*files, self.path / LOCK):
+            file.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
 
     def clear(self) -> None:
         """Remove what a kill left half-written. Call it only where nobody else trains here."""
@@ -291,7 +340,8 @@ class RunFolder:
         """Return the metrics, of which at least so many epochs have to be there.
 
         Raises:
-            CheckpointError: if they are not, or the lines are not one epoch after the other.
+            CheckpointError: if they are not, the lines are not one epoch after the other, or hold
+                something else than numbers.
         """
         found = self.metrics()
         wanted = list(range(1, max(epochs, len(found)) + 1))
@@ -300,16 +350,7 @@ class RunFolder:
                 f"{self.metrics_path} is damaged: it does not hold epochs 1 to {len(wanted)}, one "
                 "after the other; train anew in another folder with --out"
             )
-        return found
-
-    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop lines of epochs that the checkpoint does not know; return the others.
-
-        Raises:
-            CheckpointError: if one is missing that it knows, or holds something else than numbers.
-        """
-        kept = self.checked_metrics(epochs)[:epochs]
-        for line in kept:
+        for line in found:
             wrong = [name for name in NUMBERS_OF_EPOCH if not _finite(line.get(name))]
             wrong += [name for name in ACCURACIES if not _share(line.get(name))]
             if wrong:
@@ -318,6 +359,15 @@ class RunFolder:
                     f"{line.get(wrong[0])!r:.80}. Put the file back, or train anew in another "
                     "folder with --out"
                 )
+        return found
+
+    def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
+        """Drop lines of epochs that the checkpoint does not know; return the others.
+
+        Raises:
+            CheckpointError: if one is missing that it knows, or the file is damaged.
+        """
+        kept = self.checked_metrics(epochs)[:epochs]
         if self.metrics_path.exists():
             lines.write(self.metrics_path, kept)
         return kept

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import ConfigurationError, DivergenceError, InputError
+from threefactor.errors import ConfigurationError
 from threefactor.training import checkpoint
 from threefactor.training.build import begin, build
 from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
-from threefactor.training.memory import in_memory
 from threefactor.training.progress import Watcher
 from threefactor.training.run_folder import RunFolder
-from threefactor.training.run_lock import LOCK, only_one
+from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
@@ -44,8 +41,7 @@ def train(
             `remains-1`, or the next free number, in it; otherwise it is an error.
 
     Raises:
-        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`. If the settings
-            are at fault and no epoch was finished, no run is left in the folder.
+        ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
     """
     experiment = build(settings, data_dir, device)
     begin(experiment)
@@ -53,30 +49,12 @@ def train(
     # Refuses what it cannot do before anything is written.
     trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
     if run is None:
-        with in_memory():
-            return trainer.fit()
+        return trainer.fit()
     with only_one(run.path):
         if set_aside:
             run.set_aside()
         run.create(settings, describe_data(experiment.data))
-        try:
-            with in_memory():
-                return trainer.fit()
-        except (ConfigurationError, DivergenceError, InputError):
-            if not trainer.history:  # the corrected command may want the same folder
-                _discard(run)
-            raise
-
-
-def _discard(run: RunFolder) -> None:
-    """Remove a run that has learned nothing, and its folder if nothing else is in it."""
-    for part in (run.last, run.best, run.path / "tensorboard"):
-        shutil.rmtree(part, ignore_errors=True)
-    files = (run.tracked_path, run.start_path, run.metrics_path, run.config_path, run.path / LOCK)
-    for file in files:
-        file.unlink(missing_ok=True)
-    with suppress(OSError):
-        run.path.rmdir()
+        return trainer.fit()
 
 
 def resume(
@@ -105,7 +83,7 @@ def resume(
     """
     run = RunFolder(out)
     run.config()  # refuses a folder without a run before it is locked
-    with only_one(run.path), in_memory():
+    with only_one(run.path):
         if settings is not None:
             run.check_same(settings)
         experiment = build(run.settings(), data_dir, device)

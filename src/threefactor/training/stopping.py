@@ -6,6 +6,7 @@ Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -36,6 +37,9 @@ def leave_on_signals() -> None:
     for number in OTHERS:
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _leave)
+    if sys.unraisablehook is not _tell:
+        _told.append(sys.unraisablehook)
+        sys.unraisablehook = _tell
 
 
 _asked: list[int] = []  # signals that `_leave` was called for
@@ -44,6 +48,15 @@ _asked: list[int] = []  # signals that `_leave` was called for
 def _leave(number: int, frame: FrameType | None) -> None:
     _asked.append(number)
     raise StoppedBySignal(number)
+
+
+_told: list[Any] = []  # who tells of exceptions that nobody can catch
+
+
+def _tell(problem: sys.UnraisableHookArgs) -> None:
+    """Tell of an exception that was swallowed, unless it is a stop, which `leave_if_asked` sees."""
+    if not issubclass(problem.exc_type, StoppedBySignal):
+        _told[-1](problem)
 
 
 def leave_if_asked() -> None:

@@ -93,6 +93,11 @@ class LocalLearningRule(FeedbackRule):
             raise InputError(f"readout_scale is {readout_scale}; give a number of at least 0")
         self.feedback_patch = checked_patch(feedback_patch)
         super().__init__(network, **common)
+        if feedback_patch > 1 and not any(len(s) == 3 for s in self.layer_shapes.values()):
+            raise InputError(
+                f"feedback_patch is {feedback_patch}, and no hidden layer of this network is a "
+                "picture (C, H, W), whose neurons could share feedback: give 1, or leave it out"
+            )
         self.local_learning = local_learning
         self.local_scale = local_scale
         self._middle = self._find(intermediate)
