@@ -552,7 +552,8 @@ def _other_array(chance: random.Random, array: Any) -> Any:
     way = chance.randrange(6)
     if way == 0:
         kinds = ("f2", "f8", "i1", "u8", "?", "O", "S2", "c8", "M8[s]")
-        with np.errstate(all="ignore"), contextlib.suppress(RuntimeError):  # of dates as text
+        # Not every value is a date.
+        with np.errstate(all="ignore"), contextlib.suppress(RuntimeError, ValueError, TypeError):
             return array.astype(chance.choice(kinds))
     if way == 1:
         shapes = ((), (0,), (1, 3), (3, 1), (2,))
