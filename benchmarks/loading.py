@@ -40,7 +40,7 @@ def measure(built: Experiment, batches: int) -> tuple[float, float, int]:
         x = next(given)
         middle = time.perf_counter()
         built.optimizer.zero_grad()
-        built.engine.step(built.rule, x, labels[index], built.settings, lambda: None)
+        built.engine.step(built, x, labels[index], lambda: None)
         built.optimizer.step()
         taken.append(middle - start)
         trained.append(time.perf_counter() - middle)
