@@ -173,6 +173,8 @@ class _Grid:
                     state = State("foreign", reason=f"trained on other data ({differs})")
             if state.kind == "finished":
                 self.states[folder] = state
+                with contextlib.suppress(OSError):  # of a grid that was killed before it looked
+                    _log_of(folder).unlink(missing_ok=True)
                 self._end(Outcome(cell, folder, FINISHED))
             elif state.kind == "foreign":
                 note = f"{folder}: {state.reason}; remove it, or give another folder with --out"
@@ -235,7 +237,7 @@ class _Grid:
 
     def _start(self, cell: Cell) -> _Job:
         folder = cell.folder(self.root)
-        output = folder.with_name(folder.name + ".log")
+        output = _log_of(folder)
         order = {
             "settings": asdict(cell.settings_in(self.root)),
             "command": cell.command(self.root, self.options),
@@ -268,6 +270,11 @@ class _Grid:
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.folder] = outcome
         self.watcher.outcome(outcome)
+
+
+def _log_of(folder: Path) -> Path:
+    """Where the process of a cell writes what it says, until the cell is finished."""
+    return folder.with_name(folder.name + ".log")
 
 
 def _log(path: Path) -> TextIO:

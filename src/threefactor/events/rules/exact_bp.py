@@ -32,7 +32,7 @@ class ExactBP(Rule):
     Example:
         >>> import torch
         >>> from threefactor import events
-        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.02, duration=0.2)
+        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.01, duration=0.2)
         >>> rule = events.ExactBP(net)
         >>> result = rule.step(events.latency_code(torch.rand(2, 4)), torch.tensor([0, 2]))
         >>> net.lif1.weight.grad.shape

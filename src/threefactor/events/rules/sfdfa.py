@@ -50,7 +50,7 @@ class SFDFA(FeedbackRule):
 
     Example:
         >>> from threefactor import events
-        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.02, duration=0.2)
+        >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.01, duration=0.2)
         >>> rule = events.SFDFA(net, local_gradient="modified")
         >>> spikes = events.latency_code(torch.rand(2, 4), window=0.1)
         >>> result = rule.step(spikes, torch.tensor([0, 2]))
