@@ -94,6 +94,9 @@ OUTSIDE: dict[str, Callable[[nn.Module], object]] = {
     "reset by hand": lambda net: net.reset(),
     "one layer reset": lambda net: net.lif2.reset(),
     "run on by hand": lambda net: torch.no_grad()(net)(X[0]),
+    "state taken away": lambda net: (
+        setattr(net.lif1, "state", None) or setattr(net.lif1, "gate", None)
+    ),
     "state written to": lambda net: net.lif1.state[0].zero_(),
 }
 

@@ -57,6 +57,7 @@ class Probe:
         self.main_pass = True
         self.used = False
         self.disturbed = False
+        self._stays = False
         self._kept: dict[str, Any] | None = None
         self._versions: list[tuple[int, int]] = []
         self._resets = 0
@@ -74,6 +75,8 @@ class Probe:
         self._before = neuron.everything()
         self._before_probe = neuron.probe
         at_rest = all(v is None for n, v in self._before.items() if n != "resets")
+        if kept is not None and self._stays and at_rest:
+            self.disturbed = True  # the state that was left in the neuron is gone
         # Where another session is at work, what it finds later has to be its own.
         self._stays = neuron.probe is None and (at_rest or self._is_shown())
         if kept is None:
