@@ -1,11 +1,11 @@
 """Measures of networks, rules and data, of both engines, as functions that return plain values."""
 
-from threefactor.analysis.activity import Firing, LayerFiring, firing
 from threefactor.analysis.alignment import Alignment, LayerAngle, alignment, backpropagation
 from threefactor.analysis.angles import angle, cosine
 from threefactor.analysis.batches import cut
 from threefactor.analysis.cost import Cost, cost
 from threefactor.analysis.feedback import FeedbackAlignment, LayerFeedback, feedback_alignment
+from threefactor.analysis.firing import Firing, LayerFiring, firing
 from threefactor.analysis.hair_triggers import (
     FactorCurves,
     HairTriggers,
@@ -23,7 +23,7 @@ from threefactor.analysis.measured import (
 )
 from threefactor.analysis.operations import LayerOperations, Operations, operations
 from threefactor.analysis.records import Record
-from threefactor.analysis.toy_neuron import (
+from threefactor.analysis.single_neuron import (
     GradientField,
     NeuronTrace,
     gradient_field,

@@ -9,7 +9,7 @@ from torch import nn
 
 from threefactor import events
 from threefactor.analysis.records import Record
-from threefactor.analysis.survey import Survey, SynapseSize, survey
+from threefactor.analysis.sizes import Survey, SynapseSize, survey
 
 __all__ = ["Cost", "cost", "sizes"]
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.analysis.batches import Batch, check_no_steps, evaluating
 from threefactor.analysis.records import Record
-from threefactor.analysis.survey import fan_out, raw_fan_out
+from threefactor.analysis.sizes import fan_out, raw_fan_out
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 

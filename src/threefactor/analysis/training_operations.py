@@ -11,7 +11,7 @@ from threefactor import clocked, events
 from threefactor.analysis.batches import AnyRule, Batch
 from threefactor.analysis.cost import sizes
 from threefactor.analysis.records import Record
-from threefactor.analysis.survey import Survey
+from threefactor.analysis.sizes import Survey
 from threefactor.errors import InputError
 
 __all__ = ["Added", "TrainingOperations", "training_operations"]

@@ -10,8 +10,8 @@ import typer
 from rich.table import Table
 
 from threefactor import training
-from threefactor.analysis.of_runs import ANALYSES, RunView
-from threefactor.analysis.of_runs import analyse as analyse_run
+from threefactor.analysis.runs.analyses import ANALYSES, RunView
+from threefactor.analysis.runs.analyses import analyse as analyse_run
 from threefactor.cli.completion import analysis_names
 from threefactor.cli.console import say, show
 from threefactor.cli.data import DataDir

@@ -8,7 +8,7 @@ from typing import Any
 
 from threefactor import training
 from threefactor.analysis import measured
-from threefactor.analysis.of_runs import RunView, analyse
+from threefactor.analysis.runs.analyses import RunView, analyse
 from threefactor.errors import CheckpointError
 from threefactor.training.engines import engine_of
 from threefactor.training.files import make_folder, read_json, write_atomically
@@ -38,7 +38,7 @@ def analysed(
     """Analyse a finished run, unless that was done; return the file of the result.
 
     Args:
-        name: of the analysis, a key of `analysis.of_runs.ANALYSES`.
+        name: of the analysis, a key of `analysis.runs.analyses.ANALYSES`.
         folder: the run folder.
         budget: decides on how many samples.
         data_dir, device, threads: as in training.

@@ -34,7 +34,7 @@ class Tracker:
     def __init__(
         self, experiment: Experiment, settings: TrackSettings, test: tuple[Any, Tensor]
     ) -> None:
-        from threefactor.analysis.tracked import check_measure
+        from threefactor.analysis.runs.tracking import check_measure
 
         self.experiment, self.settings, self._test = experiment, settings, test
         for name in settings.measures:
@@ -59,7 +59,7 @@ class Tracker:
         Dropout is off. Noise is drawn anew from the run's seed for every measure, so that the
         numbers depend on network and rule alone.
         """
-        from threefactor.analysis.tracked import MEASURES
+        from threefactor.analysis.runs.tracking import MEASURES
 
         found = {}
         with evaluating(self.experiment.network), torch.random.fork_rng():

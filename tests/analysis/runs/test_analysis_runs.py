@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from threefactor import clocked, data, training
-from threefactor.analysis import comparison
-from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
+from threefactor.analysis.runs import rules as comparison
+from threefactor.analysis.runs.analyses import ANALYSES, RunView, analyse
 from threefactor.cli import main
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe

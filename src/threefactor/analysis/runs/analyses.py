@@ -10,17 +10,17 @@ from typing import Any
 import torch
 
 from threefactor import data, events
-from threefactor.analysis import comparison
-from threefactor.analysis.activity import firing
 from threefactor.analysis.alignment import alignment
 from threefactor.analysis.batches import AnyRule, Batch, cut, evaluating
 from threefactor.analysis.cost import cost
 from threefactor.analysis.feedback import feedback_alignment
+from threefactor.analysis.firing import firing
 from threefactor.analysis.hair_triggers import hair_triggers
 from threefactor.analysis.learning_curves import exact_against_modified
 from threefactor.analysis.measured import LENGTHS, measured_cost, memory_against_steps
 from threefactor.analysis.operations import operations
 from threefactor.analysis.records import Record
+from threefactor.analysis.runs import rules as comparison
 from threefactor.analysis.training_operations import training_operations
 from threefactor.analysis.variance import gradient_variance
 from threefactor.errors import ConfigurationError, unknown_name

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from threefactor import clocked, data, events
-from threefactor.analysis.tracked import MEASURES, check_measure
+from threefactor.analysis.runs.tracking import MEASURES, check_measure
 from threefactor.errors import ConfigurationError, InputError
 
 

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from threefactor import clocked, events
-from threefactor.analysis.activity import firing
 from threefactor.analysis.alignment import alignment
 from threefactor.analysis.batches import AnyRule, Batch
 from threefactor.analysis.feedback import feedback_alignment
+from threefactor.analysis.firing import firing
 from threefactor.errors import ConfigurationError, InputError, unknown_name
 
 __all__ = ["MEASURES", "check_measure"]

@@ -1,0 +1,1 @@
+"""Analyses of run folders, and measures taken while a network trains."""
