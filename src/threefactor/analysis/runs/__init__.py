@@ -1,1 +1,11 @@
-"""Analyses of run folders, and measures taken while a network trains."""
+"""Analyses of finished runs, by name: what `threefactor analyse` calls."""
+
+from threefactor.analysis.runs.analyses import (
+    ANALYSES,
+    RunView,
+    analyse,
+    exact_against_modified,
+    write_analysis,
+)
+
+__all__ = ["ANALYSES", "RunView", "analyse", "exact_against_modified", "write_analysis"]

@@ -1,32 +1,34 @@
-"""The analyses of a finished run, by name: what `threefactor analyse` calls."""
+"""The analyses of a finished run, by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from threefactor import data, events
+from threefactor import data, events, training
 from threefactor.analysis.alignment import alignment
-from threefactor.analysis.batches import AnyRule, Batch, cut, evaluating
-from threefactor.analysis.cost import cost
+from threefactor.analysis.batches import AnyRule, Batch, cut
+from threefactor.analysis.cost import cost, training_operations
 from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.firing import firing
 from threefactor.analysis.hair_triggers import hair_triggers
-from threefactor.analysis.learning_curves import exact_against_modified
 from threefactor.analysis.measured import LENGTHS, measured_cost, memory_against_steps
 from threefactor.analysis.operations import operations
 from threefactor.analysis.records import Record
-from threefactor.analysis.runs import rules as comparison
-from threefactor.analysis.training_operations import training_operations
+from threefactor.analysis.runs.rules import fresh_rules, makers
 from threefactor.analysis.variance import gradient_variance
 from threefactor.errors import ConfigurationError, unknown_name
-from threefactor.training.loop import Trainer
+from threefactor.modes import evaluating
+from threefactor.training.build import option_names
+from threefactor.training.files import make_folder, write_atomically
+from threefactor.training.run_folder import environment
 
-__all__ = ["ANALYSES", "RunView", "analyse"]
+__all__ = ["ANALYSES", "RunView", "analyse", "exact_against_modified", "write_analysis"]
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,18 @@ class RunView:
     Attributes:
         trainer: from `training.open_run`.
         samples: how many training samples to use at most; None for all.
+        checkpoint: which one the trainer was opened at, "last" or "best".
         data_dir: see `threefactor.data.load`; for analyses that train anew.
-        lengths: numbers of time steps against which memory is measured.
+        lengths: numbers of time steps for which memory is measured.
+        warmup: how many times learned feedback is updated before gradients are measured.
     """
 
-    trainer: Trainer
+    trainer: training.Trainer
     samples: int | None = None
+    checkpoint: str = "last"
     data_dir: str | Path | None = None
     lengths: tuple[int, ...] = LENGTHS
+    warmup: int = 1000
 
     @property
     def network(self) -> Any:
@@ -56,76 +62,140 @@ class RunView:
         return self.trainer.experiment.rule  # type: ignore[no-any-return]
 
     @property
+    def settings(self) -> training.Settings:
+        """The settings of the run."""
+        return self.trainer.experiment.settings
+
+    @property
     def steps(self) -> int | None:
         """T for constant inputs; None for sequences and exact spike times."""
         return self.trainer.experiment.steps
 
-    def fresh_rules(self) -> dict[str, AnyRule]:
-        """Every rule of the engine, as if training began here."""
-        noisy = self.trainer.experiment.settings.hardware_noise is not None
-        return comparison.fresh_rules(self.rule, noisy_hardware=noisy)
-
     def batches(self) -> Iterator[Batch]:
-        """The training data in batches of the run's size, as they are: nothing is augmented."""
-        settings = self.trainer.experiment.settings
+        """Return the training data in batches of the run's size, without augmentation."""
         samples = self.trainer.experiment.data
         if isinstance(samples, data.AugmentedData):
             samples = samples.data
         inputs, labels = samples.train
-        return cut(inputs, labels, settings.batch_size, self.samples)
+        return cut(inputs, labels, self.settings.batch_size, self.samples)
 
-    def first(self) -> Batch:
-        """The first batch."""
-        return next(self.batches())
+    def all_rules(self) -> dict[str, AnyRule]:
+        """Return fresh rules of the run's engine, and the run's own."""
+        noisy = self.settings.hardware_noise is not None
+        fresh = fresh_rules(self.rule, self.warmup, noisy_hardware=noisy)
+        return {**fresh, "this run's rule": self.rule}
 
 
-def analyse(name: str, view: RunView) -> Any:
-    """Run an analysis of a run; return nested plain values.
+def analyse(name: str, view: RunView) -> dict[str, Any]:
+    """Run one analysis; return nested plain values.
 
-    Dropout is off; the network, its rule and the random generators are left as they were.
+    Dropout is off. The network, its rule and the random generators are afterwards as they were.
+
+    Args:
+        name: a key of `ANALYSES`.
+        view: the run.
 
     Raises:
         ConfigurationError: if there is no analysis of that name, or it has no meaning for the run.
-        InputError: if the run's network or rule cannot be analysed so.
+        InputError: if it cannot be made of the run's network or rule.
     """
     if name not in ANALYSES:
         raise unknown_name("analysis", name, ANALYSES)
     with evaluating(view.network), torch.random.fork_rng():
-        return _plain(ANALYSES[name](view))
+        found = ANALYSES[name](view)
+    if isinstance(found, Record):
+        return found.to_dict()
+    return {
+        key: part.to_dict() if isinstance(part, Record) else part for key, part in found.items()
+    }
+
+
+def write_analysis(
+    path: Path, name: str, view: RunView, result: Mapping[str, Any], device: str
+) -> None:
+    """Write a file of JSON: the result of `analyse`, of which run it is, and how it was made.
+
+    Args:
+        path: of the file; its folder is made.
+        name: of the analysis.
+        view: the run.
+        result: what `analyse` returned.
+        device: on which it was made, as the user names it.
+    """
+    made_with = environment(view.settings)
+    document = {
+        "analysis": name,
+        "recipe": view.settings.recipe,
+        "rule": view.settings.rule.name,
+        "seed": view.settings.seed,
+        "checkpoint": view.checkpoint,
+        "epoch": view.trainer.epoch,
+        "samples": view.samples,
+        "device": device,
+        "threads": made_with["threads"],
+        "environment": made_with,
+        "result": result,
+    }
+    make_folder(path.parent)
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+
+
+def exact_against_modified(
+    settings: training.Settings, *, data_dir: str | Path | None = None
+) -> dict[str, list[dict[str, Any]]]:
+    """Train twice, with the exact and with the modified local gradient (figure 4).
+
+    Both runs have the seed of the settings, so their initial weights, feedback and order of data
+    are the same.
+
+    Args:
+        settings: of a network of exact spike times, such as
+            ``recipe("digits-events").settings_for("sfdfa")``.
+        data_dir: see `threefactor.data.load`.
+
+    Returns:
+        Metrics of every epoch as in `metrics.jsonl`, under "exact" and "modified".
+
+    Raises:
+        ConfigurationError: if the rule has no such option, because the network has a time grid.
+
+    Source: Bacho & Chu (SFDFA), section 3.1, figure 4.
+    """
+    found = {}
+    for kind in ("exact", "modified"):
+        changes = {"local_gradient": kind, "track": None}  # only the metrics are wanted
+        changed = training.override(settings, changes, option_names(settings))
+        found[kind] = training.train(changed, data_dir=data_dir)
+    return found
 
 
 def _variance(view: RunView) -> Record:
     """Gradient variance per layer of every rule, on the run's weights (OPZO, figure 2)."""
-    rules = {**view.fresh_rules(), "this run's rule": view.rule}
-    rules.pop("dkp", None)  # until an optimiser moves its feedback, it is DFA
+    rules = view.all_rules()
+    rules.pop("dkp", None)  # it is DFA until an optimiser changes its feedback
     return gradient_variance(rules, view.batches(), steps=view.steps, warmup=_warmup(view))
 
 
 def _warmup(view: RunView) -> Iterator[Batch]:
-    """Batches, again and again, until feedback has been updated `comparison.WARMUP` times."""
+    """Yield batches, again and again, until feedback has been updated `view.warmup` times."""
     updates = 0
-    while updates < comparison.WARMUP:
+    while updates < view.warmup:
         for batch in view.batches():
             yield batch
-            updates += _updates(view, batch)
-            if updates >= comparison.WARMUP:
+            # Once a batch with exact spike times, once a time step on a grid.
+            updates += 1 if isinstance(view.rule, events.Rule) else view.steps or len(batch[0])
+            if updates >= view.warmup:
                 return
 
 
-def _updates(view: RunView, batch: Batch) -> int:
-    """Once a batch with exact spike times, once a time step else."""
-    if isinstance(view.rule, events.Rule):
-        return 1
-    return view.steps or len(batch[0])
-
-
 def _alignment(view: RunView) -> Record:
-    """Angle of each layer's gradient to that of backpropagation (SFDFA, figure 9)."""
+    """Angle between each layer's gradient and that of backpropagation (SFDFA, figure 9)."""
     return alignment(view.rule, view.batches(), steps=view.steps)
 
 
 def _feedback(view: RunView) -> Record:
-    """Angle of the feedback to output weights or mean Jacobian (SFDFA, figure 10; OPZO)."""
+    """Angle between feedback and output weights or mean Jacobian (SFDFA, figure 10; OPZO)."""
     if isinstance(view.rule, events.Rule):
         return feedback_alignment(view.rule)
     return feedback_alignment(view.rule, view.batches(), steps=view.steps)
@@ -141,10 +211,10 @@ def _operations(view: RunView) -> Record:
     return operations(view.network, view.batches(), steps=view.steps)
 
 
-def _training_operations(view: RunView) -> dict[str, Record]:
+def _training_operations(view: RunView) -> Mapping[str, Any]:
     """Operations that training adds, for every rule of the engine and the run's own."""
-    rules = {**view.fresh_rules(), "this run's rule": view.rule}
-    rules.pop("opzo, 1/alpha", None)  # the same operations
+    rules = view.all_rules()
+    rules.pop("opzo, 1/alpha", None)  # the same operations as without
     spikes = isinstance(view.rule, events.Rule)
     return {
         name: training_operations(rule, view.batches() if spikes else None)
@@ -152,50 +222,43 @@ def _training_operations(view: RunView) -> dict[str, Record]:
     }
 
 
-def _cost(view: RunView) -> dict[str, Any]:
+def _cost(view: RunView) -> Mapping[str, Any]:
     """Memory and operations to bring errors to the hidden layers (OPZO, table 5)."""
     session = getattr(view.rule, "_session", None)
-    return dict(cost(view.network, session and session.sample_shape))
+    return cost(view.network, session and session.sample_shape)
 
 
-def _measured_cost(view: RunView) -> dict[str, Any]:
+def _measured_cost(view: RunView) -> Mapping[str, Any]:
     """Time and peak memory of every rule of the engine, side by side (OPZO, table 6)."""
     total = len(view.trainer.experiment.data.train[1])
-    return dict(
-        measured_cost(
-            view.network,
-            comparison.makers(view.rule),
-            view.first(),
-            steps=view.steps,
-            samples=total,
-        )
+    return measured_cost(
+        view.network, makers(view.rule), next(view.batches()), steps=view.steps, samples=total
     )
 
 
-def _memory(view: RunView) -> dict[str, Any]:
-    """Peak memory of every rule of a clocked network against the number of time steps."""
-    x, y = view.first()
+def _memory(view: RunView) -> Mapping[str, Any]:
+    """Peak memory of every rule of a clocked network, by number of time steps."""
+    x, y = next(view.batches())
     x = x if view.steps is not None or isinstance(view.rule, events.Rule) else x[0]
     return {
         name: memory_against_steps(view.network, make, (x, y), view.lengths)
-        for name, make in comparison.makers(view.rule).items()
+        for name, make in makers(view.rule).items()
     }
 
 
 def _hair_triggers(view: RunView) -> Record:
-    """Spikes that only just reach the threshold, and what they do to the gradient (SFDFA)."""
+    """Spikes that barely reach the threshold, and their effect on the gradient (SFDFA)."""
     return hair_triggers(view.network, view.batches())
 
 
-def _learning_curves(view: RunView) -> dict[str, Any]:
-    """Train anew with exact and modified local gradient (SFDFA, figure 4): two whole runs."""
+def _learning_curves(view: RunView) -> Mapping[str, Any]:
+    """Learning curves with exact and modified local gradient (SFDFA, figure 4): trains twice."""
     if not isinstance(view.rule, events.Rule):
         raise ConfigurationError("only networks of exact spike times have two local gradients")
-    settings = view.trainer.experiment.settings
-    return dict(exact_against_modified(settings, data_dir=view.data_dir))
+    return exact_against_modified(view.settings, data_dir=view.data_dir)
 
 
-ANALYSES: dict[str, Callable[[RunView], Any]] = {
+ANALYSES: dict[str, Callable[[RunView], Record | Mapping[str, Any]]] = {
     "variance": _variance,
     "alignment": _alignment,
     "feedback": _feedback,
@@ -208,11 +271,3 @@ ANALYSES: dict[str, Callable[[RunView], Any]] = {
     "hair-triggers": _hair_triggers,
     "learning-curves": _learning_curves,
 }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Record):
-        return value.to_dict()
-    if isinstance(value, dict):
-        return {key: _plain(v) for key, v in value.items()}
-    return value
