@@ -187,6 +187,11 @@ def replay_noise(
     return drawn
 
 
+def matrices(rule: clocked.Rule) -> list[Tensor]:
+    """The matrices of the rule's feedback, first layer first; none without feedback."""
+    return [connection.matrix for connection in getattr(rule, "feedback", [])]
+
+
 def learned(rule: clocked.Rule) -> dict[str, Tensor]:
     """Copies of all gradients and of all feedback, by name."""
     parts = {f"network.{k}": v.grad for k, v in rule.network.named_parameters()}

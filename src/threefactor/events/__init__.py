@@ -5,7 +5,7 @@ from threefactor.events.layer import Activity, Layer
 from threefactor.events.losses import FirstSpike, SpikeCount
 from threefactor.events.network import Network, fc
 from threefactor.events.parallel import get_num_threads, set_num_threads
-from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
+from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, Feedback, FeedbackRule, Rule
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, run
 
@@ -15,6 +15,7 @@ __all__ = [
     "SFDFA",
     "Activity",
     "ExactBP",
+    "Feedback",
     "FeedbackRule",
     "FirstSpike",
     "Layer",

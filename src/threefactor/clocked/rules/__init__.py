@@ -3,8 +3,8 @@
 from threefactor.clocked.rules.base import Rule, TimeStep
 from threefactor.clocked.rules.dfa import DFA
 from threefactor.clocked.rules.dkp import DKP
-from threefactor.clocked.rules.feedback import FeedbackRule
-from threefactor.clocked.rules.local import LocalLearningRule
+from threefactor.clocked.rules.feedback import Feedback, FeedbackRule
+from threefactor.clocked.rules.local import LocalLearningRule, Readout
 from threefactor.clocked.rules.opzo import OPZO
 from threefactor.clocked.rules.spatial_bp import SpatialBP
 from threefactor.clocked.rules.zo import ZO
@@ -15,8 +15,10 @@ __all__ = [
     "OPZO",
     "RULES",
     "ZO",
+    "Feedback",
     "FeedbackRule",
     "LocalLearningRule",
+    "Readout",
     "Rule",
     "SpatialBP",
     "TimeStep",

@@ -157,6 +157,16 @@ class Rule(nn.Module, ABC):
         self.layer_shapes, self.outputs = dict(found.hidden), found.outputs
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
 
+    @property
+    def sample_shape(self) -> torch.Size:
+        """Shape of one sample at one time step, without the batch."""
+        return self._outline.sample_shape
+
+    @property
+    def trace_decay(self) -> float:
+        """Decay of the presynaptic traces, lambda, as of the last step."""
+        return self._session.trace_decay
+
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
         return True
@@ -176,8 +186,7 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        decay = self._session.trace_decay
-        text = self._outline.describe(self, signals, self.moves, decay)
+        text = self._outline.describe(self, signals, self.moves, self.trace_decay)
         print(text)
         return text
 

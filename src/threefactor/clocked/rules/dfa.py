@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.rules.feedback import Feedback, checked_scale
 from threefactor.clocked.rules.local import LocalLearningRule
 
 __all__ = ["DFA"]
@@ -32,7 +33,7 @@ class DFA(LocalLearningRule):
         >>> import torch
         >>> from threefactor import clocked
         >>> rule = clocked.DFA(clocked.fc(4, (8,), 3))
-        >>> rule.feedback[0].shape
+        >>> rule.feedback[0].matrix.shape
         torch.Size([3, 8])
 
     Source: Nokland 2016; Xiao et al. 2026 (OPZO), table 1.
@@ -44,16 +45,16 @@ class DFA(LocalLearningRule):
         self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
     ) -> None:
         super().__init__(network, **common)
-        self._make_feedback(lambda n: self._random_feedback(n, feedback_scale))
+        self.start_feedback(checked_scale(feedback_scale))
 
     def moves(self, buffer: str) -> bool:
         return False
 
     def send_back(
         self,
-        feedback: Sequence[Tensor],
+        feedback: Sequence[Feedback],
         layers: Sequence[Probe],
         output: Tensor,
         error: Tensor,
     ) -> list[Tensor]:
-        return [self._spread(error @ b, layer) for b, layer in zip(feedback, layers, strict=True)]
+        return [connection(error) for connection in feedback]

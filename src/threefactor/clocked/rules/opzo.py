@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.rules.feedback import Feedback
 from threefactor.clocked.rules.local import LocalLearningRule
-from threefactor.clocked.rules.patches import gather
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["OPZO"]
@@ -86,11 +86,11 @@ class OPZO(LocalLearningRule):
         self.momentum = momentum
         self.divide_by_scale = divide_by_scale
         self.second_pass = SECOND_PASS[points]
-        self._make_feedback(lambda n: self._feedback_like(n).zero_())
+        self.start_feedback(0.0)
 
     def send_back(
         self,
-        feedback: Sequence[Tensor],
+        feedback: Sequence[Feedback],
         layers: Sequence[Probe],
         output: Tensor,
         error: Tensor,
@@ -100,10 +100,10 @@ class OPZO(LocalLearningRule):
         divisor = self.perturbation.scale ** (2 if self.divide_by_scale else 1)
         rate = (1.0 - self.momentum) / (len(output) * divisor)
         errors = []
-        for m, layer in zip(feedback, layers, strict=True):
+        for connection, layer in zip(feedback, layers, strict=True):
             assert layer.noise is not None
+            noise = connection.gather(layer.noise)
             # In place: with many outputs M is too large to exist twice.
-            noise = gather(layer.noise, self.feedback_patch)
-            m.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
-            errors.append(self._spread(error @ m, layer))
+            connection.matrix.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
+            errors.append(connection(error))
         return errors

@@ -30,7 +30,7 @@ class DFA(FeedbackRule):
     Example:
         >>> from threefactor import events
         >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
-        >>> events.DFA(net).feedback[0].shape
+        >>> events.DFA(net).feedback[0].matrix.shape
         torch.Size([3, 8])
 
     Source: Bacho & Chu (SFDFA), equations 6 and 12.
@@ -39,6 +39,4 @@ class DFA(FeedbackRule):
     def __init__(self, network: Network, *, feedback_scale: float = 1.0, **common: Any) -> None:
         super().__init__(network, **common)
         number("feedback_scale", feedback_scale, "a number above 0")
-        for i, n in enumerate(self.layer_sizes.values()):
-            random = self.feedback_like(n).uniform_(-feedback_scale, feedback_scale)
-            self.register_buffer(f"feedback_{i}", random)
+        self.feedback = self.make_feedback(feedback_scale)
