@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from threefactor import training
 from threefactor.analysis import measured
-from threefactor.analysis.of_runs import RunView, analyse
+from threefactor.analysis.runs import RunView, analyse, write_analysis
 from threefactor.errors import CheckpointError
 from threefactor.training.engines import engine_of
-from threefactor.training.files import make_folder, read_json, write_atomically
-from threefactor.training.run_folder import environment
+from threefactor.training.files import read_json
 
 __all__ = ["LENGTHS", "SAMPLES", "analysed"]
 
@@ -38,7 +36,7 @@ def analysed(
     """Analyse a finished run, unless that was done; return the file of the result.
 
     Args:
-        name: of the analysis, a key of `analysis.of_runs.ANALYSES`.
+        name: of the analysis, a key of `analysis.runs.ANALYSES`.
         folder: the run folder.
         budget: decides on how many samples.
         data_dir, device, threads: as in training.
@@ -53,22 +51,8 @@ def analysed(
         return path
     engine_of(settings).use_threads(threads)
     trainer = training.open_run(folder, data_dir=data_dir, device=device)
-    document = {
-        "analysis": name,
-        "recipe": settings.recipe,
-        "rule": settings.rule.name,
-        "seed": settings.seed,
-        "checkpoint": "last",
-        "epoch": trainer.epoch,
-        "samples": SAMPLES[budget],
-        "device": device,
-        "threads": threads,
-        "environment": environment(trainer.experiment.settings),
-        "result": analyse(name, RunView(trainer, SAMPLES[budget], data_dir, LENGTHS[budget])),
-    }
-    make_folder(path.parent)
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
+    view = RunView(trainer, SAMPLES[budget], data_dir=data_dir, lengths=LENGTHS[budget])
+    write_analysis(path, name, view, analyse(name, view), device)
     return path
 
 

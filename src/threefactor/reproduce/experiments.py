@@ -75,9 +75,9 @@ class Experiment:
         name: such as "opzo-table1".
         title: one line for people.
         rows: what is trained for it.
-        analyses: names of analyses (`analysis.of_runs`) of the first seed of some rows, by method.
+        analyses: names of analyses (`analysis.runs`) of the first seed of some rows, by method.
         drawn: makes sections that need no run.
-        tracked: the one measure (`analysis.tracked`) that its page shows over the training; None
+        tracked: the one measure (`analysis.runs`) that its page shows over the training; None
             for all that the runs have.
         table: name of the published table that its rows stand in, if it is one.
     """
