@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from threefactor import training
+from threefactor.analysis.measured import LENGTHS
 from threefactor.analysis.of_runs import ANALYSES, RunView
 from threefactor.analysis.of_runs import analyse as analyse_run
 from threefactor.cli.completion import analysis_names
@@ -33,6 +34,14 @@ def analyse(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Training samples to use. [default: all]")
     ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Number of time steps at which `memory` measures; may be repeated. "
+            f"[default: {', '.join(map(str, LENGTHS))}]",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -51,7 +60,7 @@ def analyse(
         raise unknown_name("analysis", name, ANALYSES)
     use(training.RunFolder(run).settings(), device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
-    found = analyse_run(name, RunView(trainer, samples, data_dir))
+    found = analyse_run(name, RunView(trainer, samples, data_dir, tuple(steps or LENGTHS)))
     settings = trainer.experiment.settings
     document = {
         "analysis": name,
@@ -61,7 +70,7 @@ def analyse(
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
         "samples": samples,
-        "environment": environment(trainer.experiment.settings),
+        "environment": environment(settings, device),
         "result": found,
     }
     show(_table(name, found))

@@ -16,10 +16,9 @@ from threefactor.report.costs import (
     memory_tables,
 )
 from threefactor.report.figures import Figure, Series
-from threefactor.report.grouping import LeftOut
-from threefactor.report.names import rule_name
-from threefactor.report.naming import slug
+from threefactor.report.names import rule_name, slug
 from threefactor.report.page import Section
+from threefactor.report.study import LeftOut
 from threefactor.report.values import Cell, Number, Table
 from threefactor.training.files import read_json
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
-from threefactor.report.grouping import Group
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import Run, has_effect, plain_settings
+from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
 __all__ = [
