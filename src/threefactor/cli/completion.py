@@ -28,7 +28,7 @@ def dataset_names(incomplete: str) -> list[str]:
 
 def analysis_names(incomplete: str) -> list[str]:
     """Analyses of a run that begin with what was typed."""
-    from threefactor.analysis.of_runs import ANALYSES
+    from threefactor.analysis.runs import ANALYSES
 
     return [name for name in ANALYSES if name.startswith(incomplete)]
 

@@ -163,7 +163,7 @@ class Analyser:
         """Whether there is a result of the trained network, measured under these conditions."""
         try:
             document = read_json(path)
-            made = {key: document["environment"][key] for key in ("device", "threads")}
+            made = {key: document[key] for key in ("device", "threads")}
             done = "result" in document and document["epoch"] == epochs
         except (OSError, CheckpointError, LookupError, TypeError):
             return False

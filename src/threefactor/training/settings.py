@@ -313,7 +313,7 @@ class TrackSettings:
     At the start, at the end of every epoch, and between.
 
     Attributes:
-        measures: names of `analysis.tracked.MEASURES`.
+        measures: names of `training.tracking.MEASURES`.
         every: batches between two measurements, counted from the start of the training; None for
             once an epoch.
         samples: test samples that are measured on, the first ones, in batches of the run's size;

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from threefactor import clocked, data, training
-from threefactor.analysis import comparison
-from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
+from threefactor.analysis.runs import ANALYSES, RunView, analyse
+from threefactor.analysis.runs.rules import fresh_rules
 from threefactor.cli import main
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe
@@ -31,10 +31,9 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["grid", "events"])
 @pytest.mark.parametrize("name", sorted(ANALYSES.keys() - HEAVY))
-def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch, kind, name):
-    monkeypatch.setattr(comparison, "WARMUP", 20)
+def test_every_analysis_gives_plain_values_and_changes_nothing(runs, kind, name):
     trainer = training.open_run(runs / kind)
-    view = RunView(trainer, samples=64)
+    view = RunView(trainer, samples=64, warmup=20)
     if kind == "grid" and name in EVENTS_ONLY:
         with pytest.raises(InputError, match="exact spike times"):
             analyse(name, view)
@@ -68,7 +67,7 @@ def test_fresh_rules_have_the_noise_of_the_runs_rule():
     net = clocked.fc(4, (8,), 3)
     noise = {"noise_scale": 0.5, "noise_position": "before", "antithetic": False}
     for noisy in (False, True):
-        rules = comparison.fresh_rules(clocked.OPZO(net, **noise), noisy_hardware=noisy)
+        rules = fresh_rules(clocked.OPZO(net, **noise), 20, noisy_hardware=noisy)
         for name, rule in rules.items():
             if not noisy and name in ("spatial-bp", "dfa", "dkp"):
                 assert rule.perturbation is None
@@ -76,7 +75,7 @@ def test_fresh_rules_have_the_noise_of_the_runs_rule():
             given = rule.perturbation
             assert (given.scale, given.position, given.antithetic) == (0.5, "before", False)
             assert given.distribution == "gaussian"
-    assert comparison.fresh_rules(clocked.DFA(net))["zo"].perturbation.position == "after"
+    assert fresh_rules(clocked.DFA(net), 20)["zo"].perturbation.position == "after"
 
 
 def test_learning_curves_differ_in_the_local_gradient_alone(runs):
