@@ -20,21 +20,24 @@ __all__ = ["tracked_sections"]
 ABOUT = {
     "alignment": "Angle of each layer's gradient to that of backpropagation on the same batch and "
     "weights, mean over the batches in which there is one. Firing-rate regularisation is left out "
-    "of both unless it is said. 90 degrees: nothing in common.",
+    "of both gradients unless stated. At 90 degrees they have nothing in common.",
     "feedback": "Feedback connections of the last hidden layer beside the output weights.",
-    "firing": "Firing rates on the samples that were measured on, dropout off.",
+    "firing": "Firing rates without dropout.",
 }
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number per layer in the lines of `tracked.jsonl`.
+    """A number of each layer in the lines of `tracked.jsonl`.
 
     Attributes:
-        measure: its measure; path: the keys below it; key: of the number in a layer's dict.
-        name: for people; unit: on the axis, None for that of firing rates.
-        digits: shown in tables.
-        drawn: whether there are figures of it.
+        measure: name of the measure it belongs to.
+        path: keys below the measure, down to the layers.
+        key: of the number in the dict of a layer.
+        name: for people.
+        unit: for the axis; None for the unit of firing rates.
+        digits: digits after the point in tables.
+        drawn: whether to draw it.
     """
 
     measure: str
@@ -74,10 +77,14 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class Course:
-    """One quantity of one layer, over the training of the runs of a group.
+    """One quantity of one layer during the training of the runs of a group.
 
-    `values` has for each moment one number per run, None where it is undefined; `why`: the first
-    time that it is.
+    Attributes:
+        quantity, layer: what was measured, and where.
+        label: of the group.
+        epochs: the moments.
+        values: for each moment a number of each run, None where it is undefined.
+        why: the reason why it is undefined, where it is so for the first time.
     """
 
     quantity: Quantity
@@ -90,53 +97,25 @@ class Course:
     @property
     def means(self) -> list[float | None]:
         """Mean over the runs; None where it is undefined in one of them."""
-        return [None if None in one else statistics.fmean(numbers(one)) for one in self.values]
+        return [None if None in one else statistics.fmean(_numbers(one)) for one in self.values]
 
     @property
     def deviations(self) -> list[float | None] | None:
-        """Sample standard deviation over the runs, None where there is no mean; or of one run."""
+        """Sample standard deviation over the runs, None where it is undefined; None for one run."""
         if len(self.values[0]) < 2:
             return None
-        return [None if None in one else statistics.stdev(numbers(one)) for one in self.values]
-
-
-def courses_of(group: Group, quantity: Quantity) -> Iterator[Course]:
-    """Give the course of a quantity in every layer, of the runs that have it."""
-    runs = [run for run in group.runs if run.tracked and quantity.layers(run.tracked[0])]
-    moments = list(_moments(runs))
-    if not moments:
-        return
-    for layer in quantity.layers(moments[0][0]):
-        entries = [[quantity.layers(line)[layer] for line in lines] for lines in moments]
-        values = tuple(tuple(entry[quantity.key] for entry in one) for one in entries)
-        gaps = [entry for one in entries for entry in one if entry[quantity.key] is None]
-        why = gaps[0]["note"].partition(": ")[2] if gaps else ""
-        epochs = tuple(float(lines[0]["epoch"]) for lines in moments)
-        yield Course(quantity, group.label, layer, epochs, values, why)
-
-
-def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
-    """Give the lines of all runs for each moment that all of them have."""
-    by_batch = [{line["batches"]: line for line in run.tracked} for run in runs]
-    for batches in by_batch[0] if by_batch else ():
-        if all(batches in one for one in by_batch):
-            yield [one[batches] for one in by_batch]
-
-
-def numbers(values: Sequence[float | None]) -> list[float]:
-    """Return what is there."""
-    return [value for value in values if value is not None]
+        return [None if None in one else statistics.stdev(_numbers(one)) for one in self.values]
 
 
 def tracked_sections(
     recipe: str, groups: Sequence[Group], measure: str | None = None
 ) -> list[Section]:
-    """Return a section for each measure that some of the runs have.
+    """Return a section for each measure that some of the runs took during training.
 
     Args:
         recipe: name of the recipe.
         groups: its groups.
-        measure: the one that is wanted; None for all.
+        measure: the only measure to show; None for all.
     """
     names = dict.fromkeys(one.measure for one in QUANTITIES)
     wanted = names if measure is None else [measure]
@@ -145,7 +124,7 @@ def tracked_sections(
 
 def _section(recipe: str, measure: str, groups: Sequence[Group]) -> Iterator[Section]:
     quantities = [one for one in QUANTITIES if one.measure == measure]
-    courses = [c for q in quantities for group in groups for c in courses_of(group, q)]
+    courses = [c for q in quantities for group in groups for c in _courses(group, q)]
     if not courses:
         return
     drawn = dict.fromkeys((c.quantity, c.layer) for c in courses if c.quantity.drawn)
@@ -193,7 +172,7 @@ def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figur
 
 
 def _table(recipe: str, measure: str, courses: Sequence[Course]) -> Table:
-    """Show the last moment: a row for each rule and layer."""
+    """Show the last moment with a row for each rule and layer."""
     quantities = list(dict.fromkeys(one.quantity for one in courses))
     rows: dict[tuple[str, str], dict[Quantity, Course]] = {}
     for one in courses:
@@ -218,11 +197,11 @@ def _heading(quantity: Quantity) -> str:
 def _last(course: Course | None) -> Cell:
     if course is None or None in course.values[-1]:
         return None
-    return spread(numbers(course.values[-1]), course.quantity.digits)
+    return spread(_numbers(course.values[-1]), course.quantity.digits)
 
 
 def _gaps(courses: Sequence[Course]) -> Iterator[str]:
-    """Say where there is no number, and why; layers that have the same gaps at once."""
+    """Say where there is no number, and why, in one line for layers with the same gaps."""
     found: dict[tuple[str, str], list[str]] = {}
     for one in courses:
         gaps = [e for e, mean in zip(one.epochs, one.means, strict=True) if mean is None]
@@ -231,3 +210,30 @@ def _gaps(courses: Sequence[Course]) -> Iterator[str]:
             found.setdefault((one.label, f"{where}: {one.why}"), []).append(one.layer)
     for (label, where), layers in found.items():
         yield f"{label}, {', '.join(dict.fromkeys(layers))}: undefined at {where}."
+
+
+def _courses(group: Group, quantity: Quantity) -> Iterator[Course]:
+    """Give the course of a quantity in every layer over the runs that measured it."""
+    runs = [run for run in group.runs if run.tracked and quantity.layers(run.tracked[0])]
+    moments = list(_moments(runs))
+    if not moments:
+        return
+    for layer in quantity.layers(moments[0][0]):
+        entries = [[quantity.layers(line)[layer] for line in lines] for lines in moments]
+        values = tuple(tuple(entry[quantity.key] for entry in one) for one in entries)
+        gaps = [entry for one in entries for entry in one if entry[quantity.key] is None]
+        why = gaps[0]["note"].partition(": ")[2] if gaps else ""
+        epochs = tuple(float(lines[0]["epoch"]) for lines in moments)
+        yield Course(quantity, group.label, layer, epochs, values, why)
+
+
+def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
+    """Give the lines of all runs for each moment that all of them have."""
+    by_batch = [{line["batches"]: line for line in run.tracked} for run in runs]
+    for batches in by_batch[0] if by_batch else ():
+        if all(batches in one for one in by_batch):
+            yield [one[batches] for one in by_batch]
+
+
+def _numbers(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]

@@ -25,12 +25,12 @@ MOST_NAMED = 4
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed, and the fold of the samples they test on.
+    """Runs that differ in nothing but their seed and the fold of samples that they test on.
 
     Attributes:
         recipe: name of the recipe.
-        label: of the rule, for people; unique within the recipe.
-        runs: by seed and fold.
+        label: name of the rule for people; unique within the recipe.
+        runs: in the order of seeds and folds.
     """
 
     recipe: str
@@ -39,7 +39,7 @@ class Group:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings, flat; the seed is that of the first run."""
+        """The settings by full name; the seed is that of the first run."""
         return plain_settings(self.runs[0].settings)
 
     def over_seeds(self, measure: Callable[[Run], float], digits: int = 2) -> Spread:
@@ -48,18 +48,18 @@ class Group:
 
     @property
     def direct(self) -> Spread | None:
-        """Percent before the first epoch over the runs, if all began with another's network."""
+        """Accuracy before the first epoch, %, if all runs began with the network of another."""
         return self.percent(lambda run: run.direct)
 
     def percent(self, measure: Callable[[Run], float | None]) -> Spread | None:
-        """Return percent of a measure over the runs; None unless all of them have it."""
+        """Return a fraction in percent over the runs; None unless all of them have it."""
         found = [100 * share for share in map(measure, self.runs) if share is not None]
         return spread(found) if len(found) == len(self.runs) else None
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A folder that is no part of the report, and why."""
+    """A folder or file that a report does not use, and why."""
 
     path: Path
     reason: str
@@ -67,11 +67,11 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Study:
-    """All that a report is about.
+    """The runs of a report.
 
     Attributes:
         groups: in the order of the recipes, then of the rules.
-        left_out: folders of runs that could not be used.
+        left_out: folders and files that could not be used.
         remarks: what readers should know about the runs.
     """
 
@@ -92,17 +92,17 @@ class Study:
 
 
 def collect(paths: Iterable[str | Path], *, unfinished: bool = False, split: bool = False) -> Study:
-    """Read runs and put together what differs in nothing but the seed.
+    """Read runs and group those that differ in nothing but the seed.
 
     Args:
-        paths: run folders, or folders that hold some at any depth.
-        unfinished: whether runs that have not come to their last epoch are taken in, marked.
-        split: whether runs of one recipe and rule with differing settings become groups of their
-            own, which otherwise is an error.
+        paths: run folders, or folders that contain some at any depth.
+        unfinished: whether to use runs before their last epoch, too, with a mark.
+        split: whether runs of one recipe and rule whose settings differ become groups of their
+            own; otherwise this is an error.
 
     Raises:
-        CheckpointError: if a path is no folder, or holds no run that can be used.
-        ConfigurationError: if settings differ, or a seed is there twice.
+        CheckpointError: if a path is not a folder, or contains no run that can be used.
+        ConfigurationError: if settings differ, or a seed occurs twice.
 
     Example:
         >>> collect(["nowhere"])
@@ -130,15 +130,44 @@ some
     return replace(gather(runs, split=split), left_out=tuple(left_out))
 
 
-def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
-    """Leave out runs with firing rates of other layers than most of the same settings have.
+def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
+    """Group runs by recipe and rule.
 
-    Their metrics were changed, since settings decide which layers there are.
+    Args:
+        runs: at least one.
+        split: see `collect`.
+
+    Raises:
+        ConfigurationError: if settings differ within a group, or a seed and fold occurs twice.
+    """
+    found: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        label = experiment_label(run.settings)
+        if not run.finished:
+            label += f" ({len(run.history)} of {run.settings.epochs} epochs)"
+        found.setdefault((run.settings.recipe, label), []).append(run)
+    groups = []
+    for (recipe, label), members in sorted(found.items(), key=lambda item: _order(*item)):
+        for name, part in _alike(recipe, label, members, split):
+            ordered = sorted(part, key=_seed_and_fold)
+            _check_seeds(recipe, name, ordered)
+            groups.append(Group(recipe, name, tuple(ordered)))
+    return Study(tuple(groups), remarks=tuple(_remarks(groups)))
+
+
+def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
+    """Leave out runs whose firing rates are of other layers than in most runs of their settings.
+
+    Settings decide which layers there are, so somebody changed the metrics of these runs.
     """
     layers: dict[str, Counter[frozenset[str]]] = {}
-    found = [(run, _same_layers(run), frozenset(run.history[-1]["firing_rates"])) for run in runs]
-    for _, settings, names in found:
+    found = []
+    for run in runs:
+        # What runs with the same layers have in common.
+        settings = repr((run.settings.recipe, run.settings.rule.name, run.settings.network))
+        names = frozenset(run.history[-1]["firing_rates"])
         layers.setdefault(settings, Counter())[names] += 1
+        found.append((run, settings, names))
     kept: list[Run] = []
     left_out: list[LeftOut] = []
     for run, settings, names in found:
@@ -149,12 +178,6 @@ def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
             said = f"its firing rates are of {sorted(names)}, others have {sorted(most)}"
             left_out.append(LeftOut(run.path, f"metrics.jsonl is damaged: {said}"))
     return kept, left_out
-
-
-def _same_layers(run: Run) -> str:
-    """Return what runs have in common that have the same layers."""
-    settings = run.settings
-    return repr((settings.recipe, settings.rule.name, settings.network))
 
 
 def _folders(paths: Iterable[str | Path]) -> list[Path]:
@@ -176,34 +199,9 @@ def _folders(paths: Iterable[str | Path]) -> list[Path]:
 def _unfinished(run: Run) -> str:
     done, epochs = len(run.history), run.settings.epochs
     return (
-        f"stopped after epoch {done} of {epochs}; go on with: threefactor train --resume --out "
+        f"stopped after epoch {done} of {epochs}; resume it with: threefactor train --resume --out "
         f"{run.path}, or add --unfinished to report it as it is"
     )
-
-
-def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
-    """Group runs by recipe and rule.
-
-    Args:
-        runs: at least one.
-        split: see `collect`.
-
-    Raises:
-        ConfigurationError: if settings differ within a group, or a seed and fold is there twice.
-    """
-    found: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        label = experiment_label(run.settings)
-        if not run.finished:
-            label += f" ({len(run.history)} of {run.settings.epochs} epochs)"
-        found.setdefault((run.settings.recipe, label), []).append(run)
-    groups = []
-    for (recipe, label), members in sorted(found.items(), key=lambda item: _order(*item)):
-        for name, part in _alike(recipe, label, members, split):
-            ordered = sorted(part, key=_seed_and_fold)
-            _check_seeds(recipe, name, ordered)
-            groups.append(Group(recipe, name, tuple(ordered)))
-    return Study(tuple(groups), remarks=tuple(_remarks(groups)))
 
 
 def _order(key: tuple[str, str], members: list[Run]) -> tuple[int, int, str]:
@@ -219,7 +217,7 @@ def _order(key: tuple[str, str], members: list[Run]) -> tuple[int, int, str]:
 def _alike(
     recipe: str, label: str, runs: list[Run], split: bool
 ) -> Iterator[tuple[str, list[Run]]]:
-    """Give the runs as one part, or, if their settings differ and may, as several."""
+    """Give the runs as one part, or as several if their settings differ and `split` allows it."""
     settings = [_comparable(run) for run in runs]
     keys = sorted({key for one in settings for key in one})
     differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
@@ -256,7 +254,10 @@ def _differences(
         values: dict[str, list[str]] = {}
         for run, one in zip(runs, settings, strict=True):
             values.setdefault(repr(one.get(key)), []).append(str(run.path))
-        shown = (f"{value} in {_first(folders)}" for value, folders in values.items())
+        shown = []
+        for value, folders in values.items():
+            more = f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
+            shown.append(f"{value} in {folders[0]}{more}")
         lines.append(f"{key} is {' but '.join(shown)}")
     if len(differ) > MOST_NAMED:
         lines.append(f"and {len(differ) - MOST_NAMED} more settings")
@@ -264,11 +265,6 @@ def _differences(
         f"runs of differing settings have no common mean ({recipe}, {label}): {'; '.join(lines)}. "
         "Report them apart, or add --split for a row each"
     )
-
-
-def _first(folders: Sequence[str]) -> str:
-    more = f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
-    return folders[0] + more
 
 
 def _seed_and_fold(run: Run) -> tuple[int, int]:
@@ -293,8 +289,9 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
             for change in run.resumed:
                 now = ", ".join(f"{key} {value}" for key, value in change.items() if key != "epoch")
                 yield (
-                    f"{run.path} went on in another environment after epoch {change['epoch']:.4g} "
-                    f"({now}): it may not have the bits of a run that never stopped."
+                    f"{run.path} was resumed in another environment after epoch "
+                    f"{change['epoch']:.4g} ({now}): it may not have the bits of "
+                    "a run that never stopped."
                 )
         for what in ("threefactor", "torch"):
             versions = sorted({str(run.environment.get(what, "unknown")) for run in group.runs})
