@@ -26,13 +26,15 @@ from pathlib import Path
 import disturbed
 from disturbed import Command, Ended, Training
 
-from threefactor.reproduce.cells import Cell
+from threefactor.cli import app
+from threefactor.reproduce import PlannedRun, run_grid
 from threefactor.training import RunFolder, checkpoint
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 START = 4.0  # seconds that a Python of its own takes to import the library
-CELLS = [
-    Cell(one.recipe, one.rule, 0, {**disturbed.SMALL, **one.changes}) for one in disturbed.TRAININGS
+GRID = [
+    PlannedRun(one.recipe, one.rule, 0, {**disturbed.SMALL, **one.changes})
+    for one in disturbed.TRAININGS
 ]
 
 
@@ -134,12 +136,12 @@ class Kills:
             ended = command.wait()
             self.counts[what] += 1
             self._judge(command, ended, number, what, changed=True)
-            for cell in CELLS:
-                self._look(cell.folder(root), what)
+            for planned in GRID:
+                self._look(planned.folder(root), what)
         ended = self._grid(root).wait()
         self._blame("reproduce to its end", ended.problems(0))
-        for cell, whole in zip(CELLS, self.wholes, strict=True):
-            self._blame("reproduce", disturbed.differences(cell.folder(root), whole))
+        for planned, whole in zip(GRID, self.wholes, strict=True):
+            self._blame("reproduce", disturbed.differences(planned.folder(root), whole))
         self._blame("reproduce", [str(path) for path in root.glob("*/*.log")])
 
     def _grid(self, root: Path) -> Command:
@@ -153,11 +155,9 @@ class Kills:
 
 def grid(root: Path) -> None:
     """Make `main` run the grid of this script rather than one of the papers."""
-    from threefactor.cli import app
-    from threefactor.reproduce import run_grid
 
     def run(prog_name: str) -> None:
-        outcomes = run_grid(CELLS, root, jobs=2)
+        outcomes = run_grid(GRID, root, jobs=2)
         if any(outcome.kind != "finished" for outcome in outcomes):
             print("error: ", [outcome.notes for outcome in outcomes])
             sys.exit(3)

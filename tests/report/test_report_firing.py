@@ -5,8 +5,7 @@ import json
 import pytest
 
 from threefactor.report import collect, published_table
-from threefactor.report.firing import firing_table
-from threefactor.report.plots import firing_figure, learning_curves
+from threefactor.report.learning import firing_figure, firing_table, learning_curves
 
 # Neurons of conv5 by hand: 128 x 32^2, 256 x 16^2, 512 x 8^2, 512 x 4^2.
 NEURONS = (131072, 65536, 32768, 8192)

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from threefactor import training
 from threefactor.analysis import runs
+from threefactor.analysis.measured import LENGTHS
 from threefactor.analysis.records import rows
 from threefactor.cli.completion import analysis_names
 from threefactor.cli.console import say, show
@@ -31,6 +32,14 @@ def analyse(
     samples: Annotated[
         int | None, typer.Option(min=1, help="Training samples to use. [default: all]")
     ] = None,
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(
+            min=1,
+            help="Number of time steps for which `memory` measures; may be repeated. "
+            f"[default: {', '.join(map(str, LENGTHS))}]",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
@@ -49,7 +58,7 @@ def analyse(
         raise unknown_name("analysis", name, runs.ANALYSES)
     use(training.RunFolder(run).settings(), device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
-    view = runs.RunView(trainer, samples, checkpoint, data_dir)
+    view = runs.RunView(trainer, samples, checkpoint, data_dir, tuple(steps or LENGTHS))
     found = runs.analyse(name, view)
     show(_table(name, found))
     if out is not None:

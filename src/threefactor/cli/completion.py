@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["analysis_names", "dataset_names", "experiment_names", "recipe_names", "rule_names"]
+__all__ = ["analysis_names", "dataset_names", "exhibit_names", "recipe_names", "rule_names"]
 
 
 def recipe_names(incomplete: str) -> list[str]:
@@ -33,7 +33,7 @@ def analysis_names(incomplete: str) -> list[str]:
     return [name for name in ANALYSES if name.startswith(incomplete)]
 
 
-def experiment_names(incomplete: str) -> list[str]:
+def exhibit_names(incomplete: str) -> list[str]:
     """Tables and figures that begin with what was typed."""
     from threefactor.reproduce import catalog
 

@@ -1,4 +1,4 @@
-"""Figures drawn by Matplotlib, as SVG."""
+"""Figures drawn with Matplotlib: as SVG in the colours of a page or of paper, or as one picture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,26 @@ import numpy as np
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.readable import readable
 from threefactor.report.figures import Figure, Series
-from threefactor.report.naming import slug
-from threefactor.report.theme import DASHES, INK, LINE, SERIES
+from threefactor.report.names import slug
 
-__all__ = ["HEIGHT", "STYLE", "WIDTH", "draw", "matplotlib", "svg"]
+__all__ = ["colour_variables", "draw_picture", "follow_page", "on_paper", "svg"]
+
+# Hues as far apart for colour-blind readers as Okabe and Ito's, but with a contrast of at least
+# 3:1 to white; beside each the same hue for dark ground. Dashes tell them apart in print, too.
+SERIES = ("#0b6bab", "#c64f00", "#067d59", "#a53c89", "#866000", "#3a89ba", "#5d6472", "#8f2d2d")
+_SERIES_DARK = (
+    "#5bb0ea",
+    "#ff9552",
+    "#3ecb9f",
+    "#e693cb",
+    "#e3b341",
+    "#9ad2f5",
+    "#aab1be",
+    "#ef8f8f",
+)
+DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), ":", (0, (3, 3)))
+INK, LINE = "#24292f", "#d3d8de"
+_INK_DARK, _LINE_DARK = "#e4e8ed", "#3b424b"
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
@@ -53,7 +70,7 @@ FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
-def matplotlib() -> Any:
+def _matplotlib() -> Any:
     """Import Matplotlib.
 
     Raises:
@@ -82,7 +99,7 @@ def svg(figure: Figure) -> str:
         ConfigurationError: if matplotlib is not installed.
         InputError: if the points of a heatmap are no complete grid.
     """
-    library = matplotlib()
+    library = _matplotlib()
     figure = _shown(figure)
     panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
     with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
@@ -92,7 +109,7 @@ def svg(figure: Figure) -> str:
         canvas = library.figure.Figure(figsize=size, layout="constrained")
         axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
         if panels == 1:
-            draw(figure, axes[0])
+            _draw(figure, axes[0])
         else:
             for one, axis in zip(figure.series, axes, strict=True):
                 _panel(figure, one, axis)
@@ -103,6 +120,54 @@ def svg(figure: Figure) -> str:
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
     return _accessible(stream.getvalue(), figure)
+
+
+def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
+    """Draw rows of figures into one file.
+
+    Args:
+        rows: figures side by side, equally many in each row, by the row's title.
+        path: the picture to write; its suffix (.png, .svg, .pdf) gives the format.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+    """
+    library = _matplotlib()
+    columns = max(map(len, rows.values()))
+    with library.rc_context(STYLE):
+        size = (WIDTH * columns, (HEIGHT + 0.5) * len(rows))
+        canvas = library.figure.Figure(figsize=size, layout="constrained")
+        parts = canvas.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, (title, figures) in zip(parts, rows.items(), strict=True):
+            part.suptitle(title)
+            axes = part.subplots(1, columns, squeeze=False)[0]
+            for figure, axis in zip(figures, axes, strict=True):
+                _draw(figure, axis)
+        canvas.savefig(path, dpi=150)
+
+
+def _variables() -> dict[str, str]:
+    series = {colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)}
+    return {**series, INK: "--ink", LINE: "--line"}
+
+
+def colour_variables(dark: bool) -> str:
+    """Return the CSS declarations of all colours of figures, for one kind of ground."""
+    colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
+    return " ".join(f"{name}: {c};" for name, c in zip(_variables().values(), colours, strict=True))
+
+
+def on_paper(svg: str) -> str:
+    """Give a figure a white ground of its own, for a file that may be shown on any."""
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return svg.replace("</desc>", f"</desc>\n {ground}", 1)
+
+
+def follow_page(svg: str) -> str:
+    """Let a figure that was drawn in the light colours take those of the page around it."""
+    names = _variables()
+    pattern = re.compile("|".join(names), re.IGNORECASE)
+    return pattern.sub(lambda found: f"var({names[found.group().lower()]})", svg)
 
 
 def _shown(figure: Figure) -> Figure:
@@ -124,7 +189,7 @@ def _short(text: str, longest: int = LONGEST_TEXT) -> str:
     return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
-def draw(figure: Figure, axis: Any) -> None:
+def _draw(figure: Figure, axis: Any) -> None:
     """Draw a figure of one panel onto axes, with its legend above them."""
     if figure.kind in ("heatmap", "quiver"):
         _panel(figure, figure.series[0], axis)
@@ -203,7 +268,7 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
 
 
 def _scales(figure: Figure, axis: Any) -> None:
-    ticker = matplotlib().ticker
+    ticker = _matplotlib().ticker
     if all(isinstance(x, int) for one in figure.series for x in one.xs):
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for wanted, name, one in (

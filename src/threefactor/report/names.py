@@ -1,12 +1,14 @@
-"""The names of learning rules for people, in the order of tables."""
+"""Names: of rules for people, of the parts of a page for files and addresses."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from threefactor.training.settings import Settings
 
-__all__ = ["RULE_NAMES", "experiment_label", "rule_name"]
+__all__ = ["RULE_NAMES", "experiment_label", "part_names", "rule_name", "slug"]
 
 RULE_NAMES = {
     "spatial-bp": "spatial BP",
@@ -17,6 +19,8 @@ RULE_NAMES = {
     "dfa": "DFA",
     "zo": "ZO",
 }
+LONGEST = 100  # letters; file systems allow 255, with the ending
+_DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d")  # no file of such a name on Windows
 
 
 def rule_name(rule: str) -> str:
@@ -45,3 +49,35 @@ def experiment_label(settings: Settings) -> str:
     if settings.data.folds is not None:
         label += f", {settings.data.folds} folds"
     return label
+
+
+def slug(title: str) -> str:
+    """Return a title as part of an address or file name.
+
+    >>> slug("MNIST: test accuracy (%)")
+    'mnist-test-accuracy'
+    >>> slug("../../etc/passwd"), slug("日本"), slug("NUL")
+    ('etc-passwd', 'part', 'part-nul')
+    """
+    found = re.sub(r"[^a-z0-9]+", "-", title.lower())[:LONGEST].strip("-")
+    return f"part-{found}".strip("-") if _DEVICES.fullmatch(found) or not found else found
+
+
+def part_names(titles: Sequence[tuple[Any, str]]) -> dict[int, str]:
+    """Return a name for each part of a page, by the part's `id`.
+
+    Args:
+        titles: parts with what they are called, in order; one that is called as an earlier one
+            gets a number.
+    """
+    found: dict[int, str] = {}
+    used: set[str] = set()
+    for part, title in titles:
+        name = base = slug(title)
+        number = 2
+        while name in used:
+            ending = f"-{number}"
+            name, number = base[: LONGEST - len(ending)].strip("-") + ending, number + 1
+        used.add(name)
+        found[id(part)] = name
+    return found
