@@ -118,8 +118,8 @@ def make_residual(dropout: float = 0.0) -> clocked.Network:
     layers: dict[str, nn.Module] = {
         "stem": clocked.Conv2d(2, 3, 3, padding=1, standardize=True),
         "stem_pool": nn.AvgPool2d(3, 2, padding=1),
-        "block1": clocked.ResidualBlock(3, 3, 1, 0.9, neuron),
-        "block2": clocked.ResidualBlock(3, 4, 2, 0.8, neuron),
+        "block1": clocked.ResidualBlock(3, 3, 1, 0.9, **neuron),
+        "block2": clocked.ResidualBlock(3, 4, 2, 0.8, **neuron),
         "pool": nn.AdaptiveAvgPool2d(1),
         "readout": clocked.Linear(4, OUTPUTS),
     }
