@@ -103,7 +103,7 @@ def _row(
     for i, (wanted, pool) in enumerate(plan, start=1):
         height, columns = height // pool, columns // pool
         given, channels = channels, widen(wanted, width)
-        layers[f"conv{i}"] = Conv2d(given, channels, 3, padding=1, standardize=True, pool=pool)
+        layers[f"conv{i}"] = Conv2d(given, channels, 3, padding=1, standardise=True, pool=pool)
         layers[f"lif{i}"] = LIF(**neuron)
     if not (height and columns):
         raise InputError(

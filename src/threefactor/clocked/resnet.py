@@ -61,12 +61,12 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.beta = beta
         self.lif1 = LIF(**neuron)
-        self.conv1 = Conv2d(channels, out_channels, 3, stride, padding=1, standardize=True)
+        self.conv1 = Conv2d(channels, out_channels, 3, stride, padding=1, standardise=True)
         self.lif2 = LIF(**neuron)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, standardize=True)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, standardise=True)
         self.shortcut: Conv2d | None = None
         if stride != 1 or channels != out_channels:
-            self.shortcut = Conv2d(channels, out_channels, 1, stride, standardize=True)
+            self.shortcut = Conv2d(channels, out_channels, 1, stride, standardise=True)
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def nf_resnet34(
     neuron = scaled(neuron)
     channels = widen(STAGES[0], width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["stem"] = Conv2d(given, channels, 7, 2, padding=3, standardize=True)
+    layers["stem"] = Conv2d(given, channels, 7, 2, padding=3, standardise=True)
     layers["stem_pool"] = nn.AvgPool2d(3, 2, padding=1)
     variance = 1.0
     for stage, (wanted, depth) in enumerate(zip(STAGES, depths, strict=True), start=1):
