@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.losses import (
@@ -27,7 +28,7 @@ from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast
 from threefactor.clocked.synapse import deliver
 from threefactor.errors import InputError, unknown_name, warn_user
 
-__all__ = ["CHAINS", "Rule", "TimeStep"]
+__all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
 CHAINS = ("none", "within-layers")
 MAX_KEPT_BYTES = 256 * 2**20
@@ -58,6 +59,15 @@ class TimeStep:
     second_output: Tensor | None = None
     second_losses: Tensor | None = None
     error_of: Callable[[Tensor], Tensor] | None = None
+
+
+class RuleOptions(TypedDict, total=False):
+    """Options that all rules share; see `Rule`."""
+
+    loss: Loss | None
+    trace_decay: float | None
+    input_shape: Sequence[int] | None
+    chain: str
 
 
 class Rule(nn.Module, ABC):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.feedback import Feedback, checked_scale
-from threefactor.clocked.rules.local import LocalLearningRule
+from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 
 __all__ = ["DFA"]
 
@@ -26,8 +27,8 @@ class DFA(LocalLearningRule):
         network: see `Rule`.
         feedback_scale: B_l is uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default, as in a fresh read-out.
-        **common: the options of `LocalLearningRule`; `loss`, `trace_decay`, `input_shape` of
-            `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `LocalLearningRule` and `Rule`.
 
     Example:
         >>> import torch
@@ -42,9 +43,14 @@ class DFA(LocalLearningRule):
     signal = "B e, fixed random feedback from the output"
 
     def __init__(
-        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+        self,
+        network: nn.Module,
+        *,
+        feedback_scale: float | None = None,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[LocalLearningOptions],
     ) -> None:
-        super().__init__(network, **common)
+        super().__init__(network, perturbation=perturbation, **options)
         self.start_feedback(checked_scale(feedback_scale))
 
     def moves(self, buffer: str) -> bool:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.rules.base import RuleOptions, TimeStep
 from threefactor.clocked.rules.feedback import FeedbackRule, checked_scale
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import warn_user
@@ -27,7 +28,8 @@ class DKP(FeedbackRule):
         network: see `Rule`.
         feedback_scale: B_l starts uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `Rule`.
 
     Warns:
         UserWarning: once, if the feedback has gradients but no optimiser changes it.
@@ -46,9 +48,14 @@ class DKP(FeedbackRule):
     signal = "B e, feedback from the output that learns by the optimiser"
 
     def __init__(
-        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+        self,
+        network: nn.Module,
+        *,
+        feedback_scale: float | None = None,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[RuleOptions],
     ) -> None:
-        super().__init__(network, **common)
+        super().__init__(network, perturbation=perturbation, **options)
         self.feedback = self.make_feedback(checked_scale(feedback_scale), trainable=True)
         self._seen: tuple[int, int] | None = None
         self._warned = False

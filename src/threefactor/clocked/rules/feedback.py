@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
-from threefactor.clocked.rules.base import Rule
+from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.rules.base import Rule, RuleOptions
 from threefactor.errors import InputError
 
 __all__ = ["Feedback", "FeedbackRule", "checked_scale"]
@@ -87,8 +89,14 @@ class FeedbackRule(Rule):
     feedback_patch = 1
     """Side of the squares of pixels that share a row of feedback."""
 
-    def __init__(self, network: nn.Module, **common: Any) -> None:
-        super().__init__(network, **common)
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[RuleOptions],
+    ) -> None:
+        super().__init__(network, perturbation=perturbation, **options)
         self.feedback = _listed([])
 
     def make_feedback(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.rules.base import RuleOptions, TimeStep
 from threefactor.clocked.rules.feedback import Feedback, FeedbackRule
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
 
-__all__ = ["LOCAL_FEEDBACK", "LocalLearningRule", "Readout"]
+__all__ = ["LOCAL_FEEDBACK", "LocalLearningOptions", "LocalLearningRule", "Readout"]
 
 LOCAL_FEEDBACK = ("same-weights", "fixed", "learned")
 
@@ -48,6 +50,16 @@ class Readout(nn.Module):
     def forward(self, activity: Tensor) -> Tensor:
         """Read an activity (B, ...): (B, m)."""
         return activity.flatten(1) @ self.weight.t()
+
+
+class LocalLearningOptions(RuleOptions, total=False):
+    """Options that rules with local learning share; see `LocalLearningRule`."""
+
+    feedback_patch: int
+    local_learning: str | None
+    local_scale: float
+    readout_scale: float | None
+    intermediate: str | None
 
 
 class LocalLearningRule(FeedbackRule):
@@ -86,7 +98,8 @@ class LocalLearningRule(FeedbackRule):
         readout_scale: A_l (and C_l) start uniform in [-readout_scale, readout_scale], at 0 for 0;
             1/sqrt(n_l) by default.
         intermediate: name of layer k in the network, such as "lif4" of `conv9`, or None.
-        **common: see `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `RuleOptions`.
 
     Attributes:
         readouts: the `Readout` of each layer that has one, first layer first, in an
@@ -120,7 +133,8 @@ class LocalLearningRule(FeedbackRule):
         local_scale: float = 0.01,
         readout_scale: float | None = None,
         intermediate: str | None = None,
-        **common: Any,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[RuleOptions],
     ) -> None:
         if local_learning is not None and local_learning not in LOCAL_FEEDBACK:
             raise unknown_name("feedback of local learning", local_learning, LOCAL_FEEDBACK)
@@ -133,7 +147,7 @@ class LocalLearningRule(FeedbackRule):
             raise InputError(
                 f"feedback_patch is {feedback_patch}; give a whole number of at least 1"
             )
-        super().__init__(network, **common)
+        super().__init__(network, perturbation=perturbation, **options)
         self.feedback_patch = feedback_patch
         if feedback_patch > 1 and not any(len(s) == 3 for s in self.layer_shapes.values()):
             raise InputError(

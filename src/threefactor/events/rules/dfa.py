@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing_extensions import Unpack
 
 from threefactor.events.arrays import number
 from threefactor.events.network import Network
-from threefactor.events.rules.feedback import FeedbackRule
+from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 
 __all__ = ["DFA"]
 
@@ -21,8 +21,7 @@ class DFA(FeedbackRule):
     Args:
         network: see `Rule`.
         feedback_scale: B is uniform in [-feedback_scale, feedback_scale].
-        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
-            `rate_target` of `Rule`.
+        **options: see `FeedbackRule` and `Rule`.
 
     Raises:
         InputError: if the scale is not above 0.
@@ -36,7 +35,9 @@ class DFA(FeedbackRule):
     Source: Bacho & Chu (SFDFA), equations 6 and 12.
     """
 
-    def __init__(self, network: Network, *, feedback_scale: float = 1.0, **common: Any) -> None:
-        super().__init__(network, **common)
+    def __init__(
+        self, network: Network, *, feedback_scale: float = 1.0, **options: Unpack[FeedbackOptions]
+    ) -> None:
+        super().__init__(network, **options)
         number("feedback_scale", feedback_scale, "a number above 0")
         self.feedback = self.make_feedback(feedback_scale)

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.delivery import can_learn, give
@@ -14,10 +15,10 @@ from threefactor.events.layer import Activity, Layer, array_of
 from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
-from threefactor.events.rules.base import Rule
+from threefactor.events.rules.base import Rule, RuleOptions
 from threefactor.events.trial import Trial
 
-__all__ = ["Feedback", "FeedbackRule"]
+__all__ = ["Feedback", "FeedbackOptions", "FeedbackRule"]
 
 TRACES = ("summed", "forward")
 
@@ -40,6 +41,12 @@ class Feedback(nn.Module):
         return product(error, self.matrix)
 
 
+class FeedbackOptions(RuleOptions, total=False):
+    """Options that rules with direct feedback share; see `FeedbackRule`."""
+
+    traces: str
+
+
 class FeedbackRule(Rule):
     r"""A rule that sends the output's error to each hidden neuron, the same for all its spikes.
 
@@ -57,7 +64,7 @@ class FeedbackRule(Rule):
         network: see `Rule`.
         traces: "summed", the same number from sums over later spikes, or "forward", the
             eligibility traces of equations 19 to 21 themselves; slower.
-        **common: `loss`, `local_gradient`, `rate_penalty`, `rate_target` of `Rule`.
+        **options: see `Rule`.
 
     Raises:
         ConfigurationError: if a name is not known.
@@ -68,8 +75,10 @@ class FeedbackRule(Rule):
     """The connection to each hidden layer, first layer first, in an `nn.ModuleList`; empty for a
     rule that makes its errors in another way."""
 
-    def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
-        super().__init__(network, **common)
+    def __init__(
+        self, network: Network, *, traces: str = "summed", **options: Unpack[RuleOptions]
+    ) -> None:
+        super().__init__(network, **options)
         self.traces = traces
         self.feedback = cast("Sequence[Feedback]", nn.ModuleList())
         self._had_layers = bool(self.layer_sizes)

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.arrays import number
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
-from threefactor.events.rules.feedback import FeedbackRule
+from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 from threefactor.events.trial import Trial
 
 __all__ = ["SFDFA"]
@@ -39,8 +40,7 @@ class SFDFA(FeedbackRule):
         feedback_optimizer: "sgd", plain descent as in the authors' runs, or "adam" as in their
             text.
         generator: source of p, on the CPU; PyTorch's global one by default.
-        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
-            `rate_target` of `Rule`.
+        **options: see `FeedbackRule` and `Rule`.
 
     `rule.requires_grad_(False)` freezes the feedback as it is, and draws no more p.
 
@@ -67,9 +67,9 @@ class SFDFA(FeedbackRule):
         feedback_lr: float = 1e-4,
         feedback_optimizer: str = "sgd",
         generator: torch.Generator | None = None,
-        **common: Any,
+        **options: Unpack[FeedbackOptions],
     ) -> None:
-        super().__init__(network, **common)
+        super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
         number("feedback_lr", feedback_lr, "a number of at least 0", zero=True)
