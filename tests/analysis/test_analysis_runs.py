@@ -1,7 +1,6 @@
-"""Analyses of run folders: by name, of both engines, and from the command line."""
+"""Analyses of run folders, by name, of both engines."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -9,7 +8,6 @@ import torch
 from threefactor import clocked, data, training
 from threefactor.analysis.runs import ANALYSES, RunView, analyse
 from threefactor.analysis.runs.rules import fresh_rules
-from threefactor.cli import main
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe
 
@@ -102,61 +100,3 @@ def test_open_run_restores_network_rule_and_noise(runs):
     assert training.open_run(runs / "grid").epoch == 3
     with pytest.raises(ConfigurationError, match="give last or best"):
         training.open_run(runs / "grid", "first")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return call
-
-
-def test_the_command(runs, call, tmp_path):
-    out = tmp_path / "new" / "angles.json"
-    code, text, _ = call(
-        "analyse", "alignment", runs / "grid", "--samples", 64, "--epoch", "best", "--out", out
-    )
-    assert code == 0
-    assert "linear1" in text and "angle_of_means" in text
-    document = json.loads(out.read_text())
-    assert document["analysis"] == "alignment" and document["checkpoint"] == "best"
-    assert document["rule"] == "opzo" and document["samples"] == 64
-    assert 0 < document["result"]["layers"]["linear1"]["angle"] < 180
-    code, text, _ = call("analyse", "cost", runs / "events")
-    assert code == 0 and "sequential" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["variances", "grid"], 2, "did you mean 'variance'"),
-        (["cost", "nowhere"], 1, "holds no run"),
-        (["cost", "grid", "--checkpoint", "first"], 2, "give last or best"),
-        (["hair-triggers", "grid"], 1, "exact spike times"),
-        (["alignment", "grid", "--samples", "8"], 1, "cannot be cut from 8 samples"),
-    ],
-)
-def test_errors_of_the_command(runs, call, arguments, code, message):
-    name, folder, *rest = arguments
-    found, _, err = call("analyse", name, runs / folder, *rest)
-    assert found == code
-    assert message in " ".join(err.split())
-
-
-def test_the_help_lists_every_analysis(call):
-    code, text, _ = call("analyse", "--help")
-    assert code == 0
-    assert all(f"{name}:" in text for name in ANALYSES)

@@ -15,18 +15,19 @@ def full(*_):
 
 def test_lines_come_back(tmp_path):
     path = tmp_path / "tracked.jsonl"
-    assert lines.read(path) == []
+    assert lines.read(path) == ([], "")
     for i in range(3):
         lines.append(path, {"batches": i})
-    assert lines.read(path) == [{"batches": 0}, {"batches": 1}, {"batches": 2}]
+    assert lines.read(path) == ([{"batches": 0}, {"batches": 1}, {"batches": 2}], "")
     lines.write(path, [{"batches": 7}])
-    assert lines.read(path) == [{"batches": 7}]
+    assert lines.read(path) == ([{"batches": 7}], "")
 
 
 def test_what_was_cut_short_is_left_out(tmp_path):
     path = tmp_path / "tracked.jsonl"
     path.write_text('{"batches": 0}\n{"batches": 1, "fir')
-    assert lines.read(path) == [{"batches": 0}]
+    found, torn = lines.read(path)
+    assert found == [{"batches": 0}] and torn.startswith("line 2 of tracked.jsonl is cut short")
 
 
 def test_what_follows_a_damaged_line_is_not_left_out(tmp_path):
@@ -53,9 +54,9 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path, monkeypatch, before):
         patch.setattr(os, "fsync", full)  # the bytes are in the file already
         with pytest.raises(CheckpointError, match=r"tracked\.jsonl: No space left.*resumed"):
             lines.append(path, {"batches": before})
-    assert len(lines.read(path)) == before
+    assert len(lines.read(path)[0]) == before
     lines.append(path, {"batches": before})
-    assert len(lines.read(path)) == before + 1
+    assert len(lines.read(path)[0]) == before + 1
 
 
 def test_a_disk_too_full_for_a_new_file_is_told_as_such(tmp_path, monkeypatch):

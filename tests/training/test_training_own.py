@@ -183,7 +183,7 @@ def test_a_stopped_training_goes_on_with_all_epochs_and_to_the_bit(small, tmp_pa
         trainer = training.Trainer(own(small()), run)
         trainer.load(run.last)
         assert metrics(trainer.fit()) == metrics(whole)
-        assert metrics(run.metrics()) == metrics(whole)
+        assert metrics(run.read().metrics) == metrics(whole)
 
 
 def test_a_trainer_goes_on_after_it_was_stopped_itself(small, tmp_path):
@@ -192,7 +192,7 @@ def test_a_trainer_goes_on_after_it_was_stopped_itself(small, tmp_path):
     trainer = training.Trainer(own(small()), run, StopAt(6))
     with pytest.raises(InterruptedRunError):
         trainer.fit()
-    assert metrics(trainer.fit()) == metrics(whole) == metrics(run.metrics())
+    assert metrics(trainer.fit()) == metrics(whole) == metrics(run.read().metrics)
 
 
 def test_a_trainer_that_was_not_loaded_does_not_touch_the_run(small, tmp_path):

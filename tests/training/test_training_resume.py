@@ -167,11 +167,11 @@ def test_a_checkpoint_cut_short_is_refused(small, tmp_path):
 
 def test_an_epoch_is_finished_with_its_metrics_line_and_its_checkpoint(small, tmp_path):
     run = training.RunFolder(tmp_path / "run")
-    assert training.finished_epochs(run.path) == 0
+    assert run.read().finished_epochs == 0
     training.train(small(), run.path)
-    assert training.finished_epochs(run.path) == 3
+    assert run.read().finished_epochs == 3
     lines = run.metrics_path.read_text().splitlines()
     run.metrics_path.write_text("\n".join(lines[:2]) + "\n")  # a line is lost
-    assert training.finished_epochs(run.path) == 2
+    assert run.read().finished_epochs == 2
     run.metrics_path.write_text("\n".join([*lines, lines[-1].replace('"epoch": 3', '"epoch": 4')]))
-    assert training.finished_epochs(run.path) == 3  # the checkpoint of the fourth is not there
+    assert run.read().finished_epochs == 3  # the checkpoint of the fourth is not there

@@ -119,7 +119,7 @@ def stop_soon():
 @pytest.mark.parametrize("batch", [3, 9])
 def test_numbers_are_those_of_the_analyses_on_the_checkpoint(small_events, tmp_path, batch):
     trainer = stopped(small_events("sfdfa", track=TRACK), tmp_path / "run", batch)
-    line = training.RunFolder(tmp_path / "run").tracked()[-1]
+    line = training.Run(tmp_path / "run").tracked[-1]
     assert line["batches"] == batch
     rule = trainer.experiment.rule
     x, y = trainer.experiment.data.test
@@ -140,7 +140,7 @@ def test_numbers_are_those_of_the_analyses_on_the_checkpoint(small_events, tmp_p
 def test_numbers_are_those_of_the_analyses_on_a_time_grid(small, tmp_path):
     settings = small("opzo", track=TRACK, dropout=0.3, seed=3)
     trainer = stopped(settings, tmp_path / "run", 6)
-    line = training.RunFolder(tmp_path / "run").tracked()[-1]
+    line = training.Run(tmp_path / "run").tracked[-1]
     rule, net = trainer.experiment.rule, trainer.experiment.network.eval()
     x, y = trainer.experiment.data.test
     batches = [(x[:16], y[:16]), (x[16:32], y[16:32])]
@@ -184,7 +184,7 @@ def assert_same(one, other):
     states = [checkpoint.load_state(run / "last") for run in (one, other)]
     weights, others = (state["network"]["lif1.weight"] for state in states)
     assert torch.equal(weights, others)
-    first, second = (without_times(training.RunFolder(run).metrics()) for run in (one, other))
+    first, second = (without_times(training.Run(run).metrics) for run in (one, other))
     assert first == second
 
 

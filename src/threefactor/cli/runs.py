@@ -76,10 +76,10 @@ def train(
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
         out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
-    run = training.RunFolder(out)
+    run = training.Run(out)
     if resume:
-        threads = threads or run.threads()
-    use(settings or run.settings(), device, threads)
+        threads = threads or run.threads
+    use(settings or run.settings, device, threads)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
@@ -126,7 +126,7 @@ def finetune(
         place = run.resolve() if run.name in ("", "..") else run
         out = place.with_name(f"{place.name}{ending}-{settings.rule.name}-seed{settings.seed}")
     use(settings, device, threads)
-    _announce(training.RunFolder(out))
+    _announce(training.Run(out))
     history = training.train(
         settings,
         out,
@@ -139,7 +139,7 @@ def finetune(
     _report(history, out)
 
 
-def _announce(run: training.RunFolder) -> None:
+def _announce(run: training.Run) -> None:
     """Say that what is left of another run will be set aside, if anything is."""
     left = run.remains()
     if left:
@@ -213,7 +213,7 @@ def evaluate(
 
     Note that `best` was chosen by looking at the test data: quote `last`.
     """
-    use(training.RunFolder(run).settings(), device, threads)
+    use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     found = trainer.evaluate()
     line = {

@@ -19,7 +19,7 @@ from threefactor.training.description import Made, check_buildable, made_of
 from threefactor.training.engines import DTYPES, Engine, engine_of
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
-from threefactor.training.run_folder import RunFolder
+from threefactor.training.run import Run
 from threefactor.training.settings import RuleSettings, Settings
 
 __all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
@@ -158,18 +158,17 @@ def begin(experiment: Experiment) -> None:
     start = experiment.settings.start
     if start is None:
         return
-    run = RunFolder(start)
+    run = Run(start)
     try:
-        there = checkpoint.exists(run.last)
-    except (OSError, ValueError):  # no name of a folder
+        there = "last" in run.checkpoints
+    except (OSError, ValueError):  # not the name of a folder
         there = False
     if not there:
         raise CheckpointError(
             f"start is {clipped(start)}, which holds no trained run; train one first, or give the "
             "folder of another as --set start=RUN"
         )
-    state = checkpoint.load_state(run.last)
-    run.check_trained_with(state)
+    state = run.checkpoint("last")
     try:
         checkpoint.check_tensors(experiment.network.state_dict(), state["network"])
     except ValueError as problem:

@@ -62,11 +62,13 @@ class Description:
     Attributes:
         settings: true of it. Where a part is one's own, they say what it is, and cannot make it.
         data: the record of its samples.
+        layer_sizes: number of neurons of each hidden layer, by name.
         own: which parts are one's own, with what is known of them; None if none is.
     """
 
     settings: Settings
     data: Mapping[str, Any]
+    layer_sizes: Mapping[str, int]
     own: Mapping[str, Any] | None
 
 
@@ -94,9 +96,10 @@ def made_of(experiment: Experiment) -> Made:
 def describe(experiment: Experiment) -> Description:
     """Return what an experiment is. Call it before any training."""
     settings, own = experiment.settings, _own_parts(experiment)
+    sizes = experiment.layer_sizes
     if not own:
         assert experiment.made is not None
-        return Description(settings, experiment.made.record, None)
+        return Description(settings, experiment.made.record, sizes, None)
     record = describe_own_data if "data" in own else describe_data
     samples = record(experiment.data)
     changes: dict[str, Any] = {part: _TOLD[part](experiment) for part in own}
@@ -110,7 +113,7 @@ def describe(experiment: Experiment) -> Description:
         changes["dtype"] = _precision(experiment.network) or settings.dtype
         told = [samples if "data" in own else None, changes.get("network")]
         changes["recipe"] = f"{OWN}-{_sum(_facts(told))[:6]}"
-    return Description(dataclasses.replace(settings, **changes), samples, known)
+    return Description(dataclasses.replace(settings, **changes), samples, sizes, known)
 
 
 def check_buildable(settings: Settings) -> None:

@@ -23,35 +23,40 @@ __all__ = ["append", "read", "write"]
 MOST_BYTES = 256 * 2**20
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """Return the lines; a last one that was cut short is left out.
+def read(path: Path) -> tuple[list[dict[str, Any]], str]:
+    """Return the lines, and a remark if a last one was cut short, which is left out.
+
+    A kill, a full disk or a power cut may leave a part of the last line; nothing else is forgiven.
+
+    Returns:
+        The lines, none if there is no file; and the remark, else an empty string.
 
     Raises:
-        CheckpointError: if the file cannot be read or has more than `MOST_BYTES`, or a line holds
-            something else than an object, or no JSON though others follow it.
+        CheckpointError: if the file cannot be read or has more than `MOST_BYTES`, or a line is not
+            an object of JSON, though others follow it.
     """
     try:
         content = read_bytes(path, MOST_BYTES)
     except FileNotFoundError:
-        return []
+        return [], ""
     lines: list[dict[str, Any]] = []
     texts = content.splitlines()
-    for text in texts:
+    for number, text in enumerate(texts, start=1):
         try:
             line = parse_json(text)
         except ValueError as problem:
-            if str(problem) != TOO_DEEP and len(lines) == len(texts) - 1:
-                break
-            raise _damaged(path, len(lines), shorten(problem)) from problem
+            if str(problem) != TOO_DEEP and number == len(texts):
+                return lines, f"line {number} of {path.name} is cut short ({shorten(problem)})"
+            raise _damaged(path, number, shorten(problem)) from problem
         if not isinstance(line, dict):
-            raise _damaged(path, len(lines), "it is no object")
+            raise _damaged(path, number, "it is not an object")
         lines.append(line)
-    return lines
+    return lines, ""
 
 
-def _damaged(path: Path, before: int, why: str) -> CheckpointError:
+def _damaged(path: Path, number: int, why: str) -> CheckpointError:
     return CheckpointError(
-        f"line {before + 1} of {path} is damaged: {why}. Put the file back as it was"
+        f"line {number} of {path} is damaged: {why}. Put the file back as it was"
     )
 
 

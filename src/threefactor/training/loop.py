@@ -31,7 +31,8 @@ from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accu
 from threefactor.training.loggers import TensorBoard
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, Watcher
-from threefactor.training.run_folder import RunFolder, check_settings
+from threefactor.training.run import check_trained_with
+from threefactor.training.run_folder import RunFolder
 from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 from threefactor.training.state import Progress, put_back, state_of
@@ -185,7 +186,7 @@ class Trainer:
         """Begin in a run folder, or go on in it; nothing that was finished there is lost."""
         run.clear()
         if fresh:
-            epochs = len(run.metrics())
+            epochs = len(run.read().metrics)
             if epochs or checkpoint.exists(run.best):
                 kept = f"the metrics of {epochs} epochs" if epochs else "the checkpoint best"
                 raise CheckpointError(
@@ -204,8 +205,9 @@ class Trainer:
                 f"{run.path} already holds a training; call load(run.last) to go on with it, or "
                 "choose another folder"
             )
-        run.check_same(self.described.settings)
-        run.check_same_data(self.described.data)
+        there = run.read()
+        there.check_settings(self.described.settings)
+        there.check_data(self.described.data)
         self.history = run.keep_metrics(self.epoch)
         if self.epoch < self.experiment.settings.epochs:
             at = self._batches_done / self._batches_per_epoch
@@ -419,7 +421,7 @@ class Trainer:
         folder = Path(folder)
         described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
-        check_settings(folder, state, described)
+        check_trained_with(folder, state, described)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         self._stands_at, self._halfway = folder.resolve(), False
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError
-from threefactor.training import checkpoint
 from threefactor.training.build import begin, build
 from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
+from threefactor.training.run import Run
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
@@ -82,17 +82,18 @@ def resume(
             it.
     """
     run = RunFolder(out)
-    run.config()  # refuses a folder without a run before it is locked
+    _ = run.read().config  # refuses a folder that holds no run before it is locked
     with only_one(run.path):
+        there = run.read()
         if settings is not None:
-            run.check_same(settings)
-        experiment = build(run.settings(), data_dir, device)
-        run.check_same_data(describe_data(experiment.data))
-        if not checkpoint.exists(run.last):
-            begin(experiment)
+            there.check_settings(settings)
+        experiment = build(there.settings, data_dir, device)
+        there.check_data(describe_data(experiment.data))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
-        if checkpoint.exists(run.last):
+        if "last" in there.checkpoints:
             trainer.load(run.last)
+        else:
+            begin(experiment)
         return trainer.fit()
 
 
@@ -119,9 +120,8 @@ def open_run(
     """
     if checkpoint_name not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
-    folder = RunFolder(out)
-    settings = folder.settings()
-    trainer = Trainer(build(settings, data_dir, device))
-    trainer.load(folder.last if checkpoint_name == "last" else folder.best)
-    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), settings))
+    run = Run(out)
+    trainer = Trainer(build(run.settings, data_dir, device))
+    trainer.load(run.last if checkpoint_name == "last" else run.best)
+    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer
