@@ -15,11 +15,16 @@ from typing import Any
 import torch
 
 from threefactor.errors import CheckpointError, warn_user
-from threefactor.training import checkpoint, lines
+from threefactor.training import checkpoint
 from threefactor.training.description import Description
 from threefactor.training.engines import engine_of
-from threefactor.training.files import clear_unfinished, make_folder, write_atomically
-from threefactor.training.loggers import TENSORBOARD
+from threefactor.training.files import (
+    append_line,
+    clear_unfinished,
+    make_folder,
+    write_atomically,
+    write_lines,
+)
 from threefactor.training.run import Run, RunFiles, check_trained_with, flat
 from threefactor.training.run_lock import LOCK
 from threefactor.training.settings import Settings
@@ -196,7 +201,7 @@ class RunFolder(RunFiles):
 
     def discard(self) -> None:
         """Remove a run that has learned nothing, and its folder if nothing else is in it."""
-        for part in (self.last, self.best, self.path / TENSORBOARD):
+        for part in (self.last, self.best, self.tensorboard):
             shutil.rmtree(part, ignore_errors=True)
         files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
         for file in (*files, self.path / LOCK):
@@ -212,11 +217,11 @@ class RunFolder(RunFiles):
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line; on a full disk the file stays as it was."""
-        lines.append(self.metrics_path, line)
+        append_line(self.metrics_path, line)
 
     def append_tracked(self, line: Mapping[str, Any]) -> None:
         """Add one measurement; on a full disk the file stays as it was."""
-        lines.append(self.tracked_path, line)
+        append_line(self.tracked_path, line)
 
     def write_start(self, line: Mapping[str, Any]) -> None:
         """Keep how the network that the run begins with did before any learning."""
@@ -244,14 +249,14 @@ class RunFolder(RunFiles):
         """
         kept = self.checked_metrics(epochs)[:epochs]
         if self.metrics_path.exists():
-            lines.write(self.metrics_path, kept)
+            write_lines(self.metrics_path, kept)
         return kept
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
         """Drop measurements after so many batches; return the others."""
         kept = [line for line in self.read().tracked if line["batches"] <= batches]
         if self.tracked_path.exists():
-            lines.write(self.tracked_path, kept)
+            write_lines(self.tracked_path, kept)
         return kept
 
 
