@@ -24,7 +24,7 @@ def test_published_totals_are_weighted_by_neurons(data):
 
 def test_the_total_stands_beside_the_published_one(make_run, tmp_path):
     folder = make_run("conv", [0.5, 0.6], base="cifar10-conv5")
-    lines = [{**line, "firing_rates": RATES} for line in folder.metrics()]
+    lines = [{**line, "firing_rates": RATES} for line in folder.read().metrics]
     folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = collect([tmp_path]).groups
     table = firing_table("cifar10-conv5", groups)

@@ -23,7 +23,7 @@ from threefactor.reproduce import Observer, PlannedRun, catalog, planned, reprod
 from threefactor.reproduce.grid import _Grid, _Job, _silence
 from threefactor.reproduce.planned import prepare, state_of
 from threefactor.reproduce.reproduction import Analyser
-from threefactor.training import RunFolder, Trainer, checkpoint
+from threefactor.training import Run, RunFolder, Trainer, checkpoint
 from threefactor.training.build import load_samples
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.run_lock import LOCK
@@ -61,7 +61,7 @@ class ChildHere:
 
 
 def metrics(given, root):
-    lines = RunFolder(given.folder(root)).metrics()
+    lines = Run(given.folder(root)).metrics
     return [{k: line[k] for k in ("epoch", "train_loss", "test_loss")} for line in lines]
 
 
@@ -186,7 +186,7 @@ def drop_first_epoch(run):
 
 
 def drop_a_number(run):
-    lines = run.metrics()
+    lines = run.read().metrics
     del lines[1]["train_loss"]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -263,7 +263,7 @@ def test_a_run_without_the_checkpoint_of_its_last_epoch_is_not_finished(
     with pytest.raises(CheckpointError, match="no room"):
         train_here(plan(), tmp_path)
     monkeypatch.undo()
-    assert len(RunFolder(folder).metrics()) == 2
+    assert len(Run(folder).metrics) == 2
     state = state_of(plan(), tmp_path)
     assert (state.kind, state.epochs) == ("unfinished", 1)
     log = Log()
@@ -291,7 +291,7 @@ def test_times_that_are_no_numbers_do_not_end_a_grid(finished, tmp_path, value):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
     run = RunFolder(plan().folder(root))
-    line = {**run.metrics()[0], "seconds": value}
+    line = {**run.read().metrics[0], "seconds": value}
     run.metrics_path.write_text(json.dumps(line) + "\n")
     state = state_of(plan(), root)
     assert state.kind == "broken" and "seconds is" in state.reason
@@ -350,13 +350,13 @@ def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path, analys
 
 
 def test_the_recorded_command_repeats_the_run(finished, tmp_path):
-    words = shlex.split(RunFolder(plan().folder(finished)).config()["environment"]["command"])
+    words = shlex.split(Run(plan().folder(finished)).config["environment"]["command"])
     assert words[:3] == ["threefactor", "train", "digits-fc"]
     assert words[-2:] == ["--out", str(plan().folder(finished))]
     words[-1] = str(tmp_path / "again")
     subprocess.run([*COMMAND, *words[1:]], check=True, capture_output=True)
     lost = {"seconds", "samples_per_second"}
-    first, second = (RunFolder(f).metrics() for f in (plan().folder(finished), words[-1]))
+    first, second = (Run(f).metrics for f in (plan().folder(finished), words[-1]))
     assert [{k: v for k, v in line.items() if k not in lost} for line in first] == [
         {k: v for k, v in line.items() if k not in lost} for line in second
     ]
@@ -402,7 +402,7 @@ def test_the_time_left_follows_from_the_last_epoch_of_a_run(finished, tmp_path):
         for one in (plan(), plan("opzo"))
     ]
     grid._collect()
-    (line,) = RunFolder(folder).metrics()
+    (line,) = Run(folder).metrics
     assert log.seen == [1]
     assert log.running == [{"digits-fc dfa-seed0": line["seconds"], "digits-fc opzo-seed0": None}]
 
@@ -447,7 +447,7 @@ FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_set
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([plan()], tmp_path)
     run = RunFolder(plan().folder(tmp_path))
-    document = run.config()
+    document = run.read().config
     said = change(document)
     run.config_path.write_text(json.dumps(document))
     (outcome,) = run_grid([plan()], tmp_path)

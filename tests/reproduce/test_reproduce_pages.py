@@ -61,7 +61,7 @@ def test_numbers_are_those_of_the_runs(made):
         if row.in_paper:
             continue
         run = RunFolder(row.runs("smoke")[0].folder(folder / "runs"))
-        accuracy = 100 * run.metrics()[-1]["test_accuracy"]
+        accuracy = 100 * run.read().metrics[-1]["test_accuracy"]
         assert f"{row.method} 1 {accuracy:.2f} (1 seed)" in text
 
 

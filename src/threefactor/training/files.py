@@ -189,8 +189,8 @@ def read_lines(path: Path) -> tuple[list[dict[str, Any]], str]:
         The lines, none if there is no file; and the remark, else an empty string.
 
     Raises:
-        CheckpointError: if the file cannot be read or has more than `MOST_BYTES_OF_LINES`, or a line is not
-            an object of JSON, though others follow it.
+        CheckpointError: if the file cannot be read, has more than `MOST_BYTES_OF_LINES`, or has a
+            line that is not an object of JSON and is not such a last one.
     """
     try:
         content = read_bytes(path, MOST_BYTES_OF_LINES)
