@@ -186,7 +186,7 @@ def drop_first_epoch(run):
 
 
 def drop_a_number(run):
-    lines = run.read().metrics
+    lines = run.metrics
     del lines[1]["train_loss"]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -239,7 +239,7 @@ def test_damaged_runs_are_redone_by_their_process(finished, tmp_path, damage):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
     folder = plan().folder(root)
-    damage(RunFolder(folder))
+    damage(Run(folder))
     assert state_of(plan(), root).kind in ("broken", "unfinished")
     (note,) = train_here(plan(), root)
     assert note.startswith("redone, since ")
@@ -290,8 +290,8 @@ def test_a_finished_run_that_lost_its_checkpoint_is_redone(finished, tmp_path, n
 def test_times_that_are_no_numbers_do_not_end_a_grid(finished, tmp_path, value):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(plan().folder(root))
-    line = {**run.read().metrics[0], "seconds": value}
+    run = Run(plan().folder(root))
+    line = {**run.metrics[0], "seconds": value}
     run.metrics_path.write_text(json.dumps(line) + "\n")
     state = state_of(plan(), root)
     assert state.kind == "broken" and "seconds is" in state.reason
@@ -301,7 +301,7 @@ def test_remains_without_a_configuration_are_set_aside(finished, tmp_path, analy
     """Nobody knows what they are: somebody may have moved the file away and want it back."""
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(plan().folder(root))
+    run = Run(plan().folder(root))
     analyser("firing", run.path)
     before = (run.last / "state.json").read_bytes()
     run.config_path.unlink()
@@ -385,7 +385,7 @@ def test_a_recipe_that_a_script_made_is_refused(tmp_path, monkeypatch):
 def test_what_was_redone_is_said(finished, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    cut_metrics(RunFolder(plan().folder(root)))
+    cut_metrics(Run(plan().folder(root)))
     (outcome,) = run_grid([plan()], root)
     assert outcome.kind == "finished"
     assert "redone, since" in outcome.notes[0] and "metrics.jsonl is damaged" in outcome.notes[0]
@@ -395,7 +395,7 @@ def test_the_time_left_follows_from_the_last_epoch_of_a_run(finished, tmp_path):
     root, log = tmp_path / "runs", Log()
     shutil.copytree(finished, root)
     folder = plan().folder(root)
-    forget_last_epoch(RunFolder(folder))
+    forget_last_epoch(Run(folder))
     grid = _Grid([], root, 1, None, [], log)
     grid.training = [
         _Job(one, one.folder(root), SimpleNamespace(code=None), [])
@@ -446,8 +446,8 @@ FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_set
 @pytest.mark.parametrize("change", FOREIGN)
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([plan()], tmp_path)
-    run = RunFolder(plan().folder(tmp_path))
-    document = run.read().config
+    run = Run(plan().folder(tmp_path))
+    document = run.config
     said = change(document)
     run.config_path.write_text(json.dumps(document))
     (outcome,) = run_grid([plan()], tmp_path)

@@ -110,8 +110,8 @@ def memory_figure(name: str, title: str, result: Result) -> Figure:
 
 _TURNS = "The rules take turns: compare ratios. Seconds depend on what else the machine did."
 _PEAK = (
-    "Peak: memory of a process that trains with this rule alone, including PyTorch. Of it training: "
-    "the increase after network and data were in memory."
+    "Peak: memory of a process that trains with this rule alone, including PyTorch. Of it "
+    "training: the increase after network and data were there."
 )
 _MEMORY = "Peak memory of a process that trains with sequences of T steps, including PyTorch."
 
