@@ -28,7 +28,7 @@ from disturbed import Command, Ended, Training
 
 from threefactor.cli import app
 from threefactor.reproduce import PlannedRun, run_grid
-from threefactor.training import RunFolder, checkpoint
+from threefactor.training import Run, checkpoint
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 START = 4.0  # seconds that a Python of its own takes to import the library
@@ -70,7 +70,7 @@ class Kills:
         self._blame(f"{one.recipe} at its end", disturbed.differences(run, self.wholes[index]))
 
     def _words(self, one: Training, run: Path) -> list[str]:
-        if RunFolder(run).config_path.exists():
+        if Run(run).config_path.exists():
             return ["train", "--resume", "--out", str(run), "--threads", "1"]
         return one.command(run)
 

@@ -22,9 +22,11 @@ def test_published_totals_are_weighted_by_neurons(data):
         assert total == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_total_stands_beside_the_published_one(make_run, tmp_path):
+def test_the_total_stands_beside_the_published_one(make_run, edit_config, tmp_path):
     folder = make_run("conv", [0.5, 0.6], base="cifar10-conv5")
-    lines = [{**line, "firing_rates": RATES} for line in folder.metrics()]
+    sizes = dict(zip(RATES, NEURONS, strict=True))
+    edit_config(folder, lambda document: document.update(layer_sizes=sizes))
+    lines = [{**line, "firing_rates": RATES} for line in folder.read().metrics]
     folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = collect([tmp_path]).groups
     table = firing_table("cifar10-conv5", groups)
@@ -37,7 +39,7 @@ def test_the_total_stands_beside_the_published_one(make_run, tmp_path):
     assert rates.series[0].ys == pytest.approx([TOTAL, TOTAL])
 
 
-def test_layers_that_the_settings_do_not_know_have_no_total(make_run, tmp_path):
-    make_run("conv", [0.5], base="cifar10-conv5")  # its metrics name two layers
+def test_layers_of_unknown_size_have_no_total(make_run, tmp_path):
+    make_run("conv", [0.5], base="cifar10-conv5")  # nobody wrote its sizes down
     table = firing_table("cifar10-conv5", collect([tmp_path]).groups)
     assert table.columns == ("rule", "seeds", "lif1", "lif2")

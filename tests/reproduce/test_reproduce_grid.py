@@ -23,7 +23,7 @@ from threefactor.reproduce import Observer, PlannedRun, catalog, planned, reprod
 from threefactor.reproduce.grid import _Grid, _Job, _silence
 from threefactor.reproduce.planned import prepare, state_of
 from threefactor.reproduce.reproduction import Analyser
-from threefactor.training import RunFolder, Trainer, checkpoint
+from threefactor.training import Run, RunFolder, Trainer, checkpoint
 from threefactor.training.build import load_samples
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.run_lock import LOCK
@@ -61,7 +61,7 @@ class ChildHere:
 
 
 def metrics(given, root):
-    lines = RunFolder(given.folder(root)).metrics()
+    lines = Run(given.folder(root)).metrics
     return [{k: line[k] for k in ("epoch", "train_loss", "test_loss")} for line in lines]
 
 
@@ -186,7 +186,7 @@ def drop_first_epoch(run):
 
 
 def drop_a_number(run):
-    lines = run.metrics()
+    lines = run.metrics
     del lines[1]["train_loss"]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -239,7 +239,7 @@ def test_damaged_runs_are_redone_by_their_process(finished, tmp_path, damage):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
     folder = plan().folder(root)
-    damage(RunFolder(folder))
+    damage(Run(folder))
     assert state_of(plan(), root).kind in ("broken", "unfinished")
     (note,) = train_here(plan(), root)
     assert note.startswith("redone, since ")
@@ -263,7 +263,7 @@ def test_a_run_without_the_checkpoint_of_its_last_epoch_is_not_finished(
     with pytest.raises(CheckpointError, match="no room"):
         train_here(plan(), tmp_path)
     monkeypatch.undo()
-    assert len(RunFolder(folder).metrics()) == 2
+    assert len(Run(folder).metrics) == 2
     state = state_of(plan(), tmp_path)
     assert (state.kind, state.epochs) == ("unfinished", 1)
     log = Log()
@@ -290,8 +290,8 @@ def test_a_finished_run_that_lost_its_checkpoint_is_redone(finished, tmp_path, n
 def test_times_that_are_no_numbers_do_not_end_a_grid(finished, tmp_path, value):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(plan().folder(root))
-    line = {**run.metrics()[0], "seconds": value}
+    run = Run(plan().folder(root))
+    line = {**run.metrics[0], "seconds": value}
     run.metrics_path.write_text(json.dumps(line) + "\n")
     state = state_of(plan(), root)
     assert state.kind == "broken" and "seconds is" in state.reason
@@ -301,7 +301,7 @@ def test_remains_without_a_configuration_are_set_aside(finished, tmp_path, analy
     """Nobody knows what they are: somebody may have moved the file away and want it back."""
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(plan().folder(root))
+    run = Run(plan().folder(root))
     analyser("firing", run.path)
     before = (run.last / "state.json").read_bytes()
     run.config_path.unlink()
@@ -350,13 +350,13 @@ def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path, analys
 
 
 def test_the_recorded_command_repeats_the_run(finished, tmp_path):
-    words = shlex.split(RunFolder(plan().folder(finished)).config()["environment"]["command"])
+    words = shlex.split(Run(plan().folder(finished)).config["environment"]["command"])
     assert words[:3] == ["threefactor", "train", "digits-fc"]
     assert words[-2:] == ["--out", str(plan().folder(finished))]
     words[-1] = str(tmp_path / "again")
     subprocess.run([*COMMAND, *words[1:]], check=True, capture_output=True)
     lost = {"seconds", "samples_per_second"}
-    first, second = (RunFolder(f).metrics() for f in (plan().folder(finished), words[-1]))
+    first, second = (Run(f).metrics for f in (plan().folder(finished), words[-1]))
     assert [{k: v for k, v in line.items() if k not in lost} for line in first] == [
         {k: v for k, v in line.items() if k not in lost} for line in second
     ]
@@ -385,7 +385,7 @@ def test_a_recipe_that_a_script_made_is_refused(tmp_path, monkeypatch):
 def test_what_was_redone_is_said(finished, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    cut_metrics(RunFolder(plan().folder(root)))
+    cut_metrics(Run(plan().folder(root)))
     (outcome,) = run_grid([plan()], root)
     assert outcome.kind == "finished"
     assert "redone, since" in outcome.notes[0] and "metrics.jsonl is damaged" in outcome.notes[0]
@@ -395,14 +395,14 @@ def test_the_time_left_follows_from_the_last_epoch_of_a_run(finished, tmp_path):
     root, log = tmp_path / "runs", Log()
     shutil.copytree(finished, root)
     folder = plan().folder(root)
-    forget_last_epoch(RunFolder(folder))
+    forget_last_epoch(Run(folder))
     grid = _Grid([], root, 1, None, [], log)
     grid.training = [
         _Job(one, one.folder(root), SimpleNamespace(code=None), [])
         for one in (plan(), plan("opzo"))
     ]
     grid._collect()
-    (line,) = RunFolder(folder).metrics()
+    (line,) = Run(folder).metrics
     assert log.seen == [1]
     assert log.running == [{"digits-fc dfa-seed0": line["seconds"], "digits-fc opzo-seed0": None}]
 
@@ -446,8 +446,8 @@ FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_set
 @pytest.mark.parametrize("change", FOREIGN)
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
     run_grid([plan()], tmp_path)
-    run = RunFolder(plan().folder(tmp_path))
-    document = run.config()
+    run = Run(plan().folder(tmp_path))
+    document = run.config
     said = change(document)
     run.config_path.write_text(json.dumps(document))
     (outcome,) = run_grid([plan()], tmp_path)

@@ -9,7 +9,7 @@ from threefactor.cli.reproduce import GridBar
 from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
 from threefactor.reproduce import Observer, Outcome, exhibit, reproduce, reproduction
 from threefactor.reproduce.reproduction import _Pages
-from threefactor.training import RunFolder
+from threefactor.training import Run
 from threefactor.training.run_lock import LOCK
 
 pytest.importorskip("jinja2")
@@ -60,8 +60,8 @@ def test_numbers_are_those_of_the_runs(made):
     for row in exhibit("sfdfa-figure4").rows:
         if row.in_paper:
             continue
-        run = RunFolder(row.runs("smoke")[0].folder(folder / "runs"))
-        accuracy = 100 * run.metrics()[-1]["test_accuracy"]
+        run = Run(row.runs("smoke")[0].folder(folder / "runs"))
+        accuracy = 100 * run.metrics[-1]["test_accuracy"]
         assert f"{row.method} 1 {accuracy:.2f} (1 seed)" in text
 
 

@@ -376,7 +376,7 @@ def test_finished_epochs_need_their_checkpoint(small, tmp_path):
 
 def test_a_name_that_tensorboard_cannot_write_is_refused_before_anything_is_made(small, tmp_path):
     out = tmp_path / "run\udcff"
-    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*no Unicode"):
+    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*not Unicode"):
         training.train(small(), out, tensorboard=True)
     assert not list(tmp_path.iterdir())
 

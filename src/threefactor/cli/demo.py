@@ -20,7 +20,7 @@ from threefactor.report import gather, html_page, study_sections
 from threefactor.report.drawing import draw_picture
 from threefactor.report.learning import learning_curves
 from threefactor.report.names import rule_name
-from threefactor.report.runs import Run
+from threefactor.report.runs import ReportedRun
 from threefactor.training.checkpoint import write_atomically
 from threefactor.training.engines import ENGINES
 from threefactor.training.run_folder import environment
@@ -58,7 +58,7 @@ def demo(
     recipe("digits-fc").settings_for(changes=changes)  # refuses them before anything is made
     ENGINES["fc"].use_threads(threads)  # so small a network is slower on more
     out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
-    runs: list[Run] = []
+    runs: list[ReportedRun] = []
     numbers: dict[str, Any] = {}
     for name, (title, rules) in SHOWN.items():
         try:
@@ -77,17 +77,18 @@ def demo(
 
 def _show(
     name: str, title: str, rules: Sequence[str], changes: dict[str, Any]
-) -> tuple[list[Run], dict[str, Any]]:
+) -> tuple[list[ReportedRun], dict[str, Any]]:
     """Train a recipe with several rules and print their table; return runs and numbers."""
-    runs: list[Run] = []
+    runs: list[ReportedRun] = []
     rows: dict[str, dict[str, float]] = {}
     for rule in rules:
         settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
         trainer = training.Trainer(training.build(settings))
         with console.status(Text(f"{title}: training with {label}")):
             history = trainer.fit()
-        runs.append(Run(Path(name, rule), settings, environment(), tuple(history)))
-        rows[label] = _summary(history, trainer.experiment.layer_sizes)
+        sizes = trainer.experiment.layer_sizes
+        runs.append(ReportedRun(Path(name, rule), settings, environment(), history, sizes))
+        rows[label] = _summary(history, sizes)
         say(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
     unit = trainer.experiment.engine.rate_unit
     show(_comparison_table(f"{title}: one network, one seed", rows, unit))
@@ -123,7 +124,7 @@ def _comparison_table(title: str, rows: Mapping[str, Mapping[str, float]], rate_
     return table
 
 
-def _write_pages(runs: Sequence[Run], out: Path) -> None:
+def _write_pages(runs: Sequence[ReportedRun], out: Path) -> None:
     study = gather(runs)
     curves = {
         SHOWN[name][0]: learning_curves(name, groups)[:2] for name, groups in study.recipes.items()

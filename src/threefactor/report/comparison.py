@@ -10,7 +10,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.published import find_published
-from threefactor.report.runs import Run, has_effect, plain_settings
+from threefactor.report.runs import ReportedRun, has_effect, plain_settings
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
@@ -100,7 +100,7 @@ def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
     return Table(f"{recipe}: time of training", columns, rows, (note,))
 
 
-def run_table(runs: Sequence[Run]) -> Table:
+def run_table(runs: Sequence[ReportedRun]) -> Table:
     """List the runs with their accuracies, versions and machines."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (

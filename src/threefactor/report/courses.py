@@ -10,7 +10,7 @@ from typing import Any
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import slug
 from threefactor.report.page import Section
-from threefactor.report.runs import Run
+from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, spread
 from threefactor.training.engines import engine_of
@@ -227,7 +227,7 @@ def _courses(group: Group, quantity: Quantity) -> Iterator[Course]:
         yield Course(quantity, group.label, layer, epochs, values, why)
 
 
-def _moments(runs: Sequence[Run]) -> Iterator[list[Mapping[str, Any]]]:
+def _moments(runs: Sequence[ReportedRun]) -> Iterator[list[Mapping[str, Any]]]:
     """Give the lines of all runs for each moment that all of them have."""
     by_batch = [{line["batches"]: line for line in run.tracked} for run in runs]
     for batches in by_batch[0] if by_batch else ():

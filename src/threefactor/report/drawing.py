@@ -21,8 +21,8 @@ from threefactor.report.names import slug
 
 __all__ = ["colour_variables", "draw_picture", "follow_page", "on_paper", "svg"]
 
-# Hues as far apart for colour-blind readers as Okabe and Ito's, but with a contrast of at least
-# 3:1 to white; beside each the same hue for dark ground. Dashes tell them apart in print, too.
+# For colour-blind readers these hues are as far apart as those of Okabe and Ito, and they have a
+# contrast of at least 3:1 to white. Each has a counterpart for dark ground. Dashes help in print.
 SERIES = ("#0b6bab", "#c64f00", "#067d59", "#a53c89", "#866000", "#3a89ba", "#5d6472", "#8f2d2d")
 _SERIES_DARK = (
     "#5bb0ea",
@@ -87,7 +87,7 @@ def _matplotlib() -> Any:
 
 
 def svg(figure: Figure) -> str:
-    """Draw a figure; the same figure gives the same text.
+    """Draw a figure. The same figure gives the same text.
 
     Args:
         figure: what to show.
@@ -97,7 +97,7 @@ def svg(figure: Figure) -> str:
 
     Raises:
         ConfigurationError: if matplotlib is not installed.
-        InputError: if the points of a heatmap are no complete grid.
+        InputError: if the points of a heatmap are not a complete grid.
     """
     library = _matplotlib()
     figure = _shown(figure)
@@ -152,26 +152,26 @@ def _variables() -> dict[str, str]:
 
 
 def colour_variables(dark: bool) -> str:
-    """Return the CSS declarations of all colours of figures, for one kind of ground."""
+    """Return the CSS declarations of all colours of figures, for light or dark ground."""
     colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
     return " ".join(f"{name}: {c};" for name, c in zip(_variables().values(), colours, strict=True))
 
 
 def on_paper(svg: str) -> str:
-    """Give a figure a white ground of its own, for a file that may be shown on any."""
+    """Give a figure a white ground, for a file that may be shown on any ground."""
     ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
     return svg.replace("</desc>", f"</desc>\n {ground}", 1)
 
 
 def follow_page(svg: str) -> str:
-    """Let a figure that was drawn in the light colours take those of the page around it."""
+    """Replace the colours of a figure by CSS variables of the page around it."""
     names = _variables()
     pattern = re.compile("|".join(names), re.IGNORECASE)
     return pattern.sub(lambda found: f"var({names[found.group().lower()]})", svg)
 
 
 def _shown(figure: Figure) -> Figure:
-    """Return a figure whose name is one of XML, and whose texts can be shown."""
+    """Return a figure with a name that is valid in XML and texts that can be shown."""
     series = (replace(one, label=_short(one.label)) for one in figure.series)
     return replace(
         figure,
@@ -204,14 +204,14 @@ def _draw(figure: Figure, axis: Any) -> None:
 
 
 def _legend(labels: Sequence[str]) -> tuple[list[str], int]:
-    """Return the labels as they are broken into lines, and in how many columns."""
+    """Return the labels broken into lines, and the number of columns."""
     broken = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
     columns = _legend_columns([line for label in broken for line in label.split("\n")])
     return broken, min(columns, len(broken))
 
 
 def _room_for_legend(figure: Figure) -> float:
-    """Return by how many inches a figure is higher than others, lest its legend leaves no room."""
+    """Return how many inches a figure needs in addition for a long legend."""
     if figure.kind in ("heatmap", "quiver") or len(figure.series) < 2:
         return 0.0
     labels, columns = _legend([one.label for one in figure.series])
@@ -221,12 +221,12 @@ def _room_for_legend(figure: Figure) -> float:
 
 
 def _legend_columns(labels: Sequence[str]) -> int:
-    """Return how many entries, with their samples, have room beside each other."""
+    """Return how many entries fit side by side."""
     return max(1, min(len(labels), LEGEND_LETTERS // (max(map(len, labels)) + 6)))
 
 
 def _lines(figure: Figure, axis: Any) -> list[Any]:
-    """Draw the series; return what stands for each in the legend."""
+    """Draw the series; return their handles for the legend."""
     handles = []
     for i, one in enumerate(figure.series):
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
@@ -308,7 +308,7 @@ def _heatmap(one: Series, axis: Any, low: float, high: float) -> None:
 
 
 def _accessible(document: str, figure: Figure) -> str:
-    """Name the picture for those who hear it, and make its ids unique on a page."""
+    """Give the picture a title and description for screen readers, and ids unique on a page."""
     text = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.S)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda id_: id_.group() if id_[1] in used else "", text)

@@ -10,32 +10,28 @@ from typing import Any
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import slug
 from threefactor.report.published import find_published
-from threefactor.report.runs import Run
+from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Spread, Table
 from threefactor.training.engines import engine_of
-from threefactor.training.sizes import convolutional_sizes
 
 __all__ = [
     "firing_figure",
     "firing_rates",
     "firing_table",
-    "layer_sizes",
     "learning_curves",
-    "total_rate",
 ]
 
 Epoch = Mapping[str, Any]
 
 
 def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
-    """Show test error, training loss and firing rate against the epoch, means over the seeds.
+    """Draw test error, training loss and firing rate against the epoch, as means over the seeds.
 
-    The test error is left out where there is no accuracy.
-    The firing rate is that of all hidden neurons, and left out if the settings do not tell how
-    many neurons each layer has.
+    The test error is left out where there is no accuracy. The firing rate is that of all hidden
+    neurons; it is left out if it is not known how many neurons each layer has.
     """
-    sizes = {group.label: layer_sizes(group.runs[0]) for group in groups}
+    sizes = {group.label: _layer_sizes(group.runs[0]) for group in groups}
     figures = [_against_epoch(recipe, groups, "training loss", lambda _, e: e["train_loss"])]
     if all(e["test_accuracy"] is not None for g in groups for run in g.runs for e in run.history):
         errors = _against_epoch(
@@ -46,7 +42,7 @@ def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
         unit = engine_of(groups[0].runs[0].settings).rate_unit
         figures.append(
             _against_epoch(
-                recipe, groups, unit, lambda g, e: total_rate(e, sizes[g.label]), log=False
+                recipe, groups, unit, lambda g, e: _total_rate(e, sizes[g.label]), log=False
             )
         )
     return tuple(figures)
@@ -60,7 +56,7 @@ def _against_epoch(
     log: bool = True,
 ) -> Figure:
     series = tuple(
-        curve(group.label, [run.history for run in group.runs], partial(measure, group))
+        _curve(group.label, [run.history for run in group.runs], partial(measure, group))
         for group in groups
     )
     several = any(len(group.runs) > 1 for group in groups)
@@ -76,16 +72,10 @@ def _against_epoch(
     )
 
 
-def curve(
+def _curve(
     label: str, histories: Sequence[Sequence[Epoch]], measure: Callable[[Epoch], float]
 ) -> Series:
-    """Return the mean over runs of a measure of each epoch, with the deviation if there is one.
-
-    Args:
-        label: of the curve.
-        histories: metrics of runs with equally many epochs.
-        measure: a number out of the metrics of one epoch.
-    """
+    """Return a measure of each epoch as mean over runs with equally many epochs."""
     points = [[measure(line) for line in lines] for lines in zip(*histories, strict=True)]
     deviations = [statistics.stdev(p) for p in points] if len(histories) > 1 else None
     epochs = [int(line["epoch"]) for line in histories[0]]
@@ -93,7 +83,7 @@ def curve(
 
 
 def firing_figure(recipe: str, groups: Sequence[Group]) -> Figure:
-    """Show the firing rate of every layer after the last epoch, rules side by side."""
+    """Draw the firing rate of every layer after the last epoch, rules side by side."""
     series = []
     for group in groups:
         rates = firing_rates(group)
@@ -137,33 +127,34 @@ def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
 def firing_rates(group: Group) -> dict[str, Spread]:
     """Return the rate of each hidden layer after the last epoch, over seeds.
 
-    "total" is that of all hidden neurons, where the settings tell how many there are.
+    "total" is the rate of all hidden neurons, where it is known how many there are.
     """
     names = list(group.runs[0].history[-1]["firing_rates"])
     rates = {name: group.over_seeds(lambda r, n=name: _rate(r, n), digits=4) for name in names}  # type: ignore[misc]
-    sizes = layer_sizes(group.runs[0])
+    sizes = _layer_sizes(group.runs[0])
     if len(sizes) > 1:
-        rates["total"] = group.over_seeds(lambda run: total_rate(run.history[-1], sizes), 4)
+        rates["total"] = group.over_seeds(lambda run: _total_rate(run.history[-1], sizes), 4)
     return rates
 
 
-def layer_sizes(run: Run) -> dict[str, int]:
-    """Return the number of neurons by hidden layer, if the settings tell them; else nothing."""
+def _layer_sizes(run: ReportedRun) -> dict[str, int]:
+    """Return the number of neurons of each hidden layer with a firing rate; empty if unknown.
+
+    Runs of earlier versions tell it in their settings alone, and only without convolutions.
+    """
     names = list(run.history[-1]["firing_rates"])
-    hidden = getattr(run.settings.network, "hidden", None)
-    if hidden is None:
-        sizes = convolutional_sizes(run.settings)
-        return {name: sizes[name] for name in names} if sizes.keys() == set(names) else {}
-    return dict(zip(names, hidden, strict=True)) if len(hidden) == len(names) else {}
+    hidden: Sequence[int] = getattr(run.settings.network, "hidden", ())
+    sizes = run.layer_sizes or dict(zip(names, hidden, strict=False))
+    return {name: sizes[name] for name in names} if sizes.keys() == set(names) else {}
 
 
-def total_rate(epoch: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
+def _total_rate(epoch: Mapping[str, Any], sizes: Mapping[str, int]) -> float:
     """Return the firing rate over all hidden neurons in an epoch's metrics."""
     rates = epoch["firing_rates"]
     return sum(float(rates[name]) * n for name, n in sizes.items()) / sum(sizes.values())
 
 
-def _rate(run: Run, layer: str) -> float:
+def _rate(run: ReportedRun, layer: str) -> float:
     return float(run.history[-1]["firing_rates"][layer])
 
 

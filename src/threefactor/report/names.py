@@ -1,4 +1,4 @@
-"""Names: of rules for people, of the parts of a page for files and addresses."""
+"""Names of rules for people, and names of the parts of a page for files and addresses."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEVICES = re.compile(r"con|prn|aux|nul|(com|lpt)\d")  # no file of such a name 
 
 
 def rule_name(rule: str) -> str:
-    """Return a rule's name as papers write it; a rule of one's own keeps its name.
+    """Return the name of a rule as papers write it; other rules keep their name.
 
     >>> rule_name("spatial-bp"), rule_name("opzo (w/ LL)"), rule_name("mine")
     ('spatial BP', 'OPZO (w/ LL)', 'mine')
@@ -34,7 +34,7 @@ def rule_name(rule: str) -> str:
 
 
 def experiment_label(settings: Settings) -> str:
-    """Return the rule's name with what makes it another method in the papers' tables.
+    """Return the rule's name with the options that make it a method of its own in the papers.
 
     "w/ LL" is local learning, "IGL" intermediate global learning; noise is that of the hardware;
     folds are those that the training samples are split into.
@@ -67,8 +67,8 @@ def part_names(titles: Sequence[tuple[Any, str]]) -> dict[int, str]:
     """Return a name for each part of a page, by the part's `id`.
 
     Args:
-        titles: parts with what they are called, in order; one that is called as an earlier one
-            gets a number.
+        titles: parts with their titles, in order. A part with the name of an earlier one gets a
+            number.
     """
     found: dict[int, str] = {}
     used: set[str] = set()

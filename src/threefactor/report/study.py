@@ -13,7 +13,7 @@ from typing import Any
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.names import RULE_NAMES, experiment_label
-from threefactor.report.runs import Run, has_effect, plain_settings, read_run
+from threefactor.report.runs import ReportedRun, has_effect, plain_settings, read_run
 from threefactor.report.values import Spread, spread
 from threefactor.version import __version__
 
@@ -35,14 +35,14 @@ class Group:
 
     recipe: str
     label: str
-    runs: tuple[Run, ...]
+    runs: tuple[ReportedRun, ...]
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by full name; the seed is that of the first run."""
         return plain_settings(self.runs[0].settings)
 
-    def over_seeds(self, measure: Callable[[Run], float], digits: int = 2) -> Spread:
+    def over_seeds(self, measure: Callable[[ReportedRun], float], digits: int = 2) -> Spread:
         """Return mean and standard deviation of a measure over the runs."""
         return spread([measure(run) for run in self.runs], digits)
 
@@ -51,7 +51,7 @@ class Group:
         """Accuracy before the first epoch, %, if all runs began with the network of another."""
         return self.percent(lambda run: run.direct)
 
-    def percent(self, measure: Callable[[Run], float | None]) -> Spread | None:
+    def percent(self, measure: Callable[[ReportedRun], float | None]) -> Spread | None:
         """Return a fraction in percent over the runs; None unless all of them have it."""
         found = [100 * share for share in map(measure, self.runs) if share is not None]
         return spread(found) if len(found) == len(self.runs) else None
@@ -86,7 +86,7 @@ class Study:
         return {name: tuple(g for g in self.groups if g.recipe == name) for name in names}
 
     @property
-    def runs(self) -> tuple[Run, ...]:
+    def runs(self) -> tuple[ReportedRun, ...]:
         """All runs, group by group."""
         return tuple(run for group in self.groups for run in group.runs)
 
@@ -130,7 +130,7 @@ some
     return replace(gather(runs, split=split), left_out=tuple(left_out))
 
 
-def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
+def gather(runs: Sequence[ReportedRun], *, split: bool = False) -> Study:
     """Group runs by recipe and rule.
 
     Args:
@@ -140,7 +140,7 @@ def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
     Raises:
         ConfigurationError: if settings differ within a group, or a seed and fold occurs twice.
     """
-    found: dict[tuple[str, str], list[Run]] = {}
+    found: dict[tuple[str, str], list[ReportedRun]] = {}
     for run in runs:
         label = experiment_label(run.settings)
         if not run.finished:
@@ -155,7 +155,7 @@ def gather(runs: Sequence[Run], *, split: bool = False) -> Study:
     return Study(tuple(groups), remarks=tuple(_remarks(groups)))
 
 
-def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
+def _of_one_shape(runs: Sequence[ReportedRun]) -> tuple[list[ReportedRun], list[LeftOut]]:
     """Leave out runs whose firing rates are of other layers than in most runs of their settings.
 
     Settings decide which layers there are, so somebody changed the metrics of these runs.
@@ -168,7 +168,7 @@ def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
         names = frozenset(run.history[-1]["firing_rates"])
         layers.setdefault(settings, Counter())[names] += 1
         found.append((run, settings, names))
-    kept: list[Run] = []
+    kept: list[ReportedRun] = []
     left_out: list[LeftOut] = []
     for run, settings, names in found:
         most = layers[settings].most_common(1)[0][0]
@@ -196,7 +196,7 @@ def _folders(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _unfinished(run: Run) -> str:
+def _unfinished(run: ReportedRun) -> str:
     done, epochs = len(run.history), run.settings.epochs
     return (
         f"stopped after epoch {done} of {epochs}; resume it with: threefactor train --resume --out "
@@ -204,7 +204,7 @@ def _unfinished(run: Run) -> str:
     )
 
 
-def _order(key: tuple[str, str], members: list[Run]) -> tuple[int, int, str]:
+def _order(key: tuple[str, str], members: list[ReportedRun]) -> tuple[int, int, str]:
     recipes, rules = list(RECIPES), list(RULE_NAMES)
     rule = members[0].settings.rule.name
     return (
@@ -215,22 +215,22 @@ def _order(key: tuple[str, str], members: list[Run]) -> tuple[int, int, str]:
 
 
 def _alike(
-    recipe: str, label: str, runs: list[Run], split: bool
-) -> Iterator[tuple[str, list[Run]]]:
+    recipe: str, label: str, runs: list[ReportedRun], split: bool
+) -> Iterator[tuple[str, list[ReportedRun]]]:
     """Give the runs as one part, or as several if their settings differ and `split` allows it."""
     settings = [_comparable(run) for run in runs]
     keys = sorted({key for one in settings for key in one})
     differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
     if differ and not split:
         raise ConfigurationError(_differences(recipe, label, runs, settings, differ))
-    parts: dict[str, list[Run]] = {}
+    parts: dict[str, list[ReportedRun]] = {}
     for run, one in zip(runs, settings, strict=True):
         values = (f"{key.rpartition('.')[2]}={one.get(key)}" for key in differ)
         parts.setdefault(", ".join([label, *values]), []).append(run)
     yield from parts.items()
 
 
-def _comparable(run: Run) -> dict[str, Any]:
+def _comparable(run: ReportedRun) -> dict[str, Any]:
     """Return the settings that must be equal within a group."""
     found = plain_settings(run.settings)
     del found["seed"]
@@ -245,7 +245,7 @@ def _comparable(run: Run) -> dict[str, Any]:
 def _differences(
     recipe: str,
     label: str,
-    runs: Sequence[Run],
+    runs: Sequence[ReportedRun],
     settings: Sequence[Mapping[str, Any]],
     differ: Sequence[str],
 ) -> str:
@@ -267,11 +267,11 @@ def _differences(
     )
 
 
-def _seed_and_fold(run: Run) -> tuple[int, int]:
+def _seed_and_fold(run: ReportedRun) -> tuple[int, int]:
     return run.settings.seed, run.settings.data.fold
 
 
-def _check_seeds(recipe: str, label: str, runs: list[Run]) -> None:
+def _check_seeds(recipe: str, label: str, runs: list[ReportedRun]) -> None:
     for one, other in itertools.pairwise(runs):
         if _seed_and_fold(one) == _seed_and_fold(other):
             data = one.settings.data

@@ -30,7 +30,7 @@ from threefactor.reproduce.planned import (
     prepare,
     state_of,
 )
-from threefactor.training import RunFolder
+from threefactor.training import Run
 from threefactor.training.run_lock import BusyError, only_one
 from threefactor.training.stopping import WITH_PARENT, leave_if_asked
 
@@ -235,7 +235,7 @@ class _Grid:
             folder, state = run.folder(self.root), state_of(run, self.root)
             missing = missing_data(run.settings.data.name, self.data_dir)
             if state.kind == "finished" and missing is None:
-                differs = data.difference(RunFolder(folder))
+                differs = data.difference(Run(folder))
                 if differs is not None:
                     state = State("foreign", reason=f"trained on other data ({differs})")
             if state.kind == "finished":

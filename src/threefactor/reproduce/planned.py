@@ -17,7 +17,7 @@ from threefactor.recipes import recipe
 from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
-from threefactor.training import RunFolder, Settings, checkpoint, finished_epochs
+from threefactor.training import Run, RunFolder, Settings, checkpoint
 from threefactor.training.build import load_samples
 from threefactor.training.data_record import describe_data, difference
 from threefactor.training.run_folder import REMAINS
@@ -139,25 +139,24 @@ def state_of(planned: PlannedRun, root: Path, *, training: bool = False) -> Stat
         training: whether a process is training the run now. Then the epochs in its metrics count,
             and no checkpoint is read.
     """
-    run = RunFolder(planned.folder(root))
+    run = Run(planned.folder(root))
     if _is_empty(run.path):
         return State("new")
     try:
-        made = run.config()["environment"]
-        version, numbers = made.get("threefactor"), made.get("numbers", 1)
+        version, numbers = run.environment.get("threefactor"), run.environment.get("numbers", 1)
         if version != __version__:
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
-        differ = run.other_settings(_started_there(run, planned.settings))
+        differ = run.differences(_started_there(run, planned.settings))
         if differ:  # someone edited config.json, and the epochs were trained as it says or not
             return State("foreign", reason=f"its settings were changed ({differ})")
-        lines = _check_files(run, planned.settings)
-        epochs = len(lines) if training else finished_epochs(run.path)
+        _check_files(run, planned.settings)
+        epochs = len(run.metrics) if training else run.finished_epochs
     except ThreefactorError as problem:
         return State("broken", reason=str(problem))
     kind = "finished" if epochs == planned.settings.epochs else "unfinished"
-    return State(kind, epochs, lines[epochs - 1]["seconds"] if epochs else 0.0)
+    return State(kind, epochs, run.metrics[epochs - 1]["seconds"] if epochs else 0.0)
 
 
 def prepare(planned: PlannedRun, root: Path) -> tuple[list[str], list[str]]:
@@ -174,8 +173,8 @@ def prepare(planned: PlannedRun, root: Path) -> tuple[list[str], list[str]]:
     """
     folder = planned.folder(root)
     with only_one(folder, PATIENCE):
-        run = RunFolder(folder)
-        aside = run.set_aside()
+        aside = RunFolder(folder).set_aside()
+        run = Run(folder)
         damage = None if _is_empty(folder) else _damage(planned.settings, run)
         notes = [] if damage is None else [f"redone, since {damage}"]
         if aside is not None:
@@ -198,15 +197,14 @@ class DataHere:
         self.data_dir = data_dir
         self._known: dict[str, dict[str, Any]] = {}
 
-    def difference(self, run: RunFolder) -> str | None:
+    def difference(self, run: Run) -> str | None:
         """Say how the data of a run differs from the data found now; None if it does not.
 
         Returns None, too, if the data is not found or the run does not describe its data.
         """
-        there = run.config().get("data")
+        there, settings = run.config.get("data"), run.settings
         if there is None:
             return None
-        settings = run.settings()
         key = json.dumps([settings.network.kind, settings.steps, asdict(settings.data)])
         try:
             if key not in self._known:
@@ -237,32 +235,31 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _damage(settings: Settings, run: RunFolder) -> str | None:
+def _damage(settings: Settings, run: Run) -> str | None:
     """Say why a run cannot be resumed; None if it can."""
     try:
-        lines = _check_files(run, settings)
-        if checkpoint.exists(run.last):
-            run.checked_metrics(checkpoint.load_state(run.last)["epoch"])
-        elif lines:
-            return f"{run.last} is missing"
+        _check_files(run, settings)
+        if not checkpoint.exists(run.last):
+            return f"{run.last} is missing" if run.metrics else None
+        epochs = checkpoint.load_state(run.last)["epoch"]
+        if len(run.metrics) < epochs:
+            return f"{run.metrics_path} is damaged: it lacks epochs of the {epochs} in {run.last}"
     except (ThreefactorError, KeyError, TypeError, ValueError) as problem:
         return str(problem)
     return None
 
 
-def _check_files(run: RunFolder, settings: Settings) -> list[dict[str, Any]]:
-    """Return the metrics of a run that can be resumed or, once finished, reported.
+def _check_files(run: Run, settings: Settings) -> None:
+    """Refuse a run that can be neither resumed nor, once finished, reported.
 
     Raises:
         ThreefactorError: if it has other settings, or a file other than a checkpoint is damaged.
     """
-    run.check_same(_started_there(run, settings))
-    lines = run.checked_metrics()
-    if len(lines) == settings.epochs:
+    run.check_settings(_started_there(run, settings))
+    if len(run.metrics) == settings.epochs:
         read_run(run.path)
-    return lines
 
 
-def _started_there(run: RunFolder, settings: Settings) -> Settings:
+def _started_there(run: Run, settings: Settings) -> Settings:
     """Take over the start folder of a run: folders can move, and the fingerprint has the start."""
-    return replace(settings, start=run.settings().start)
+    return replace(settings, start=run.settings.start)

@@ -24,7 +24,7 @@ from threefactor.reproduce.grid import (
     run_grid,
 )
 from threefactor.reproduce.pages import exhibit_sections
-from threefactor.training import RunFolder
+from threefactor.training import Run
 from threefactor.training.checkpoint import write_atomically
 from threefactor.training.files import read_json
 from threefactor.training.stopping import leave_if_asked
@@ -137,7 +137,7 @@ class Analyser:
             ThreefactorError: if the run cannot be read or analysed.
         """
         path = folder / "analysis" / f"{name}-{self.budget}.json"
-        if self._is_done(name, path, RunFolder(folder).settings().epochs):
+        if self._is_done(name, path, Run(folder).settings.epochs):
             return path
         words = ["analyse", name, str(folder), "--out", str(path)]
         words += ["--device", self.device, "--threads", str(self.threads)]

@@ -183,7 +183,7 @@ def begin(experiment: Experiment) -> None:
 def option_names(settings: Settings) -> list[str]:
     """Return the full names beyond the fields that `override` should accept for these settings."""
     options = {
-        "rule": engine_of(settings).option_names(settings.rule.name),
+        "rule": engine_of(settings).rule_options(settings.rule.name),
         "optimizer": settings.optimizer.options,
         "scheduler": settings.scheduler.options,
     }

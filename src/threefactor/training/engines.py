@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.options import Option, options_of
 from threefactor.readable import clipped
 from threefactor.training.settings import (
     CrossEntropySettings,
@@ -39,7 +38,7 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "nf-resnet34": clocked.nf_resnet34,
 }
 # What a rule is given by the experiment and not by its options.
-NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+NOT_OPTIONS = {"network", "loss", "generator", "perturbation", "input_shape"}
 MOST_THREADS = 256
 """The most threads on any machine; one with more cores than that may use all of them."""
 _EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
@@ -140,30 +139,22 @@ class Engine(ABC):
             )
         return found
 
-    def option_names(self, name: str) -> list[str]:
-        """Return the names of a rule's options."""
-        return list(self._parameters(name))
+    def rule_options(self, name: str) -> dict[str, Option]:
+        """Return the options of a rule, with their types and defaults.
 
-    def rule_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a rule with their defaults, as plain values.
-
-        Options without a default are left out, and those whose default is no plain value.
+        Raises:
+            ConfigurationError: with the nearest known name.
         """
-        found = {key: _plain(one.default) for key, one in self._parameters(name).items()}
+        found = options_of(self.rule(name))
+        return {key: option for key, option in found.items() if key not in NOT_OPTIONS}
+
+    def rule_defaults(self, name: str) -> dict[str, Any]:
+        """Return the options of a rule with their defaults, as values of config.json.
+
+        Options without a default are left out, and those whose default cannot stand there.
+        """
+        found = {key: _plain(one.default) for key, one in self.rule_options(name).items()}
         return {key: value for key, value in found.items() if _is_plain(value)}
-
-    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
-        found: dict[str, inspect.Parameter] = {}
-        for make in self._constructors(name):
-            for key, one in inspect.signature(make).parameters.items():
-                if key not in NOT_OPTIONS and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
-                    found[key] = one
-        return found
-
-    def _constructors(self, name: str) -> list[Callable[..., None]]:
-        """Return the constructors of a rule, that of the most general class first."""
-        kinds = [kind for kind in reversed(self.rule(name).__mro__) if issubclass(kind, self.base)]
-        return [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]
 
     def check_options(self, name: str, options: Mapping[str, Any]) -> None:
         """Refuse options that a rule does not have, or whose values are of another type.
@@ -171,16 +162,12 @@ class Engine(ABC):
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
-        known = self.option_names(name)
-        types: dict[str, Any] = {}
-        for make in self._constructors(name):
-            with suppress(NameError, TypeError):  # of a rule of one's own, which may say anything
-                types.update(get_type_hints(make))
+        known = self.rule_options(name)
         for key, value in options.items():
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)
             try:
-                TypeAdapter(types.get(key, Any), config=_EXACT).validate_python(value)
+                TypeAdapter(known[key].type, config=_EXACT).validate_python(value)
             except ValidationError as problem:
                 why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
                 raise ConfigurationError(

@@ -28,9 +28,8 @@ from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
-from threefactor.training.loggers import TensorBoard
 from threefactor.training.memory import in_memory
-from threefactor.training.progress import Quiet, Watcher
+from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.run import check_trained_with
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.run_lock import only_one
@@ -112,7 +111,7 @@ class Trainer:
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
         if tensorboard and run is not None:
-            self._tensorboard = TensorBoard(run.path)
+            self._tensorboard = TensorBoard(run.tensorboard)
 
     @cached_property
     def described(self) -> Description:
