@@ -136,8 +136,8 @@ def check_buildable(settings: Settings) -> None:
     if own:
         raise ConfigurationError(
             f"this experiment has parts of the user's own ({', '.join(own)}), which settings "
-            "cannot make again: build the same objects as before, give them to a Trainer, and call its "
-            "load(...); see docs/training.md"
+            "cannot make again: build the same objects as before, give them to a Trainer, and call "
+            "its load(...); see docs/training.md"
         )
 
 
