@@ -1,4 +1,4 @@
-"""What the two kinds of network differ in, as far as the training loop is concerned."""
+"""How the training loop makes and runs networks of the two kinds."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "conv9": clocked.conv9,
     "nf-resnet34": clocked.nf_resnet34,
 }
-# What a rule is given by the experiment and not by its options.
+# The experiment gives these to a rule; they are not among its options.
 NOT_OPTIONS = {"network", "loss", "generator", "perturbation", "input_shape"}
 MOST_THREADS = 256
 """The most threads on any machine; one with more cores than that may use all of them."""
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
+_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # the string "no" is not a bool
 
 
 class Engine(ABC):
@@ -107,7 +107,7 @@ class Engine(ABC):
             dtype: of weights and data.
 
         Raises:
-            ConfigurationError: saying what to do.
+            ConfigurationError: says what to do.
         """
         try:
             if self.device_type in (None, torch.device(device).type):
@@ -175,14 +175,14 @@ class Engine(ABC):
                 ) from problem
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
-        """Return the options with which the settings' rule learns from the hardware's noise.
+        """Return the options with which the rule learns from the noise of the hardware.
 
-        They are those of rules that have noise of their own; empty for all others.
+        Only rules that have noise of their own have such options.
         """
         return {}
 
     def given(self, settings: Settings) -> dict[str, Any]:
-        """Return the rule's arguments that come from the experiment and are no options."""
+        """Return the arguments of the rule that come from the experiment."""
         return {"loss": self.loss(settings)}
 
     def loss(self, settings: Settings) -> Loss:
@@ -270,7 +270,7 @@ class EventEngine(Engine):
     rate_unit = "spikes per neuron and sample"
 
     def _use_threads(self, threads: int) -> None:
-        torch.set_num_threads(1)  # its waiting threads would take the cores from the kernels
+        torch.set_num_threads(1)  # PyTorch's waiting threads would take the cores from the kernels
         events.set_num_threads(threads)
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
@@ -308,7 +308,7 @@ def check_threads(threads: int) -> None:
     """Refuse a number of threads below 1, or far above the number of cores.
 
     Raises:
-        ConfigurationError: saying what there is.
+        ConfigurationError: says how many cores there are.
     """
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
@@ -322,7 +322,7 @@ def engine_of(settings: Settings) -> Engine:
     """Return the engine that the settings' kind of network needs.
 
     Raises:
-        ConfigurationError: if they are no settings.
+        ConfigurationError: if they are not settings.
     """
     if not isinstance(settings, Settings):
         raise ConfigurationError(

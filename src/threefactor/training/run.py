@@ -1,4 +1,4 @@
-"""A run folder, read: what was trained, how it went, what there is to go on from.
+"""The reader of run folders: what was trained, how it went, what checkpoints there are.
 
 This is the only reader of run folders: reports, grids, analyses and resumed trainings all see a run
 through it, by one set of rules. The writer is `threefactor.training.run_folder.RunFolder`.
