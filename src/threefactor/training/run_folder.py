@@ -100,7 +100,7 @@ class RunFolder(RunFiles):
             device: on which it is trained.
         """
         if not self.config_path.exists():
-            self.create(experiment.settings, experiment.data)
+            self.create(experiment.settings, experiment.data, experiment.layer_sizes)
         document = self.read().config
         there = json.dumps(document)
         document["settings"] = dataclasses.asdict(experiment.settings)
@@ -195,20 +195,20 @@ class RunFolder(RunFiles):
         append_line(self.tracked_path, line)
 
     def write_start(self, line: Mapping[str, Any]) -> None:
-        """Keep how the network that the run begins with did before any learning."""
+        """Write how the network of another run, with which this one begins, did at the start."""
         write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop lines of epochs that the checkpoint does not know; return the others.
+        """Drop lines of epochs after the checkpoint; return the others.
 
         Raises:
-            CheckpointError: if one is missing that it knows, or the file is damaged.
+            CheckpointError: if there are fewer epochs than in the checkpoint, or a line is damaged.
         """
         found = self.read().metrics
         if len(found) < epochs:
             raise CheckpointError(
                 f"{self.metrics_path} is damaged: it does not hold epochs 1 to {epochs}, which the "
-                "checkpoint does. Put the file back, or train again in another folder with --out"
+                "checkpoint has. Put the file back, or train again in another folder with --out"
             )
         kept = found[:epochs]
         if self.metrics_path.exists():
@@ -216,7 +216,7 @@ class RunFolder(RunFiles):
         return kept
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
-        """Drop measurements after so many batches; return the others."""
+        """Drop measurements after this number of batches; return the others."""
         kept = [line for line in self.read().tracked if line["batches"] <= batches]
         if self.tracked_path.exists():
             write_lines(self.tracked_path, kept)
