@@ -182,4 +182,4 @@ def test_a_test_loss_that_is_no_number_ends_the_run_before_it_is_written(small, 
     trainer = training.Trainer(experiment, run, SpoilAt(experiment.network, last_of_all))
     with pytest.raises(DivergenceError, match="test loss became nan after epoch 2"):
         trainer.fit()
-    assert len(run.metrics()) == training.finished_epochs(run.path) == 1
+    assert len(run.read().metrics) == run.read().finished_epochs == 1

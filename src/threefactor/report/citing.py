@@ -1,4 +1,4 @@
-"""BibTeX of what an experiment used, and of nothing else."""
+"""BibTeX of exactly what an experiment used."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
 def citation(rule: str | None = None, recipe: str | None = None) -> str:
     """Return the BibTeX of a rule, of a recipe with its rule, or of threefactor alone.
 
-    It names the papers of the rule, of the engine (OTTT for the traces on a time grid; exact spike
-    times), of the network and of the data, and threefactor itself; nothing that was not used. The
-    engine of a rule that both have, DFA, is told by the recipe.
+    It contains the papers of the rule, of the engine (OTTT for the traces on a time grid; exact
+    spike times), of the network and of the data, and threefactor itself. Both engines have DFA;
+    its engine is known only with a recipe.
 
     Args:
         rule: name of a rule; with a recipe, its own by default.
@@ -89,9 +89,9 @@ def citation(rule: str | None = None, recipe: str | None = None) -> str:
 
 
 def cite_settings(experiments: Iterable[Settings]) -> str:
-    """Return the BibTeX of experiments, such as those of a report; each entry once.
+    """Return the BibTeX of experiments, such as those of a report, with each entry once.
 
-    Rules and data of one's own are named in a comment: only their author knows what to cite.
+    A comment names rules and data that threefactor does not have: their author knows what to cite.
     """
     experiments = list(experiments)
     keys = dict.fromkeys(key for settings in experiments for key in _keys(settings))
@@ -125,7 +125,7 @@ def _keys(settings: Settings) -> Iterator[str]:
 
 
 def _own_parts(settings: Settings) -> Iterator[str]:
-    """Give what these settings use and threefactor does not come with."""
+    """Give what these settings use and threefactor does not have."""
     if settings.rule.name not in REFERENCES["rule"]:
         yield f"rule {settings.rule.name!r}"
     entry = DATASETS.get(settings.data.name)
@@ -134,7 +134,7 @@ def _own_parts(settings: Settings) -> Iterator[str]:
 
 
 def _foreign(parts: Sequence[str]) -> str:
-    lines = (f"% {readable(part)} is no part of threefactor: ask its author.\n" for part in parts)
+    lines = (f"% {readable(part)} is not part of threefactor: ask its author.\n" for part in parts)
     return "".join(lines) + ("\n" if parts else "")
 
 

@@ -1,4 +1,4 @@
-"""Firing rates, silent and saturated neurons of both engines."""
+"""Firing rates, silent neurons and saturated neurons, of both engines."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import Batch, check_no_steps, evaluating
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
 __all__ = ["Firing", "LayerFiring", "firing"]
 
 
 @dataclass(frozen=True)
 class LayerFiring(Record):
-    """What the neurons of one layer do.
+    """Firing of one layer. Shares are fractions, 0 to 1.
 
     Attributes:
         neurons: number of neurons.
-        rate: spikes per neuron and time step, or, with exact spike times, per neuron and sample.
-        silent: share of the neurons that spike in no sample: they learn nothing.
-        saturated: share of the neurons that spike at every time step of every sample, or, with
-            exact spike times, use up their permitted spikes in every sample.
-        silent_samples: share of (neuron, sample) pairs without a spike.
+        rate: spikes per neuron and time step; with exact spike times, per neuron and sample.
+        silent: share of the neurons that spike in no sample. With exact spike times these get no
+            gradient.
+        saturated: share of the neurons that spike at every time step of every sample; with exact
+            spike times, share of those that reach their maximum of spikes in every sample.
+        silent_samples: share of the pairs of a neuron and a sample without a spike.
     """
 
     neurons: int
@@ -44,11 +46,11 @@ class Firing(Record):
     """Firing of all layers.
 
     Attributes:
-        layers: by name: hidden layers on a time grid; all layers with exact spike times, where
-            the outputs spike too.
-        total_rate: over all neurons of these layers, each counted once.
+        layers: by name. On a time grid these are the hidden layers; with exact spike times all
+            layers, since the outputs spike, too.
+        total_rate: mean rate of all neurons of these layers.
         unit: of the rates.
-        samples: on how many samples they were counted.
+        samples: number of samples that were measured.
     """
 
     layers: dict[str, LayerFiring]
@@ -58,7 +60,7 @@ class Firing(Record):
 
 
 class _Tally:
-    """Spikes of one layer's neurons: summed, and whether all or none."""
+    """Spikes of one layer: their sum, who ever spiked, and who ever stayed below the maximum."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -68,7 +70,7 @@ class _Tally:
         self.missed: Any = False
 
     def add(self, counts: Tensor, most: int) -> None:
-        """Take in the (B, n) spike counts of a batch, of which `most` are possible."""
+        """Add the spike counts of a batch, (B, n), each of them at most `most`."""
         self.samples += len(counts)
         self.spikes += float(counts.sum(dtype=torch.float64))
         self.empty += int((counts == 0).sum())
@@ -87,10 +89,10 @@ class _Tally:
 
 
 def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = None) -> Firing:
-    """Measure firing rates, and find silent and saturated neurons, without dropout or noise.
+    """Measure firing rates, silent and saturated neurons, without dropout or noise.
 
     Args:
-        network: of either engine. For neurons of a kind of your own, whatever is not zero counts
+        network: of either engine. If you wrote the neurons, every activity other than zero counts
             as a spike.
         batches: pairs of inputs and targets; the targets are not used.
         steps: T, for constant inputs of clocked networks.
@@ -114,7 +116,7 @@ def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = 
         tallies, samples, count = _on_grid(network, batches, steps)
         unit = "spikes per neuron and step"
     if not samples:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     layers = {name: tally.summary(count) for name, tally in tallies.items()}
     neurons = sum(layer.neurons for layer in layers.values())
     total = sum(layer.rate * layer.neurons for layer in layers.values()) / max(neurons, 1)
@@ -125,12 +127,17 @@ def _on_grid(
     network: nn.Module, batches: Iterable[Batch], steps: int | None
 ) -> tuple[dict[str, _Tally], int, int]:
     counts: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(_count(name, counts))
-        for name, module in network.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    tallies = {name: _Tally() for name, m in network.named_modules() if isinstance(m, Neuron)}
+
+    def count(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, activity: Tensor) -> None:
+            fired = (activity.detach() != 0).flatten(1)
+            counts[name] = counts[name].add_(fired) if name in counts else fired.int()
+
+        return hook
+
+    neurons = {name: m for name, m in network.named_modules() if isinstance(m, Neuron)}
+    hooks = [neuron.register_forward_hook(count(name)) for name, neuron in neurons.items()]
+    tallies = {name: _Tally() for name in neurons}
     samples, done = 0, 0
     try:
         with evaluating(network):
@@ -144,14 +151,6 @@ def _on_grid(
         for hook in hooks:
             hook.remove()
     return tallies, samples, done
-
-
-def _count(name: str, counts: dict[str, Tensor]) -> Any:
-    def hook(module: nn.Module, inputs: Any, activity: Tensor) -> None:
-        fired = (activity.detach() != 0).flatten(1)
-        counts[name] = counts[name].add_(fired) if name in counts else fired.int()
-
-    return hook
 
 
 def _of_events(network: events.Network, batches: Iterable[Batch]) -> tuple[dict[str, _Tally], int]:

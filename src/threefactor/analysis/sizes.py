@@ -1,4 +1,4 @@
-"""The true sizes of a clocked network: what each synapse layer connects."""
+"""The sizes of a network: how many weights a synapse layer has, and what they connect."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from threefactor.analysis.batches import evaluating
+from threefactor import events
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.neuron import Neuron, reset_state
 from threefactor.clocked.session import Session
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
-__all__ = ["Survey", "SynapseSize", "fan_out", "raw_fan_out", "survey"]
+__all__ = ["Sizes", "SynapseSize", "fan_out", "raw_fan_out", "sizes"]
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,9 @@ class SynapseSize:
     """One synapse layer.
 
     Attributes:
-        weights: number of weights stored, biases and gains not counted.
-        dense: synaptic operations of one sample at one time step if every input were non-zero;
-            for a convolution with the picture's true borders.
+        weights: number of weights stored, without biases and gains.
+        dense: synaptic operations of one sample at one time step if every input were non-zero. A
+            convolution's weights that lie beyond the border of the picture are not counted.
         received: number of values that the weights see, after pooling.
         hidden_input: whether its input depends on a hidden layer, so that spatial BP has to
             carry errors back through it.
@@ -39,24 +40,43 @@ class SynapseSize:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Sizes of synapse layers and of hidden layers by name, and the number of outputs m."""
+class Sizes:
+    """Sizes of a network.
+
+    Attributes:
+        synapses: by name of the synapse layer.
+        hidden: number of neurons by name of the hidden layer.
+        outputs: m.
+    """
 
     synapses: dict[str, SynapseSize]
     hidden: dict[str, int]
     outputs: int
 
 
-def survey(network: nn.Module, input_shape: Sequence[int] | None = None) -> Survey:
-    """Measure a clocked network by running one sample of zeros.
+def sizes(network: nn.Module, input_shape: Sequence[int] | None = None) -> Sizes:
+    """Return the sizes of a network of either engine; a clocked one runs one sample of zeros.
 
     Args:
-        network: made of clocked layers.
-        input_shape: of one sample at one time step; `network.input_shape` by default.
+        network: an `events.Network`, or made of clocked layers.
+        input_shape: of one sample at one time step, for clocked networks; `network.input_shape` by
+            default.
 
     Raises:
-        InputError: if the network has no `input_shape` and none is given.
+        InputError: if a clocked network has no `input_shape` and none is given.
     """
+    if not isinstance(network, events.Network):
+        return _on_grid(network, input_shape)
+    layers = list(network.layers.items())
+    synapses = {
+        name: SynapseSize(layer.weight.numel(), layer.weight.numel(), layer.in_features, i > 0)
+        for i, (name, layer) in enumerate(layers)
+    }
+    hidden = {name: layer.neurons for name, layer in layers[:-1]}
+    return Sizes(synapses, hidden, layers[-1][1].neurons)
+
+
+def _on_grid(network: nn.Module, input_shape: Sequence[int] | None) -> Sizes:
     shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
     if shape is None:
         raise InputError(
@@ -75,7 +95,8 @@ def survey(network: nn.Module, input_shape: Sequence[int] | None = None) -> Surv
         elif isinstance(module, Neuron):
             module.register_forward_hook(lambda m, given, out: _mark(hidden, name, out))
 
-    # A copy, since a marked input would otherwise have to be told from the network's weights.
+    # The weights of a copy need no gradient, so that `requires_grad` tells what depends on a hidden
+    # layer.
     twin = copy.deepcopy(network).requires_grad_(False)
     for name, module in twin.named_modules():
         look(name, module)
@@ -83,11 +104,11 @@ def survey(network: nn.Module, input_shape: Sequence[int] | None = None) -> Surv
     with evaluating(twin), torch.enable_grad():
         reset_state(twin)
         output = twin(weight.new_zeros((1, *shape)))
-    return Survey(synapses, hidden, output.shape[1])
+    return Sizes(synapses, hidden, output.shape[1])
 
 
 def _mark(hidden: dict[str, int], name: str, activity: Tensor) -> Tensor:
-    """Let what depends on a hidden layer be told by `requires_grad`."""
+    """Note the size of a hidden layer, and mark its activity with `requires_grad`."""
     hidden[name] = activity[0].numel()
     return activity if activity.requires_grad else activity.detach().requires_grad_()
 
@@ -103,12 +124,12 @@ def _size(synapse: nn.Module, x: Tensor) -> SynapseSize:
 
 @torch.no_grad()
 def fan_out(synapse: Synapse, received: torch.Size, *, dense: bool = False) -> Tensor:
-    """Return how many weights other than zero meet each received value, of one sample.
+    """Return how many weights other than zero each received value of one sample meets.
 
     Args:
         synapse: the layer.
         received: shape of a batch of what its weights see.
-        dense: whether to count all weights.
+        dense: whether to count weights of zero, too.
 
     Returns:
         Shape of one received sample, float64.
@@ -132,13 +153,15 @@ def fan_out(synapse: Synapse, received: torch.Size, *, dense: bool = False) -> T
 def raw_fan_out(synapse: Synapse, fan: Tensor, shape: torch.Size) -> Tensor:
     """Return how many weights one spike of the layer before reaches, pooling included.
 
-    Averaging shares a spike's effect between no pixels: each spike reaches the one average that it
-    is part of, and that one's weights.
+    With average pooling, a spike is part of one average, and reaches the weights of that one.
 
     Args:
         synapse: the layer.
         fan: what `fan_out` returned.
-        shape: of a batch of what reaches the layer, before pooling.
+        shape: of a batch that reaches the layer, before pooling.
+
+    Returns:
+        Shape of one sample before pooling, float64.
     """
     with torch.enable_grad():
         raw = torch.zeros((1, *shape[1:]), dtype=fan.dtype, device=fan.device, requires_grad=True)

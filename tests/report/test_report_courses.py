@@ -6,8 +6,8 @@ import pytest
 
 from threefactor.errors import CheckpointError
 from threefactor.report import collect, html_page, markdown_page, report_sections
+from threefactor.report.courses import tracked_sections
 from threefactor.report.figures import figure_csv
-from threefactor.report.tracked import tracked_sections
 from threefactor.report.values import Number
 
 TRACK = {"measures": ["alignment", "feedback"], "every": None, "samples": 40}

@@ -1,15 +1,13 @@
-"""Analyses of run folders: by name, of both engines, and from the command line."""
+"""Analyses of run folders, by name, of both engines."""
 
 import json
-import sys
 
 import pytest
 import torch
 
 from threefactor import clocked, data, training
-from threefactor.analysis import comparison
-from threefactor.analysis.of_runs import ANALYSES, RunView, analyse
-from threefactor.cli import main
+from threefactor.analysis.runs import ANALYSES, RunView, analyse
+from threefactor.analysis.runs.rules import fresh_rules
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe
 
@@ -31,10 +29,9 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("kind", ["grid", "events"])
 @pytest.mark.parametrize("name", sorted(ANALYSES.keys() - HEAVY))
-def test_every_analysis_gives_plain_values_and_changes_nothing(runs, monkeypatch, kind, name):
-    monkeypatch.setattr(comparison, "WARMUP", 20)
+def test_every_analysis_gives_plain_values_and_changes_nothing(runs, kind, name):
     trainer = training.open_run(runs / kind)
-    view = RunView(trainer, samples=64)
+    view = RunView(trainer, samples=64, warmup=20)
     if kind == "grid" and name in EVENTS_ONLY:
         with pytest.raises(InputError, match="exact spike times"):
             analyse(name, view)
@@ -68,7 +65,7 @@ def test_fresh_rules_have_the_noise_of_the_runs_rule():
     net = clocked.fc(4, (8,), 3)
     noise = {"noise_scale": 0.5, "noise_position": "before", "antithetic": False}
     for noisy in (False, True):
-        rules = comparison.fresh_rules(clocked.OPZO(net, **noise), noisy_hardware=noisy)
+        rules = fresh_rules(clocked.OPZO(net, **noise), 20, noisy_hardware=noisy)
         for name, rule in rules.items():
             if not noisy and name in ("spatial-bp", "dfa", "dkp"):
                 assert rule.perturbation is None
@@ -76,7 +73,7 @@ def test_fresh_rules_have_the_noise_of_the_runs_rule():
             given = rule.perturbation
             assert (given.scale, given.position, given.antithetic) == (0.5, "before", False)
             assert given.distribution == "gaussian"
-    assert comparison.fresh_rules(clocked.DFA(net))["zo"].perturbation.position == "after"
+    assert fresh_rules(clocked.DFA(net), 20)["zo"].perturbation.position == "after"
 
 
 def test_learning_curves_differ_in_the_local_gradient_alone(runs):
@@ -84,7 +81,7 @@ def test_learning_curves_differ_in_the_local_gradient_alone(runs):
     found = analyse("learning-curves", RunView(trainer))
     assert set(found) == {"exact", "modified"} and len(found["exact"]) == 3
     assert found["exact"][-1]["train_loss"] != found["modified"][-1]["train_loss"]
-    history = training.RunFolder(runs / "events").metrics()
+    history = training.Run(runs / "events").metrics
     assert found["modified"][-1]["train_loss"] == history[-1]["train_loss"]
     with pytest.raises(ConfigurationError, match="two local gradients"):
         analyse("learning-curves", RunView(training.open_run(runs / "grid")))
@@ -92,8 +89,8 @@ def test_learning_curves_differ_in_the_local_gradient_alone(runs):
 
 def test_open_run_restores_network_rule_and_noise(runs):
     trainer = training.open_run(runs / "grid", "best")
-    assert trainer.experiment.rule.feedback[0].abs().max() > 0
-    lines = training.RunFolder(runs / "grid").metrics()
+    assert trainer.experiment.rule.feedback[0].matrix.abs().max() > 0
+    lines = training.Run(runs / "grid").metrics
     line = lines[trainer.epoch - 1]
     assert trainer.experiment.rule.perturbation.scale == pytest.approx(line["noise_scale"])
     assert line["noise_scale"] < 0.2 or trainer.epoch == 1
@@ -103,61 +100,3 @@ def test_open_run_restores_network_rule_and_noise(runs):
     assert training.open_run(runs / "grid").epoch == 3
     with pytest.raises(ConfigurationError, match="give last or best"):
         training.open_run(runs / "grid", "first")
-
-
-@pytest.fixture
-def call(monkeypatch, capsys, tmp_path):
-    """Run a command; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return call
-
-
-def test_the_command(runs, call, tmp_path):
-    out = tmp_path / "new" / "angles.json"
-    code, text, _ = call(
-        "analyse", "alignment", runs / "grid", "--samples", 64, "--epoch", "best", "--out", out
-    )
-    assert code == 0
-    assert "linear1" in text and "angle_of_means" in text
-    document = json.loads(out.read_text())
-    assert document["analysis"] == "alignment" and document["checkpoint"] == "best"
-    assert document["rule"] == "opzo" and document["samples"] == 64
-    assert 0 < document["result"]["layers"]["linear1"]["angle"] < 180
-    code, text, _ = call("analyse", "cost", runs / "events")
-    assert code == 0 and "sequential" in text
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["variances", "grid"], 2, "did you mean 'variance'"),
-        (["cost", "nowhere"], 1, "holds no run"),
-        (["cost", "grid", "--checkpoint", "first"], 2, "give last or best"),
-        (["hair-triggers", "grid"], 1, "exact spike times"),
-        (["alignment", "grid", "--samples", "8"], 1, "cannot be cut from 8 samples"),
-    ],
-)
-def test_errors_of_the_command(runs, call, arguments, code, message):
-    name, folder, *rest = arguments
-    found, _, err = call("analyse", name, runs / folder, *rest)
-    assert found == code
-    assert message in " ".join(err.split())
-
-
-def test_the_help_lists_every_analysis(call):
-    code, text, _ = call("analyse", "--help")
-    assert code == 0
-    assert all(f"{name}:" in text for name in ANALYSES)

@@ -1,4 +1,4 @@
-"""One neuron with two inputs and a few spikes: where its local gradient diverges (SFDFA)."""
+"""One neuron and a few input spikes: where its local gradient diverges (SFDFA, figures 1 to 3)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,74 @@ from threefactor.analysis.hair_triggers import spike_factors, time_gradients
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 
-__all__ = ["FOUR_SPIKES", "GradientField", "NeuronTrace", "gradient_field", "neuron_trace"]
+__all__ = [
+    "FOUR_SPIKES",
+    "FactorCurves",
+    "GradientField",
+    "NeuronTrace",
+    "gradient_field",
+    "hair_trigger_factors",
+    "neuron_trace",
+]
 
 FOUR_SPIKES = ((0.010, 0), (0.025, 1), (0.060, 0), (0.075, 1))
-"""Two inputs and four spikes, (seconds, input); the paper does not tell its own."""
+"""Input spikes, (seconds, input 0 or 1). They are ours: the paper does not state its own."""
+
+
+@dataclass(frozen=True)
+class FactorCurves(Record):
+    """The factor of the local gradient by the slope of the potential at the spike.
+
+    Attributes:
+        slopes: du/dt where the potential crosses the threshold, potential per second.
+        exact: 1 / slope, seconds per potential; it diverges at slope 0.
+        modified: 1 / (slope + theta / tau), at most tau / theta.
+        bound: tau / theta.
+    """
+
+    slopes: list[float]
+    exact: list[float]
+    modified: list[float]
+    bound: float
+
+
+def hair_trigger_factors(slopes: ArrayLike, *, tau_s: float, threshold: float) -> FactorCurves:
+    r"""Return F_k / y_k, exact and modified, by the slope of the potential (figure 1).
+
+    At a spike :math:`du/dt = (I_k - \theta) / \tau`, so that
+
+    .. math:: \frac{F_k}{y_k} = \frac{\tau}{I_k - \theta} = \frac{1}{du/dt}
+              \quad\text{or}\quad
+              \frac{\tau}{I_k} = \frac{1}{du/dt + \theta/\tau}
+
+    Args:
+        slopes: du/dt, above 0.
+        tau_s: synaptic time constant in seconds.
+        threshold: theta_hat, as `events.fc` takes it.
+
+    Raises:
+        InputError: if a slope is not above 0, or a constant out of its range.
+
+    Example:
+        >>> curves = hair_trigger_factors([0.5, 4.0], tau_s=0.5, threshold=1.0)
+        >>> curves.exact, curves.modified, curves.bound
+        ([2.0, 0.25], [0.6666666666666666, 0.2], 1.0)
+
+    Source: Bacho & Chu (SFDFA), equations 14 and 18, figure 1.
+    """
+    given = np.asarray(slopes, np.float64).reshape(-1)
+    if not (np.isfinite(given) & (given > 0)).all() or not len(given):
+        raise InputError(
+            f"slopes are {given.tolist()}; give numbers above 0: a spike has du/dt > 0"
+        )
+    layer = events.Layer(1, 1, tau_s=tau_s, threshold=threshold, duration=1.0)
+    currents = layer.theta + given * layer.tau
+    return FactorCurves(
+        given.tolist(),
+        spike_factors(layer, currents, exact=True).tolist(),
+        spike_factors(layer, currents, exact=False).tolist(),
+        layer.tau / layer.theta,
+    )
 
 
 @dataclass(frozen=True)
@@ -27,8 +91,8 @@ class GradientField(Record):
     """Local gradients of one neuron on a grid of its two weights.
 
     Attributes:
-        weights: the values of either weight; row i, column j of the rest is for
-            (weights[i], weights[j]).
+        weights: the values of both weights. In the other attributes row i, column j is for the
+            weights (weights[i], weights[j]).
         spikes: number of the neuron's spikes.
         exact: the sum of dt_k / dw over its spikes, two numbers, seconds per weight.
         modified: the same with the modified factor.
@@ -52,15 +116,13 @@ def gradient_field(
 ) -> GradientField:
     """Return the local gradient, exact and modified, over a grid of two weights (figure 2).
 
-    All points of the grid are neurons of one layer.
-
     Args:
         weights: the values that each of the two weights takes.
         train: input spikes, (seconds, input 0 or 1).
         tau_s, threshold, duration: see `events.fc`.
 
     Raises:
-        InputError: if there is no weight, or the spikes make no sense.
+        InputError: if there is no weight, or a time or input of a spike is not valid.
 
     Example:
         >>> field = gradient_field([0.0, 1.0, 2.0])
@@ -72,6 +134,7 @@ def gradient_field(
     values = np.asarray(weights, np.float64).reshape(-1)
     if not len(values):
         raise InputError("weights are empty; give the values of the grid")
+    # All points of the grid are neurons of one layer.
     first, second = np.meshgrid(values, values, indexing="ij")
     layer = _layer(np.stack([first.ravel(), second.ravel()]), tau_s, threshold, duration)
     activity = layer.run(_batch(train, 2))
@@ -93,7 +156,7 @@ class NeuronTrace(Record):
     Attributes:
         times: seconds.
         potential: u(t).
-        current: synaptic current I(t), a potential.
+        current: synaptic current I(t), in the unit of the potential.
         theta: threshold of the potential.
         spike_times: seconds.
         spike_currents: I_k.
@@ -129,10 +192,10 @@ def neuron_trace(
         weights: one per input.
         train: input spikes, (seconds, input).
         tau_s, threshold, duration: see `events.fc`.
-        points: how many points in time.
+        points: number of points in time, from 0 to `duration`.
 
     Raises:
-        InputError: if there is no weight, or the spikes make no sense.
+        InputError: if there is no weight, or a time or input of a spike is not valid.
 
     Example:
         >>> trace = neuron_trace([1.0, 1.0])
@@ -178,7 +241,7 @@ def _batch(train: Sequence[tuple[float, int]], size: int) -> events.SpikeBatch:
 def _course(
     layer: events.Layer, inputs: events.SpikeBatch, spikes: NDArray[Any], times: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the potential and the synaptic current at some times, by equation 1."""
+    """Return the potential and the synaptic current at given times, by equation 1."""
     weight = layer.weight.detach().numpy()[inputs.addresses, 0]
 
     def decayed(since: NDArray[Any], tau: float) -> NDArray[np.float64]:
@@ -193,7 +256,7 @@ def _course(
 def _single_gradients(
     layer: events.Layer, inputs: events.SpikeBatch, *, exact: bool
 ) -> list[list[float]]:
-    """Return dt_k / dw of every spike: what a spike more adds to the sum over the spikes."""
+    """Return dt_k / dw of every spike: what one more spike adds to the sum over the spikes."""
     sums, cap = [np.zeros(layer.in_features)], layer.max_spikes
     total = len(layer.run(inputs).spikes.times)
     try:

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from threefactor.report import collect, published_table
-from threefactor.report.firing import firing_table
-from threefactor.report.plots import firing_figure, learning_curves
+from threefactor.report.learning import firing_figure, firing_table, learning_curves
 
 # Neurons of conv5 by hand: 128 x 32^2, 256 x 16^2, 512 x 8^2, 512 x 4^2.
 NEURONS = (131072, 65536, 32768, 8192)
@@ -23,9 +22,11 @@ def test_published_totals_are_weighted_by_neurons(data):
         assert total == pytest.approx(expected, abs=1e-4)
 
 
-def test_the_total_stands_beside_the_published_one(make_run, tmp_path):
+def test_the_total_stands_beside_the_published_one(make_run, edit_config, tmp_path):
     folder = make_run("conv", [0.5, 0.6], base="cifar10-conv5")
-    lines = [{**line, "firing_rates": RATES} for line in folder.metrics()]
+    sizes = dict(zip(RATES, NEURONS, strict=True))
+    edit_config(folder, lambda document: document.update(layer_sizes=sizes))
+    lines = [{**line, "firing_rates": RATES} for line in folder.read().metrics]
     folder.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     groups = collect([tmp_path]).groups
     table = firing_table("cifar10-conv5", groups)
@@ -38,7 +39,7 @@ def test_the_total_stands_beside_the_published_one(make_run, tmp_path):
     assert rates.series[0].ys == pytest.approx([TOTAL, TOTAL])
 
 
-def test_layers_that_the_settings_do_not_know_have_no_total(make_run, tmp_path):
-    make_run("conv", [0.5], base="cifar10-conv5")  # its metrics name two layers
+def test_layers_of_unknown_size_have_no_total(make_run, tmp_path):
+    make_run("conv", [0.5], base="cifar10-conv5")  # nobody wrote its sizes down
     table = firing_table("cifar10-conv5", collect([tmp_path]).groups)
     assert table.columns == ("rule", "seeds", "lif1", "lif2")
