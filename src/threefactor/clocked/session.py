@@ -217,6 +217,13 @@ class Session:
         found = (p for module in self._modules for p in module._parameters.values())
         return list({id(p): p for p in found if p is not None}.values())
 
+    @property
+    def first_parameter(self) -> Tensor:
+        """One parameter, which has the network's dtype and device."""
+        # Found by the modules that `attached` has looked through: a walk takes its time.
+        found = (p for module in self._modules for p in module._parameters.values())
+        return next(p for p in found if p is not None)
+
     @contextmanager
     def buffers_kept(self, *, always: bool = False) -> Iterator[None]:
         """Put the network's buffers back, objects and values, after an error or `always`."""
@@ -265,7 +272,7 @@ class Session:
                 "the last time step of this stream failed half-way; call rule.reset() and begin "
                 "the stream again"
             )
-        weight = next(self.network.parameters())
+        weight = self.first_parameter
         if self._began_with is not None and self._began_with != (weight.dtype, weight.device):
             raise InputError(
                 f"the network was moved from {self._began_with} to {weight.dtype} on "
@@ -429,7 +436,7 @@ class Session:
 
     def check_input(self, x_t: object) -> None:
         """Refuse one time step of input that has no meaning."""
-        weight = next(self.network.parameters())
+        weight = self.first_parameter
         if not isinstance(x_t, Tensor):
             raise InputError(
                 f"one time step of input is a {type(x_t).__name__}; expected a torch.Tensor "
