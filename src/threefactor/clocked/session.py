@@ -266,7 +266,7 @@ class Session:
         return decay
 
     def check_state(self) -> None:
-        """Refuse to go on with a stream that somebody else reset or ran on, or that failed."""
+        """Refuse to continue a stream that was reset or run from outside, or that failed."""
         if self.broken:
             raise InputError(
                 "the last time step of this stream failed half-way; call rule.reset() and begin "
@@ -309,7 +309,7 @@ class Session:
         if version is not None and x_t._version != version:
             raise InputError(
                 "the network changes its input in place, and with it the caller's data; let its "
-                "forward work on a new tensor, as in x = x * 2 in place of x *= 2"
+                "forward work on a new tensor, as in x = x * 2 instead of x *= 2"
             )
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x_t):
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__

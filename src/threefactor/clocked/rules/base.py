@@ -75,10 +75,10 @@ class Rule(nn.Module, ABC):
     """A learning rule: a way to obtain the error that reaches the activity of each hidden layer.
 
     Everything else is common to all rules: the forward pass, the presynaptic traces (OTTT), the
-    local surrogate derivative, the read-out's gradient. A rule of one's own subclasses this and
+    local surrogate derivative, the read-out's gradient. Your own rule subclasses this and
     implements `layer_errors`; see the page on adding a rule.
 
-    The network is no submodule: `rule.state_dict()` holds what the rule itself learns (feedback
+    The network is not a submodule: `rule.state_dict()` holds what the rule itself learns (feedback
     connections, if any), and `rule.parameters()` what the optimiser should also train.
 
     A rule of direct feedback gives every hidden layer its error straight from the output. The
