@@ -5,8 +5,8 @@ Usage: python tests/kills.py [--count 200] [--seed 0]
 Each time: SIGKILL, SIGTERM or SIGINT at a random moment, of `train`, `train --resume` and
 `reproduce`, of networks on a time grid and of exact spike times. Afterwards the folder loads, no
 process is left, a signal that asks was answered by a checkpoint of its moment and the right exit
-code; and the run, gone on with until it is finished, has the bits of one that was never disturbed,
-and no file more. Some start a Python of their own, so that its start is killed, too.
+code; and the run, resumed until it is finished, has the bits of one that was never disturbed, and
+no file more. Some start a Python of their own, so that its start is killed, too.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Kills:
         return sum(self.counts.values())
 
     def train(self) -> None:
-        """Train with kills, until it is finished."""
+        """Train with kills until the run is finished."""
         index = self.chance.randrange(len(disturbed.TRAININGS))
         one, run = disturbed.TRAININGS[index], self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)

@@ -62,7 +62,7 @@ def test_a_convolution_by_loops(stride, padding, pool):
 
 
 def test_standardised_weights_are_counted_as_the_input_meets_them():
-    layer = clocked.Conv2d(1, 1, 3, padding=1, standardize=True)
+    layer = clocked.Conv2d(1, 1, 3, padding=1, standardise=True)
     layer.weight.data.zero_()[0, 0, 0, 0] = 1.0  # the zeros become minus the mean
     net = nn.Sequential(layer, nn.Flatten())
     found = operations(net, [(torch.ones(1, 1, 5, 5), torch.zeros(1))], steps=1).layers["0"]
@@ -211,6 +211,18 @@ def test_training_operations_by_hand():
     middle = training_operations(clocked.OPZO(net, intermediate="lif2")).added
     assert middle.feedback == middle.feedback_learning == 27 + 3 * 5
     assert middle.readouts == 3 * 3 * 4
+
+
+def test_neurons_that_share_a_row_of_feedback_share_its_products():
+    """Two channels of 4 x 4 in squares of 2 x 2: 8 rows for 32 neurons."""
+    net = nn.Sequential(
+        clocked.Conv2d(1, 2, 3, padding=1), clocked.LIF(), nn.Flatten(), clocked.Linear(32, 3)
+    )
+    for patch, rows in ((1, 32), (2, 8)):
+        rule = clocked.OPZO(net, input_shape=(1, 4, 4), feedback_patch=patch)
+        added = training_operations(rule).added
+        assert added.feedback == added.feedback_learning == 3 * rows
+        assert added.noise == added.local == 32
 
 
 def test_training_operations_at_spikes_by_hand():

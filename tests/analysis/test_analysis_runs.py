@@ -81,7 +81,7 @@ def test_learning_curves_differ_in_the_local_gradient_alone(runs):
     found = analyse("learning-curves", RunView(trainer))
     assert set(found) == {"exact", "modified"} and len(found["exact"]) == 3
     assert found["exact"][-1]["train_loss"] != found["modified"][-1]["train_loss"]
-    history = training.RunFolder(runs / "events").metrics()
+    history = training.Run(runs / "events").metrics
     assert found["modified"][-1]["train_loss"] == history[-1]["train_loss"]
     with pytest.raises(ConfigurationError, match="two local gradients"):
         analyse("learning-curves", RunView(training.open_run(runs / "grid")))
@@ -89,8 +89,8 @@ def test_learning_curves_differ_in_the_local_gradient_alone(runs):
 
 def test_open_run_restores_network_rule_and_noise(runs):
     trainer = training.open_run(runs / "grid", "best")
-    assert trainer.experiment.rule.feedback[0].abs().max() > 0
-    lines = training.RunFolder(runs / "grid").metrics()
+    assert trainer.experiment.rule.feedback[0].matrix.abs().max() > 0
+    lines = training.Run(runs / "grid").metrics
     line = lines[trainer.epoch - 1]
     assert trainer.experiment.rule.perturbation.scale == pytest.approx(line["noise_scale"])
     assert line["noise_scale"] < 0.2 or trainer.epoch == 1

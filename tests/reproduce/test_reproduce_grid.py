@@ -419,7 +419,7 @@ def before_other_numbers(document):
 
 def on_other_data(document):
     document["data"]["labels"] = "0" * 16
-    return "trained on other data (the labels are others)"
+    return "trained on other data (the labels differ)"
 
 
 def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch):

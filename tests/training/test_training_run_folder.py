@@ -237,7 +237,7 @@ DAMAGES = {
     "network without a layer": put(["network", "readout.bias"], KeyError),
     "network with one more": put(["network", "more"], torch.zeros(1)),
     "rule without feedback": put(["rule"], {}),
-    "feedback of another shape": put(["rule", "feedback_0"], torch.zeros(1)),
+    "feedback of another shape": put(["rule", "feedback.0.matrix"], torch.zeros(1)),
     "no optimiser": put(["optimizer"], None),
     "optimiser of text": put(["optimizer"], "x"),
     "optimiser without groups": put(["optimizer", "param_groups"], []),
@@ -376,7 +376,7 @@ def test_finished_epochs_need_their_checkpoint(small, tmp_path):
 
 def test_a_name_that_tensorboard_cannot_write_is_refused_before_anything_is_made(small, tmp_path):
     out = tmp_path / "run\udcff"
-    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*no Unicode"):
+    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*not Unicode"):
         training.train(small(), out, tensorboard=True)
     assert not list(tmp_path.iterdir())
 

@@ -157,7 +157,7 @@ def training_operations(
         return _at_spikes(rule, batches)
     if batches is not None:
         raise InputError("leave batches out: on a time grid the operations follow from the sizes")
-    found = sizes(rule.network, rule._session.sample_shape)
+    found = sizes(rule.network, rule.sample_shape)
     added = _on_grid(rule, found)
     forward = float(sum(s.dense for s in found.synapses.values()))
     return TrainingOperations(
@@ -170,40 +170,35 @@ def training_operations(
 
 
 def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
-    neurons, m = sum(found.hidden.values()), found.outputs
+    neurons = sum(found.hidden.values())
     dense = sum(s.dense for s in found.synapses.values())
-    connections = m * sum(_reach(rule, found))
-    feedback, learning = float(neurons), 0
+    feedback, learning, readouts = neurons, 0, 0
     if rule.couples_layers:
-        feedback = float(sum(s.dense for s in found.synapses.values() if s.hidden_input))
+        feedback = sum(s.dense for s in found.synapses.values() if s.hidden_input)
     elif isinstance(rule, clocked.FeedbackRule):
-        feedback = float(connections)
-        learning = connections if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
-    read = [n for i, n in enumerate(found.hidden.values()) if hasattr(rule, f"readout_{i}")]
+        connections = list(rule.feedback)
+        if isinstance(rule, clocked.LocalLearningRule):
+            connections += rule.intermediate
+            readouts = sum(readout.weight.numel() for readout in rule.readouts)
+        feedback = sum(connection.matrix.numel() for connection in connections)
+        learning = feedback if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
     return Added(
         traces=float(sum(s.received for s in found.synapses.values())),
         local=float(neurons),
-        feedback=feedback,
+        feedback=float(feedback),
         feedback_learning=float(learning),
-        readouts=float(3 * m * sum(read)),
+        readouts=float(3 * readouts),
         noise=float(neurons if rule.perturbation is not None else 0),
         second_pass=float(dense if rule.second_pass is not None else 0),
         weights=float(dense),
     )
 
 
-def _reach(rule: clocked.Rule, found: Sizes) -> list[int]:
-    """Neurons that feedback connections reach: from the output, and from a middle layer."""
-    hidden = list(found.hidden.values())
-    middle = [n for j, n in enumerate(hidden) if hasattr(rule, f"intermediate_{j}")]
-    return hidden + middle
-
-
 def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperations:
     neurons, m = sum(rule.layer_sizes.values()), rule.outputs
     direct = isinstance(rule, events.FeedbackRule)
     learned = isinstance(rule, events.SFDFA)
-    samples, traces, local, grades, noise, forward, backward = 0, 0, 0, 0, 0, 0, 0
+    samples, traces, local, noise, forward, between = 0, 0, 0, 0, 0, 0
     for inputs, _ in batches:
         samples += len(inputs)
         for i, (layer, activity) in enumerate(
@@ -214,8 +209,7 @@ def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperation
             local += len(activity.spikes.times) * layer.in_features
             forward += arrived * layer.neurons
             if i > 0:
-                backward += arrived * layer.neurons
-                grades += arrived * layer.neurons
+                between += arrived * layer.neurons
             if i < len(rule.layers) - 1:
                 noise += int(np.count_nonzero(activity.spikes.counts()))
     if not samples:
@@ -223,8 +217,8 @@ def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperation
     added = Added(
         traces=traces / samples,
         local=local / samples,
-        feedback=float(m * neurons) if direct else backward / samples,
-        feedback_learning=m * neurons + grades / samples if learned else 0.0,
+        feedback=float(m * neurons) if direct else between / samples,
+        feedback_learning=m * neurons + between / samples if learned else 0.0,
         noise=noise / samples if learned else 0.0,
         weights=float(sum(layer.weight.numel() for layer in rule.layers)),
     )

@@ -81,7 +81,7 @@ def feedback_alignment(
     names = list(rule.layer_sizes)
     if batches is None:
         return FeedbackAlignment(
-            {names[-1]: _compare(feedback[-1], _output_weights(rule), "output weights")}
+            {names[-1]: _compare(feedback[-1].matrix, _output_weights(rule), "output weights")}
         )
     if isinstance(rule, events.Rule):
         raise InputError(
@@ -91,8 +91,8 @@ def feedback_alignment(
     jacobian = mean_jacobian(rule.network, (x for x, _ in batches), steps=steps)
     return FeedbackAlignment(
         {
-            name: _compare(matrix, jacobian[name], "mean Jacobian")
-            for name, matrix in zip(names, feedback, strict=True)
+            name: _compare(connection.matrix, jacobian[name], "mean Jacobian")
+            for name, connection in zip(names, feedback, strict=True)
         }
     )
 

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of an error on the command line."""
+"""The commands, and how errors end them."""
 
 from __future__ import annotations
 

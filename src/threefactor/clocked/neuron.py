@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError
@@ -16,7 +17,7 @@ from threefactor.errors import InputError
 if TYPE_CHECKING:
     from threefactor.clocked.probe import Probe
 
-__all__ = ["LIF", "Neuron", "lif_step_", "reset_state", "surrogate_times"]
+__all__ = ["LIF", "Neuron", "NeuronOptions", "lif_step_", "reset_state", "surrogate_times"]
 
 
 def lif_step_(
@@ -197,13 +198,25 @@ class Neuron(nn.Module, ABC):
         return self.modulate(error, state, self.scale if gate is None else gate)
 
 
+class NeuronOptions(TypedDict, total=False):
+    """Options of the neurons of a network, for its builder; see `LIF`, which has the defaults."""
+
+    leak: float
+    threshold: float
+    dropout: float
+    scale: float
+    surrogate_width: float
+
+
 class LIF(Neuron):
-    r"""Leaky integrate-and-fire neurons with a soft reset.
+    r"""Leaky integrate-and-fire neurons; `leak` is the share of the potential that stays.
 
     .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t], \qquad s[t] = [u[t] \ge V]
 
+    The reset is soft: a spike takes V off the potential.
+
     Args:
-        leak: lambda, the share of the potential that is kept from step to step, 0 to 1.
+        leak: lambda, 0 to 1. 1 keeps the whole potential from step to step, 0 nothing of it.
         threshold: V, above 0.
         dropout: probability that a neuron is silenced for all time steps of a sample.
         scale: factor of the activity that the next layer sees.

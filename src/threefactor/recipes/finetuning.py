@@ -1,4 +1,4 @@
-"""Settings to go on with the network of a run, on hardware that is noisy."""
+"""Settings that fine-tune the network of a run on noisy hardware."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def plain_settings(settings: Settings) -> dict[str, Any]:
     """Return settings by full name; options younger than the settings have their defaults."""
     found = flat(settings)
     try:
-        options = engine_of(settings).rule_options(settings.rule.name)
+        options = engine_of(settings).rule_defaults(settings.rule.name)
     except ConfigurationError:  # a rule of one's own, whose options have no defaults here
         return found
     defaults = {f"rule.options.{key}": value for key, value in options.items()}

@@ -5,7 +5,7 @@ from threefactor.training.evaluation import Evaluation, evaluate
 from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
 from threefactor.training.run import Run
-from threefactor.training.run_folder import RunFolder, finished_epochs
+from threefactor.training.run_folder import RunFolder
 from threefactor.training.running import open_run, resume, train
 from threefactor.training.settings import Settings, make_settings
 
@@ -19,7 +19,6 @@ __all__ = [
     "Trainer",
     "build",
     "evaluate",
-    "finished_epochs",
     "make_settings",
     "open_run",
     "override",

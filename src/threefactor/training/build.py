@@ -29,8 +29,8 @@ __all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
 class Experiment:
     """The live objects of one experiment.
 
-    Any of them may be one's own: in place of what `build` made (`dataclasses.replace`), or all of
-    them, made by hand. What is written about the run then says so.
+    Any of them may be the user's own: replace what `build` made (`dataclasses.replace`), or make
+    all of them by hand. The run folder then says so.
     """
 
     settings: Settings
@@ -43,7 +43,7 @@ class Experiment:
 
     @property
     def engine(self) -> Engine:
-        """What makes and runs networks of the settings' kind."""
+        """Makes and runs networks of the kind that the settings name."""
         return engine_of(self.settings)
 
     @property
@@ -98,7 +98,7 @@ def build(
 
 
 def check_parts(experiment: Experiment) -> None:
-    """Refuse parts that do not belong together: a network would be tested that is never trained.
+    """Refuse parts that do not belong together, of which a network would stay untrained.
 
     Raises:
         ConfigurationError: if the network has no parameters, the rule was built on another network,
@@ -112,8 +112,8 @@ def check_parts(experiment: Experiment) -> None:
         raise ConfigurationError(f"the network {type(network).__name__} has no parameters to train")
     if getattr(rule, "network", network) is not network:
         raise ConfigurationError(
-            "the rule was built on another network than the experiment's, which would never be "
-            "trained; build the rule on this network, and the optimiser of its parameters"
+            "the rule was built on another network than that of the experiment, which would never "
+            "be trained; build the rule on this network, and the optimiser of its parameters"
         )
     if getattr(experiment.scheduler, "optimizer", optimizer) is not optimizer:
         raise ConfigurationError(
@@ -125,8 +125,8 @@ def check_parts(experiment: Experiment) -> None:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if held - known:
         raise ConfigurationError(
-            f"the optimiser has {len(held - known)} parameters that are none of the network or "
-            "rule (of a network or layer before it was replaced?); make it of "
+            f"the optimiser has {len(held - known)} parameters that belong neither to the network "
+            "nor to the rule (perhaps to a network or layer that was replaced); make it of "
             "network.parameters()"
         )
     left = [name for name, p in network.named_parameters() if p.requires_grad and id(p) not in held]
@@ -181,9 +181,9 @@ def begin(experiment: Experiment) -> None:
 
 
 def option_names(settings: Settings) -> list[str]:
-    """Return the full names beyond the fields that `override` should accept for these settings."""
+    """Return the full names of options that `override` should accept, beside the fields."""
     options = {
-        "rule": engine_of(settings).option_names(settings.rule.name),
+        "rule": engine_of(settings).rule_options(settings.rule.name),
         "optimizer": settings.optimizer.options,
         "scheduler": settings.scheduler.options,
     }
@@ -211,7 +211,7 @@ def _schedule(ends: Sequence[Any]) -> LinearSchedule:
 
 
 def _check_noise(settings: Settings, engine: Engine) -> None:
-    """Refuse noise of the rule's own beside that of the hardware."""
+    """Refuse noise of the rule beside the noise of the hardware."""
     given = settings.rule.options
     for key, value in engine.noise_options(settings).items():
         if given.get(key) != value:

@@ -1,7 +1,7 @@
-"""What an experiment is, told from its live objects: settings that are true of any of them.
+"""A description of any experiment, from its live objects, in the form of settings.
 
-Settings say what `build` makes. Whoever then puts a network, data, a rule, a loss or an optimiser
-of their own in its place has an experiment that these settings are no longer true of.
+Settings say what `build` makes. They are no longer true once the user replaces the network, data,
+rule, loss or optimiser; then the description says what there is instead.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["OWN", "Description", "Made", "check_buildable", "describe", "made_of"]
 
 OWN = "own"
-"""Name of data, and the first word of names, that no settings can make."""
+"""Name of data, and first word of other names, that settings cannot make."""
 DEEPEST = 4
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -135,8 +135,8 @@ def check_buildable(settings: Settings) -> None:
     own = [f"{part} {name!r}" for part, name in names.items() if _is_own(name)]
     if own:
         raise ConfigurationError(
-            f"this is an experiment of one's own ({', '.join(own)}), which settings cannot make "
-            "again: build the same objects as before, give them to a Trainer, and call its "
+            f"this experiment has parts of the user's own ({', '.join(own)}), which settings "
+            "cannot make again: build the same objects as before, give them to a Trainer, and call its "
             "load(...); see docs/training.md"
         )
 

@@ -75,10 +75,10 @@ class Sums:
 
 
 def has_accuracy(targets: Tensor, outputs: int) -> bool:
-    """Whether a share of right answers has a meaning.
+    """Whether the data has an accuracy.
 
-    It has if the targets are one class label for each sample, every label has an output of its
-    own, and there are two outputs at least: of one alone the largest is always right.
+    It has one if the targets are one class label for each sample, every label has an output, and
+    there are at least two outputs. With a single output the largest is always right.
 
     Args:
         targets: of a whole data set, (N, ...).

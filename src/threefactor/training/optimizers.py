@@ -23,16 +23,16 @@ LEFT_OUT = (
     *("LBFGS", "SparseAdam"),
     *("ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"),
 )
-"""What needs more than a dense gradient at each step, a measure, or options that are no values."""
+"""These need more than a dense gradient at each step, a metric, or options that JSON lacks."""
 
 TRIED_EPOCHS = 10_000  # of a scheduler, in a tenth of a second
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
+_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # the string "no" is not a bool
 
 
 def make_optimizer(
     given: OptimizerSettings, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Make an optimiser, after another one of its kind was tried on a small matrix.
+    """Make an optimiser, after trying another one of its kind on a small matrix.
 
     Raises:
         ConfigurationError: for a name that is not known, or options that it cannot work with.
@@ -55,7 +55,7 @@ def make_optimizer(
 def make_scheduler(
     settings: Settings, optimizer: torch.optim.Optimizer
 ) -> lr_scheduler.LRScheduler | None:
-    """Make a scheduler, after another one of its kind was tried over all epochs.
+    """Make a scheduler, after trying another one of its kind over all epochs.
 
     Raises:
         ConfigurationError: for a name that is not known, options that it cannot work with, or a
@@ -85,10 +85,10 @@ def make_scheduler(
 
 
 def call(function: Any, what: str, *args: Any, **options: Any) -> Any:
-    """Call what may refuse its options in any way.
+    """Call a function whose errors about its options may be of any kind.
 
     Raises:
-        ConfigurationError: in place of whatever it raised.
+        ConfigurationError: instead of the error of the function.
     """
     try:
         return function(*args, **options)

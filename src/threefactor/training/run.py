@@ -1,4 +1,4 @@
-"""A run folder, read: what was trained, how it went, what there is to go on from.
+"""The reader of run folders: what was trained, how it went, what checkpoints there are.
 
 This is the only reader of run folders: reports, grids, analyses and resumed trainings all see a run
 through it, by one set of rules. The writer is `threefactor.training.run_folder.RunFolder`.
@@ -16,11 +16,10 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.readable import clipped
-from threefactor.training import checkpoint, lines
+from threefactor.training import checkpoint
 from threefactor.training.data_record import difference
 from threefactor.training.engines import engine_of
-from threefactor.training.files import read_json
-from threefactor.training.loggers import TENSORBOARD
+from threefactor.training.files import read_json, read_lines
 from threefactor.training.settings import Settings, make_settings
 
 __all__ = ["Run", "RunFiles", "check_trained_with", "flat"]
@@ -43,6 +42,7 @@ class RunFiles:
         tracked_path: what was measured during training, one line for each moment.
         start_path: how the network of another run did, if this one began with it.
         last, best: folders of checkpoints.
+        tensorboard: folder of what TensorBoard shows.
 
     Raises:
         CheckpointError: if the path is empty, or not one that a system knows.
@@ -61,13 +61,14 @@ class RunFiles:
         self.start_path = self.path / "start.json"
         self.last = self.path / "last"
         self.best = self.path / "best"
+        self.tensorboard = self.path / "tensorboard"
 
     def remains(self) -> list[str]:
         """Return the names of what is left of a run whose config.json is gone."""
         if self.config_path.exists():
             return []
         files = (self.metrics_path, self.tracked_path, self.start_path)
-        folders = (self.last, self.best, self.path / "analysis", self.path / TENSORBOARD)
+        folders = (self.last, self.best, self.path / "analysis", self.tensorboard)
         return [part.name for part in (*files, *folders) if part.exists()]
 
 
@@ -170,7 +171,7 @@ class Run(RunFiles):
 
     @cached_property
     def _metrics(self) -> tuple[list[dict[str, Any]], str]:
-        found, torn = lines.read(self.metrics_path)
+        found, torn = read_lines(self.metrics_path)
         for number, line in enumerate(found, start=1):
             for what in _wrong_in_epoch(line, number, found[0]):
                 raise CheckpointError(
@@ -192,7 +193,7 @@ class Run(RunFiles):
 
     @cached_property
     def _tracked(self) -> tuple[list[dict[str, Any]], str]:
-        found, torn = lines.read(self.tracked_path)
+        found, torn = read_lines(self.tracked_path)
         before = -1
         for number, line in enumerate(found, start=1):
             what = None

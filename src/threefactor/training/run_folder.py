@@ -15,17 +15,22 @@ from typing import Any
 import torch
 
 from threefactor.errors import CheckpointError, warn_user
-from threefactor.training import checkpoint, lines
+from threefactor.training import checkpoint
 from threefactor.training.description import Description
 from threefactor.training.engines import engine_of
-from threefactor.training.files import clear_unfinished, make_folder, write_atomically
-from threefactor.training.loggers import TENSORBOARD
-from threefactor.training.run import Run, RunFiles, check_trained_with, flat
+from threefactor.training.files import (
+    append_line,
+    clear_unfinished,
+    make_folder,
+    write_atomically,
+    write_lines,
+)
+from threefactor.training.run import Run, RunFiles
 from threefactor.training.run_lock import LOCK
 from threefactor.training.settings import Settings
 from threefactor.version import NUMBERS, __version__
 
-__all__ = ["RunFolder", "command", "environment", "finished_epochs", "flat"]
+__all__ = ["RunFolder", "command", "environment"]
 
 command: contextvars.ContextVar[str | None] = contextvars.ContextVar("command", default=None)
 """The command that is at work, which makes its runs anew if it is given again; None in Python."""
@@ -139,35 +144,6 @@ class RunFolder(RunFiles):
     def _write_config(self, document: Mapping[str, Any]) -> None:
         write_atomically(self.config_path, (json.dumps(document, indent=2) + "\n").encode())
 
-    # Other rooms still read through these; they go when those use `Run`.
-
-    def config(self) -> dict[str, Any]:
-        return self.read().config
-
-    def settings(self) -> Settings:
-        return self.read().settings
-
-    def resumptions(self) -> list[dict[str, Any]]:
-        return self.read().resumed
-
-    def other_settings(self, settings: Settings) -> str:
-        return self.read().differences(settings)
-
-    def check_same(self, settings: Settings) -> None:
-        self.read().check_settings(settings)
-
-    def check_trained_with(self, state: Any) -> None:
-        check_trained_with(self.path, state, self.settings())
-
-    def metrics(self) -> list[dict[str, Any]]:
-        return self.read().metrics
-
-    def tracked(self) -> list[dict[str, Any]]:
-        return self.read().tracked
-
-    def start(self) -> dict[str, Any] | None:
-        return self.read().start
-
     def set_aside(self) -> Path | None:
         """Move what is left of a run whose config.json is gone into a folder within this one.
 
@@ -196,7 +172,7 @@ class RunFolder(RunFiles):
 
     def discard(self) -> None:
         """Remove a run that has learned nothing, and its folder if nothing else is in it."""
-        for part in (self.last, self.best, self.path / TENSORBOARD):
+        for part in (self.last, self.best, self.tensorboard):
             shutil.rmtree(part, ignore_errors=True)
         files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
         for file in (*files, self.path / LOCK):
@@ -212,29 +188,15 @@ class RunFolder(RunFiles):
 
     def append_metrics(self, line: Mapping[str, Any]) -> None:
         """Add one line; on a full disk the file stays as it was."""
-        lines.append(self.metrics_path, line)
+        append_line(self.metrics_path, line)
 
     def append_tracked(self, line: Mapping[str, Any]) -> None:
         """Add one measurement; on a full disk the file stays as it was."""
-        lines.append(self.tracked_path, line)
+        append_line(self.tracked_path, line)
 
     def write_start(self, line: Mapping[str, Any]) -> None:
         """Keep how the network that the run begins with did before any learning."""
         write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
-
-    def checked_metrics(self, epochs: int = 0) -> list[dict[str, Any]]:
-        """Return the metrics, of which at least so many epochs have to be there.
-
-        Raises:
-            CheckpointError: if they are not, or the file is damaged.
-        """
-        found = self.read().metrics
-        if len(found) < epochs:
-            raise CheckpointError(
-                f"{self.metrics_path} is damaged: it does not hold epochs 1 to {epochs}, one "
-                "after the other; train anew in another folder with --out"
-            )
-        return found
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
         """Drop lines of epochs that the checkpoint does not know; return the others.
@@ -242,22 +204,23 @@ class RunFolder(RunFiles):
         Raises:
             CheckpointError: if one is missing that it knows, or the file is damaged.
         """
-        kept = self.checked_metrics(epochs)[:epochs]
+        found = self.read().metrics
+        if len(found) < epochs:
+            raise CheckpointError(
+                f"{self.metrics_path} is damaged: it does not hold epochs 1 to {epochs}, which the "
+                "checkpoint does. Put the file back, or train again in another folder with --out"
+            )
+        kept = found[:epochs]
         if self.metrics_path.exists():
-            lines.write(self.metrics_path, kept)
+            write_lines(self.metrics_path, kept)
         return kept
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
         """Drop measurements after so many batches; return the others."""
         kept = [line for line in self.read().tracked if line["batches"] <= batches]
         if self.tracked_path.exists():
-            lines.write(self.tracked_path, kept)
+            write_lines(self.tracked_path, kept)
         return kept
-
-
-def finished_epochs(folder: str | Path) -> int:
-    """Return `Run(folder).finished_epochs`; this goes when other rooms use `Run`."""
-    return Run(folder).finished_epochs
 
 
 def environment(settings: Settings | None = None, device: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From settings or a run folder to a training, or to the live objects of one."""
+"""Train from settings, resume a run folder, or open one as live objects."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def train(
         device: where to train, such as "cpu" or "cuda".
         watcher: shown the progress.
         tensorboard: see `Trainer`.
-        set_aside: whether what is left in the folder of a run without its config.json is moved to
-            `remains-1`, or the next free number, in it; otherwise it is an error.
+        set_aside: whether to move what is left of an earlier run without its config.json into
+            `remains-1`, or the next free number, in the folder. Otherwise it is an error.
 
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
@@ -66,7 +66,7 @@ def resume(
     watcher: Watcher | None = None,
     tensorboard: bool = False,
 ) -> list[dict[str, Any]]:
-    """Go on with a run from its last checkpoint; return the metrics lines of all epochs.
+    """Resume a run from its last checkpoint; return the metrics lines of all epochs.
 
     The result has the same bits as that of a run never interrupted, on the same machine with the
     same number of threads.
@@ -104,7 +104,7 @@ def open_run(
     data_dir: str | Path | None = None,
     device: str = "cpu",
 ) -> Trainer:
-    """Turn a run folder back into live objects: `trainer.experiment` has network, rule and data.
+    """Open a run folder as live objects: `trainer.experiment` has network, rule and data.
 
     The noise of the rule has the scale of the last epoch that was trained. Nothing is written to
     the folder.

@@ -21,7 +21,10 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
+from threefactor import clocked
+from threefactor.clocked.convnets import ACTIVITY_SCALE
 from threefactor.errors import ConfigurationError
+from threefactor.options import options_of
 from threefactor.readable import clipped
 
 __all__ = [
@@ -139,43 +142,45 @@ class DataSettings:
     window: Real = Field(default=0.1, gt=0)
 
 
+_LIF = {name: option.default for name, option in options_of(clocked.LIF).items()}
+
+
 @_settings
-class ClockedNetworkSettings:
-    """A network on a time grid; see `clocked.fc` for the fields."""
+class NeuronSettings:
+    """The neurons of every network on a time grid; see `clocked.LIF` for the fields."""
+
+    leak: Real = Field(default=_LIF["leak"], ge=0, le=1)
+    threshold: Real = Field(default=_LIF["threshold"], gt=0)
+    dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
+    surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
+
+
+@_settings
+class ClockedNetworkSettings(NeuronSettings):
+    """A fully connected network on a time grid; see `clocked.fc` for the fields."""
 
     kind: Literal["fc"] = "fc"
     hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
     dropout: Real = Field(default=0.2, ge=0, lt=1)
-    surrogate_width: Real = Field(default=0.25, gt=0)
 
 
 @_settings
-class ConvNetworkSettings:
+class ConvNetworkSettings(NeuronSettings):
     """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
 
     kind: Literal["conv5", "conv9"] = "conv5"
     width: Real = Field(default=1.0, gt=0, le=100)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
-    dropout: Real = Field(default=0.0, ge=0, lt=1)
-    scale: Real = Field(default=2.74, gt=0)
-    surrogate_width: Real = Field(default=0.25, gt=0)
+    scale: Real = Field(default=ACTIVITY_SCALE, gt=0)
 
 
 @_settings
-class ResNetSettings:
+class ResNetSettings(NeuronSettings):
     """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
 
     kind: Literal["nf-resnet34"] = "nf-resnet34"
     width: Real = Field(default=1.0, gt=0, le=100)
     depths: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
-    dropout: Real = Field(default=0.0, ge=0, lt=1)
-    scale: Real = Field(default=2.74, gt=0)
-    surrogate_width: Real = Field(default=0.25, gt=0)
+    scale: Real = Field(default=ACTIVITY_SCALE, gt=0)
 
 
 @_settings
@@ -343,7 +348,7 @@ class Settings:
             hidden neuron at every time step, in training and in testing, as of imprecise
             hardware; None for none. Rules with noise of their own learn from this one in its
             place.
-        track: what is measured while the network trains; None for nothing.
+        track: what is measured during training; None for nothing.
     """
 
     recipe: str = Field(min_length=1, max_length=MOST_LETTERS)

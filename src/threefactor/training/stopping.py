@@ -1,4 +1,4 @@
-"""What becomes of a process that is asked to stop: by Ctrl-C, SIGTERM or SIGHUP.
+"""How a process stops on Ctrl-C, SIGTERM or SIGHUP.
 
 Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP.
 """

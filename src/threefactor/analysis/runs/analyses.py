@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from threefactor import data, events, training
+from threefactor import clocked, data, events, training
 from threefactor.analysis.alignment import alignment
 from threefactor.analysis.batches import AnyRule, Batch, cut
 from threefactor.analysis.cost import cost, training_operations
@@ -224,8 +224,8 @@ def _training_operations(view: RunView) -> Mapping[str, Any]:
 
 def _cost(view: RunView) -> Mapping[str, Any]:
     """Memory and operations to bring errors to the hidden layers (OPZO, table 5)."""
-    session = getattr(view.rule, "_session", None)
-    return cost(view.network, session and session.sample_shape)
+    shape = view.rule.sample_shape if isinstance(view.rule, clocked.Rule) else None
+    return cost(view.network, shape)
 
 
 def _measured_cost(view: RunView) -> Mapping[str, Any]:

@@ -79,5 +79,5 @@ def _common(rule: clocked.Rule) -> dict[str, Any]:
     """Return the options that all rules on a network share."""
     # Rules that do not chain through all layers need the chain within layers of some networks.
     chain = "within-layers" if rule.couples_layers else rule.chain
-    shape = tuple(rule._session.sample_shape or ())
+    shape = tuple(rule.sample_shape)
     return {"loss": rule.loss, "input_shape": shape, "chain": chain}

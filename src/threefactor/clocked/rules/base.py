@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.losses import (
@@ -27,7 +28,7 @@ from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast
 from threefactor.clocked.synapse import deliver
 from threefactor.errors import InputError, unknown_name, warn_user
 
-__all__ = ["CHAINS", "Rule", "TimeStep"]
+__all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
 CHAINS = ("none", "within-layers")
 MAX_KEPT_BYTES = 256 * 2**20
@@ -58,6 +59,15 @@ class TimeStep:
     second_output: Tensor | None = None
     second_losses: Tensor | None = None
     error_of: Callable[[Tensor], Tensor] | None = None
+
+
+class RuleOptions(TypedDict, total=False):
+    """Options that all rules share; see `Rule`."""
+
+    loss: Loss | None
+    trace_decay: float | None
+    input_shape: Sequence[int] | None
+    chain: str
 
 
 class Rule(nn.Module, ABC):
@@ -157,6 +167,16 @@ class Rule(nn.Module, ABC):
         self.layer_shapes, self.outputs = dict(found.hidden), found.outputs
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
 
+    @property
+    def sample_shape(self) -> torch.Size:
+        """Shape of one sample at one time step, without the batch."""
+        return self._outline.sample_shape
+
+    @property
+    def trace_decay(self) -> float:
+        """Decay of the presynaptic traces, lambda, as of the last step."""
+        return self._session.trace_decay
+
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
         return True
@@ -176,8 +196,7 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        decay = self._session.trace_decay
-        text = self._outline.describe(self, signals, self.moves, decay)
+        text = self._outline.describe(self, signals, self.moves, self.trace_decay)
         print(text)
         return text
 
