@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import AnyRule, Batch, gradients, undisturbed
+from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch, gradients, undisturbed
 from threefactor.analysis.records import Record
 from threefactor.analysis.variance import RunningVariance
 from threefactor.errors import InputError
@@ -127,10 +127,9 @@ def alignment(
     .. math:: \arccos \frac{\langle g, g_{BP} \rangle}{\lVert g \rVert \, \lVert g_{BP} \rVert}
 
     in degrees. Both gradients are of the same batch; weights and feedback do not change. A gradient
-    of zero has no angle (nothing spikes, or everything is saturated), and the result says so. The
-    pass of backpropagation has no noise. Rule, network and random generators are afterwards as they
-    were. If the network is in training mode, dropout draws different masks for the two gradients:
-    call `network.eval()` first.
+    of zero has no angle, and the result says so. The pass of backpropagation has no noise. Rule,
+    network and random generators are afterwards as they were. If the network is in training mode,
+    dropout draws different masks for the two gradients: call `network.eval()` first.
 
     Args:
         rule: the rule, of either engine.
@@ -168,7 +167,7 @@ def alignment(
                 pair[0].add(vector)
                 pair[1].add(theirs[layer])
     if not single:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     found = {}
     for layer, angles in single.items():
         one, two = (running.mean for running in means[layer])

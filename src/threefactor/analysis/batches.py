@@ -13,11 +13,23 @@ from torch import Tensor
 from threefactor import clocked, events
 from threefactor.errors import InputError
 
-__all__ = ["AnyRule", "Batch", "check_no_steps", "cut", "gradients", "learn", "undisturbed"]
+__all__ = [
+    "NO_BATCH",
+    "AnyRule",
+    "Batch",
+    "check_no_steps",
+    "cut",
+    "gradients",
+    "learn",
+    "undisturbed",
+]
 
 AnyRule = clocked.Rule | events.Rule
 Batch = tuple[Any, Tensor]
 """Inputs, as the rule's `step` takes them, and targets."""
+
+NO_BATCH = "there was no batch; give at least one pair of inputs and targets"
+"""What a measure says that was given no batch."""
 
 
 def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> Iterator[Batch]:

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import AnyRule, Batch
+from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import Sizes, sizes
 from threefactor.errors import InputError
@@ -213,7 +213,7 @@ def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperation
             if i < len(rule.layers) - 1:
                 noise += int(np.count_nonzero(activity.spikes.counts()))
     if not samples:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     added = Added(
         traces=traces / samples,
         local=local / samples,

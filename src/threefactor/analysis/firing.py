@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import Batch, check_no_steps
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
@@ -27,7 +27,8 @@ class LayerFiring(Record):
     Attributes:
         neurons: number of neurons.
         rate: spikes per neuron and time step; with exact spike times, per neuron and sample.
-        silent: share of the neurons that spike in no sample. They learn nothing.
+        silent: share of the neurons that spike in no sample. With exact spike times these get no
+            gradient.
         saturated: share of the neurons that spike at every time step of every sample; with exact
             spike times, share of those that reach their maximum of spikes in every sample.
         silent_samples: share of the pairs of a neuron and a sample without a spike.
@@ -59,7 +60,7 @@ class Firing(Record):
 
 
 class _Tally:
-    """Spikes of one layer, summed, and which neurons were ever active or ever below the maximum."""
+    """Spikes of one layer: their sum, who ever spiked, and who ever stayed below the maximum."""
 
     def __init__(self) -> None:
         self.samples = 0
@@ -115,7 +116,7 @@ def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = 
         tallies, samples, count = _on_grid(network, batches, steps)
         unit = "spikes per neuron and step"
     if not samples:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     layers = {name: tally.summary(count) for name, tally in tallies.items()}
     neurons = sum(layer.neurons for layer in layers.values())
     total = sum(layer.rate * layer.neurons for layer in layers.values()) / max(neurons, 1)

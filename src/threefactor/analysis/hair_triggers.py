@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from threefactor import events
-from threefactor.analysis.batches import Batch
+from threefactor.analysis.batches import NO_BATCH, Batch
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity
@@ -126,7 +126,7 @@ def hair_triggers(
                 both = [old + new for old, new in zip(sums[name], both, strict=True)]
             sums[name] = both
     if not sums:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     return HairTriggers(
         {
             name: _summary(layer, np.concatenate(currents[name]), sums[name], below)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import Batch, check_no_steps
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import fan_out, raw_fan_out
 from threefactor.clocked.synapse import Synapse
@@ -167,7 +167,7 @@ def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
 
 def _summary(counts: dict[str, _Counts], samples: int, steps: int | None) -> Operations:
     if not samples:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     layers = {
         name: LayerOperations(
             c.macs / samples,

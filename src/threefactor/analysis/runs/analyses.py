@@ -113,7 +113,7 @@ def analyse(name: str, view: RunView) -> dict[str, Any]:
 def write_analysis(
     path: Path, name: str, view: RunView, result: Mapping[str, Any], device: str
 ) -> None:
-    """Write a file of JSON: the result of `analyse`, of which run it is, and how it was made.
+    """Write a JSON file with the result of `analyse`, the run it belongs to, and the environment.
 
     Args:
         path: of the file; its folder is made.

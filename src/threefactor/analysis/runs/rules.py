@@ -25,34 +25,34 @@ def fresh_rules(rule: AnyRule, updates: int, *, noisy_hardware: bool = False) ->
             SFDFA's feedback learning rate follow from them.
         noisy_hardware: whether the rule's noise is that of the hardware, which acts on all rules.
     """
-    loss = rule.loss
     if isinstance(rule, events.Rule):
-        rates: dict[str, Any] = {
-            "rate_penalty": rule.rate_penalty,
-            "rate_target": rule.rate_target,
-        }
-        options: dict[str, dict[str, Any]] = {"sfdfa": {"feedback_lr": 5.0 / updates}}
+        learning: dict[str, Any] = {"sfdfa": {"feedback_lr": 5.0 / updates}}
         return {
-            name: kind(rule.network, loss=loss, **rates, **options.get(name, {}))
+            name: kind(
+                rule.network,
+                loss=rule.loss,
+                rate_penalty=rule.rate_penalty,
+                rate_target=rule.rate_target,
+                **learning.get(name, {}),
+            )
             for name, kind in events.RULES.items()
         }
-    common = _common(rule)
-    given = rule.perturbation
-    plain = {**common, "perturbation": given if noisy_hardware else None}
-    learning = {**common, "noise_scale": 0.2}
+    common, given = _common(rule), rule.perturbation
+    hardware = given if noisy_hardware else None
+    noise: dict[str, Any] = {"noise_scale": 0.2}
     if given is not None:
-        learning |= {
+        noise = {
             "noise_scale": given.scale,
             "noise_distribution": given.distribution,
             "noise_position": given.position,
             "antithetic": given.antithetic,
         }
-    opzo = partial(clocked.OPZO, rule.network, momentum=1.0 - 5.0 / updates, **learning)
+    opzo = partial(clocked.OPZO, rule.network, momentum=1.0 - 5.0 / updates, **noise, **common)
     return {
-        "spatial-bp": clocked.SpatialBP(rule.network, **plain),
-        "dfa": clocked.DFA(rule.network, **plain),
-        "dkp": clocked.DKP(rule.network, **plain),
-        "zo": clocked.ZO(rule.network, **learning),
+        "spatial-bp": clocked.SpatialBP(rule.network, perturbation=hardware, **common),
+        "dfa": clocked.DFA(rule.network, perturbation=hardware, **common),
+        "dkp": clocked.DKP(rule.network, perturbation=hardware, **common),
+        "zo": clocked.ZO(rule.network, **noise, **common),
         "opzo": opzo(),
         "opzo, 1/alpha": opzo(divide_by_scale=True),
     }
@@ -69,15 +69,13 @@ def makers(rule: AnyRule) -> dict[str, MakeRule]:
     common = _common(rule)
     found: dict[str, MakeRule] = {n: partial(kind, **common) for n, kind in clocked.RULES.items()}
     if any(isinstance(module, clocked.Conv2d) for module in rule.network.modules()):
-        common["local_learning"] = "same-weights"
-        for name in ("dfa", "opzo"):
-            found[f"{name} (w/ LL)"] = partial(clocked.RULES[name], **common)
+        for name, kind in (("dfa", clocked.DFA), ("opzo", clocked.OPZO)):
+            found[f"{name} (w/ LL)"] = partial(kind, local_learning="same-weights", **common)
     return found
 
 
-def _common(rule: clocked.Rule) -> dict[str, Any]:
+def _common(rule: clocked.Rule) -> clocked.RuleOptions:
     """Return the options that all rules on a network share."""
     # Rules that do not chain through all layers need the chain within layers of some networks.
     chain = "within-layers" if rule.couples_layers else rule.chain
-    shape = tuple(rule.sample_shape)
-    return {"loss": rule.loss, "input_shape": shape, "chain": chain}
+    return {"loss": rule.loss, "input_shape": tuple(rule.sample_shape), "chain": chain}
