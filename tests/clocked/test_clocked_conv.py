@@ -13,7 +13,7 @@ from torch import Tensor
 
 from threefactor import clocked
 from threefactor.clocked.conv import standardise, standardise_backward
-from threefactor.clocked.synapse import Pathway
+from threefactor.clocked.pathway import Pathway
 from threefactor.errors import InputError
 
 SHAPES: dict[str, dict[str, Any]] = {

@@ -4,8 +4,9 @@ from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
-from threefactor.clocked.neuron import LIF, Neuron, NeuronOptions, reset_state
+from threefactor.clocked.neuron import LIF, Neuron, NeuronOptions, reset_state, surrogate_times
 from threefactor.clocked.noise import LinearSchedule, Perturbation
+from threefactor.clocked.probe import Probe
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
 from threefactor.clocked.rules import (
     DFA,
@@ -45,6 +46,7 @@ __all__ = [
     "Neuron",
     "NeuronOptions",
     "Perturbation",
+    "Probe",
     "Readout",
     "ResidualBlock",
     "Result",
@@ -60,4 +62,5 @@ __all__ = [
     "nf_resnet34",
     "reset_state",
     "run",
+    "surrogate_times",
 ]

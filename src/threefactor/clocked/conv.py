@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from threefactor.clocked import kernels, winograd
 from threefactor.clocked.pooling import average, checked_pool
-from threefactor.clocked.synapse import Pathway, Synapse, accumulate
+from threefactor.clocked.synapse import Carrier, Synapse, accumulate
 from threefactor.errors import InputError
 
 __all__ = ["EPSILON", "Conv2d", "standardise", "standardise_backward"]
@@ -201,7 +201,7 @@ class Conv2d(Synapse, nn.Conv2d):
         square = self.kernel_size == (3, 3) and self.groups == 1
         return plain and square and winograd.applies(x, channels)
 
-    def _transform(self, pathway: Pathway, *, backward: bool) -> Tensor:
+    def _transform(self, pathway: Carrier, *, backward: bool) -> Tensor:
         """Return the transformed kernel, or that of the way back; kept as `kernel` is."""
         name = "transformed backward" if backward else "transformed"
         if name not in pathway.derived:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,15 @@ from typing_extensions import TypedDict
 from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
-if TYPE_CHECKING:
-    from threefactor.clocked.probe import Probe
-
-__all__ = ["LIF", "Neuron", "NeuronOptions", "lif_step_", "reset_state", "surrogate_times"]
+__all__ = [
+    "LIF",
+    "Neuron",
+    "NeuronOptions",
+    "Observer",
+    "lif_step_",
+    "reset_state",
+    "surrogate_times",
+]
 
 
 def lif_step_(
@@ -71,6 +76,13 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
+class Observer(Protocol):
+    """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
+
+    def step(self, current: Tensor) -> Tensor:
+        """Stand in for `Neuron.forward`."""
+
+
 class Neuron(nn.Module, ABC):
     """A hidden layer: current in, activity out, and a derivative that is local to each neuron.
 
@@ -99,7 +111,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: Probe | None = None
+        self.probe: Observer | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:

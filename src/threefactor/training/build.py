@@ -196,7 +196,7 @@ def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     scale = options.get("noise_scale")
     if isinstance(scale, (list, tuple)):
         options["noise_scale"] = _schedule(scale)
-    engine.check_options(given.name, options)
+    options = engine.checked_options(given.name, options)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
     return call(engine.rule(given.name), f"rule {given.name!r}", network, **options)

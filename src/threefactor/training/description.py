@@ -47,7 +47,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 @dataclass(frozen=True)
 class Made:
-    """What `build` made, as it was then: fingerprints of each part of an experiment."""
+    """Fingerprints of the parts of an experiment when `build` had made them."""
 
     settings: Settings
     parts: Mapping[str, str]
@@ -57,13 +57,13 @@ class Made:
 
 @dataclass(frozen=True)
 class Description:
-    """What is written about an experiment.
+    """What config.json says about an experiment.
 
     Attributes:
-        settings: true of it. Where a part is one's own, they say what it is, and cannot make it.
+        settings: they describe the experiment, and cannot rebuild parts of the user's own.
         data: the record of its samples.
         layer_sizes: number of neurons of each hidden layer, by name.
-        own: which parts are one's own, with what is known of them; None if none is.
+        own: the parts that are the user's own, with details; None if there are none.
     """
 
     settings: Settings
@@ -117,7 +117,7 @@ def describe(experiment: Experiment) -> Description:
 
 
 def check_buildable(settings: Settings) -> None:
-    """Refuse settings that only describe an experiment of one's own.
+    """Refuse settings that only describe an experiment with parts of the user's own.
 
     Raises:
         ConfigurationError: names what cannot be made, and says what to do.
@@ -136,8 +136,8 @@ def check_buildable(settings: Settings) -> None:
     if own:
         raise ConfigurationError(
             f"this experiment has parts of the user's own ({', '.join(own)}), which settings "
-            "cannot make again: build the same objects as before, give them to a Trainer, and call its "
-            "load(...); see docs/training.md"
+            "cannot make again: build the same objects as before, give them to a Trainer, and call "
+            "its load(...); see docs/training.md"
         )
 
 
@@ -300,7 +300,7 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _structure(network: nn.Module) -> Any:
-    """Return what a network is, but for the values of its tensors and its mode as a whole."""
+    """Return the structure of a network, without the values of its tensors."""
     modules = [
         [name, _name(module), module.training is network.training, _plain_attributes(module)]
         for name, module in network.named_modules()
@@ -320,7 +320,7 @@ def _rule_facts(rule: Any) -> dict[str, Any]:
 
 
 def _plain_attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes that no computation changes: plain values, and functions by name."""
+    """Return the attributes that computations do not change: plain values, functions by name."""
     kinds = (*_PLAIN[:-1], tuple, list, FunctionType, BuiltinFunctionType)
     found = {k: v for k, v in _attributes(value).items() if isinstance(v, kinds)}
     return {key: _facts(v) for key, v in sorted(found.items()) if key != "training"}

@@ -29,7 +29,7 @@ from threefactor.training.settings import (
 if TYPE_CHECKING:
     from threefactor.training.build import Experiment
 
-__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "checked_value", "engine_of"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
@@ -156,23 +156,18 @@ class Engine(ABC):
         found = {key: _plain(one.default) for key, one in self.rule_options(name).items()}
         return {key: value for key, value in found.items() if _is_plain(value)}
 
-    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
-        """Refuse options that a rule does not have, or whose values are of another type.
+    def checked_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options of a rule, once their names and types are checked.
 
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
         known = self.rule_options(name)
-        for key, value in options.items():
+        for key in options:
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)
-            try:
-                TypeAdapter(known[key].type, config=_EXACT).validate_python(value)
-            except ValidationError as problem:
-                why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
-                raise ConfigurationError(
-                    f"{key} is {clipped(value)}; rule {name!r} does not take that ({why})"
-                ) from problem
+        what = f"rule {name!r}"
+        return {k: checked_value(what, k, value, known[k].type) for k, value in options.items()}
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
         """Return the options with which the rule learns from the noise of the hardware.
@@ -192,7 +187,9 @@ class Engine(ABC):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
             return events.FirstSpike(given.true, given.false)
-        assert isinstance(given, CrossEntropySettings)  # one's own is refused before
+        assert isinstance(
+            given, CrossEntropySettings
+        )  # a loss of the user's own was refused before
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 
@@ -360,3 +357,28 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def checked_value(what: str, key: str, value: Any, kind: Any) -> Any:
+    """Return the value of an option if it has the declared type; a list may stand for a tuple.
+
+    Args:
+        what: the rule, optimiser or scheduler, for the error.
+        key: name of the option.
+        value: as given.
+        kind: the declared type. A value of a type that cannot be checked is returned as it is.
+
+    Raises:
+        ConfigurationError: names what was given and what is expected.
+    """
+    for candidate in (value, tuple(value) if isinstance(value, list) else value):
+        try:
+            TypeAdapter(kind, config=_EXACT).validate_python(candidate)
+        except ValidationError as problem:
+            errors = problem.errors()
+        except Exception:  # such as a type that pydantic has no schema for
+            return value
+        else:
+            return candidate
+    why = "; ".join(dict.fromkeys(error["msg"].lower() for error in errors))
+    raise ConfigurationError(f"{key} is {clipped(value)}; {what} does not take that ({why})")

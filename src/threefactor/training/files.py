@@ -32,9 +32,9 @@ __all__ = [
 ]
 
 MOST_BYTES = 16 * 2**20
-"""Of a file of JSON that is read: those written here have some thousand."""
+"""The largest JSON file that is read; those written here have some thousand bytes."""
 NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES}
-"""What file systems answer that cannot sync a folder."""
+"""Errors of file systems that cannot sync a folder."""
 MOST_BYTES_OF_LINES = 256 * 2**20
 DEEPEST = 250
 TOO_DEEP = f"it is nested deeper than {DEEPEST}"
@@ -43,7 +43,7 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is there complete or not at all, also after a power cut.
+    """Write a file whole or not at all, also in case of a power cut.
 
     Raises:
         CheckpointError: if it cannot be written; a file that was there before stays.
@@ -65,7 +65,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder onto the disk, where the system can."""
+    """Sync the names in a folder to the disk, where the system can."""
     if os.name == "nt":  # Windows opens no folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -107,7 +107,7 @@ def clear_unfinished(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file that nobody needs; where that fails, it just stays."""
+    """Remove a file that is not needed; if that fails, it stays."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -119,7 +119,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
     Raises:
         FileNotFoundError: if it is not there.
-        CheckpointError: if it is larger, no file (a folder, a pipe, a device), or not readable.
+        CheckpointError: if it is larger, not a file (a folder, a pipe, a device), or not readable.
     """
     try:
         about = path.stat()
@@ -143,7 +143,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
 
     Raises:
         FileNotFoundError: if it is not there.
-        CheckpointError: if it is too large, or no JSON.
+        CheckpointError: if it is too large, or not JSON.
     """
     content = read_bytes(path, most)
     try:
@@ -153,10 +153,10 @@ def read_json(path: Path, most: int = MOST_BYTES) -> Any:
 
 
 def parse_json(content: bytes | str) -> Any:
-    """Return what JSON says, if it is nested so little that all can work with it.
+    """Parse JSON, and refuse what is nested too deep for other code.
 
     Raises:
-        ValueError: if it is no JSON, or nested deeper than `DEEPEST`.
+        ValueError: if it is not JSON, or nested deeper than `DEEPEST`.
     """
     try:
         found = json.loads(content)
@@ -239,7 +239,7 @@ def append_line(path: Path, line: Mapping[str, Any]) -> None:
 
 
 def _take_back(path: Path, size: int | None) -> None:
-    """Make a file as long as it was; if the disk does not even take that, readers cope."""
+    """Cut a file back to its old length; if that fails, too, readers leave the cut line out."""
     try:
         if path.exists():  # a new file may not have been made at all
             os.truncate(path, size or 0)

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 from torch.optim import lr_scheduler
 
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
+from threefactor.training.engines import checked_value
 from threefactor.training.memory import out_of_memory
 from threefactor.training.settings import OptimizerSettings, Settings
 
@@ -26,7 +26,6 @@ LEFT_OUT = (
 """These need more than a dense gradient at each step, a metric, or options that JSON lacks."""
 
 TRIED_EPOCHS = 10_000  # of a scheduler, in a tenth of a second
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # the string "no" is not a bool
 
 
 def make_optimizer(
@@ -128,22 +127,8 @@ def _checked(kind: Any, what: str, given: Mapping[str, Any], own: set[str]) -> d
             )
         if key not in known:
             raise unknown_name(f"option of {what}:", key, known)
-        found[key] = _value(what, key, value, types.get(key, Any))
+        found[key] = checked_value(what, key, value, types.get(key, Any))
     return found
-
-
-def _value(what: str, key: str, value: Any, kind: Any) -> Any:
-    for candidate in (value, tuple(value) if isinstance(value, list) else value):
-        try:
-            TypeAdapter(kind, config=_EXACT).validate_python(candidate)
-        except ValidationError as problem:
-            errors = problem.errors()
-        except Exception:  # a type that cannot be checked
-            return value
-        else:
-            return candidate
-    why = "; ".join(dict.fromkeys(error["msg"].lower() for error in errors))
-    raise ConfigurationError(f"{key} is {clipped(value)}; {what} does not take that ({why})")
 
 
 def _classes(module: Any, base: type) -> dict[str, Any]:

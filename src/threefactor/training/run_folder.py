@@ -1,4 +1,4 @@
-"""The folder of one run: configuration, metrics, checkpoints."""
+"""The writer of a run folder: configuration, metrics, measurements; and what is left of runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from threefactor.version import NUMBERS, __version__
 __all__ = ["RunFolder", "command", "environment"]
 
 command: contextvars.ContextVar[str | None] = contextvars.ContextVar("command", default=None)
-"""The command that is at work, which makes its runs anew if it is given again; None in Python."""
+"""The command that is running, which repeats its runs if it is given again; None in Python."""
 
 UNSEEDED = 67280421310721
-"""What PyTorch's generator begins with if nobody seeds it."""
+"""The seed of PyTorch's generator if nobody sets one."""
 REMAINS = "remains-"
-"""Begins the names of folders for what is left of runs without their config.json."""
+"""Folders for what is left of runs without config.json begin with this."""
 DECIDES = ("threads", "device", "threefactor", "numbers", "torch", "python", "platform")
-"""What of the environment the bits of a training depend on, or may."""
+"""The parts of the environment that may change the bits of a training."""
 
 
 class RunFolder(RunFiles):
@@ -93,14 +93,14 @@ class RunFolder(RunFiles):
         self._write_config(document)
 
     def describe(self, experiment: Description, device: str) -> None:
-        """Make the configuration say what is trained here; call it before the first batch.
+        """Write into config.json what is trained; call it before the first batch.
 
         Args:
             experiment: what it is.
             device: on which it is trained.
         """
         if not self.config_path.exists():
-            self.create(experiment.settings, experiment.data)
+            self.create(experiment.settings, experiment.data, experiment.layer_sizes)
         document = self.read().config
         there = json.dumps(document)
         document["settings"] = dataclasses.asdict(experiment.settings)
@@ -109,7 +109,7 @@ class RunFolder(RunFiles):
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         # Another command may resume a run that was killed before its first batch, and no command
-        # makes an experiment of one's own.
+        # makes an experiment with parts of the user's own.
         command = None if experiment.own is not None else document["environment"].get("command")
         found = environment(experiment.settings, device)
         document["environment"] = {**found, "command": command}
@@ -171,7 +171,7 @@ class RunFolder(RunFiles):
         return folder
 
     def discard(self) -> None:
-        """Remove a run that has learned nothing, and its folder if nothing else is in it."""
+        """Remove a run without a finished epoch, and its folder if nothing else is in it."""
         for part in (self.last, self.best, self.tensorboard):
             shutil.rmtree(part, ignore_errors=True)
         files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
@@ -195,20 +195,20 @@ class RunFolder(RunFiles):
         append_line(self.tracked_path, line)
 
     def write_start(self, line: Mapping[str, Any]) -> None:
-        """Keep how the network that the run begins with did before any learning."""
+        """Write how the network of another run, with which this one begins, did at the start."""
         write_atomically(self.start_path, json.dumps(line).encode() + b"\n")
 
     def keep_metrics(self, epochs: int) -> list[dict[str, Any]]:
-        """Drop lines of epochs that the checkpoint does not know; return the others.
+        """Drop lines of epochs after the checkpoint; return the others.
 
         Raises:
-            CheckpointError: if one is missing that it knows, or the file is damaged.
+            CheckpointError: if there are fewer epochs than in the checkpoint, or a line is damaged.
         """
         found = self.read().metrics
         if len(found) < epochs:
             raise CheckpointError(
                 f"{self.metrics_path} is damaged: it does not hold epochs 1 to {epochs}, which the "
-                "checkpoint does. Put the file back, or train again in another folder with --out"
+                "checkpoint has. Put the file back, or train again in another folder with --out"
             )
         kept = found[:epochs]
         if self.metrics_path.exists():
@@ -216,7 +216,7 @@ class RunFolder(RunFiles):
         return kept
 
     def keep_tracked(self, batches: int) -> list[dict[str, Any]]:
-        """Drop measurements after so many batches; return the others."""
+        """Drop measurements after this number of batches; return the others."""
         kept = [line for line in self.read().tracked if line["batches"] <= batches]
         if self.tracked_path.exists():
             write_lines(self.tracked_path, kept)
@@ -224,7 +224,7 @@ class RunFolder(RunFiles):
 
 
 def environment(settings: Settings | None = None, device: str | None = None) -> dict[str, Any]:
-    """What beyond the settings a run's numbers may depend on.
+    """Return what may change the numbers of a run, beside its settings.
 
     Args:
         settings: of a run, whose engine says on how many threads it computes.

@@ -53,7 +53,7 @@ def train(
     with only_one(run.path):
         if set_aside:
             run.set_aside()
-        run.create(settings, describe_data(experiment.data))
+        run.create(settings, describe_data(experiment.data), experiment.layer_sizes)
         return trainer.fit()
 
 

@@ -53,7 +53,7 @@ MOST_LETTERS, TINY, HUGE = 4000, 1e-30, 1e38
 
 
 def _no_guess(value: Any) -> Any:
-    """Refuse what could be read as a number and is none."""
+    """Refuse booleans and strings, which pydantic would convert to numbers."""
     if isinstance(value, (bool, str, bytes)):
         raise ValueError("give a number")
     return value
@@ -84,7 +84,7 @@ def _plain_option(key: str, value: Any, depth: int) -> Any:
 
 
 def _in_bounds(value: Any) -> Any:
-    """Refuse a number that single precision holds with no or few digits."""
+    """Refuse a number that single precision cannot hold, or only with few digits."""
     if not (value == 0 or HUGE >= abs(value) >= TINY):
         raise ValueError(
             f"give 0, or a number between {TINY:g} and {HUGE:g}, which single precision holds"
@@ -124,10 +124,10 @@ _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own")
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
-    With `folds`, the training samples are split into so many, of which number `fold` is tested on.
+    `folds` splits the training samples into that many folds; the run is tested on fold `fold`.
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
-    `sort` puts events of recordings that run backwards in time into order, which else are an error.
-    `window` is the time in seconds over which an event-driven network gets an image as spikes.
+    `sort` orders the events of recordings whose time runs backwards, otherwise an error.
+    `window` is the time over which an image becomes spikes for an event-driven network, s.
     """
 
     name: str = "digits"
@@ -198,7 +198,7 @@ class EventNetworkSettings:
 
 @_settings
 class OwnNetworkSettings:
-    """What a network of one's own is; nothing here can make it again.
+    """A description of the user's own network, which settings cannot build.
 
     Attributes:
         name: of its class.
@@ -254,7 +254,7 @@ class FirstSpikeSettings:
 
 @_settings
 class OwnLossSettings:
-    """What a loss of one's own is; nothing here can make it again."""
+    """A description of the user's own loss, which settings cannot build."""
 
     kind: Literal["own"]
     name: str
@@ -313,16 +313,16 @@ class SchedulerSettings:
 
 @_settings
 class TrackSettings:
-    """What is measured while the network trains, without any effect on the training.
+    """What is measured during training, without any effect on it.
 
-    At the start, at the end of every epoch, and between.
+    Measures are taken at the start, at the end of every epoch, and in between.
 
     Attributes:
         measures: names of `training.tracking.MEASURES`.
         every: batches between two measurements, counted from the start of the training; None for
             once an epoch.
-        samples: test samples that are measured on, the first ones, in batches of the run's size;
-            a rest that fills no batch is left out.
+        samples: number of test samples, the first ones, in batches of the run's size; an
+            incomplete last batch is left out.
     """
 
     measures: tuple[str, ...] = Field(default=("alignment", "feedback"), min_length=1)
@@ -339,15 +339,14 @@ class Settings:
         seed: seeds initial weights, feedback, noise, dropout and the order of the data.
         epochs: passes over the training data.
         batch_size: samples per batch.
-        steps: time steps T: for how many a static image is shown, or into how many frames the whole
-            of a recording is made; None for event-driven networks, which have no time grid.
+        steps: number of time steps T for which an image is shown, or number of frames of a
+            recording; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
         start: run folder from whose last checkpoint the network is taken; None for fresh weights.
         hardware_noise: standard deviation of gaussian noise on the membrane potential of every
             hidden neuron at every time step, in training and in testing, as of imprecise
-            hardware; None for none. Rules with noise of their own learn from this one in its
-            place.
+            hardware; None for none. Rules with noise of their own use this noise instead.
         track: what is measured during training; None for nothing.
     """
 

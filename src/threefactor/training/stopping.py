@@ -26,7 +26,7 @@ __all__ = [
 
 OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AT_ONCE = 1.0
-"""Seconds: asked twice within less is asked once, by the terminal and by what started this."""
+"""Seconds; two signals within less count as one: a terminal and a parent may both send it."""
 
 
 WITH_PARENT = "THREEFACTOR_STOPS_WITH_PARENT"
@@ -84,7 +84,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise StoppedBySignal(number)
 
 
-_told: list[Any] = []  # who tells of exceptions that nobody can catch
+_told: list[Any] = []  # hooks that report exceptions nobody can catch
 
 
 def _tell(problem: sys.UnraisableHookArgs) -> None:
@@ -104,7 +104,7 @@ def leave_if_asked() -> None:
 
 
 class StopRequest:
-    """Takes note of signals that ask for a stop, while it is entered: the work ends when it can.
+    """Notes signals that ask for a stop while it is entered, so that work ends at a good moment.
 
     Ctrl-C for the second time raises KeyboardInterrupt, but not within `undisturbed`. Signals that
     the user's program handles itself or ignores are left to it, but for Ctrl-C. Outside the main

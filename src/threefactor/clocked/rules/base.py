@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
+from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -23,9 +24,9 @@ from threefactor.clocked.losses import (
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, outline
+from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast, whole_steps
-from threefactor.clocked.synapse import deliver
+from threefactor.clocked.session import Inputs, Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -325,7 +326,7 @@ class Rule(nn.Module, ABC):
         record = TimeStep(values, losses * share, error * share, self._hidden)
         record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
         if self.second_pass is not None:
-            record.second_output = self._run_second_pass(x_t, self.second_pass)
+            record.second_output = session.second_pass(x_t, self.second_pass)
             record.second_losses = loss_of(self.loss, record.second_output, targets)[0] * share
         heads, errors = [output], [record.error]
         if not self.couples_layers:
@@ -448,23 +449,3 @@ class Rule(nn.Module, ABC):
         for parameter, grad in zip(parameters, before, strict=False):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
-
-    def _run_second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
-        """Run the step again on a state of its own, with the same noise times a factor."""
-        session = self._session
-
-        def switch(main: bool) -> None:
-            for probe in session.probes:
-                probe.swap_state()
-                probe.noise_factor, probe.main_pass = noise_factor, main
-            for pathway in session.pathways:
-                pathway.learning = main
-
-        session.refuse_other_masks()
-        switch(main=False)
-        try:
-            # What the network counts, as norms do, it counts once a step.
-            with torch.no_grad(), session.buffers_kept(always=True):
-                return session.forward(x_t)
-        finally:
-            switch(main=True)
