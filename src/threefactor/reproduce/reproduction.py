@@ -137,7 +137,9 @@ class Analyser:
             ThreefactorError: if the run cannot be read or analysed.
         """
         path = folder / "analysis" / f"{name}-{self.budget}.json"
+        log = path.with_suffix(".log")
         if self._is_done(name, path, Run(folder).settings.epochs):
+            log.unlink(missing_ok=True)  # of a process that was killed before it looked
             return path
         words = ["analyse", name, str(folder), "--out", str(path)]
         words += ["--device", self.device, "--threads", str(self.threads)]
@@ -148,7 +150,7 @@ class Analyser:
         if name == "memory":
             for steps in self.STEPS.get(self.budget, ()):
                 words += ["--steps", str(steps)]
-        child = Child(words, path.with_suffix(".log"))
+        child = Child(words, log)
         try:
             while child.code is None:
                 time.sleep(POLL)
