@@ -615,9 +615,16 @@ def read_checkpoint(chance: random.Random, folder: Path, material: Material) -> 
         survived(lambda name=name: checkpoint.load_state(run / name))
 
 
+PARTS_OF_RUN = ("settings", "threads", "layer_sizes", "metrics", "tracked", "start", "problems")
+PARTS_OF_RUN += ("finished", "finished_epochs", "checkpoints")
+
+
 def read_folder(chance: random.Random, folder: Path, material: Material) -> None:
-    """The files of a run that reports need."""
-    read_run(copy_of_run(chance, folder, material))
+    """The files of a run, as `Run` and as a report reads them."""
+    run = copy_of_run(chance, folder, material)
+    for part in PARTS_OF_RUN:
+        survived(lambda part=part: getattr(training.Run(run), part))
+    read_run(run)
 
 
 def report_folder(chance: random.Random, folder: Path, material: Material) -> None:

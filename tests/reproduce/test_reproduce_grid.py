@@ -127,7 +127,7 @@ def test_a_grid_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path):
     )
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "cut")], env=env)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # of a busy machine
     while state_of(given, tmp_path / "cut").epochs < 2 and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

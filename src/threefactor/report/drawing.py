@@ -70,22 +70,6 @@ FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
-def _matplotlib() -> Any:
-    """Import Matplotlib.
-
-    Raises:
-        ConfigurationError: if it is not installed.
-    """
-    try:
-        import matplotlib.figure
-        import matplotlib.ticker
-    except ImportError as problem:
-        raise ConfigurationError(
-            "drawing needs matplotlib; install it with: pip install 'threefactor[report]'"
-        ) from problem
-    return matplotlib
-
-
 def svg(figure: Figure) -> str:
     """Draw a figure. The same figure gives the same text.
 
@@ -146,11 +130,6 @@ def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
         canvas.savefig(path, dpi=150)
 
 
-def _variables() -> dict[str, str]:
-    series = {colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)}
-    return {**series, INK: "--ink", LINE: "--line"}
-
-
 def colour_variables(dark: bool) -> str:
     """Return the CSS declarations of all colours of figures, for light or dark ground."""
     colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
@@ -168,6 +147,27 @@ def follow_page(svg: str) -> str:
     names = _variables()
     pattern = re.compile("|".join(names), re.IGNORECASE)
     return pattern.sub(lambda found: f"var({names[found.group().lower()]})", svg)
+
+
+def _matplotlib() -> Any:
+    """Import Matplotlib.
+
+    Raises:
+        ConfigurationError: if it is not installed.
+    """
+    try:
+        import matplotlib.figure
+        import matplotlib.ticker
+    except ImportError as problem:
+        raise ConfigurationError(
+            "drawing needs matplotlib; install it with: pip install 'threefactor[report]'"
+        ) from problem
+    return matplotlib
+
+
+def _variables() -> dict[str, str]:
+    series = {colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)}
+    return {**series, INK: "--ink", LINE: "--line"}
 
 
 def _shown(figure: Figure) -> Figure:
