@@ -10,7 +10,10 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()
+    ROOT / "README.md",
+    ROOT / "results" / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
@@ -18,7 +21,9 @@ LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 FILE = re.compile(r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|c))`")
 ONLY_COMPILED = {"data.md": "its blocks load MNIST, and quote a definition"}
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+every_page = pytest.mark.parametrize(
+    "page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES]
+)
 
 
 class Block(NamedTuple):
