@@ -4,7 +4,8 @@
 
 - what stands between `<!-- table: NAME -->` and `<!-- end -->` in the pages of PAGES,
 - `picture.svg`, which the README shows,
-- `report.md`, all runs in full, by `threefactor report`.
+- `report.md`, all runs in full, as `threefactor report` writes it,
+- `figures/`, the figures of FIGURES with their data.
 
 `--out DIR` writes the same files below DIR. The tests do so and compare them with the committed
 ones.
@@ -14,16 +15,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from threefactor.report import published_table
+from threefactor.report import (
+    markdown_page,
+    published_table,
+    report_sections,
+    write_figures,
+)
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -38,6 +44,26 @@ BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
 CLOCKED = {"OPZO": "opzo", "spatial BP": "spatial-bp", "DKP": "dkp", "DFA": "dfa", "ZO": "zo"}
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
 PAPER = {"spatial BP": "Spatial BP & SG"}  # headings of the OPZO paper that differ from ours
+
+FIGURES = {  # a figure of the report, and the runs that it shows: all, if none are named
+    "cifar10-conv5-small-test-error": [
+        "cifar10-conv5-small/spatial-bp-seed0",
+        "cifar10-conv5-small/opzo-ll-seed0",
+        "cifar10-conv5-small/opzo-ll-seed1",
+        "cifar10-conv5-small/opzo-seed0",
+        "cifar10-conv5-small/opzo-seed1",
+        "cifar10-conv5-small/dfa-ll-seed0",
+        "cifar10-conv5-small/dfa-seed0",
+        "cifar10-conv5-small/zo-seed0",
+    ],
+    "mnist-events-test-error": [
+        "mnist-events/exact-bp-seed0",
+        "mnist-events/sfdfa-seed0",
+        "mnist-events/sfdfa-seed1",
+        "mnist-events/dfa-seed0",
+    ],
+    "variance-mnist-fc-opzo-seed-0-figure": [],
+}
 
 TABLES: dict[str, Callable[[], str]] = {}
 
@@ -565,9 +591,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(fill((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")
     (out / "results" / "picture.svg").write_text(picture(), encoding="utf-8")
-    report = [sys.executable, "-m", "threefactor", "report", ".", "--split", "--unfinished"]
-    report += ["--title", "Results", "--format", "markdown"]
-    subprocess.run([*report, "--out", str(out / "results" / "report.md")], cwd=RESULTS, check=True)
+    os.chdir(RESULTS)  # the report names runs by their paths from here
+    sections = report_sections(["."], split=True, unfinished=True)
+    report = markdown_page("Results", sections)
+    (out / "results" / "report.md").write_text(report, encoding="utf-8")
+    for name, runs in FIGURES.items():
+        found = report_sections(runs, unfinished=True) if runs else sections
+        shown = [
+            replace(section, figures=(figure,), tables=())
+            for section in found
+            for figure in section.figures
+            if figure.name == name
+        ]
+        write_figures(shown, out / "results" / "figures")
 
 
 if __name__ == "__main__":
