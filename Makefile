@@ -39,7 +39,7 @@ check: $(VENV)/dev-installed
 test: check
 	$(BIN)/python -m pytest
 
-# SMOKE=--need-browser makes it an error that no browser is installed.
+# With SMOKE=--need-browser, a missing browser is an error.
 smoke: $(VENV)/demo-installed
 	rm -rf smoke
 	$(BIN)/python tests/smoke.py smoke $(SMOKE)
@@ -47,7 +47,7 @@ smoke: $(VENV)/demo-installed
 tables: $(VENV)/demo-installed
 	$(BIN)/python results/tables.py
 
-# FUZZ="--count 1000000 --seed 5" feeds others.
+# FUZZ="--count 1000000 --seed 5" feeds other inputs.
 fuzz: $(VENV)/demo-installed
 	$(BIN)/python tests/fuzz.py $(FUZZ)
 

@@ -503,7 +503,8 @@ def choice() -> str:
 def picture() -> str:
     """Return the README's picture: test error on MNIST, and time of a training step.
 
-    The colours follow the reader's choice of light or dark.
+    The colours follow the reader's choice of light or dark. The ground is drawn, because a page may
+    be dark where the system is light.
     """
     step = load("benchmarks/clocked_step.json")["rows"]
     errors = [
@@ -549,14 +550,17 @@ def picture() -> str:
 <style>
 text {{ font: 13px system-ui, sans-serif; fill: #1f2328; }}
 .title {{ font-weight: 600; }}
+.ground {{ fill: #ffffff; }}
 .ours {{ fill: #0969da; }}
 .other {{ fill: #8c959f; }}
 @media (prefers-color-scheme: dark) {{
 text {{ fill: #e6edf3; }}
+.ground {{ fill: #0d1117; }}
 .ours {{ fill: #58a6ff; }}
 .other {{ fill: #6e7681; }}
 }}
 </style>
+<rect class="ground" width="770" height="200" rx="6"/>
 {body}
 </svg>
 """
