@@ -50,7 +50,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before what starts threads, which a fork 
 import numpy as np
 
 from threefactor import data, events, training
-from threefactor.data import archives, frame_cache, gesture, hdf5, hdf5_child
+from threefactor.data.files import archives
+from threefactor.data.formats import hdf5, hdf5_child
+from threefactor.data.samples import frame_cache
+from threefactor.data.sets import dvs_gesture as gesture
 from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
 from threefactor.report import collect, html_page, study_sections
@@ -461,7 +464,7 @@ def read_tables(chance: random.Random, folder: Path, material: Material) -> None
 
 
 def _recordings(folder: Path) -> Any:
-    from threefactor.data.event_data import Recordings
+    from threefactor.data.samples.recordings import Recordings
 
     return Recordings(gesture.gesture_recordings(folder, "trials.txt", 11), data.read_aedat3)
 

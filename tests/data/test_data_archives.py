@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threefactor.data.archives import read_member, unpack_files, unpack_tree
+from threefactor.data.files.archives import read_member, unpack_files, unpack_tree
 from threefactor.errors import DataError
 
 FILES = {"set/a.bin": bytes(range(256)) * 40, "set/deep/b.bin": b"b" * 5000, "set/c.txt": b""}

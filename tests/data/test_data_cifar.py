@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threefactor.data import DATASETS, available, fetch, load, load_spikes
-from threefactor.data.cifar import _records
-from threefactor.data.sources import Source
+from threefactor.data.files.source import Source
+from threefactor.data.sets.cifar import _records
 from threefactor.errors import DataError
 
 SETS = {

@@ -29,7 +29,7 @@ from threefactor.data import (
     random_crop,
     simulate_saccades,
 )
-from threefactor.data.augmented_data import AugmentedInputs
+from threefactor.data.samples.augmented import AugmentedInputs
 from threefactor.errors import ConfigurationError, DataError, InputError
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from threefactor.data import DATASETS, available, describe, fetch, load, load_spikes
-from threefactor.data import archives as archives_module
+from threefactor.data.files import archives as archives_module
 from threefactor.errors import DataError
 
 NAME = "emnist-balanced"

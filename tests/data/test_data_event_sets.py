@@ -11,7 +11,7 @@ import torch
 from data.event_files import cifar10_files, gesture_files, nmnist_files, tarred, write, zipped
 
 from threefactor.data import DATASETS, available, describe, fetch, load, load_events, load_spikes
-from threefactor.data.dvs_cifar10 import held_out
+from threefactor.data.sets.dvs_cifar10 import held_out
 from threefactor.errors import ConfigurationError, DataError
 
 

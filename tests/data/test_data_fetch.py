@@ -5,7 +5,8 @@ from dataclasses import replace
 import pooch
 import pytest
 
-from threefactor.data import DATASETS, available, data_folder, fetch, load, transfer
+from threefactor.data import DATASETS, available, data_folder, fetch, load
+from threefactor.data.files import transfer
 from threefactor.errors import ConfigurationError, DataError
 
 

@@ -21,7 +21,7 @@ from threefactor.data import (
     load_events,
     load_frames,
 )
-from threefactor.data.frame_cache import PREFIX, cached_frames
+from threefactor.data.samples.frame_cache import PREFIX, cached_frames
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.recipes import recipe
 from threefactor.training.build import load_samples

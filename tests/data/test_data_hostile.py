@@ -19,21 +19,19 @@ from data.image_folders import picture
 from threefactor.data import (
     ImageFiles,
     ImageSettings,
-    archives,
-    event_array,
-    gesture,
-    hdf5,
     load_events,
     load_image_folder,
-    members,
-    nmnist,
     read_aedat2,
     read_aedat3,
     read_idx,
     read_nmnist_file,
     read_shd_file,
-    safety,
 )
+from threefactor.data.files import archives, members, safety
+from threefactor.data.formats import events as event_array
+from threefactor.data.formats import hdf5
+from threefactor.data.sets import dvs_gesture as gesture
+from threefactor.data.sets import nmnist
 from threefactor.errors import DataError, InputError
 
 SIZE = ImageSettings(size=8, resize=8)

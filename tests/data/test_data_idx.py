@@ -126,6 +126,6 @@ def test_a_file_beyond_memory_is_refused(tmp_path, monkeypatch):
     def out_of_memory(*args):
         raise MemoryError
 
-    monkeypatch.setattr("threefactor.data.idx._read_payload", out_of_memory)
+    monkeypatch.setattr("threefactor.data.formats.idx._read_payload", out_of_memory)
     with pytest.raises(DataError, match="does not fit into memory"):
         read_idx(path)

@@ -21,7 +21,7 @@ from threefactor.data import (
     load_frames,
     simulate_saccades,
 )
-from threefactor.data import saccades as saccades_module
+from threefactor.data.encode import saccades as saccades_module
 from threefactor.errors import ConfigurationError, InputError
 
 
@@ -148,7 +148,7 @@ def test_simulated_frames_by_name(tmp_path, monkeypatch, place, arrays):
     totals = data.test_frames[slice(None)].sum((0, 2, 3, 4))
     np.testing.assert_array_equal(totals, [len(each) for each in events])
     assert len(list((tmp_path / "simulated-mnist").glob("frames/*/frames.npy"))) == 2
-    monkeypatch.setattr("threefactor.data.simulated.simulate_saccades", None)
+    monkeypatch.setattr("threefactor.data.sets.simulated.simulate_saccades", None)
     again = load_frames("simulated-mnist", tmp_path)
     assert torch.equal(again.train_frames[slice(None)], data.train_frames[slice(None)])
 

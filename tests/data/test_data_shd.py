@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from threefactor.data import DATASETS, DataFile, available, describe, fetch, hdf5, load_spikes
+from threefactor.data import DATASETS, DataFile, available, describe, fetch, load_spikes
 from threefactor.data import read_shd_file as read
+from threefactor.data.formats import hdf5
 from threefactor.errors import ConfigurationError, DataError, InputError
 
 h5py = pytest.importorskip("h5py")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from threefactor.data import DATASETS, ImageData, SpikeData, coding, load, load_spikes
+from threefactor.data import DATASETS, ImageData, SpikeData, load, load_spikes
+from threefactor.data.encode import latency as coding
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.events import SpikeBatch, latency_code
 
@@ -92,7 +93,7 @@ def test_unknown_names_and_absent_files_are_answered(tmp_path):
 
 def test_every_set_has_a_reader():
     from threefactor.data.event_loading import EVENT_READERS
-    from threefactor.data.readers import READERS
+    from threefactor.data.sets.readers import READERS
     from threefactor.data.spike_loading import SPIKE_READERS
 
     readers = {"images": READERS, "spikes": SPIKE_READERS, "events": EVENT_READERS}

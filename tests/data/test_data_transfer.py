@@ -7,7 +7,8 @@ from contextlib import suppress
 
 import pytest
 
-from threefactor.data import fetch, transfer
+from threefactor.data import fetch
+from threefactor.data.files import transfer
 from threefactor.errors import DataError
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.recipes import recipe
 from threefactor.reproduce import catalog
 from threefactor.reproduce.estimates import START, milliseconds_per_sample, seconds_for

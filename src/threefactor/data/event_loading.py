@@ -6,17 +6,17 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from threefactor.data.aedat import read_aedat2, read_aedat3
-from threefactor.data.dvs_cifar10 import cifar10_recordings
-from threefactor.data.entry import DataSet
-from threefactor.data.event_array import Events
-from threefactor.data.event_data import EventData, Recording, Recordings
-from threefactor.data.finding import find_files
-from threefactor.data.gesture import gesture_recordings
-from threefactor.data.nmnist import nmnist_recordings, read_nmnist_file
-from threefactor.data.registry import DATASETS, lookup
-from threefactor.data.safety import ADVICE
-from threefactor.data.trees import unpacked
+from threefactor.data.dataset import DataSet
+from threefactor.data.files.safety import ADVICE
+from threefactor.data.files.trees import unpacked
+from threefactor.data.formats.aedat import read_aedat2, read_aedat3
+from threefactor.data.formats.events import Events
+from threefactor.data.samples.recordings import EventData, Recording, Recordings
+from threefactor.data.sets.catalog import DATASETS, lookup
+from threefactor.data.sets.dvs_cifar10 import cifar10_recordings
+from threefactor.data.sets.dvs_gesture import gesture_recordings
+from threefactor.data.sets.nmnist import nmnist_recordings, read_nmnist_file
+from threefactor.data.where import find_files
 from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["load_events"]

@@ -7,8 +7,8 @@ import shlex
 from pathlib import Path
 
 from threefactor.data.arguments import given_path
-from threefactor.data.entry import DataSet
-from threefactor.data.registry import lookup
+from threefactor.data.dataset import DataSet
+from threefactor.data.sets.catalog import lookup
 
 __all__ = [
     "DATA_VARIABLE",

@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 
 from threefactor.data.arguments import given_path
-from threefactor.data.event_data import EventData, Recordings
+from threefactor.data.encode.framing import FrameSettings, frames
 from threefactor.data.event_loading import load_events
+from threefactor.data.files.safety import ADVICE
 from threefactor.data.folders import cache_folder, data_folder
-from threefactor.data.frame_cache import CachedFrames, cached_frames
-from threefactor.data.frame_data import FrameData, Frames
-from threefactor.data.framing import FrameSettings, frames
-from threefactor.data.images import check_dtype
-from threefactor.data.registry import lookup
-from threefactor.data.safety import ADVICE
-from threefactor.data.simulated import base_of, simulated_parts
+from threefactor.data.samples.frame_cache import CachedFrames, cached_frames
+from threefactor.data.samples.frames import FrameData, Frames
+from threefactor.data.samples.images import check_dtype
+from threefactor.data.samples.recordings import EventData, Recordings
+from threefactor.data.sets.catalog import lookup
+from threefactor.data.sets.simulated import base_of, simulated_parts
 from threefactor.errors import DataError, InputError
 
 __all__ = ["FRAME_SETTINGS", "frame_settings", "has_frames", "load_frames"]
@@ -63,8 +63,8 @@ def load_frames(
 ) -> FrameData:
     """Load a data set of recorded or simulated events as sequences of frames.
 
-    The frames are made once, kept on disk and mapped into memory from then on; see
-    `threefactor.data.frame_cache`. They are made anew if settings or recordings have changed.
+    The frames are made once, kept on disk and mapped into memory from then on. They are made anew
+    if settings or recordings have changed.
     Counts are kept as whole numbers, resized frames as float16, which has 11 significant bits.
 
     Args:

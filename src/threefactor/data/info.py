@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from threefactor.data.entry import DataSet
-from threefactor.data.finding import find_files
+from threefactor.data.dataset import DataSet
 from threefactor.data.folders import advice, search_folders
-from threefactor.data.registry import lookup
+from threefactor.data.sets.catalog import lookup
+from threefactor.data.where import find_files
 from threefactor.errors import DataError
 
 __all__ = ["available", "describe"]

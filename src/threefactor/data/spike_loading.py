@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data.coding import check_window, code_images, code_points
-from threefactor.data.entry import DataSet
-from threefactor.data.finding import find_files
-from threefactor.data.readers import READERS
-from threefactor.data.registry import lookup
-from threefactor.data.shd import read_shd_file
-from threefactor.data.spike_data import SpikeData
-from threefactor.data.yin_yang import yin_yang
+from threefactor.data.dataset import DataSet
+from threefactor.data.encode.latency import check_window, code_images, code_points
+from threefactor.data.samples.spikes import SpikeData
+from threefactor.data.sets.catalog import lookup
+from threefactor.data.sets.readers import READERS
+from threefactor.data.sets.shd import read_shd_file
+from threefactor.data.sets.yin_yang import yin_yang
+from threefactor.data.where import find_files
 from threefactor.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0
 
     Images are coded by latency, one spike per pixel that is not 0, the brighter the earlier:
     see `threefactor.events.latency_code`. The points of `yin-yang` are coded in the times of
-    five spikes: see `threefactor.data.coding.code_points`. Recorded spikes, those of `shd`, keep
-    their times.
+    five spikes. Recorded spikes, those of `shd`, keep their times.
 
     Args:
         name: a key of `DATASETS`.

@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import unknown_name
 from threefactor.readable import readable
 from threefactor.recipes import recipe as find_recipe

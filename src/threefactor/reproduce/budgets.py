@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.recipes import recipe
 from threefactor.reproduce.estimates import USUAL_STEPS
 from threefactor.training.settings import (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import ThreefactorError, unknown_name
 from threefactor.report.page import html_page, write_figures
 from threefactor.reproduce.analysed import analysed

@@ -10,7 +10,7 @@ from torch import nn
 
 from threefactor.clocked.neuron import Neuron
 from threefactor.data import frame_settings, has_frames
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import ConvNetworkSettings, ResNetSettings, Settings
 
