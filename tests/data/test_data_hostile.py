@@ -210,7 +210,7 @@ def test_very_many_names_are_refused(tmp_path, monkeypatch):
 def test_a_small_file_that_unpacks_to_much_is_broken_off(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(gzip.compress(b"#!AER-DAT2.0\r\n" + bytes(3 << 20)))
-    for module in ("aedat", "nmnist"):
+    for module in ("formats.aedat", "sets.nmnist"):
         monkeypatch.setattr(f"threefactor.data.{module}.LARGEST_RECORDING", 1 << 20)
     for read in (read_aedat2, read_nmnist_file):
         with pytest.raises(DataError, match="has more than 1,048,576 bytes, unpacked"):
