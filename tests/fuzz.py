@@ -346,7 +346,7 @@ def survived(call: Callable[[], object]) -> bool:
 
 def read_images(chance: random.Random, folder: Path, material: Material) -> None:
     """The four files of a set of idx files, one of which is changed."""
-    names = [file.name for file in data.DATASETS["mnist"].files]
+    names = [file.name for file in data.DATASETS["mnist"].files.published]
     arrays = [
         np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28),
         np.arange(4, dtype=np.uint8),
@@ -362,7 +362,7 @@ def read_images(chance: random.Random, folder: Path, material: Material) -> None
 
 def read_cifar(chance: random.Random, folder: Path, material: Material) -> None:
     """CIFAR-10 in its archive or as files."""
-    file = data.DATASETS["cifar10"].files[0]
+    file = data.DATASETS["cifar10"].files.published[0]
     bodies = {name: bytes((i,)) + bytes(range(256)) * 12 for i, name in enumerate(file.members)}
     (folder / "cifar10").mkdir()
     if chance.random() < 0.5:
@@ -458,7 +458,7 @@ def read_tables(chance: random.Random, folder: Path, material: Material) -> None
     for name, text in tables().items():
         (folder / name).write_bytes(changed_text(chance, text))
     survived(lambda: gesture.read_label_table(folder / "a_labels.csv"))
-    survived(lambda: gesture.gesture_recordings(folder, "trials.txt", 11))
+    survived(lambda: gesture.listed_recordings(folder / "trials.txt", 11))
     (folder / "trials.txt").write_text("a.aedat\n")
     survived(lambda: list(_recordings(folder)))
 
@@ -466,7 +466,7 @@ def read_tables(chance: random.Random, folder: Path, material: Material) -> None
 def _recordings(folder: Path) -> Any:
     from threefactor.data.samples.recordings import Recordings
 
-    return Recordings(gesture.gesture_recordings(folder, "trials.txt", 11), data.read_aedat3)
+    return Recordings(gesture.listed_recordings(folder / "trials.txt", 11), data.read_aedat3)
 
 
 def read_pictures(chance: random.Random, folder: Path, material: Material) -> None:

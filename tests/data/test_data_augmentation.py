@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threefactor.data import (
-    AUGMENTATIONS,
+    DATASETS,
     Augmentation,
     AugmentedData,
     AugmentedInputs,
@@ -149,8 +149,9 @@ def test_the_loop_trains_on_augmented_data_and_resumes(tmp_path):
 
 
 def test_the_published_ones():
-    assert AUGMENTATIONS["cifar10"] == Augmentation(padding=4, flip=True, cutout=16)
-    assert not AUGMENTATIONS["dvs-cifar10"].flip
+    assert DATASETS["cifar10"].augmentation == Augmentation(padding=4, flip=True, cutout=16)
+    assert DATASETS["dvs-cifar10"].augmentation == Augmentation(padding=4)
+    assert DATASETS["mnist"].augmentation is None
 
 
 @pytest.mark.parametrize("given", [{"padding": -1}, {"cutout": 1.5}, {"padding": True}])

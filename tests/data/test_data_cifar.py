@@ -7,6 +7,7 @@ import tarfile
 import numpy as np
 import pytest
 import torch
+from data.described import with_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,7 @@ def made(name, samples=7):
     _, _, columns, classes = SETS[name]
     generator = np.random.default_rng(0)
     parts = {}
-    for path in DATASETS[name].contents:
+    for path in DATASETS[name].files.contents:
         images = generator.integers(0, 256, (samples, 3, 32, 32), dtype=np.uint8)
         labels = generator.integers(0, classes, samples, dtype=np.uint8)
         before = [generator.integers(0, 20, samples, dtype=np.uint8)] * (columns - 1)
@@ -105,9 +106,9 @@ def test_fetch_keeps_what_is_read(tmp_path, name, parts, monkeypatch, server, mi
 
     archive, body = SETS[name][0], packed(name, parts)
     entry = DATASETS[name]
-    (file,) = entry.files
+    (file,) = entry.files.published
     file = dataclasses.replace(file, md5=hashlib.md5(body).hexdigest())
-    monkeypatch.setitem(DATASETS, name, dataclasses.replace(entry, files=(file,), mirrors=()))
+    monkeypatch.setitem(DATASETS, name, with_files(entry, file))
     server.bodies[archive] = body
     got = fetch(name, tmp_path, mirrors=[mirror("good")])
     assert sorted(path.name for path in got.iterdir()) == sorted(parts)

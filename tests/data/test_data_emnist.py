@@ -18,7 +18,7 @@ LETTER[4:24, 8] = LETTER[23, 8:20] = 255
 
 @pytest.fixture
 def names():
-    return DATASETS[NAME].contents
+    return DATASETS[NAME].files.contents
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_the_archive_is_fetched_and_four_files_are_kept_of_it(
 
 def test_letters_stand_upright(tmp_path, place, arrays):
     """In the files, the long stroke of an L lies in a row: the columns come one by one."""
-    stems = tuple(name.removesuffix("-ubyte.gz") for name in DATASETS[NAME].contents)
+    stems = tuple(name.removesuffix("-ubyte.gz") for name in DATASETS[NAME].files.contents)
     stored = np.stack([np.ascontiguousarray(LETTER.T)] * 2)
     assert stored[0, 8].sum() == 20 * 255
     labels = np.array([21, 21], dtype=np.uint8)
@@ -190,7 +190,7 @@ def test_the_classes_are_those_of_the_mapping_file():
 
 
 def test_all_47_labels_pass_and_no_more(tmp_path, place, arrays):
-    stems = tuple(name.removesuffix("-ubyte.gz") for name in DATASETS[NAME].contents)
+    stems = tuple(name.removesuffix("-ubyte.gz") for name in DATASETS[NAME].files.contents)
     images, labels, test_images, test_labels = arrays
     labels = labels + np.uint8(37)
     place(tmp_path / NAME, data=(images, labels, test_images, test_labels), names=stems)

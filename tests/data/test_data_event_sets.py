@@ -8,9 +8,18 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from data.described import with_files
 from data.event_files import cifar10_files, gesture_files, nmnist_files, tarred, write, zipped
 
-from threefactor.data import DATASETS, available, describe, fetch, load, load_events, load_spikes
+from threefactor.data import (
+    DATASETS,
+    available,
+    describe,
+    fetch,
+    load,
+    load_events,
+    load_spikes,
+)
 from threefactor.data.sets.dvs_cifar10 import held_out
 from threefactor.errors import ConfigurationError, DataError
 
@@ -157,14 +166,13 @@ def test_gestures_from_the_archive(tmp_path, generator):
 
 
 def test_a_file_of_gestures_is_read_once_in_a_row(tmp_path, generator, monkeypatch):
-    from threefactor.data import event_loading
+    calls, entry = [], DATASETS["dvs-gesture"]
 
-    calls, read = [], event_loading.read_aedat3
-    monkeypatch.setattr(
-        event_loading,
-        "read_aedat3",
-        lambda path, **given: calls.append(path) or read(path, **given),
-    )
+    def read(path, **given):
+        calls.append(path)
+        return entry.read(path, **given)
+
+    monkeypatch.setitem(DATASETS, "dvs-gesture", dataclasses.replace(entry, read=read))
     write(tmp_path / "dvs-gesture", gesture_files(generator)[0])
     for _ in load_events("dvs-gesture", tmp_path).train_events:
         pass
@@ -261,12 +269,12 @@ def test_fetch_downloads_and_unpacks_what_is_missing(
 ):
     files = bodies(nmnist_files(generator))
     entry, published = DATASETS["nmnist"], []
-    for file, part in zip(entry.files, ("Train", "Test"), strict=True):
+    for file, part in zip(entry.files.published, ("Train", "Test"), strict=True):
         body = zipped({name: body for name, body in files.items() if name.startswith(part)})
         server.bodies[f"{part}-address"] = body
         url = mirror("good") + f"{part}-address"
         published.append(dataclasses.replace(file, md5=hashlib.md5(body).hexdigest(), url=url))
-    monkeypatch.setitem(DATASETS, "nmnist", dataclasses.replace(entry, files=tuple(published)))
+    monkeypatch.setitem(DATASETS, "nmnist", with_files(entry, *published))
     write(tmp_path / "nmnist", {k: v for k, v in files.items() if k.startswith("Test")})
     folder = fetch("nmnist", tmp_path)
     assert sorted(os.listdir(folder)) == ["Test", "Train"]

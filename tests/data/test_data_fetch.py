@@ -1,9 +1,9 @@
 import errno
 import re
-from dataclasses import replace
 
 import pooch
 import pytest
+from data.described import with_files
 
 from threefactor.data import DATASETS, available, data_folder, fetch, load
 from threefactor.data.files import transfer
@@ -34,7 +34,9 @@ def test_only_what_is_missing_is_fetched(tmp_path, tiny, packed, server, mirror)
 
 
 def test_the_entrys_mirrors_and_the_cache_are_the_default(tiny, mirror, monkeypatch, tmp_path):
-    monkeypatch.setitem(DATASETS, "mnist", replace(tiny, mirrors=(mirror("good"),)))
+    monkeypatch.setitem(
+        DATASETS, "mnist", with_files(tiny, *tiny.files.published, mirrors=(mirror("good"),))
+    )
     assert fetch("mnist") == data_folder("mnist")
     assert available("mnist")
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "sets"))

@@ -1,6 +1,14 @@
 import pytest
 
-from threefactor.data import DATASETS, available, data_folder, describe, load
+from threefactor.data import (
+    DATASETS,
+    ImageFolderSet,
+    SimulatedSet,
+    available,
+    data_folder,
+    describe,
+    load,
+)
 from threefactor.errors import ConfigurationError, DataError
 
 
@@ -96,24 +104,25 @@ def test_debians_folder_is_among_those_looked_in(tmp_path):
 def test_describe_tells_what_a_set_is_and_whether_it_is_there(tmp_path, name):
     entry = DATASETS[name]
     text = describe(name, tmp_path)
-    classes = len(entry.classes) or entry.class_folders
+    classes = len(entry.classes) or 1000
     facts = (entry.title, str(entry.train), f"{classes}: ", entry.licence, entry.source)
     for part in facts:
         assert part in text
     assert ("channels (spike times in seconds)" in text) == (entry.kind == "spikes")
     assert ("pip install 'threefactor[data]'" in text) == (name in ("shd", "shd-like"))
-    base = DATASETS[entry.base or name]
-    assert (f"load_frames({name!r}) from {base.name}" in text) == bool(entry.base)
-    if not base.contents:
+    simulated = isinstance(entry, SimulatedSet)
+    base = entry.base if simulated else entry
+    assert (f"load_frames({name!r}) from {base.name}" in text) == simulated
+    if not base.files.contents:
         assert "nothing to download" in text
         return
     folder = tmp_path / base.name
     assert f"not found in {folder}" in text
-    way = base.by_hand or f"threefactor data fetch {base.name} --data-dir {tmp_path}"
+    way = base.files.by_hand or f"threefactor data fetch {base.name} --data-dir {tmp_path}"
     assert way in text
     folder.mkdir()
-    for file in base.contents:
-        (folder / file).mkdir() if base.trees else (folder / file).touch()
+    for file in base.files.contents:
+        (folder / file).mkdir() if base.files.folders else (folder / file).touch()
     assert f" found in {folder}" in describe(name, tmp_path)
     assert "not found" not in describe(name, tmp_path)
     assert available(name, tmp_path)
@@ -131,16 +140,18 @@ def test_every_entry_is_consistent(name):
     assert entry.name == name
     others = {"emnist-balanced": 47, "yin-yang": 3, "cifar100": 100, "dvs-gesture": 11}
     others |= {"shd": 20, "shd-like": 20}
-    outputs = others.get(entry.base or name, 10) if entry.kind != "image files" else 0
+    base = entry.base.name if isinstance(entry, SimulatedSet) else name
+    outputs = others.get(base, 10) if entry.kind != "image files" else 0
     assert len(set(entry.classes)) == len(entry.classes) == outputs
     assert len(entry.shape) == (1 if entry.kind == "spikes" else 3)
-    assert all(len(file.md5) == 32 and int(file.md5, 16) for file in entry.files)
-    assert all(mirror.endswith("/") for mirror in entry.mirrors)
-    ways = (entry.files, entry.origin, entry.by_hand, entry.base)
-    assert sum(map(bool, ways)) == 1
-    assert bool(entry.class_folders) == (entry.kind == "image files") == (not entry.classes)
+    files = entry.files
+    assert all(len(file.md5) == 32 and int(file.md5, 16) for file in files.published)
+    assert all(mirror.endswith("/") for mirror in files.mirrors)
+    assert sum(map(bool, (files.published, files.not_needed, files.by_hand))) == 1
+    assert bool(files.own_files or files.own_folders) == bool(files.by_hand)
+    assert isinstance(entry, ImageFolderSet) == (not entry.classes)
     if entry.kind == "events":
-        assert len(entry.trees) == len(entry.files) and not entry.mirrors
+        assert len(files.folders) == len(files.published) and not files.mirrors
     else:
-        assert bool(entry.files) == bool(entry.mirrors)
-        assert len(entry.contents) in (0, 2, 4, 6)
+        assert bool(files.published) == bool(files.mirrors)
+        assert len(files.contents) in (0, 2, 4, 6)

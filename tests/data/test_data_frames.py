@@ -4,6 +4,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from threefactor.data import (
     EVENT,
     Frames,
     FrameSettings,
-    frame_loading,
     frames,
     load_events,
     load_frames,
@@ -140,8 +140,9 @@ def nmnist(tmp_path):
 @pytest.fixture
 def counted(monkeypatch):
     """How often a recording was made into frames."""
-    calls, real = [], frame_loading.frames
-    monkeypatch.setattr(frame_loading, "frames", lambda *given: calls.append(1) or real(*given))
+    calls = []
+    module = sys.modules["threefactor.data.load"]  # `threefactor.data.load` is the function
+    monkeypatch.setattr(module, "frames", lambda *given: calls.append(1) or frames(*given))
     return calls
 
 

@@ -155,7 +155,7 @@ def test_simulated_frames_by_name(tmp_path, monkeypatch, place, arrays):
 
 def test_every_set_of_images_has_a_simulated_one_of_the_sensors_size():
     names = {name for name, entry in DATASETS.items() if entry.kind == "images"}
-    made = {entry.base: entry for entry in DATASETS.values() if entry.kind == "simulated"}
+    made = {entry.base.name: entry for entry in DATASETS.values() if entry.kind == "simulated"}
     assert made.keys() == names
     sensor = SaccadeSettings().sensor
     for base, entry in made.items():

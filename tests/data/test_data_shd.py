@@ -1,7 +1,6 @@
 """Spikes in HDF5 files, written here in the layout of the Spiking Heidelberg Digits."""
 
 import contextlib
-import dataclasses
 import gzip
 import hashlib
 import io
@@ -11,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from data.described import with_files
 
 from threefactor.data import DATASETS, DataFile, available, describe, fetch, load_spikes
 from threefactor.data import read_shd_file as read
@@ -100,8 +100,8 @@ def test_both_files_are_fetched_and_read(tmp_path, place_shd, server, mirror, mo
     bodies = {path.name: path.read_bytes() for path in sorted(paths, reverse=True)}
     server.bodies.update(bodies)
     files = tuple(DataFile(name, hashlib.md5(body).hexdigest()) for name, body in bodies.items())
-    assert [file.name for file in files] == [file.name for file in DATASETS["shd"].files]
-    monkeypatch.setitem(DATASETS, "shd", dataclasses.replace(DATASETS["shd"], files=files))
+    assert [file.name for file in files] == [file.name for file in DATASETS["shd"].files.published]
+    monkeypatch.setitem(DATASETS, "shd", with_files(DATASETS["shd"], *files))
     folder = fetch("shd", tmp_path, mirrors=[mirror("wrong"), mirror("good")])
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == bodies
     assert len(load_spikes("shd", tmp_path).train_spikes) == 12

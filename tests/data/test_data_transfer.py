@@ -6,6 +6,7 @@ import time
 from contextlib import suppress
 
 import pytest
+from data.described import with_files
 
 from threefactor.data import fetch
 from threefactor.data.files import transfer
@@ -67,7 +68,7 @@ def test_an_answer_without_end_is_broken_off(tmp_path, tiny, serve):
             taken.append(count)
 
     assert "the answer has more than" in failure(tmp_path, serve(act))
-    assert tiny.files[0].limit <= 2 << 30 and len(taken) < 200
+    assert tiny.files.published[0].limit <= 2 << 30 and len(taken) < 200
 
 
 @pytest.fixture(autouse=True)
@@ -77,8 +78,8 @@ def small(tiny, monkeypatch):
 
     from threefactor.data import DATASETS
 
-    files = tuple(replace(file, limit=10 << 20) for file in tiny.files)
-    monkeypatch.setitem(DATASETS, "mnist", replace(tiny, files=files))
+    files = tuple(replace(file, limit=10 << 20) for file in tiny.files.published)
+    monkeypatch.setitem(DATASETS, "mnist", with_files(tiny, *files))
 
 
 def test_an_announced_length_beyond_the_limit_is_not_read(tmp_path, serve):

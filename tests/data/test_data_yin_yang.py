@@ -105,5 +105,5 @@ def test_values_are_coded_in_times_with_a_bias(window):
 
 @pytest.mark.parametrize(("samples", "seed"), [(0, 1), (2.0, 1), (True, 1), (1, -1), (1, 2**32)])
 def test_numbers_out_of_range_are_refused(samples, seed):
-    with pytest.raises(InputError, match=r"(samples|seed) is .*; expected a whole number from"):
+    with pytest.raises(InputError, match=r"(samples|seed) is .*; give a whole number from"):
         yin_yang(samples, seed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threefactor.data.dataset import DataFile, DataSet
+from threefactor.data.dataset import DataFile, DataSet, ImageSet, SimulatedSet
 from threefactor.data.files.archives import unpack_files
 from threefactor.data.files.transfer import progress_bars, quiet, transfer
 from threefactor.data.files.trees import unpacked
@@ -55,13 +55,13 @@ def fetch(
             no mirror delivered; or the folder cannot be written to; or an archive is not safe.
     """
     entry = lookup(name)
-    if entry.base:
-        return fetch(entry.base, data_dir, progress, mirrors)
-    if not entry.files:
+    if isinstance(entry, SimulatedSet):
+        return fetch(entry.base.name, data_dir, progress, mirrors)
+    if not entry.files.published:
         raise _no_files(entry)
-    given = entry.mirrors if mirrors is None else mirrors
+    given = entry.files.mirrors if mirrors is None else mirrors
     # The files of sets of events have addresses of their own.
-    bases = [] if entry.trees and mirrors is None else _base_urls(given)
+    bases = [] if entry.files.folders and mirrors is None else _base_urls(given)
     folder = data_folder(name, data_dir)
     try:
         missing = _missing(entry, folder)
@@ -78,13 +78,13 @@ def fetch(
 
 
 def _no_files(entry: DataSet) -> ConfigurationError:
-    if entry.by_hand:
+    if entry.files.by_hand:
         return ConfigurationError(
-            f"{entry.name!r} cannot be downloaded by a program: {entry.by_hand}"
+            f"{entry.name!r} cannot be downloaded by a program: {entry.files.by_hand}"
         )
-    loader = "load" if entry.kind == "images" else "load_spikes"
+    loader = "load" if isinstance(entry, ImageSet) else "load_spikes"
     return ConfigurationError(
-        f"{entry.name!r} needs no download (files: {entry.origin}); "
+        f"{entry.name!r} needs no download (files: {entry.files.not_needed}); "
         f"just load it, threefactor.data.{loader}({entry.name!r})"
     )
 
@@ -98,7 +98,7 @@ def _base_urls(mirrors: Sequence[str]) -> list[str]:
 
 def _missing(entry: DataSet, folder: Path) -> list[DataFile]:
     """List the files to download; refuse, before any download, files that are not ours."""
-    if any(file.members for file in entry.files) and found_in(folder, entry):
+    if any(file.members for file in entry.files.published) and found_in(folder, entry):
         return []
     wanted = _not_unpacked(entry, folder)
     present = [file for file in wanted if (folder / file.name).exists()]
@@ -109,10 +109,9 @@ def _missing(entry: DataSet, folder: Path) -> list[DataFile]:
 
 def _not_unpacked(entry: DataSet, folder: Path) -> list[DataFile]:
     """List the files without those of which the folder is there."""
-    if not entry.trees:
-        return list(entry.files)
-    pairs = zip(entry.files, entry.trees, strict=True)
-    return [file for file, tree in pairs if not (folder / tree).is_dir()]
+    if not entry.files.folders:
+        return list(entry.files.published)
+    return [file for file in entry.files.published if not (folder / file.folder).is_dir()]
 
 
 def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
@@ -129,13 +128,12 @@ def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
 
 
 def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
-    archives = [file for file in _not_unpacked(entry, folder) if file.members or entry.trees]
+    archives = [file for file in _not_unpacked(entry, folder) if file.members or file.folder]
     if not archives or found_in(folder, entry):
         return
-    trees = dict(zip(entry.files, entry.trees, strict=False))
     for file in archives:
-        if file in trees:
-            unpacked(folder / file.name, trees[file])
+        if file.folder:
+            unpacked(folder / file.name, file.folder)
         else:
             unpack_files(folder / file.name, file.members, folder)
         if file in downloaded:
@@ -162,7 +160,7 @@ def _download(
 
 
 def _by_hand(entry: DataSet, folder: Path) -> list[str]:
-    names = ", ".join(file.name for file in entry.files)
+    names = ", ".join(file.name for file in entry.files.published)
     return [
         "Check the connection and try again, or get the files elsewhere and place them by hand:",
         f"  {names}",

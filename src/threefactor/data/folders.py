@@ -55,8 +55,8 @@ def search_folders(entry: DataSet, data_dir: str | Path | None = None) -> list[P
     A folder that the user named is the only one: a mistyped path must not lead to other data.
     """
     folders = [data_folder(entry.name, data_dir)]
-    if _named_folder(data_dir) is None and entry.debian_folder is not None:
-        folders.append(entry.debian_folder)
+    if _named_folder(data_dir) is None and entry.files.debian is not None:
+        folders.append(entry.files.debian[1])
     return folders
 
 
@@ -64,8 +64,8 @@ def advice(entry: DataSet, data_dir: str | Path | None = None) -> list[str]:
     """List the ways of getting the files, one a line."""
     option = "" if data_dir is None else f" --data-dir {shlex.quote(str(data_dir))}"
     lines = [f"To download it: threefactor data fetch {entry.name}{option}"]
-    if entry.by_hand:
-        lines = [f"No program may download it: {entry.by_hand}"]
+    if entry.files.by_hand:
+        lines = [f"No program may download it: {entry.files.by_hand}"]
     if _named_folder(data_dir) is None:
         lines.append(
             "If you have the files: name the folder above their folder "
@@ -78,9 +78,9 @@ def advice(entry: DataSet, data_dir: str | Path | None = None) -> list[str]:
 
 def debian_advice(entry: DataSet) -> list[str]:
     """Name Debian's package of the set, if there is one, in one line."""
-    if entry.debian_package is None:
+    if entry.files.debian is None:
         return []
     return [
-        f"On Debian or Ubuntu: apt install {entry.debian_package}, "
+        f"On Debian or Ubuntu: apt install {entry.files.debian[0]}, "
         f"then leave out --data-dir and {DATA_VARIABLE}"
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from threefactor.data.dataset import DataSet
+from threefactor.data.dataset import DataSet, FramedSet, ImageFolderSet, SimulatedSet, SpikeSet
 from threefactor.data.folders import advice, search_folders
 from threefactor.data.sets.catalog import lookup
 from threefactor.data.where import find_files
@@ -55,24 +55,25 @@ def _samples(entry: DataSet) -> str:
 
 
 def _classes(entry: DataSet) -> str:
-    names = ", ".join(entry.classes) or "named by their folders"
-    return f"{len(entry.classes) or entry.class_folders}: {names}"
+    if isinstance(entry, ImageFolderSet):
+        return f"{entry.class_folders}: named by their folders"
+    return f"{len(entry.classes)}: {', '.join(entry.classes)}"
 
 
 def _shape(entry: DataSet) -> str:
-    if entry.kind == "spikes":
+    if isinstance(entry, SpikeSet):
         return f"{entry.shape[0]} channels (spike times in seconds)"
-    if entry.kind in ("events", "simulated"):
+    if isinstance(entry, FramedSet):
         return f"{entry.shape[2]}x{entry.shape[1]} pixels, OFF and ON (times in microseconds)"
     return f"{'x'.join(str(size) for size in entry.shape)} (channels, height, width)"
 
 
 def _whereabouts(entry: DataSet, data_dir: str | Path | None) -> str:
-    if entry.base:
-        loader = f"made by threefactor.data.load_frames({entry.name!r}) from {entry.base}"
-        return f"{loader}: {_whereabouts(lookup(entry.base), data_dir)}"
-    if not entry.contents:
-        return f"{entry.origin}; nothing to download"
+    if isinstance(entry, SimulatedSet):
+        loader = f"made by threefactor.data.load_frames({entry.name!r}) from {entry.base.name}"
+        return f"{loader}: {_whereabouts(entry.base, data_dir)}"
+    if not entry.files.contents:
+        return f"{entry.files.not_needed}; nothing to download"
     try:
         return f"found in {find_files(entry, data_dir)[0].path.parent}"
     except DataError:

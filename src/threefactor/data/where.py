@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from threefactor.data.dataset import DataSet
+from threefactor.data.dataset import DataSet, SimulatedSet
 from threefactor.data.files.source import Source
 from threefactor.data.files.trees import find_tree, find_trees, tree_archives
 from threefactor.data.folders import advice, search_folders
-from threefactor.data.sets.catalog import lookup
 from threefactor.errors import DataError
 
 __all__ = ["find_files", "found_in"]
 
 
 def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Source]:
-    """Return each of the files that are read of a set, in the order of `entry.contents`.
+    """Return each of the files that are read of a set, in the order of its `files.contents`.
 
     A folder counts only if it holds all the files, so that copies are never mixed. Each file
     may be compressed or not, and named as published or with a dot: the first that exists of
@@ -30,9 +29,9 @@ def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Sourc
     Raises:
         DataError: no folder holds all the files; says where it looked and how to get them.
     """
-    if entry.base:
-        return find_files(lookup(entry.base), data_dir)
-    if not entry.contents:
+    if isinstance(entry, SimulatedSet):
+        return find_files(entry.base, data_dir)
+    if not entry.files.contents:
         return []
     folders = search_folders(entry, data_dir)
     for folder in folders:
@@ -59,24 +58,28 @@ def _check_readable(folder: Path) -> None:
 
 def found_in(folder: Path, entry: DataSet) -> list[Source]:
     """Return the files of a set that lie in a folder, unpacked; none unless all are there."""
-    if entry.trees:
+    if entry.files.folders:
         return find_trees(folder, entry, archives=False)
-    for place in (folder, *(folder / name for name in entry.subfolders)):
+    for place in (folder, *(folder / name for name in entry.files.subfolders)):
         _check_readable(place)
-        paths = [_find_file(place, name, entry.endings) for name in entry.contents]
+        paths = [_find_file(place, name, entry.files.endings) for name in entry.files.contents]
         found = [Source(path) for path in paths if path is not None]
-        if len(found) == len(entry.contents):
+        if len(found) == len(entry.files.contents):
             return found
     return []
 
 
 def _in_archives(folder: Path, entry: DataSet) -> list[Source]:
-    if entry.trees:
+    if entry.files.folders:
         return find_trees(folder, entry)
-    archives = [folder / file.name for file in entry.files if file.members]
-    if len(archives) < len(entry.files) or not all(map(os.path.isfile, archives)):
+    archives = [folder / file.name for file in entry.files.published if file.members]
+    if len(archives) < len(entry.files.published) or not all(map(os.path.isfile, archives)):
         return []
-    return [Source(folder / file.name, member) for file in entry.files for member in file.members]
+    return [
+        Source(folder / file.name, member)
+        for file in entry.files.published
+        for member in file.members
+    ]
 
 
 def _find_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None:
@@ -91,22 +94,26 @@ def _find_file(folder: Path, name: str, endings: tuple[str, ...]) -> Path | None
 
 
 def _absence(entry: DataSet, folders: list[Path], data_dir: str | Path | None) -> str:
-    *others, last = [ending or "plain" for ending in sorted(entry.endings)]
+    *others, last = [ending or "plain" for ending in sorted(entry.files.endings)]
     kinds = f"{', '.join(others)} or {last} files"
-    if entry.trees:
-        kinds = "folders or archives" if entry.files else "folders"
+    if entry.files.folders:
+        kinds = "folders or archives" if entry.files.published else "folders"
     lines = [f"the data set {entry.name!r} was not found. Looked, for {kinds}, in:"]
-    archives = "".join(f", nor {file.name}" for file in entry.files if file.members)
+    archives = "".join(f", nor {file.name}" for file in entry.files.published if file.members)
     for folder in folders:
         lines.append(f"  {folder}: no {', '.join(_missing(folder, entry))}{archives}")
     return "\n".join([*lines, *advice(entry, data_dir)])
 
 
 def _missing(folder: Path, entry: DataSet) -> list[str]:
-    if entry.trees:
+    if entry.files.folders:
         return [
             f"{tree} or {archive}" if archive else tree
             for tree, archive in tree_archives(entry)
             if find_tree(folder, tree, archive) is None
         ]
-    return [name for name in entry.contents if _find_file(folder, name, entry.endings) is None]
+    return [
+        name
+        for name in entry.files.contents
+        if _find_file(folder, name, entry.files.endings) is None
+    ]

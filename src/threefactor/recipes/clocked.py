@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from threefactor.data import AUGMENTATIONS
+from threefactor.data import DATASETS
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
     ClockedNetworkSettings,
@@ -35,7 +35,7 @@ _IGL = {
 
 def _data(name: str, **part: Any) -> DataSettings:
     """Return a data set, augmented as published."""
-    given = AUGMENTATIONS.get(name)
+    given = DATASETS[name].augmentation
     if given is None:
         return DataSettings(name=name, **part)
     return DataSettings(

@@ -51,7 +51,7 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
             changes["track.every"] = 1
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
-    if not entry.files and not entry.by_hand:  # embedded data is small
+    if entry.files.not_needed:  # embedded data is small
         return {}
     changes = {"epochs": min(settings.epochs, 3)}
     if isinstance(settings.network, EventNetworkSettings):

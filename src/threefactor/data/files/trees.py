@@ -22,20 +22,20 @@ def find_trees(folder: Path, entry: DataSet, archives: bool = True) -> list[Sour
     """Return the folders of a set that are in `folder`, or else their archives.
 
     Returns:
-        One for each of `entry.trees`, in their order; none unless all are there.
+        One for each of `entry.files.folders`, in their order; none unless all are there.
     """
     paths = [
         find_tree(folder, tree, archive if archives else "")
         for tree, archive in tree_archives(entry)
     ]
     found = [Source(path) for path in paths if path is not None]
-    return found if len(found) == len(entry.trees) else []
+    return found if len(found) == len(entry.files.folders) else []
 
 
 def tree_archives(entry: DataSet) -> list[tuple[str, str]]:
     """Pair the folders of a set with the names of their archives, "" if it has none."""
-    archives = [file.name for file in entry.files]
-    return list(zip_longest(entry.trees, archives, fillvalue=""))
+    archives = [file.name for file in entry.files.published]
+    return list(zip_longest(entry.files.folders, archives, fillvalue=""))
 
 
 def find_tree(folder: Path, tree: str, archive: str) -> Path | None:

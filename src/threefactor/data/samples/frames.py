@@ -12,16 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import check_number
-from threefactor.data.samples.images import check_dtype
+from threefactor.data.arguments import check_dtype, check_number
+from threefactor.data.inputs import Batched
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError, InputError
-from threefactor.indexing import Index, positions
+from threefactor.indexing import positions
 
 __all__ = ["FrameData", "Frames"]
 
 
-class Frames:
+class Frames(Batched):
     """N sequences of frames on disk, of which `frames[index]` gives a batch with time first.
 
     An index is a slice, a tensor of positions or a list. The batch is a new tensor
@@ -65,16 +65,8 @@ class Frames:
     def __len__(self) -> int:
         return len(self.array)
 
-    def __getitem__(self, index: Index) -> Tensor:
-        """Return a batch, (T, B, C, H, W), or one sequence, (T, C, H, W).
-
-        Raises:
-            IndexError: a number is out of range.
-            InputError: the index is none.
-        """
-        place = positions(index, len(self))
-        if isinstance(place, int):
-            return self[[place]][:, 0]
+    def take(self, place: slice | NDArray[np.int64]) -> Tensor:
+        """Return a batch, (T, B, C, H, W)."""
         chosen = self.array[place]
         if isinstance(place, slice):
             chosen = chosen.copy()  # a view of memory that is read-only

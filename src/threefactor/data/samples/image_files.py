@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.arguments import check_whole
+from threefactor.data.arguments import check_dtype, check_whole
 from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.files.safety import ADVICE, open_file
-from threefactor.data.samples.images import check_dtype
+from threefactor.data.inputs import Batched
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions
 
@@ -42,7 +42,7 @@ USUAL_THREADS = 16  # from about here on they wait for the interpreter's lock
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles:
+class ImageFiles(Batched):
     """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
 
     An index is a slice, a tensor of positions or a list; one number gives one image, (3, H, W).
@@ -83,19 +83,14 @@ class ImageFiles:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: Index) -> Tensor:
-        """Read a batch, (B, 3, H, W), or one image, (3, H, W).
+    def take(self, place: slice | NDArray[np.int64]) -> Tensor:
+        """Read a batch, (B, 3, H, W).
 
         Raises:
-            IndexError: a number is out of range.
-            InputError: the index is none.
             DataError: a file is absent, damaged, or of a mode that cannot be RGB; it is named.
         """
-        place = positions(index, len(self))
-        if isinstance(place, int):
-            return self[[place]][0]
         seed = int(torch.randint(2**62, ())) if self.training else 0
-        return _Batch(self, index, seed).result()
+        return _Batch(self, place, seed).result()
 
     def batches(self, indices: Iterable[Index], seed: int) -> Iterator[Tensor]:
         """Read batch after batch, each while the one before is used.

@@ -12,10 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from threefactor.data.arguments import check_whole, given_path
+from threefactor.data.arguments import check_dtype, check_whole, given_path
 from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.samples.image_files import MOST_THREADS, ImageFiles, usual_threads
-from threefactor.data.samples.images import check_dtype
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError, InputError
 

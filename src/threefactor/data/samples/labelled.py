@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from threefactor.data.inputs import Selectable
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
@@ -103,12 +104,12 @@ class LabelledData(Generic[Inputs]):
 
 def _first(inputs: Any, number: int | None) -> Any:
     """Return the first samples, of inputs whose slices may be batches and not views."""
-    return inputs.first(number) if hasattr(inputs, "first") else inputs[:number]
+    return inputs.first(number) if isinstance(inputs, Selectable) else inputs[:number]
 
 
 def _take(inputs: Any, index: Tensor) -> Any:
     """Return some samples as inputs of the same kind."""
-    return inputs.choose(index) if hasattr(inputs, "choose") else inputs[index]
+    return inputs.choose(index) if isinstance(inputs, Selectable) else inputs[index]
 
 
 def _check_number(part: str, number: Any, available: int) -> None:

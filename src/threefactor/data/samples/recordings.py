@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.files.safety import ADVICE
 from threefactor.data.formats.events import Events
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError
@@ -76,14 +78,30 @@ class Recordings(Sequence[Events]):
             self._last = last = entry.path, self._read(entry.path)
         return _cut(entry, last[1])
 
-    def choose(self, index: Tensor) -> Recordings:
-        """Return the samples at some positions, unread."""
-        return self[index]
-
     @property
     def labels(self) -> Tensor:
         """(N,), torch.int64."""
         return torch.tensor([entry.label for entry in self.entries], dtype=torch.int64)
+
+    def digest(self) -> str:
+        """Return a SHA-256 sum of the files' names, sizes and times of change, and of the samples.
+
+        Raises:
+            DataError: a file cannot be seen.
+        """
+        try:
+            files = {entry.path: entry.path.stat() for entry in self.entries}
+        except OSError as error:
+            raise DataError(
+                f"{error.filename} cannot be read ({error.strerror}); check the path, or {ADVICE}"
+            ) from error
+        text = "\n".join(
+            f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns} "
+            f"{label} {start} {stop}"
+            for path, label, start, stop, _ in self.entries
+            for stat in (files[path],)
+        )
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _cut(entry: Recording, events: Events) -> Events:

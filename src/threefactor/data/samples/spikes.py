@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
 from threefactor.data.samples.labelled import LabelledData
-
-if TYPE_CHECKING:
-    from threefactor.events.spikes import SpikeBatch
+from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["SpikeData"]
 
 
 @dataclass(frozen=True, eq=False)
-class SpikeData(LabelledData["SpikeBatch"]):
+class SpikeData(LabelledData[SpikeBatch]):
     """A data set of spike trains, split for training and testing.
 
     Args:

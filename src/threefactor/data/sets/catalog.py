@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
-from threefactor.data.dataset import DataFile, DataSet
-from threefactor.data.sets.event_sets import EVENT_SETS
-from threefactor.data.sets.imagenet import FOLDER_SETS
-from threefactor.data.sets.mnist import IMAGE_SETS
-from threefactor.data.sets.simulated_sets import SIMULATED_SETS
-from threefactor.data.sets.spike_sets import SPIKE_SETS
+from threefactor.data.dataset import DataSet, ImageSet
+from threefactor.data.sets.cifar import CIFAR_10, CIFAR_100
+from threefactor.data.sets.digits import DIGITS
+from threefactor.data.sets.dvs_cifar10 import DVS_CIFAR10
+from threefactor.data.sets.dvs_gesture import DVS_GESTURE
+from threefactor.data.sets.imagenet import IMAGENET
+from threefactor.data.sets.mnist import EMNIST_BALANCED, FASHION_MNIST, MNIST
+from threefactor.data.sets.nmnist import NMNIST
+from threefactor.data.sets.shd import SHD, SHD_LIKE
+from threefactor.data.sets.simulated import simulated
+from threefactor.data.sets.yin_yang import YIN_YANG
 from threefactor.errors import ConfigurationError, unknown_name
 
-__all__ = ["DATASETS", "DataFile", "DataSet", "lookup"]
+__all__ = ["DATASETS", "lookup"]
+
+SETS: tuple[DataSet, ...] = (
+    *(DIGITS, MNIST, FASHION_MNIST, EMNIST_BALANCED, CIFAR_10, CIFAR_100),
+    IMAGENET,
+    *(SHD, SHD_LIKE, YIN_YANG),
+    *(NMNIST, DVS_GESTURE, DVS_CIFAR10),
+)
 
 DATASETS: dict[str, DataSet] = {
     entry.name: entry
-    for entry in (*IMAGE_SETS, *FOLDER_SETS, *SPIKE_SETS, *EVENT_SETS, *SIMULATED_SETS)
+    for entry in (*SETS, *(simulated(each) for each in SETS if isinstance(each, ImageSet)))
 }
 """All known data sets by name."""
 
 
 def lookup(name: str) -> DataSet:
-    """Return the entry of a data set.
+    """Return the description of a data set.
 
     Raises:
         ConfigurationError: there is no data set of this name.

@@ -1,4 +1,4 @@
-"""The folders of DVS-CIFAR10, and the split that its authors left open."""
+"""DVS-CIFAR10: images of CIFAR-10, moved before an event camera, and a split of our own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,31 @@ from pathlib import Path
 
 import numpy as np
 
+from threefactor.data.dataset import DataFile, EventSet, Files
+from threefactor.data.encode.framing import FrameSettings
 from threefactor.data.files.source import ADVICE, listed
+from threefactor.data.formats.aedat import read_aedat2
+from threefactor.data.samples.augmented import Augmentation
 from threefactor.data.samples.recordings import Recording
 from threefactor.errors import DataError
 
-__all__ = ["cifar10_recordings", "held_out"]
+__all__ = ["DVS_CIFAR10", "held_out"]
 
 PER_CLASS, PER_CLASS_TEST = 1000, 100
+FIGSHARE = "https://ndownloader.figshare.com/files/"
+# Name of the class, number of its archive on figshare, MD5 sum.
+ARCHIVES = (
+    ("airplane", 7712788, "0afd5c4bf9ae06af762a77b180354fdd"),
+    ("automobile", 7712791, "8438dfeba3bc970c94962d995b1b9bdd"),
+    ("bird", 7712794, "a9c207c91c55b9dc2002dc21c684d785"),
+    ("cat", 7712812, "52c63c677c2b15fa5146a8daf4d56687"),
+    ("deer", 7712815, "b6bf21f6c04d21ba4e23fc3e36c8a4a3"),
+    ("dog", 7712818, "f379ebdf6703d16e0a690782e62639c3"),
+    ("frog", 7712842, "cad6ed91214b1c7388a5f6ee56d08803"),
+    ("horse", 7712851, "e7cbbf77bec584ffbf913f00e682782a"),
+    ("ship", 7712836, "41c7bd7d6b251be82557c6cce9a7d5c9"),
+    ("truck", 7712839, "89f3922fd147d9aeff89e76a2b0b70a7"),
+)
 
 
 def held_out(label: int) -> frozenset[int]:
@@ -34,20 +52,20 @@ def held_out(label: int) -> frozenset[int]:
 
 
 def cifar10_recordings(
-    folders: Sequence[Path], classes: Sequence[str]
+    entry: EventSet, folders: Sequence[Path]
 ) -> tuple[list[Recording], list[Recording]]:
-    """List the recordings for training and for testing, class after class of each number.
+    """List the recordings for training and for testing, number after number, class after class.
 
     Args:
+        entry: the set, of which the names of the classes are used.
         folders: one of each class, which holds cifar10_CLASS_NUMBER.aedat, NUMBER from 0 to 999.
-        classes: the names of the classes.
 
     Raises:
         DataError: a folder holds no recording, one of another name, or two of one number; or it
             cannot be read.
     """
     found = []
-    for label, (folder, name) in enumerate(zip(folders, classes, strict=True)):
+    for label, (folder, name) in enumerate(zip(folders, entry.classes, strict=True)):
         testing = held_out(label)
         paths = [path for path in listed(folder) if path.suffix == ".aedat"]
         if not paths:
@@ -72,3 +90,31 @@ def _number(path: Path, name: str) -> int:
             f"told apart; {ADVICE}"
         )
     return int(match[1])
+
+
+DVS_CIFAR10 = EventSet(
+    name="dvs-cifar10",
+    title="DVS-CIFAR10 (CIFAR10-DVS): images of CIFAR-10, moved before an event camera",
+    shape=(2, 128, 128),
+    train=9000,
+    test=1000,
+    classes=tuple(name for name, _, _ in ARCHIVES),
+    licence="CC BY 4.0",
+    source=(
+        "H. Li, H. Liu, X. Ji, G. Li, L. Shi 2017, CIFAR10-DVS: An Event-Stream Dataset for Object "
+        "Classification, Frontiers in Neuroscience 11:309"
+    ),
+    references=("li2017cifar10dvs",),
+    homepage="https://figshare.com/articles/dataset/CIFAR10-DVS_New/4724671",
+    files=Files(
+        tuple(
+            DataFile(f"{name}.zip", md5, folder=name, url=f"{FIGSHARE}{number}")
+            for name, number, md5 in ARCHIVES
+        )
+    ),
+    recordings=cifar10_recordings,
+    read=read_aedat2,
+    frames=FrameSettings(number=10, size=(48, 48)),
+    normalise=True,
+    augmentation=Augmentation(padding=4),
+)

@@ -1,16 +1,20 @@
-"""The folder of DVS128 Gesture: recordings, their tables of labels, the two lists of the split."""
+"""DVS128 Gesture: hand and arm gestures, in recordings with tables of labels."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
+from threefactor.data.dataset import DataFile, EventSet, Files
+from threefactor.data.encode.framing import FrameSettings
 from threefactor.data.files.source import ADVICE, Source
+from threefactor.data.formats.aedat import read_aedat3
 from threefactor.data.samples.recordings import Recording
 from threefactor.errors import DataError
 
-__all__ = ["gesture_recordings", "read_label_table", "read_trials"]
+__all__ = ["DVS_GESTURE", "listed_recordings", "read_label_table", "read_trials"]
 
 LARGEST_TABLE = 16 << 20  # bytes
 LATEST = 1 << 62  # microseconds
@@ -18,19 +22,42 @@ HEADER = "class,startTime_usec,endTime_usec"
 ROW = re.compile(r"\s*([0-9]{1,20})\s*,\s*([0-9]{1,20})\s*,\s*([0-9]{1,20})\s*")
 
 
-def gesture_recordings(folder: Path, trials: str, classes: int) -> list[Recording]:
-    """List the samples of one part of DVS128 Gesture, in the order of its list and tables.
+def gesture_recordings(
+    entry: EventSet, folders: Sequence[Path]
+) -> tuple[list[Recording], list[Recording]]:
+    """List the samples for training and for testing, in the order of their lists and tables.
 
     Args:
-        folder: DvsGesture, which holds the recordings, their tables and both lists.
-        trials: the list, trials_to_train.txt or trials_to_test.txt.
-        classes: the number of classes.
+        entry: the set, of which the number of classes is used.
+        folders: DvsGesture alone. It holds the recordings, their tables of labels, and the lists
+            trials_to_train.txt and trials_to_test.txt.
 
     Raises:
-        DataError: a list or table is absent or damaged, or names a file that is not there.
+        DataError: a list or table is absent or damaged, or names a file that is not there; or both
+            lists name one recording.
     """
-    samples = []
-    for path in read_trials(folder / trials):
+    (folder,) = folders
+    train, test = (
+        listed_recordings(folder / f"trials_to_{part}.txt", len(entry.classes))
+        for part in ("train", "test")
+    )
+    both = {sample.path for sample in train} & {sample.path for sample in test}
+    if both:
+        raise DataError(
+            f"{folder / 'trials_to_train.txt'} names {min(both).name} for training, and "
+            f"trials_to_test.txt for testing; {ADVICE}"
+        )
+    return train, test
+
+
+def listed_recordings(trials: Path, classes: int) -> list[Recording]:
+    """List the samples of the recordings that a list names, in the order of list and tables.
+
+    Raises:
+        DataError: the list or a table is absent or damaged, or names a file that is not there.
+    """
+    samples: list[Recording] = []
+    for path in read_trials(trials):
         table = path.with_name(f"{path.stem}_labels.csv")
         samples += [
             Recording(path, label, start, stop, f"row {row} of {table}")
@@ -113,3 +140,31 @@ def _lines(path: Path) -> list[str]:
         return body.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error
+
+
+DVS_GESTURE = EventSet(
+    name="dvs-gesture",
+    title="DVS128 Gesture: hand and arm gestures of 29 people under three lights",
+    shape=(2, 128, 128),
+    train=1176,
+    test=288,
+    classes=(
+        *("hand clapping", "right hand wave", "left hand wave"),
+        *("right arm clockwise", "right arm counter clockwise"),
+        *("left arm clockwise", "left arm counter clockwise"),
+        *("arm roll", "air drums", "air guitar", "other gestures"),
+    ),
+    licence="CC BY 4.0",
+    source=(
+        "A. Amir, B. Taba, D. Berg, T. Melano et al. 2017, A Low Power, Fully Event-Based Gesture "
+        "Recognition System, CVPR 2017, 7388-7397"
+    ),
+    references=("amir2017gesture",),
+    homepage="https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8",
+    files=Files(
+        (DataFile("DvsGesture.tar.gz", "8a5c71fb11e24e5ca5b11866ca6c00a1", folder="DvsGesture"),)
+    ),
+    recordings=gesture_recordings,
+    read=read_aedat3,
+    frames=FrameSettings(number=20, size=(48, 48)),
+)

@@ -1,12 +1,12 @@
-"""The data sets of image files in folders of classes: what they are, how they are to be had."""
+"""ImageNet (ILSVRC 2012): photographs, in one folder a class."""
 
 from __future__ import annotations
 
-from threefactor.data.dataset import DataSet
+from threefactor.data.dataset import Files, ImageFolderSet
 
-__all__ = ["FOLDER_SETS"]
+__all__ = ["IMAGENET"]
 
-IMAGENET = DataSet(
+IMAGENET = ImageFolderSet(
     name="imagenet",
     title="ImageNet (ILSVRC 2012): photographs of a thousand kinds of things",
     shape=(3, 224, 224),
@@ -21,16 +21,15 @@ IMAGENET = DataSet(
         "O. Russakovsky, J. Deng, H. Su et al. 2015, ImageNet Large Scale Visual Recognition "
         "Challenge, International Journal of Computer Vision 115(3), 211-252"
     ),
+    references=("deng2009imagenet",),
     homepage="https://image-net.org/download.php",
-    kind="image files",
-    trees=("train", "val"),
-    by_hand=(
-        "register at https://image-net.org/download.php, agree to the terms, and unpack "
-        "ILSVRC2012_img_train.tar (138 GB) and ILSVRC2012_img_val.tar (6 GB) into train/WNID and "
-        "val/WNID, such as train/n01440764/n01440764_18.JPEG"
+    files=Files(
+        own_folders=("train", "val"),
+        by_hand=(
+            "register at https://image-net.org/download.php, agree to the terms, and unpack "
+            "ILSVRC2012_img_train.tar (138 GB) and ILSVRC2012_img_val.tar (6 GB) into train/WNID "
+            "and val/WNID, such as train/n01440764/n01440764_18.JPEG"
+        ),
     ),
     needs="Pillow (pip install 'threefactor[images]')",
 )
-
-FOLDER_SETS = (IMAGENET,)
-"""The sets that `load` gives as files, read batch by batch."""

@@ -1,10 +1,12 @@
-"""Spikes in the layout of the Spiking Heidelberg Digits, read and checked."""
+"""The Spiking Heidelberg Digits, and spike trains of your own in their layout."""
 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,15 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.data.arguments import check_whole, given_path
+from threefactor.data.dataset import DataFile, Files, SpikeSet
+from threefactor.data.files.source import Source
 from threefactor.data.formats.hdf5 import Ragged, read_arrays
 from threefactor.errors import DataError
+from threefactor.events.spikes import SpikeBatch
 
-if TYPE_CHECKING:
-    from threefactor.events.spikes import SpikeBatch
-
-__all__ = ["read_shd_file"]
+__all__ = ["SHD", "SHD_LIKE", "read_shd_file"]
 
 LARGEST_SIZE = (1 << 31) - 1
+ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+GERMAN = ("null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun")
 
 
 def read_shd_file(
@@ -52,8 +56,6 @@ def read_shd_file(
     Source: B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke 2022, The Heidelberg Spiking Data Sets
     for the Systematic Evaluation of Spiking Neural Networks.
     """
-    from threefactor.events.spikes import SpikeBatch
-
     check_whole("size", size, 1, LARGEST_SIZE)
     check_whole("classes", classes, 1, LARGEST_SIZE)
     path = given_path(path)
@@ -126,3 +128,60 @@ def _check_labels(path: Path, labels: NDArray[Any], times: int, units: int, clas
             f"{path}: sample {np.argmax(wrong)} (counted from 0) has the label "
             f"{labels[wrong][0]}; expected 0 to {classes - 1}"
         )
+
+
+def _read(
+    entry: SpikeSet, sources: Sequence[Source], window: float
+) -> tuple[tuple[SpikeBatch, Tensor], tuple[SpikeBatch, Tensor]]:
+    train, test = (
+        read_shd_file(source.path, entry.shape[0], len(entry.classes)) for source in sources
+    )
+    return train, test
+
+
+SHD = SpikeSet(
+    name="shd",
+    title="Spiking Heidelberg Digits: spoken digits through a model of the inner ear",
+    shape=(700,),
+    train=8156,
+    test=2264,
+    classes=(*ENGLISH, *GERMAN),
+    licence="CC BY 4.0",
+    source=(
+        "B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke 2022, The Heidelberg Spiking Data Sets for "
+        "the Systematic Evaluation of Spiking Neural Networks, IEEE Transactions on Neural "
+        "Networks and Learning Systems 33(7), 2744-2757, doi:10.1109/TNNLS.2020.3044364"
+    ),
+    references=("cramer2022shd",),
+    homepage="https://zenkelab.org/resources/spiking-heidelberg-datasets-shd/",
+    files=Files(
+        (
+            DataFile("shd_train.h5.gz", "d47c9825dee33347913e8ce0f2be08b0", limit=512 << 20),
+            DataFile("shd_test.h5.gz", "3062a80ec0c5719404d5b02e166543b1", limit=512 << 20),
+        ),
+        mirrors=("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/"),
+        # The unpacked file is the fastest to load. The sums of the .zip files are in docs/data.md.
+        endings=("", ".gz", ".zip"),
+    ),
+    needs="h5py (pip install 'threefactor[data]')",
+    read=_read,
+)
+
+SHD_LIKE = replace(
+    SHD,
+    name="shd-like",
+    title="Spike trains of your own in the layout and size of the Spiking Heidelberg Digits",
+    train=0,
+    test=0,
+    licence="that of your files",
+    source=f"your files, in the layout of {SHD.source}",
+    references=(),
+    files=Files(
+        own_files=("train.h5.gz", "test.h5.gz"),
+        endings=SHD.files.endings,
+        by_hand=(
+            "write train.h5 and test.h5 with spikes/times (seconds), spikes/units (0 to 699) and "
+            "labels (0 to 19), as docs/data.md describes"
+        ),
+    ),
+)

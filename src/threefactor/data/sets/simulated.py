@@ -1,71 +1,49 @@
-"""Sequences of frames of simulated event recordings, made from any set of images."""
+"""Simulated events: for each set of images, what an event camera would see of them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.dataset import DataSet
-from threefactor.data.encode.framing import FrameSettings, frames
+from threefactor.data.dataset import Files, ImageSet, SimulatedSet
 from threefactor.data.encode.saccades import SaccadeSettings, simulate_saccades
-from threefactor.data.samples.frame_cache import CachedFrames, cached_frames
-from threefactor.data.samples.raw import RawImages
-from threefactor.data.sets.catalog import DATASETS
-from threefactor.data.sets.readers import READERS
+from threefactor.data.formats.events import Events
+from threefactor.data.sets.nmnist import NMNIST
 
-__all__ = ["base_of", "simulated_parts"]
+__all__ = ["SACCADES", "simulated", "simulated_events"]
 
+SACCADES = SaccadeSettings()
 BLOCK = 32  # images that move at once: their pixels fit into the processor's cache
-Parts = tuple[tuple[CachedFrames, NDArray[Any]], tuple[CachedFrames, NDArray[Any]]]
 
 
-def base_of(name: str) -> DataSet | None:
-    """Return the set of images that "simulated-NAME" is made from, or None if it is no such."""
-    entry = DATASETS.get(name)
-    return DATASETS[entry.base] if entry is not None and entry.base else None
+def simulated(base: ImageSet) -> SimulatedSet:
+    """Return the set "simulated-NAME" of a set of images, with frames as of N-MNIST."""
+    return SimulatedSet(
+        name=f"simulated-{base.name}",
+        title=f"{base.name} as events of a camera, simulated in the manner of N-MNIST",
+        shape=(2, SACCADES.sensor, SACCADES.sensor),
+        train=base.train,
+        test=base.test,
+        classes=base.classes,
+        licence=base.licence,
+        source=base.source,
+        references=(*NMNIST.references, *base.references),
+        homepage=base.homepage,
+        files=Files(not_needed=f"they are made of {base.name}"),
+        base=base,
+        frames=NMNIST.frames,
+    )
 
 
-def simulated_parts(
-    entry: DataSet,
-    data_dir: str | Path | None,
-    folder: Path,
-    settings: FrameSettings,
-    types: tuple[str, ...],
-) -> Parts:
-    """Return frames and labels for training and for testing; see `load_frames`."""
-    raw = READERS[entry.reader](entry, data_dir)
-    saccades = SaccadeSettings()
-    train = _cached(entry, raw, raw.train_images, folder, settings, saccades, types)
-    test = _cached(entry, raw, raw.test_images, folder, settings, saccades, types)
-    return (train, raw.train_labels), (test, raw.test_labels)
+def simulated_events(images: NDArray[np.uint8], peak: int) -> Iterator[Events]:
+    """Yield the events of each image.
 
-
-def _cached(
-    entry: DataSet,
-    raw: RawImages,
-    images: NDArray[np.uint8],
-    folder: Path,
-    settings: FrameSettings,
-    saccades: SaccadeSettings,
-    types: tuple[str, ...],
-) -> CachedFrames:
-    def make() -> Iterator[NDArray[np.float32]]:
-        sensor_size = (saccades.sensor, saccades.sensor)
-        for start in range(0, len(images), BLOCK):
-            block = images[start : start + BLOCK].astype(np.float32) / raw.peak
-            for events in simulate_saccades(block, saccades):
-                yield frames(events, sensor_size, settings)
-
-    key = {
-        "set": f"simulated-{entry.name}",
-        "settings": asdict(settings),
-        "saccades": asdict(saccades),
-        "source": hashlib.sha256(np.ascontiguousarray(images).data).hexdigest(),
-    }
-    return cached_frames(folder, key, len(images), make, types)
+    Args:
+        images: (N, C, H, W).
+        peak: the pixel value that stands for full intensity.
+    """
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK].astype(np.float32) / peak
+        yield from simulate_saccades(block, SACCADES)

@@ -1,18 +1,28 @@
-"""The Yin-Yang data set: points of the plane, and the part of the symbol they lie in."""
+"""Yin-Yang: points of the plane, the part of the symbol they lie in, and their code of spikes."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from threefactor.errors import InputError
+from threefactor.data.arguments import check_whole
+from threefactor.data.dataset import Files, SpikeSet
+from threefactor.data.files.source import Source
+from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["Points", "yin_yang"]
+__all__ = ["YIN_YANG", "Points", "code_points", "yin_yang"]
 
 BIG, SMALL = 0.5, 0.1  # radii of the symbol and of its two dots
+# In units of the window, which is the latest time of 2.0 synaptic time constants in Göltz et al.
+EARLIEST = 0.15 / 2.0
+BIAS = 0.9 / 2.0
+TRAIN_SEED, TEST_SEED = 42, 40  # of the authors
 YIN, YANG, DOT = 0, 1, 2
 
 
@@ -59,8 +69,8 @@ def yin_yang(samples: int, seed: int) -> Points:
 
     Source: L. Kriener, J. Göltz, M. A. Petrovici 2022, The Yin-Yang dataset, NICE 2022.
     """
-    _check("samples", samples, 1, 1 << 32)
-    _check("seed", seed, 0, (1 << 32) - 1)
+    check_whole("samples", samples, 1, 1 << 32)
+    check_whole("seed", seed, 0, (1 << 32) - 1)
     generator = np.random.RandomState(seed)
     points = np.empty((samples, 2))
     labels = np.empty(samples, dtype=np.int64)
@@ -88,6 +98,52 @@ def _part(x: float, y: float) -> int:
     return YANG if in_left_half_disc or above_right_half_disc else YIN
 
 
-def _check(name: str, value: int, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise InputError(f"{name} is {value!r}; expected a whole number from {low} to {high}")
+def code_points(values: NDArray[np.float64], window: float) -> SpikeBatch:
+    r"""Code each of D values as one spike, the larger the later, beside one spike of a bias.
+
+    .. math:: t_d = T_w (0.075 + 0.925 v_d), \qquad t_{bias} = 0.45 T_w
+
+    Args:
+        values: (N, D), between 0 and 1.
+        window: T_w in seconds, the latest time.
+
+    Returns:
+        A batch with D + 1 addresses, the last of which is the bias.
+
+    Source: J. Göltz, L. Kriener et al. 2021, Fast and energy-efficient neuromorphic deep learning
+    with first-spike times, Nature Machine Intelligence 3, 823-835, and its program: inputs
+    between 0.15 and 2.0, the bias at 0.9 synaptic time constants.
+    """
+    samples, inputs = values.shape
+    times = np.full((samples, inputs + 1), BIAS)
+    times[:, :inputs] = EARLIEST + (1.0 - EARLIEST) * values
+    order = np.argsort(times, axis=1, kind="stable")
+    offsets = np.arange(samples + 1) * (inputs + 1)
+    sorted_times = np.take_along_axis(times, order, axis=1) * window
+    return SpikeBatch(offsets, sorted_times.reshape(-1), order.reshape(-1), inputs + 1)
+
+
+def _read(
+    entry: SpikeSet, sources: Sequence[Source], window: float
+) -> tuple[tuple[SpikeBatch, Tensor], tuple[SpikeBatch, Tensor]]:
+    train, test = (
+        (code_points(points.values, window), torch.from_numpy(points.labels))
+        for points in (yin_yang(entry.train, TRAIN_SEED), yin_yang(entry.test, TEST_SEED))
+    )
+    return train, test
+
+
+YIN_YANG = SpikeSet(
+    name="yin-yang",
+    title="Yin-Yang: which part of the symbol a point lies in",
+    shape=(5,),
+    train=5000,
+    test=1000,
+    classes=("yin", "yang", "dot"),
+    licence="nothing is copied: samples are drawn anew from the published definition",
+    source="L. Kriener, J. Göltz, M. A. Petrovici 2022, The Yin-Yang dataset, NICE 2022, 107-111",
+    references=("kriener2022yinyang",),
+    homepage="https://github.com/lkriener/yin_yang_data_set",
+    files=Files(not_needed="there are none, as samples are generated from the definition"),
+    read=_read,
+)
