@@ -14,7 +14,7 @@ from threefactor.data.download import fetch
 from threefactor.data.event_array import EVENT
 from threefactor.data.event_data import EventData
 from threefactor.data.event_loading import load_events
-from threefactor.data.folders import DATA_VARIABLE, data_folder
+from threefactor.data.finding import DATA_VARIABLE, data_folder
 from threefactor.data.frame_data import FrameData, Frames
 from threefactor.data.frame_loading import (
     FRAME_SETTINGS,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.archives import read_members
+from threefactor.data.archives import Member, read_members
 from threefactor.data.entry import DataSet
 from threefactor.data.finding import find_files
 from threefactor.data.raw import BYTE_PEAK, RawImages
@@ -60,7 +60,7 @@ def _read(entry: DataSet, data_dir: str | Path | None, ranges: Sequence[int]) ->
 
 def _bodies(sources: list[Source]) -> Iterator[tuple[Source, bytes | bytearray]]:
     """Yield the contents of the files, going through an archive once."""
-    members = [source.member for source in sources if source.member is not None]
+    members = [source.name for source in sources if isinstance(source, Member)]
     if members:
         yield from zip(sources, read_members(sources[0].path, members), strict=True)
         return

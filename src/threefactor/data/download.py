@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from threefactor.data.archives import unpack_files
+from threefactor.data.archives import unpack_files, unpacked
 from threefactor.data.entry import DataFile, DataSet
-from threefactor.data.finding import found_in
-from threefactor.data.folders import data_folder, debian_advice
+from threefactor.data.finding import data_folder, debian_advice, found_in
 from threefactor.data.registry import lookup
 from threefactor.data.transfer import progress_bars, quiet, transfer
-from threefactor.data.trees import unpacked
 from threefactor.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from threefactor.data.aedat import read_aedat2, read_aedat3
+from threefactor.data.archives import unpacked
 from threefactor.data.dvs_cifar10 import cifar10_recordings
 from threefactor.data.entry import DataSet
 from threefactor.data.event_array import Events
@@ -15,8 +16,7 @@ from threefactor.data.finding import find_files
 from threefactor.data.gesture import gesture_recordings
 from threefactor.data.nmnist import nmnist_recordings, read_nmnist_file
 from threefactor.data.registry import DATASETS, lookup
-from threefactor.data.safety import ADVICE
-from threefactor.data.trees import unpacked
+from threefactor.data.sources import ADVICE
 from threefactor.errors import ConfigurationError, DataError
 
 __all__ = ["load_events"]

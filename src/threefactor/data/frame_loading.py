@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from threefactor.data.arguments import given_path
 from threefactor.data.event_data import EventData, Recordings
 from threefactor.data.event_loading import load_events
-from threefactor.data.folders import cache_folder, data_folder
+from threefactor.data.finding import cache_folder, data_folder
 from threefactor.data.frame_cache import CachedFrames, cached_frames
 from threefactor.data.frame_data import FrameData, Frames
 from threefactor.data.framing import FrameSettings, frames
 from threefactor.data.images import check_dtype
 from threefactor.data.registry import lookup
-from threefactor.data.safety import ADVICE
 from threefactor.data.simulated import base_of, simulated_parts
+from threefactor.data.sources import ADVICE
 from threefactor.errors import DataError, InputError
 
 __all__ = ["FRAME_SETTINGS", "frame_settings", "has_frames", "load_frames"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from threefactor.data.arguments import check_whole
 from threefactor.data.image_settings import ImageSettings
 from threefactor.data.images import check_dtype
-from threefactor.data.safety import ADVICE, open_file
+from threefactor.data.sources import ADVICE, open_file
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions
 

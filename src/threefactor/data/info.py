@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from threefactor.data.entry import DataSet
-from threefactor.data.finding import find_files
-from threefactor.data.folders import advice, search_folders
+from threefactor.data.finding import advice, find_files, search_folders
 from threefactor.data.registry import lookup
 from threefactor.errors import DataError
 

@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from threefactor.data.finding import find_files
-from threefactor.data.folders import advice
+from threefactor.data.finding import advice, find_files
 from threefactor.data.registry import lookup
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, State, state_of
