@@ -4,7 +4,6 @@ import contextlib
 import errno
 import gzip
 import io
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from threefactor.data.files import archives
 from threefactor.data.files.archives import read_member, unpack_files, unpack_tree
 from threefactor.errors import DataError
 
@@ -243,16 +243,16 @@ def test_a_tree_never_goes_where_something_is(tmp_path, write, kind):
     "failure", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 )
 def test_nothing_half_unpacked_stays_behind(tmp_path, write, kind, monkeypatch, failure):
-    copy, calls = shutil.copyfileobj, []
+    write_file, calls = archives._write, []
 
-    def break_off(source, target, *args):
-        calls.append(target)
+    def break_off(chunks, path):
+        calls.append(path)
         if len(calls) == 2:
-            target.write(b"half")
+            path.write_bytes(b"half")
             raise failure
-        copy(source, target, *args)
+        write_file(chunks, path)
 
-    monkeypatch.setattr(shutil, "copyfileobj", break_off)
+    monkeypatch.setattr(archives, "_write", break_off)
     archive = write(packed(kind))
     with pytest.raises(type(failure)):
         unpack_files(archive, ["set/a.bin", "set/deep/b.bin"], tmp_path / "out")

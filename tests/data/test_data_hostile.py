@@ -27,7 +27,8 @@ from threefactor.data import (
     read_nmnist_file,
     read_shd_file,
 )
-from threefactor.data.files import archives, members, safety
+from threefactor.data.files import archives
+from threefactor.data.files import source as sources
 from threefactor.data.formats import events as event_array
 from threefactor.data.formats import hdf5
 from threefactor.data.sets import dvs_gesture as gesture
@@ -191,13 +192,13 @@ def test_a_zip_directory_without_end_is_not_read(tmp_path, monkeypatch):
     archive = tmp_path / "archive"
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr("a", b"1")
-    monkeypatch.setattr(members, "LONGEST_DIRECTORY", 10)
+    monkeypatch.setattr(archives, "LONGEST_DIRECTORY", 10)
     with pytest.raises(DataError, match="has a directory of 47 bytes; expected at most 10"):
         archives.read_member(archive, "a")
 
 
 def test_very_many_names_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(safety, "MOST_ENTRIES", 50)
+    monkeypatch.setattr(archives, "MOST_ENTRIES", 50)
     archive = tmp_path / "archive"
     archive.write_bytes(gzip.compress(b"".join(entry(f"f/{i}") for i in range(60)) + bytes(1024)))
     with pytest.raises(DataError, match="more than 50 names"):
@@ -218,7 +219,7 @@ def test_a_small_file_that_unpacks_to_much_is_broken_off(tmp_path, monkeypatch):
     monkeypatch.setattr(gesture, "LARGEST_TABLE", 1 << 20)
     with pytest.raises(DataError, match="has more than 1,048,576 bytes"):
         gesture.read_label_table(path)
-    assert nmnist.LARGEST_RECORDING < event_array.LARGEST_RECORDING < safety.LARGEST
+    assert nmnist.LARGEST_RECORDING < event_array.LARGEST_RECORDING < sources.LARGEST
 
 
 @pytest.fixture
@@ -232,11 +233,11 @@ def test_gzip_files_of_several_members_are_read_whole(sizes):
     packed = b"".join(
         gzip.compress(part) + b"\0" * (number % 3) for number, part in enumerate(parts)
     )
-    stream, found = safety.Unpacked(io.BytesIO(packed)), []
+    stream, found = sources.Unpacked(io.BytesIO(packed)), []
     while part := stream.read(sizes[len(found) % len(sizes)]):
         found.append(part)
     assert b"".join(found) == b"".join(parts)
-    assert safety.Unpacked(io.BytesIO(packed)).read() == b"".join(parts)
+    assert sources.Unpacked(io.BytesIO(packed)).read() == b"".join(parts)
 
 
 INNER = b"\0\0\x08\x01" + struct.pack(">I", 2) + b"\1\2"

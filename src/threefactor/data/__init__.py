@@ -14,7 +14,6 @@ from threefactor.data.encode.framing import FrameSettings, frames
 from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.encode.saccades import SaccadeSettings, simulate_saccades
 from threefactor.data.fetch import fetch
-from threefactor.data.folders import DATA_VARIABLE, data_folder
 from threefactor.data.formats.aedat import read_aedat2, read_aedat3
 from threefactor.data.formats.events import EVENT
 from threefactor.data.formats.idx import read_idx
@@ -46,6 +45,7 @@ from threefactor.data.sets.catalog import DATASETS
 from threefactor.data.sets.nmnist import read_nmnist_file
 from threefactor.data.sets.shd import read_shd_file
 from threefactor.data.sets.yin_yang import yin_yang
+from threefactor.data.where import DATA_VARIABLE, data_folder
 
 __all__ = [
     "DATASETS",

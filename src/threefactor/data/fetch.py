@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from threefactor.data.dataset import DataFile, DataSet, ImageSet, SimulatedSet
-from threefactor.data.files.archives import unpack_files
+from threefactor.data.files.archives import unpack_files, unpacked
 from threefactor.data.files.transfer import progress_bars, quiet, transfer
-from threefactor.data.files.trees import unpacked
-from threefactor.data.folders import data_folder, debian_advice
 from threefactor.data.sets.catalog import lookup
-from threefactor.data.where import found_in
+from threefactor.data.where import data_folder, debian_advice, found_in
 from threefactor.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from threefactor.data.dataset import DataSet, FramedSet, ImageFolderSet, SimulatedSet, SpikeSet
-from threefactor.data.folders import advice, search_folders
 from threefactor.data.sets.catalog import lookup
-from threefactor.data.where import find_files
+from threefactor.data.where import advice, find_files, search_folders
 from threefactor.errors import DataError
 
 __all__ = ["available", "describe"]

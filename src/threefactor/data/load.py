@@ -27,8 +27,7 @@ from threefactor.data.dataset import (
 )
 from threefactor.data.encode.framing import FrameSettings, frames
 from threefactor.data.encode.latency import check_window, code_images
-from threefactor.data.files.trees import unpacked
-from threefactor.data.folders import cache_folder, data_folder
+from threefactor.data.files.archives import unpacked
 from threefactor.data.formats.events import Events
 from threefactor.data.samples.frame_cache import CachedFrames, cached_frames
 from threefactor.data.samples.frames import FrameData, Frames
@@ -38,7 +37,7 @@ from threefactor.data.samples.recordings import EventData, Recordings
 from threefactor.data.samples.spikes import SpikeData
 from threefactor.data.sets.catalog import DATASETS, lookup
 from threefactor.data.sets.simulated import SACCADES, simulated_events
-from threefactor.data.where import find_files
+from threefactor.data.where import cache_folder, data_folder, find_files
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.events.spikes import SpikeBatch
 

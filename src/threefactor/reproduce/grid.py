@@ -16,9 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from threefactor.data.folders import advice
 from threefactor.data.sets.catalog import lookup
-from threefactor.data.where import find_files
+from threefactor.data.where import advice, find_files
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.cells import Cell, State, state_of
 from threefactor.reproduce.estimates import seconds_per_epoch

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from threefactor.data.arguments import check_whole
-from threefactor.data.files.safety import ADVICE
+from threefactor.data.files.source import ADVICE
 from threefactor.errors import DataError, InputError
 
 __all__ = ["EVENT", "LARGEST_RECORDING", "Events", "check_sensor", "make_events"]

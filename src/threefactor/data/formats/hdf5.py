@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,9 +20,8 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from threefactor.data.files.members import LIMIT, members
-from threefactor.data.files.safety import ADVICE, Unpacked
-from threefactor.data.files.source import Source, guess
+from threefactor.data.files.archives import LIMIT, members
+from threefactor.data.files.source import ADVICE, Source, Unpacked, guess
 from threefactor.data.formats.hdf5_child import NO_LIBRARY, REFUSED
 from threefactor.errors import ConfigurationError, DataError
 
@@ -112,7 +110,7 @@ def _unpack(path: Path, start: bytes, stream: IO[bytes], target: IO[bytes]) -> N
             if name.suffix == ".h5":
                 found += 1
                 target.truncate(target.seek(0))
-                shutil.copyfileobj(member, target, CHUNK)
+                target.writelines(member)
         if found != 1:
             raise DataError(f"{path} holds {found} files that end in .h5; expected one")
         return

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threefactor.data.arguments import given_path
-from threefactor.data.files.safety import LARGEST
-from threefactor.data.files.source import ADVICE, Source, guess
+from threefactor.data.files.source import ADVICE, LARGEST, Source, guess
 from threefactor.errors import DataError
 
 __all__ = ["read_idx", "read_idx_source"]

@@ -15,7 +15,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from threefactor.data.files.safety import open_file
+from threefactor.data.files.source import open_file
 from threefactor.errors import DataError
 
 __all__ = ["CachedFrames", "cached_frames"]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from threefactor.data.arguments import check_dtype, check_whole
 from threefactor.data.encode.pictures import ImageSettings
-from threefactor.data.files.safety import ADVICE, open_file
+from threefactor.data.files.source import ADVICE, open_file
 from threefactor.data.inputs import Batched
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions

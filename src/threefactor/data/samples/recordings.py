@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from threefactor.data.files.safety import ADVICE
+from threefactor.data.files.source import ADVICE
 from threefactor.data.formats.events import Events
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError

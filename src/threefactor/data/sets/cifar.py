@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threefactor.data.dataset import DataFile, Files, ImageSet
-from threefactor.data.files.archives import read_members
+from threefactor.data.files.archives import Member, read_members
 from threefactor.data.files.source import ADVICE, Source
 from threefactor.data.samples.augmented import Augmentation
 from threefactor.data.samples.images import RawImages
@@ -75,7 +75,7 @@ def _read(entry: ImageSet, sources: Sequence[Source], ranges: Sequence[int]) -> 
 
 def _bodies(sources: Sequence[Source]) -> Iterator[tuple[Source, bytes | bytearray]]:
     """Yield the contents of the files, going through an archive once."""
-    members = [source.member for source in sources if source.member is not None]
+    members = [source.name for source in sources if isinstance(source, Member)]
     if members:
         yield from zip(sources, read_members(sources[0].path, members), strict=True)
         return
