@@ -521,6 +521,8 @@ def read_frames(chance: random.Random, folder: Path, material: Material) -> None
     after = frame_cache.cached_frames(folder, key, 2, make, ("uint8",))
     if (after.array.shape, after.array.dtype) != (before.array.shape, before.array.dtype):
         raise AssertionError(f"frames of shape {after.array.shape}, {after.array.dtype}")
+    if not np.array_equal(after.array, before.array):
+        raise AssertionError("frames of other values")
 
 
 def make_spikes(chance: random.Random, folder: Path, material: Material) -> None:

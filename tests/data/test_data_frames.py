@@ -220,12 +220,19 @@ def places(folder):
     return sorted(p for p in (folder / "nmnist/frames").iterdir() if p.suffix != ".lock")
 
 
+def change(path):
+    """Another last value, in a file of the same length."""
+    body = path.read_bytes()
+    path.write_bytes(body[:-1] + bytes([body[-1] ^ 1]))
+
+
 DAMAGE = {
     "cut": lambda place: os.truncate(place / "frames.npy", 5000),
     "header": lambda place: (place / "frames.npy").open("r+b").write(b"XXXX"),
     "no array": lambda place: (place / "frames.npy").unlink(),
     "no about": lambda place: (place / "about.json").unlink(),
     "half an about": lambda place: os.truncate(place / "about.json", 40),
+    "another value": lambda place: change(place / "frames.npy"),
     "a list": lambda place: (place / "about.json").write_text("[]"),
     "another key": lambda place: (place / "about.json").write_text(
         json.dumps({**json.loads((place / "about.json").read_text()), "key": {}})

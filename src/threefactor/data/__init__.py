@@ -18,7 +18,7 @@ from threefactor.data.formats.aedat import read_aedat2, read_aedat3
 from threefactor.data.formats.events import EVENT
 from threefactor.data.formats.idx import read_idx
 from threefactor.data.info import available, describe
-from threefactor.data.inputs import Batched, Inputs, LoadsAhead, batches
+from threefactor.data.inputs import Batched, Inputs, LoadsAhead, Movable, batches
 from threefactor.data.load import (
     frame_settings,
     has_frames,
@@ -71,6 +71,7 @@ __all__ = [
     "ImageSettings",
     "Inputs",
     "LoadsAhead",
+    "Movable",
     "SaccadeSettings",
     "SimulatedSet",
     "SpikeData",

@@ -1,12 +1,14 @@
-"""Arrays that are made once and then mapped into memory: whole, or not there."""
+"""Frames that are made once, kept on disk and mapped into memory."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +22,10 @@ from threefactor.errors import DataError
 
 __all__ = ["CachedFrames", "cached_frames"]
 
-VERSION = 2  # of the layout; others are made anew
+VERSION = 3  # of the layout; others are made anew
 PREFIX = ".making-"
 LONGEST_ABOUT = 1 << 20  # bytes
+CHUNK = 1 << 20
 Sequences = Callable[[], Iterator[NDArray[np.float32]]]
 
 
@@ -37,11 +40,12 @@ class CachedFrames(NamedTuple):
 def cached_frames(
     folder: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
 ) -> CachedFrames:
-    """Return the frames that `key` describes, made now if they are not there, whole and valid.
+    """Return the frames that `key` describes; they are made if they are not there, or damaged.
 
-    They lie in a folder named by the key, as frames.npy and about.json. It is written under
-    another name and gets its own when all is there. What does not fit the key or the length that
-    it should have is removed and made anew.
+    They lie in a folder named by the key, as frames.npy and about.json. The folder is written under
+    another name and gets its own when it is complete. It is removed and made anew if it does not
+    fit the key, or if the length or the CRC-32 of frames.npy is not that of the frames as they
+    were made.
 
     Args:
         folder: where the folders of all keys lie; made if it is not there.
@@ -63,14 +67,15 @@ def cached_frames(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{digest}.lock"):  # another process may be making the same
-            if _opened(place, key) is None:
+            found = _opened(place, key)
+            if found is None:
                 _made(place, key, samples, make, types)
     except (OSError, NotImplementedError) as error:
         raise DataError(
             f"cannot keep frames in {folder}: {getattr(error, 'strerror', None) or error}; free "
             "some space, set its rights, or name another folder with cache_dir"
         ) from error
-    found = _opened(place, key)
+    found = found or _opened(place, key)
     if found is None:
         raise DataError(f"the frames in {place} cannot be mapped into memory; close other programs")
     return found
@@ -82,9 +87,15 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
         with open_file(place / "about.json") as file:
             about = json.loads(file.read(LONGEST_ABOUT))
         mean, std = float(about["mean"]), float(about["std"])
-        with open_file(place / "frames.npy"):
-            size = os.path.getsize(place / "frames.npy")
-        if about["key"] != key or about["bytes"] != size or not math.isfinite(mean + std):
+        if about["key"] != key or not math.isfinite(mean + std):
+            return None
+        with open_file(place / "frames.npy") as file:
+            if about["bytes"] != os.path.getsize(place / "frames.npy"):
+                return None
+            crc = 0
+            while part := file.read(CHUNK):
+                crc = zlib.crc32(part, crc)
+        if about["crc32"] != crc:
             return None
         array = np.load(place / "frames.npy", mmap_mode="r")
         if [*array.shape] != about["shape"] or array.dtype.str != about["type"]:
@@ -130,17 +141,23 @@ def _written(
     """
     high = np.finfo(kind).max if kind.kind == "f" else np.iinfo(kind).max
     total = squares = count = 0.0
+    crc = 0
     shape: tuple[int, ...] | None = None
     with open(path, "wb") as file:
         for sequence in sequences:
             if shape is None:
                 shape = (samples, *sequence.shape)
                 about = {"descr": kind.str, "fortran_order": False, "shape": shape}
-                np.lib.format.write_array_header_1_0(file, about)
+                header = io.BytesIO()
+                np.lib.format.write_array_header_1_0(header, about)
+                file.write(header.getvalue())
+                crc = zlib.crc32(header.getvalue())
             assert sequence.shape == shape[1:], "all sequences have one length"
             if sequence.max() > high:
                 return None
-            file.write(np.ascontiguousarray(sequence, kind).data)
+            values = np.ascontiguousarray(sequence, kind).data
+            file.write(values)
+            crc = zlib.crc32(values, crc)
             total += float(sequence.sum(dtype=np.float64))
             squares += float(np.square(sequence, dtype=np.float64).sum())
             count += sequence.size
@@ -149,4 +166,4 @@ def _written(
         os.fsync(file.fileno())
     mean = total / count
     std = max(squares / count - mean**2, 0.0) ** 0.5
-    return {"shape": shape, "type": kind.str, "mean": mean, "std": std}
+    return {"shape": shape, "type": kind.str, "crc32": crc, "mean": mean, "std": std}
