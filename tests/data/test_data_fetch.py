@@ -5,7 +5,7 @@ from dataclasses import replace
 import pooch
 import pytest
 
-from threefactor.data import DATASETS, available, data_folder, fetch, load, transfer
+from threefactor.data import DATASETS, available, data_folder, download, fetch, load
 from threefactor.errors import ConfigurationError, DataError
 
 
@@ -105,7 +105,7 @@ def test_nothing_half_written_stays_behind(tmp_path, tiny, monkeypatch, failure,
             file.write(b"half")
         raise failure
 
-    monkeypatch.setattr(transfer._Download, "__call__", break_off)
+    monkeypatch.setattr(download._Download, "__call__", break_off)
     with pytest.raises(expected, match=message):
         fetch("mnist", tmp_path, mirrors=["http://127.0.0.1/"])
     assert contents(tmp_path / "mnist") == {}

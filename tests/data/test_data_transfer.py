@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from threefactor.data import fetch, transfer
+from threefactor.data import download, fetch
 from threefactor.errors import DataError
 
 
@@ -39,7 +39,7 @@ def serve():
 @pytest.fixture
 def hasty(monkeypatch):
     """Less patience than users have."""
-    monkeypatch.setattr(transfer, "PERIOD", 0.6)
+    monkeypatch.setattr(download, "PERIOD", 0.6)
 
 
 def failure(tmp_path, url):

@@ -7,6 +7,8 @@ import shlex
 from itertools import zip_longest
 from pathlib import Path
 
+import pooch
+
 from threefactor.data.archives import Member
 from threefactor.data.arguments import given_path
 from threefactor.data.entry import DataSet
@@ -50,8 +52,6 @@ def _named_folder(data_dir: str | Path | None) -> Path | None:
 
 def cache_folder() -> Path:
     """Return the user's cache folder of this library, on Linux ~/.cache/threefactor."""
-    import pooch
-
     return Path(pooch.os_cache("threefactor"))
 
 

@@ -71,7 +71,7 @@ def read_arrays(path: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
                 for name in ("times", "units")
             )
             return times, units, np.load(folder / "labels.npy")
-        except (OSError, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             raise DataError(f"{path} cannot be read ({error}); {ADVICE}") from error
 
 
