@@ -67,7 +67,7 @@ def read(path: str, folder: str) -> None:
             raise RefusedError(f" has labels of type {labels.dtype}; expected integers")
         arrays = {"labels": np.asarray(labels[()])}
         for name, column in columns.items():
-            values, lengths = ragged(*column, os.path.getsize(path))
+            values, lengths = ragged(np, *column, os.path.getsize(path))
             arrays |= {name: values, f"{name}_lengths": lengths}
         for name, array in arrays.items():
             np.save(os.path.join(folder, f"{name}.npy"), array)
@@ -117,17 +117,16 @@ def check_storage(found: Any, name: str) -> None:
         )
 
 
-def ragged(found: Any, base: Any, size: int) -> tuple[Any, Any]:
+def ragged(np: Any, found: Any, base: Any, size: int) -> tuple[Any, Any]:
     """Return the values of all samples, one after the other, and how many each has.
 
     Together they cannot have more bytes than the file, unless they share them.
     """
-    import numpy as np
-
     rows, total = [np.empty(0, base)], 0
     for start in range(0, len(found), AT_ONCE):
-        rows += [np.asarray(row, base) for row in found[start : start + AT_ONCE]]
-        total += sum(row.nbytes for row in rows[-AT_ONCE:])
+        batch = [np.asarray(row, base) for row in found[start : start + AT_ONCE]]
+        rows += batch
+        total += sum(row.nbytes for row in batch)
         if total > size:
             raise RefusedError(
                 f" is a damaged HDF5 file: the arrays in {found.name} would take {total:,} bytes, "
