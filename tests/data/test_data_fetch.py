@@ -1,12 +1,12 @@
 import errno
 import re
+import sys
 
 import pooch
 import pytest
 from data.described import with_files
 
 from threefactor.data import DATASETS, available, data_folder, fetch, load
-from threefactor.data.files import transfer
 from threefactor.errors import ConfigurationError, DataError
 
 
@@ -108,7 +108,7 @@ def test_nothing_half_written_stays_behind(tmp_path, tiny, monkeypatch, failure,
             file.write(b"half")
         raise failure
 
-    monkeypatch.setattr(transfer._Download, "__call__", break_off)
+    monkeypatch.setattr(sys.modules["threefactor.data.fetch"]._Download, "__call__", break_off)
     with pytest.raises(expected, match=message):
         fetch("mnist", tmp_path, mirrors=["http://127.0.0.1/"])
     assert contents(tmp_path / "mnist") == {}

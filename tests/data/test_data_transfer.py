@@ -1,6 +1,7 @@
 """Servers that send too much, too slowly, or send on for ever."""
 
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -9,7 +10,6 @@ import pytest
 from data.described import with_files
 
 from threefactor.data import fetch
-from threefactor.data.files import transfer
 from threefactor.errors import DataError
 
 
@@ -41,7 +41,7 @@ def serve():
 @pytest.fixture
 def hasty(monkeypatch):
     """Less patience than users have."""
-    monkeypatch.setattr(transfer, "PERIOD", 0.6)
+    monkeypatch.setattr(sys.modules["threefactor.data.fetch"], "PERIOD", 0.6)
 
 
 def failure(tmp_path, url):

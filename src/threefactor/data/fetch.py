@@ -1,22 +1,41 @@
-"""Download the files of a data set, checked and never half-written."""
+"""Download the files of a data set, checked and never half-written, within bounds.
+
+pooch compares the sum of a file and gives it its name. Its `HTTPDownloader` is not used, as it has
+no bound: it takes an answer of any size for any length of time, and requests reads the bodies of
+redirects, and the lines between the chunks of an answer, into memory.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, Any
+from urllib.parse import urljoin
+
+import pooch
+import requests
+from requests.exceptions import RequestException, TooManyRedirects
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from urllib3.exceptions import HTTPError
 
 from threefactor.data.dataset import DataFile, DataSet, ImageSet, SimulatedSet
 from threefactor.data.files.archives import unpack_files, unpacked
-from threefactor.data.files.transfer import progress_bars, quiet, transfer
 from threefactor.data.sets.catalog import lookup
 from threefactor.data.where import data_folder, debian_advice, found_in
 from threefactor.errors import ConfigurationError, DataError
 
-if TYPE_CHECKING:
-    from threefactor.data.files.transfer import Bar
-
 __all__ = ["fetch"]
+
+CHUNK = 1 << 16
+TIMEOUT = 30.0  # seconds without an answer
+PERIOD, LEAST = 60.0, 60_000  # seconds, in each of which so many bytes have to come
+MOST_REDIRECTS = 10
+READABLE = 0o644
 
 
 def fetch(
@@ -63,9 +82,9 @@ def fetch(
     folder = data_folder(name, data_dir)
     try:
         missing = _missing(entry, folder)
-        with quiet(), progress_bars(progress) as bar:
+        with _progress_bars(progress) as bars:
             for file in missing:
-                bases = _download(entry, file, folder, bases, bar(file.name))
+                bases = _download(entry, file, folder, bases, bars)
             _unpack(entry, folder, missing)
     except OSError as error:
         raise DataError(
@@ -113,8 +132,6 @@ def _not_unpacked(entry: DataSet, folder: Path) -> list[DataFile]:
 
 
 def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
-    import pooch
-
     found = pooch.file_hash(str(path), alg="md5") if path.is_file() else "none, it is no file"
     if found != file.md5:
         raise DataError(
@@ -140,13 +157,14 @@ def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
 
 
 def _download(
-    entry: DataSet, file: DataFile, folder: Path, bases: list[str], bar: Bar | None
+    entry: DataSet, file: DataFile, folder: Path, bases: list[str], bars: Progress
 ) -> list[str]:
     """Download one file; return the base URLs with the one that delivered first."""
+    task = bars.add_task(file.name, total=None)
     reasons = []
     for base in bases or [file.url] * bool(file.url):
         url = base + file.name if bases else base
-        reason = transfer(url, folder / file.name, file.md5, file.limit, bar)
+        reason = _transfer(url, folder / file.name, file, bars, task)
         if reason is None:
             return [base, *(other for other in bases if other != base)] if bases else []
         reasons.append(f"  {base}: {reason}")
@@ -165,3 +183,125 @@ def _by_hand(entry: DataSet, folder: Path) -> list[str]:
         f"  in {folder}",
         *debian_advice(entry),
     ]
+
+
+def _transfer(url: str, path: Path, file: DataFile, bars: Progress, task: TaskID) -> str | None:
+    """Download `url` to `path` if its MD5 sum is right.
+
+    Args:
+        url: an http or https address.
+        path: where the checked file goes, at once and whole.
+        file: has the sum, and the bytes after which the download is broken off.
+        bars, task: show how far it is.
+
+    Returns:
+        None on success, else why the server's answer is of no use.
+
+    Raises:
+        OSError: the folder cannot be made or written to, whichever the server.
+    """
+    try:
+        pooch.retrieve(
+            url,
+            f"md5:{file.md5}",
+            fname=path.name,
+            path=path.parent,
+            downloader=_Download(file.limit, bars, task),
+        )
+    except (RequestException, ValueError) as error:  # pooch: ValueError for a wrong sum
+        return " ".join(str(error).split())
+    # pooch's temporary file is its owner's only, but folders may be shared.
+    with suppress(OSError):
+        path.chmod(READABLE)
+    return None
+
+
+class _Download:
+    """Takes an answer on a thread of its own, so that no server can hold up the caller.
+
+    A server may send one byte now and then, in any part of its answer, for ever.
+    """
+
+    def __init__(self, limit: int, bars: Progress, task: TaskID) -> None:
+        self.limit, self.bars, self.task = limit, bars, task
+        self.count = 0
+        self.given_up = False
+        self.error: Exception | None = None
+
+    def __call__(self, url: str, output_file: str, pooch: Any, check_only: bool = False) -> None:
+        """Download a file, as pooch asks for it."""
+        worker = threading.Thread(target=self._run, args=(url, output_file), daemon=True)
+        worker.start()
+        seen, since = 0, time.monotonic()
+        try:
+            while worker.is_alive():
+                worker.join(0.2)
+                if self.count - seen >= LEAST:
+                    seen, since = self.count, time.monotonic()
+                elif worker.is_alive() and time.monotonic() - since > PERIOD:
+                    raise RequestException(f"less than {LEAST:,} bytes came in {PERIOD:g} seconds")
+        finally:
+            self.given_up = True
+        if self.error is not None:
+            raise self.error
+
+    def _run(self, url: str, output_file: str) -> None:
+        try:
+            with (
+                requests.Session() as session,
+                _answer(session, url) as response,
+                open(output_file, "wb") as file,
+            ):
+                self._copy(response, file)
+        except HTTPError as error:
+            self.error = RequestException(str(error))
+        except Exception as error:
+            self.error = error
+
+    def _copy(self, response: requests.Response, file: IO[bytes]) -> None:
+        total = response.headers.get("Content-Length", "")
+        expected = int(total) if total.isascii() and total.isdigit() and len(total) < 19 else 0
+        while True:
+            if max(expected, self.count) > self.limit:
+                raise RequestException(
+                    f"the answer has {'' if expected else 'more than '}"
+                    f"{max(expected, self.count):,} bytes; the file has {self.limit:,} at most"
+                )
+            # Not iter_content, which reads lines of any length between the chunks of an answer.
+            part = response.raw.read(CHUNK, decode_content=False)
+            if not part or self.given_up:
+                return
+            file.write(part)
+            self.count += len(part)
+            self.bars.update(self.task, completed=self.count, total=expected or None)
+
+
+def _answer(session: requests.Session, url: str) -> requests.Response:
+    """Return the answer of the server, or of those to which it sends us on."""
+    # A server that packs or unpacks .gz files on the way would change their sum.
+    headers = {"Accept-Encoding": "identity"}
+    for _ in range(MOST_REDIRECTS):
+        # By ourselves: requests would read the body of each answer to its end.
+        response = session.get(
+            url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=False
+        )
+        if not response.is_redirect:
+            response.raise_for_status()
+            return response
+        url = urljoin(url, response.headers["location"])
+        response.close()
+    raise TooManyRedirects(f"more than {MOST_REDIRECTS} redirects")
+
+
+@contextmanager
+def _progress_bars(show: bool) -> Iterator[Progress]:
+    """Show bars of downloads on standard error, or nothing; and nothing of pooch's own."""
+    logger = pooch.get_logger()
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True), disable=not show) as bars:
+            yield bars
+    finally:
+        logger.setLevel(level)

@@ -6,6 +6,8 @@ import os
 import shlex
 from pathlib import Path
 
+import pooch
+
 from threefactor.data.arguments import given_path
 from threefactor.data.dataset import DataSet, SimulatedSet
 from threefactor.data.files.archives import Member
@@ -49,8 +51,6 @@ def _named_folder(data_dir: str | Path | None) -> Path | None:
 
 def cache_folder() -> Path:
     """Return the user's cache folder of this library, on Linux ~/.cache/threefactor."""
-    import pooch
-
     return Path(pooch.os_cache("threefactor"))
 
 

@@ -12,8 +12,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -64,12 +62,17 @@ def read_arrays(path: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
     """
     if importlib.util.find_spec("h5py") is None:
         raise _no_library()
-    with (
-        tempfile.TemporaryDirectory(prefix="threefactor-", ignore_cleanup_errors=True) as folder,
-        _opened(path, Path(folder)) as file,
-    ):
-        _run_child(path, file, Path(folder))
-        return _results(path, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="threefactor-", ignore_cleanup_errors=True) as made:
+        folder = Path(made)
+        _run_child(path, _unpacked(path, folder), folder)
+        try:
+            times, units = (
+                Ragged(np.load(folder / f"{name}.npy"), np.load(folder / f"{name}_lengths.npy"))
+                for name in ("times", "units")
+            )
+            return times, units, np.load(folder / "labels.npy")
+        except (OSError, EOFError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}); {ADVICE}") from error
 
 
 def _no_library() -> ConfigurationError:
@@ -78,9 +81,8 @@ def _no_library() -> ConfigurationError:
     )
 
 
-@contextmanager
-def _opened(path: Path, folder: Path) -> Iterator[Path]:
-    """Give the path of the HDF5 file, which is unpacked into a folder if need be."""
+def _unpacked(path: Path, folder: Path) -> Path:
+    """Return the path of the HDF5 file, which is unpacked into a folder if need be."""
     with Source(path).open() as stream:
         start = stream.read(len(HDF5_MAGIC))
         if not start.startswith(ZIP_MAGIC) and start != HDF5_MAGIC:
@@ -88,19 +90,19 @@ def _opened(path: Path, folder: Path) -> Iterator[Path]:
                 f"{path} is no HDF5 file{guess(start)}: it begins with "
                 f"{start.hex(' ') or 'nothing'}, expected {HDF5_MAGIC.hex(' ')}; {ADVICE}"
             )
-        packed = start.startswith(ZIP_MAGIC) or isinstance(stream, Unpacked)
-        if packed:
-            try:
-                with (folder / "unpacked.h5").open("xb") as target:
-                    _unpack(path, start, stream, target)
-            except OSError as error:
-                if error.filename == str(path):
-                    raise
-                raise DataError(
-                    f"cannot unpack {path} into {folder}: {error.strerror or error}; free some "
-                    "space, set TMPDIR to another folder, or unpack it yourself"
-                ) from error
-    yield folder / "unpacked.h5" if packed else path
+        if start == HDF5_MAGIC and not isinstance(stream, Unpacked):
+            return path
+        try:
+            with (folder / "unpacked.h5").open("xb") as target:
+                _unpack(path, start, stream, target)
+        except OSError as error:
+            if error.filename == str(path):
+                raise
+            raise DataError(
+                f"cannot unpack {path} into {folder}: {error.strerror or error}; free some "
+                "space, set TMPDIR to another folder, or unpack it yourself"
+            ) from error
+    return folder / "unpacked.h5"
 
 
 def _unpack(path: Path, start: bytes, stream: IO[bytes], target: IO[bytes]) -> None:
@@ -169,19 +171,3 @@ def _endless(path: Path, seconds: int) -> DataError:
         f"{path} is a damaged HDF5 file (reading it had not ended after {seconds} seconds, far "
         f"more than a file of its size takes); {ADVICE}"
     )
-
-
-def _results(path: Path, folder: Path) -> tuple[Ragged, Ragged, NDArray[Any]]:
-    """Read what the child wrote; it is not trusted to be whole."""
-    try:
-        found = {name: np.load(folder / f"{name}.npy") for name in ("labels", "types")}
-        parts = []
-        for name, kind in zip(("times", "units"), found["types"].tolist(), strict=True):
-            values = np.fromfile(folder / f"{name}.values", np.dtype(kind))
-            lengths = np.fromfile(folder / f"{name}.lengths", np.int64)
-            if lengths.min(initial=0) < 0 or lengths.sum() != len(values):
-                raise ValueError(f"{name} are incomplete")
-            parts.append(Ragged(values, lengths))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); {ADVICE}") from error
-    return parts[0], parts[1], found["labels"]

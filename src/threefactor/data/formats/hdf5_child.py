@@ -2,10 +2,10 @@
 
 Usage: python -I -S hdf5_child.py FILE FOLDER SECONDS BYTES PLACES_OF_MODULES...
 
-It imports h5py and NumPy and nothing of this library, so that it starts at once. HDF5 offers much
-that a data set does not need and that reads other files or takes any amount of memory: links,
-external and virtual storage, filters from anywhere, huge shapes. All of it is refused before it is
-read.
+It imports h5py and NumPy and nothing of this library, so that it starts at once. h5py does all the
+reading. HDF5 offers much that a data set does not need and that reads other files or takes any
+amount of memory: links, external and virtual storage, filters from anywhere, huge shapes. All of it
+is refused before it is read. What is damaged and not found so ends at the limits of this process.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 REFUSED, NO_LIBRARY = 3, 4  # codes at the end; the reason is in the file "refused"
 
 MOST_SAMPLES = 1_000_000
 MOST_IN_CHUNK = 64 << 20  # bytes
-AT_ONCE = 256  # samples
+AT_ONCE = 16  # samples, each of which may claim to have as many bytes as the file
 FILTERS = (1, 2, 3)  # deflate, shuffle, checksums: HDF5's own
 LAYOUT = "expected spikes/times, spikes/units and labels, as in the Spiking Heidelberg Digits"
 
@@ -44,7 +43,7 @@ def limit(seconds: int, size: int) -> None:
 
 
 def read(path: str, folder: str) -> None:
-    """Read the file and write times, units and labels into the folder.
+    """Read the file; write its labels, times and units into the folder, and their lengths.
 
     Raises:
         RefusedError: it has another layout, or something that is not read.
@@ -53,23 +52,25 @@ def read(path: str, folder: str) -> None:
     import numpy as np
 
     with h5py.File(path, "r", rdcc_nbytes=MOST_IN_CHUNK) as root:
-        columns, types = {}, []
+        columns = {}
         for name in ("times", "units"):
-            columns[name] = found = dataset(h5py, root, f"spikes/{name}")
+            found = dataset(h5py, root, f"spikes/{name}")
             base = h5py.check_vlen_dtype(found.dtype)
             if not isinstance(base, np.dtype) or base.kind not in "iuf" or found.ndim != 1:
                 raise RefusedError(
                     f": spikes/{name} has the type {found.dtype} and the shape {found.shape}; "
                     f"expected one array of variable length per sample; {LAYOUT}"
                 )
-            types.append(base.str)
+            columns[name] = found, base
         labels = dataset(h5py, root, "labels")
         if labels.dtype.kind not in "iuf":
             raise RefusedError(f" has labels of type {labels.dtype}; expected integers")
-        for name, found in columns.items():
-            write_ragged(np, found, os.path.join(folder, name), path)
-        np.save(os.path.join(folder, "labels.npy"), np.asarray(labels[()]))
-        np.save(os.path.join(folder, "types.npy"), np.array(types))
+        arrays = {"labels": np.asarray(labels[()])}
+        for name, column in columns.items():
+            values, lengths = ragged(np, *column, os.path.getsize(path))
+            arrays |= {name: values, f"{name}_lengths": lengths}
+        for name, array in arrays.items():
+            np.save(os.path.join(folder, f"{name}.npy"), array)
 
 
 def dataset(h5py: Any, root: Any, name: str) -> Any:
@@ -116,56 +117,22 @@ def check_storage(found: Any, name: str) -> None:
         )
 
 
-def write_ragged(np: Any, found: Any, target: str, path: str) -> None:
-    """Write the values of all samples, and their numbers, which together fit into the file."""
-    size = os.path.getsize(path)
-    check_lengths(np, found, path, size)
-    total = 0
-    with open(f"{target}.values", "xb") as values, open(f"{target}.lengths", "xb") as lengths:
-        for start in range(0, len(found), AT_ONCE):
-            rows = [np.asarray(row) for row in found[start : start + AT_ONCE]]
-            total += sum(row.nbytes for row in rows)
-            if total > size:
-                raise too_long(found, total, size)
-            values.write(b"".join(row.tobytes() for row in rows))
-            lengths.write(np.array([len(row) for row in rows], np.int64).tobytes())
+def ragged(np: Any, found: Any, base: Any, size: int) -> tuple[Any, Any]:
+    """Return the values of all samples, one after the other, and how many each has.
 
-
-def check_lengths(np: Any, found: Any, path: str, size: int) -> None:
-    """Refuse lengths beyond the file's, for which HDF5 would take memory before it looks."""
-    # How an array of variable length is stored: its length, and where its values lie.
-    reference = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
-    itemsize = found.id.get_type().get_super().get_size()
-    taken = 0
-    with open(path, "rb") as file:
-        for offset, count in stored(found):
-            file.seek(offset)
-            table = file.read(min(count, size))
-            whole = len(table) // reference.itemsize
-            lengths = np.frombuffer(table, reference, whole)["length"]
-            taken += int(lengths.sum(dtype=np.int64)) * itemsize
-            if taken > size:
-                raise too_long(found, taken, size)
-
-
-def too_long(found: Any, taken: int, size: int) -> RefusedError:
-    """Say that arrays have more bytes than there are."""
-    return RefusedError(
-        f" is a damaged HDF5 file: the arrays in {found.name} would take {taken:,} bytes, "
-        f"but the file has {size:,}"
-    )
-
-
-def stored(found: Any) -> Iterator[tuple[int, int]]:
-    """Yield offset and bytes of each stretch of references, unless packed."""
-    if found.chunks is None:
-        offset = found.id.get_offset()
-        if offset is not None:
-            yield offset, found.id.get_storage_size()
-    elif found.id.get_create_plist().get_nfilters() == 0:
-        for number in range(found.id.get_num_chunks()):
-            chunk = found.id.get_chunk_info(number)
-            yield chunk.byte_offset, chunk.size
+    Together they cannot have more bytes than the file, unless they share them.
+    """
+    rows, total = [np.empty(0, base)], 0
+    for start in range(0, len(found), AT_ONCE):
+        batch = [np.asarray(row, base) for row in found[start : start + AT_ONCE]]
+        rows += batch
+        total += sum(row.nbytes for row in batch)
+        if total > size:
+            raise RefusedError(
+                f" is a damaged HDF5 file: the arrays in {found.name} would take {total:,} bytes, "
+                f"but the file has {size:,}"
+            )
+    return np.concatenate(rows), np.array([len(row) for row in rows[1:]], np.int64)
 
 
 def run(path: str, folder: str) -> int:
