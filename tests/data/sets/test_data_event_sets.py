@@ -296,7 +296,7 @@ def test_the_loaders_name_one_another(tmp_path):
 def test_real_recordings_in_their_folders(tmp_path):
     from pathlib import Path
 
-    samples = Path(__file__).parent / "samples"
+    samples = Path(__file__).parents[1] / "real"
     for part, label, number in (("Train", 0, "00002"), ("Test", 1, "00003")):
         body = (samples / f"nmnist-{part.lower()}-{label}-{number}.bin").read_bytes()
         others = {f"{part}/{each}/{each + 10:05d}.bin": body for each in range(10) if each != label}

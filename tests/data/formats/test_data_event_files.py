@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from threefactor.data import EVENT, read_aedat2, read_aedat3, read_nmnist_file
 from threefactor.errors import DataError, InputError
 
-SAMPLES = Path(__file__).parent / "samples"
+SAMPLES = Path(__file__).parents[1] / "real"
 # reader, writer, sensor, first byte of event k of a file with three events
 FORMATS = {
     "nmnist": (read_nmnist_file, nmnist_bytes, 34, lambda k: 5 * k),
