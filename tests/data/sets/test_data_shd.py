@@ -121,10 +121,11 @@ def test_a_file_of_ones_own_may_have_other_sizes(write):
     assert len(read(write(labels=np.array([2, 2])), size=1000, classes=3)[0]) == 2
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_times_of_higher_precision_are_kept(write, dtype):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, ">f4", ">f8"])
+def test_times_of_higher_precision_or_another_byte_order_are_kept(write, dtype):
     times = [np.array([0.3, 0.1], dtype), np.array([1e-7], dtype)]
-    spikes, _ = read(write(times=times))
+    units = [np.array([3, 699], ">u2"), np.array([0], ">u2")]
+    spikes, _ = read(write(times=times, units=units))
     assert spikes.times.tolist() == [*map(float, np.sort(times[0])), float(times[1][0])]
     assert spikes.addresses.tolist() == [699, 3, 0]
 

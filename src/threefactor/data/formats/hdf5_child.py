@@ -124,7 +124,8 @@ def ragged(np: Any, found: Any, base: Any, size: int) -> tuple[Any, Any]:
     """
     rows, total = [np.empty(0, base)], 0
     for start in range(0, len(found), AT_ONCE):
-        batch = [np.asarray(row, base) for row in found[start : start + AT_ONCE]]
+        # h5py gives rows of the file's byte order, but their type says that of the machine.
+        batch = [np.asarray(row).view(base) for row in found[start : start + AT_ONCE]]
         rows += batch
         total += sum(row.nbytes for row in batch)
         if total > size:
