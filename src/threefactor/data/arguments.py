@@ -20,7 +20,7 @@ def check_whole(name: str, value: object, least: int, most: int) -> None:
     """Refuse what is not a whole number within limits.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not such a value.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InputError(f"{name} is {value!r}; give a whole number from {least} to {most}")
@@ -30,7 +30,7 @@ def check_number(name: str, value: object, above: float, most: float) -> None:
     """Refuse what is not a number above one limit and up to another.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not such a value.
     """
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not (real and above < float(value) <= most):  # type: ignore[arg-type]
@@ -42,7 +42,7 @@ def check_dtype(dtype: torch.dtype) -> None:
     """Refuse what is not a type of floating point that images can have.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not such a value.
     """
     if dtype not in DTYPES:
         known = ", ".join(str(each) for each in DTYPES)
@@ -53,7 +53,7 @@ def given_path(given: object) -> Path:
     """Return a path that the user gave, with ~ for the home folder.
 
     Raises:
-        InputError: it is no path, or there is no such home folder.
+        InputError: it is not a path, or the home folder does not exist.
     """
     if not isinstance(given, (str, os.PathLike)):
         raise InputError(f"{given!r} is no path; give a text or a pathlib.Path")

@@ -1,4 +1,4 @@
-"""What a user may want to know of a data set before loading it."""
+"""Whether the files of a data set are there, and a description of it for users."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["available", "describe"]
 
 
 def available(name: str, data_dir: str | Path | None = None) -> bool:
-    """Tell whether the files of a data set would be found; their contents are not read.
+    """Return whether the files of a data set are found; their contents are not read.
 
     Raises:
         ConfigurationError: there is no data set of this name.
@@ -26,7 +26,7 @@ def available(name: str, data_dir: str | Path | None = None) -> bool:
 
 
 def describe(name: str, data_dir: str | Path | None = None) -> str:
-    """Describe a data set in a few lines: what it is, whose, where it was found or is to be had.
+    """Describe a data set in a few lines: samples, licence, source, and where its files are.
 
     Raises:
         ConfigurationError: there is no data set of this name.

@@ -74,7 +74,7 @@ def load(
         name: a key of `DATASETS`.
         data_dir: the folder above the set's own; see `data_folder`. Not used for `digits`.
         normalise: subtract the training images' mean from all images and divide by their
-            standard deviation; else the pixels are just scaled to 0..1. Each channel of image
+            standard deviation; otherwise the pixels are only scaled to 0..1. Each channel of image
             files has its own mean and deviation, published for ImageNet.
         dtype: of the images: torch.float16, bfloat16, float32 or float64.
 
@@ -85,7 +85,7 @@ def load(
         ConfigurationError: there is no data set of this name, or it is one of spikes or
             events; or Pillow, which reads image files, is not installed.
         DataError: a file is absent or damaged, or the files do not fit together.
-        InputError: `dtype` is none of these.
+        InputError: `dtype` is not one of these.
     """
     entry = lookup(name)
     if not isinstance(entry, (ImageSet, ImageFolderSet)):
@@ -159,7 +159,7 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
     Args:
         name: "nmnist", "dvs-gesture" or "dvs-cifar10".
         data_dir: the folder above the set's own; see `data_folder`.
-        sort: put events that run backwards in time into order, which else are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Returns:
         Recordings and labels. Times are microseconds: of `nmnist` and `dvs-cifar10` as in the
@@ -167,8 +167,7 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
 
     Raises:
         ConfigurationError: there is no data set of this name, or it is not one of events.
-        DataError: files are absent or damaged. Whether a recording is so comes out when it is
-            read.
+        DataError: files are absent or damaged. A damaged recording is an error when it is read.
     """
     entry = lookup(name)
     if not isinstance(entry, EventSet):
@@ -192,7 +191,7 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
 
 
 def has_frames(name: str) -> bool:
-    """Tell whether `load_frames` gives the data set of this name."""
+    """Return whether `load_frames` gives the data set of this name."""
     return isinstance(DATASETS.get(name), FramedSet)
 
 
@@ -225,18 +224,18 @@ def load_frames(
         name: "nmnist", "dvs-gesture" or "dvs-cifar10"; or "simulated-" and the name of a set of
             images, as "simulated-digits", which `simulate_saccades` turns into events.
         data_dir: the folder above the set's own; see `data_folder`.
-        settings: how to make frames; by default `frame_settings(name)`.
+        settings: how frames are made; by default as `frame_settings(name)`.
         normalise: subtract the mean of all values for training and divide by their standard
-            deviation; by default for dvs-cifar10 alone, as published.
+            deviation; by default only for dvs-cifar10, as published.
         dtype: of the batches: torch.float16, bfloat16, float32 or float64.
         cache_dir: where the frames are kept; by default the folder `frames` in the set's own, or
             in the user's cache folder if that cannot be written to.
-        sort: put events that run backwards in time into order, which else are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Raises:
         ConfigurationError: there is no data set of this name, or it is not one of events.
         DataError: a recording is absent or damaged, or the frames cannot be kept.
-        InputError: `settings`, `dtype` or a path is none.
+        InputError: `settings`, `dtype` or a path is not valid.
     """
     entry = _framed_set(name)
     check_dtype(dtype)

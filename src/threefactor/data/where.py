@@ -38,7 +38,7 @@ def data_folder(name: str, data_dir: str | Path | None = None) -> Path:
 
     Raises:
         ConfigurationError: there is no data set of this name.
-        InputError: `data_dir` is no path.
+        InputError: `data_dir` is not a path.
     """
     return (_named_folder(data_dir) or cache_folder()) / lookup(name).name
 
@@ -68,7 +68,7 @@ def search_folders(entry: DataSet, data_dir: str | Path | None = None) -> list[P
 def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Source]:
     """Return each of the files that are read of a set, in the order of its `files.contents`.
 
-    A folder counts only if it holds all the files, so that copies are never mixed. Each file
+    A folder is used only if it holds all the files, so copies are never mixed. Each file
     may be compressed or not, and named as published or with a dot: the first that exists of
     `train-images-idx3-ubyte.gz`, `train-images-idx3-ubyte`, `train-images.idx3-ubyte.gz`,
     `train-images.idx3-ubyte`. If they are published in an archive, a folder may also hold them

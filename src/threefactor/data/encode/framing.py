@@ -69,7 +69,7 @@ def frames(
         (T, 2, H, W): the numbers of OFF and of ON events of each pixel, resized if so set.
 
     Raises:
-        InputError: `events` are of another type; there is none; there would be more than 2^28
+        InputError: `events` are of another type or empty; there would be more than 2^28
             values; or an event lies outside the sensor, has another polarity than 0
             or 1, or comes before time 0 or the event before it.
 

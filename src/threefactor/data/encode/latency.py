@@ -20,7 +20,7 @@ def check_window(window: float) -> None:
     """Check that a coding window is a positive number of seconds.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not such a value.
     """
     real = isinstance(window, (int, float)) and not isinstance(window, bool)
     if not (real and 0 < window <= LONGEST_WINDOW):

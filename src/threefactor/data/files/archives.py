@@ -261,7 +261,7 @@ def _write(chunks: Iterable[bytes], path: Path) -> None:
 
 
 def _same(fresh: Path, path: Path) -> bool:
-    """Tell whether `path` holds what was unpacked; refuse to replace anything else."""
+    """Return whether `path` holds what was unpacked; refuse to replace anything else."""
     if not os.path.lexists(path):
         return False
     if path.is_file() and filecmp.cmp(fresh, path, shallow=False):

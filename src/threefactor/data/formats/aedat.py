@@ -35,7 +35,7 @@ def read_aedat2(path: str | Path, sort: bool = False) -> Events:
 
     Args:
         path: an .aedat file.
-        sort: put events that run backwards in time into order, which else are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Returns:
         (N,) events with the fields x, y, t (microseconds), p; see `EVENT`.
@@ -79,7 +79,7 @@ def read_aedat3(
     Args:
         path: an .aedat file.
         sensor_size: (height, width).
-        sort: put events that run backwards in time into order, which else are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Returns:
         (N,) events with the fields x, y, t (microseconds), p; see `EVENT`.

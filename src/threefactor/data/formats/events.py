@@ -28,7 +28,7 @@ def check_sensor(size: object) -> None:
     """Refuse what is not the height and width of a sensor whose pixels `EVENT` can number.
 
     Raises:
-        InputError: it is not.
+        InputError: it is not such a value.
     """
     if not isinstance(size, (tuple, list)) or len(size) != 2:
         raise InputError(f"sensor_size is {size!r}; give (height, width)")
@@ -56,15 +56,15 @@ def make_events(
         p: (N,) polarity, 1 for ON.
         sensor_size: (height, width).
         offset: gives the byte in the file at which the event of an index begins.
-        sort: put events that run backwards in time into order; else they are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Returns:
         (N,) events of type `EVENT`.
 
     Raises:
-        DataError: there is none, or one lies outside the sensor, or comes before the previous
-            one; names the file, the event and its offset.
-        InputError: `sensor_size` is none.
+        DataError: there are no events, or one lies outside the sensor or comes before the previous
+            one; the message names the file, the event and its offset.
+        InputError: `sensor_size` is not (height, width).
     """
     check_sensor(sensor_size)
     if not len(t):

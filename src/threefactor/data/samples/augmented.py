@@ -41,7 +41,8 @@ class Augmentation:
         fill: value of added and blanked pixels; 0 is the mean of normalised images.
 
     Raises:
-        InputError: `padding` or `cutout` is not a whole number, 0 or above; or `fill` no number.
+        InputError: `padding` or `cutout` is not a whole number of at least 0, or `fill` is
+            not a number.
     """
 
     padding: int = 0
@@ -158,7 +159,7 @@ def _as_before(samples: Tensor, batch: Tensor) -> Tensor:
 
 
 class AugmentedInputs(Batched):
-    """Inputs of which each batch that is taken is augmented anew.
+    """Inputs whose batches are augmented, differently each time they are taken.
 
     Args:
         inputs: images (N, C, H, W), or `Frames`.
@@ -193,7 +194,7 @@ class AugmentedData:
         augmentation: what is done to batches for training.
 
     Raises:
-        InputError: if it is none, or may leave nothing of a picture.
+        InputError: it is not an `Augmentation`, or may leave nothing of a picture.
     """
 
     data: Any

@@ -1,4 +1,4 @@
-"""Image files of which batches are loaded on threads, the next one while one is used."""
+"""Image files, of which threads load the next batch while one is used."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ USUAL_THREADS = 16  # from about here on they wait for the interpreter's lock
 class ImageFiles(Batched):
     """N image files, of which `files[index]` reads a batch, (B, 3, H, W).
 
-    An index is a slice, a tensor of positions or a list; one number gives one image, (3, H, W).
-    Images of 8 bits of any mode become RGB; others are refused. Which part of a picture is taken
-    for training is a function of a seed and the sample's number alone, whatever the batches and
+    An index is a slice, a tensor of positions or a list; a number gives one image, (3, H, W).
+    Images of 8 bits of any mode become RGB; others are refused. For training, a random part of each
+    picture is taken. It depends only on a seed and the sample's number, not on batches or
     threads. `files[index]` draws the seed from PyTorch's global CPU generator, which checkpoints
-    save; `batches` is given it and loads ahead.
+    save; `batches` is given the seed, and loads ahead.
 
     Args:
         paths: one file for each sample.
@@ -61,8 +61,8 @@ class ImageFiles(Batched):
 
     Raises:
         ConfigurationError: Pillow is not installed.
-        InputError: `settings` are none, `dtype` is not floating point, or `threads` no number of
-            at least 1.
+        InputError: `settings` are not `ImageSettings`, `dtype` is not floating point, or `threads`
+            is not a whole number of at least 1.
     """
 
     paths: Sequence[str]
@@ -97,12 +97,12 @@ class ImageFiles(Batched):
 
         Args:
             indices: one for each batch.
-            seed: decides, with the sample's number, which part of a picture is taken; from 0 to
-                2^63 - 1, another one in each epoch.
+            seed: from 0 to 2^63 - 1, a different one in each epoch. It decides, with the sample's
+                number, which part of a picture is taken.
 
         Raises:
             DataError: a file is absent or damaged, when its batch is asked for.
-            InputError: the seed is no whole number of at least 0.
+            InputError: the seed is not a whole number of at least 0.
         """
         check_whole("seed", seed, 0, LARGEST_SEED)
         ahead = None
@@ -182,7 +182,7 @@ class _Batch:
         return torch.from_numpy(self.out).to(self.files.device, self.files.dtype)
 
     def cancel(self) -> None:
-        """Leave undone what nobody will ask for."""
+        """Drop the reads that have not begun."""
         for job in self.jobs:
             job.cancel()
 

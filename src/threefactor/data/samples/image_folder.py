@@ -72,8 +72,8 @@ def load_image_folder(
     """List the image files of a folder, which are read when batches are taken.
 
     The folder holds FOLDER/train/CLASS/NAME.jpg and FOLDER/val/CLASS/NAME.jpg; further folders
-    within those of classes are gone through, too. Names that begin with a dot, and files that do
-    not end as images do, are left out. Samples come in the order of their names, one of each class
+    within those of classes are searched as well. Names that begin with a dot, and files that do
+    not end as images do, are skipped. Samples come in the order of their names, one of each class
     after the other, so that `subset` is balanced.
 
     Args:
@@ -81,17 +81,17 @@ def load_image_folder(
         settings: how pictures become images; by default as usual with ImageNet.
         train, test: the folders in it.
         normalise: subtract the channels' means and divide by their deviations, which the settings
-            give; else pixels are just scaled to 0..1.
+            give; otherwise pixels are only scaled to 0..1.
         dtype: of the batches: torch.float16, bfloat16, float32 or float64.
         threads: how many read files; by default one for each core, 16 at most.
         name: of the set; by default the folder's.
 
     Raises:
-        ConfigurationError: Pillow, which the extra `threefactor[images]` installs, is not there.
+        ConfigurationError: Pillow is not installed; the extra `threefactor[images]` installs it.
         DataError: a folder is absent, may not be read, has no images, or is met twice by way of
-            links; a class has no images, or is in one part alone.
-            Whether a file is damaged comes out when it is read.
-        InputError: `dtype` is none of these, or `threads` no number of at least 1.
+            links; a class has no images, or is in one part only.
+            A damaged file is an error when it is read.
+        InputError: `dtype` is not one of these, or `threads` is not a whole number of at least 1.
     """
     check_dtype(dtype)
     if threads is None:

@@ -66,7 +66,7 @@ class Recordings(Sequence[Events]):
         Raises:
             DataError: the file is absent or damaged, or there is no event between start and stop.
             IndexError: a number is out of range.
-            InputError: the index is none.
+            InputError: the index is not valid.
         """
         place = positions(index, len(self))
         if isinstance(place, slice):

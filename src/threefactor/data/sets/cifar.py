@@ -38,7 +38,7 @@ Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
 
 def read_cifar10(entry: ImageSet, sources: Sequence[Source]) -> RawImages:
-    """Read the six files of CIFAR-10, of any number of images each; the last is for testing.
+    """Read the six files of CIFAR-10; the last is for testing. Each may hold any number of images.
 
     A record is a label from 0 to 9, then 3 x 32 x 32 pixels: red, green and blue, row by row.
 

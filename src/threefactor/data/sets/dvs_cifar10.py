@@ -39,7 +39,7 @@ def held_out(label: int) -> frozenset[int]:
     """Return the numbers of the 100 recordings of a class, of its 1000, that are for testing.
 
     They are the first hundred of `numpy.random.RandomState(label).permutation(1000)`, whose
-    numbers NumPy keeps as they are for ever: 9000 recordings for training and 1000 for testing,
+    numbers NumPy guarantees never to change: 9000 recordings for training and 1000 for testing,
     balanced. Recordings that follow one another resemble each other, so that a split into the
     first 900 and the last 100, also common, gives other accuracies.
 

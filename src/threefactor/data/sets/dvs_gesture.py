@@ -29,7 +29,7 @@ def gesture_recordings(
 
     Args:
         entry: the set, of which the number of classes is used.
-        folders: DvsGesture alone. It holds the recordings, their tables of labels, and the lists
+        folders: only DvsGesture. It holds the recordings, their tables of labels, and the lists
             trials_to_train.txt and trials_to_test.txt.
 
     Raises:

@@ -32,7 +32,7 @@ def read_nmnist_file(
     Args:
         path: a .bin file.
         sensor_size: (height, width), at most 256 each.
-        sort: put events that run backwards in time into order, which else are an error.
+        sort: sort events that run backwards in time; otherwise they are an error.
 
     Returns:
         (N,) events with the fields x, y, t (microseconds), p; see `EVENT`.

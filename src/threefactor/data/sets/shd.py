@@ -48,7 +48,7 @@ def read_shd_file(
         The spikes, a batch of N samples with `size` addresses; and (N,) labels, torch.int64.
 
     Raises:
-        ConfigurationError: h5py, which the extra `threefactor[data]` installs, is not there.
+        ConfigurationError: h5py is not installed; the extra `threefactor[data]` installs it.
         DataError: the file is absent or damaged or of another layout; or a time is negative or
             not finite, a unit or label out of its range, in the sample that the message names.
         InputError: `size` or `classes` is not a whole number of at least 1.
@@ -160,7 +160,8 @@ SHD = SpikeSet(
             DataFile("shd_test.h5.gz", "3062a80ec0c5719404d5b02e166543b1", limit=512 << 20),
         ),
         mirrors=("https://zenkelab.org/datasets/", "https://compneuro.net/datasets/"),
-        # The unpacked file is the fastest to load. The sums of the .zip files are in docs/data.md.
+        # The unpacked file is the fastest to load. The MD5 sums of the .zip files
+        # are f3252aeb598ac776c1b526422d90eecb (train) and 1503a5064faa34311c398fb0a1ed0a6f (test).
         endings=("", ".gz", ".zip"),
     ),
     needs="h5py (pip install 'threefactor[data]')",

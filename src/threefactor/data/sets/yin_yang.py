@@ -34,7 +34,7 @@ class Points(NamedTuple):
 
 
 def yin_yang(samples: int, seed: int) -> Points:
-    r"""Draw samples of the Yin-Yang data set; the same seed gives the same samples for ever.
+    r"""Draw samples of the Yin-Yang data set; the same seed always gives the same samples.
 
     In the unit square lies a disc of radius R = 0.5 with two dots of radius r = 0.1 on its
     horizontal diameter, at distance R/2 from the centre. With :math:`d_l` and :math:`d_r` the
