@@ -27,7 +27,7 @@ class ImageSettings:
     """Random parts of pictures for training, their centres for testing.
 
     For training, a part of the picture of random area and aspect ratio, at a random place, is
-    resized to `size` x `size` pixels and flipped or not. For testing, the picture is resized to
+    resized to `size` x `size` pixels and flipped at random. For testing, the picture is resized to
     `resize` pixels on its shorter side and its centre cut out. Resizing is bilinear and averages
     over all pixels that a new one covers. The defaults are those of ImageNet.
 
@@ -35,8 +35,8 @@ class ImageSettings:
         size: pixels on each side of an image.
         resize: pixels on the shorter side before the centre is cut out, `size` or more.
         area: the least and the largest part of the picture's area.
-        aspect: the least and the largest ratio of the part's width to its height, of which the
-            logarithm is uniform.
+        aspect: the least and the largest ratio of the part's width to its height; its logarithm is
+            uniform.
         flip: exchange left and right of half the images for training.
         mean, std: of each channel, red, green and blue, from 0 to 1.
 

@@ -37,7 +37,7 @@ class ImageFolderData(LabelledData[ImageFiles]):
     Args:
         train_images, test_images: N files, of which an index gives (B, 3, H, W).
         train_labels, test_labels: (N,), torch.int64, between 0 and `outputs` - 1.
-        classes: the names of the folders, in the order of the alphabet.
+        classes: the names of the folders, in alphabetical order.
         name: the key of the set in `DATASETS`, or what `load_image_folder` was given.
         mean, std: of each channel, as in the settings.
     """

@@ -1,4 +1,4 @@
-"""What all data sets have in common, whatever their inputs are."""
+"""What data sets of all kinds have in common once they are loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data.inputs import Selectable
+from threefactor.data.inputs import Inputs, Selectable
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 __all__ = ["LabelledData"]
 
-Inputs = TypeVar("Inputs")
+InputsT = TypeVar("InputsT", bound=Inputs)
 
 
-class LabelledData(Generic[Inputs]):
-    """A data set, split for training and testing; its kinds are frozen dataclasses.
+class LabelledData(Generic[InputsT]):
+    """A data set, split for training and testing. Its subclasses are frozen dataclasses.
 
-    A kind names its inputs: with `inputs` "images", it has the fields `train_images` and
+    A subclass names its inputs: if `inputs` is "images", it has the fields `train_images` and
     `test_images`, and `train_labels` and `test_labels`, (N,), torch.int64, between 0 and
     `outputs` - 1.
     """
 
     inputs: ClassVar[str]
-    if TYPE_CHECKING:  # fields of the kinds, each of which has them in an order of its own
+    if TYPE_CHECKING:  # fields of the subclasses, each of which has an order of its own
 
         @property
         def train_labels(self) -> Tensor: ...
@@ -44,19 +44,19 @@ class LabelledData(Generic[Inputs]):
         return len(self.classes)
 
     @property
-    def train(self) -> tuple[Inputs, Tensor]:
+    def train(self) -> tuple[InputsT, Tensor]:
         """The inputs for training and their labels."""
         return getattr(self, f"train_{self.inputs}"), self.train_labels
 
     @property
-    def test(self) -> tuple[Inputs, Tensor]:
+    def test(self) -> tuple[InputsT, Tensor]:
         """The inputs for testing and their labels."""
         return getattr(self, f"test_{self.inputs}"), self.test_labels
 
     def subset(self, train: int | None = None, test: int | None = None) -> Self:
         """Return the first `train` and `test` samples, as views; None keeps all.
 
-        What is known of the whole set, such as its mean, stays.
+        Statistics of the whole set, such as its mean, stay.
 
         Raises:
             InputError: a number is not between 1 and the number of samples there are.
@@ -65,15 +65,17 @@ class LabelledData(Generic[Inputs]):
         for part, number in (("train", train), ("test", test)):
             inputs, labels = getattr(self, part)
             _check_number(part, number, len(labels))
-            fields[f"{part}_{self.inputs}"] = _first(inputs, number)
+            # A slice of some inputs is a batch.
+            first = inputs.first(number) if isinstance(inputs, Selectable) else inputs[:number]
+            fields[f"{part}_{self.inputs}"] = first
             fields[f"{part}_labels"] = labels[:number]
         return replace(self, **fields)  # type: ignore[type-var]
 
     def fold(self, number: int, folds: int) -> Self:
         """Return one fold of the training samples for testing, and all others for training.
 
-        The test samples are left out. Folds are drawn at random, always alike, with the share of
-        each class that the training samples have (scikit-learn's `StratifiedKFold`).
+        The test samples are left out. The folds are random but always the same, and have the
+        classes in the proportions of the training samples (scikit-learn's `StratifiedKFold`).
 
         Args:
             number: which fold to test on, from 0 to `folds` - 1.
@@ -95,21 +97,12 @@ class LabelledData(Generic[Inputs]):
         split = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
         parts = dict(zip(("train", "test"), list(split)[number], strict=True))
         fields: dict[str, Any] = {}
-        for part, chosen in parts.items():
-            index = torch.from_numpy(chosen)
-            fields[f"{part}_{self.inputs}"] = _take(inputs, index)
+        for part, places in parts.items():
+            index = torch.from_numpy(places)
+            chosen = inputs.choose(index) if isinstance(inputs, Selectable) else inputs[index]
+            fields[f"{part}_{self.inputs}"] = chosen
             fields[f"{part}_labels"] = labels[index]
         return replace(self, **fields)  # type: ignore[type-var]
-
-
-def _first(inputs: Any, number: int | None) -> Any:
-    """Return the first samples, of inputs whose slices may be batches and not views."""
-    return inputs.first(number) if isinstance(inputs, Selectable) else inputs[:number]
-
-
-def _take(inputs: Any, index: Tensor) -> Any:
-    """Return some samples as inputs of the same kind."""
-    return inputs.choose(index) if isinstance(inputs, Selectable) else inputs[index]
 
 
 def _check_number(part: str, number: Any, available: int) -> None:

@@ -1,4 +1,4 @@
-"""Recordings of event cameras with class labels, read one by one when they are asked for."""
+"""Recordings of event cameras with class labels, each read when it is indexed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ __all__ = ["EventData", "Recording", "Recordings"]
 class Recording(NamedTuple):
     """Where a sample lies: in a file, from `start` on and before `stop`, in microseconds.
 
-    The times of its events are counted from `start`. Without `stop` it is all of the file, and
-    its times are as they are there.
+    The times of its events count from `start`. Without `stop`, the sample is the whole file, and
+    its times are those of the file. `where` names the entry that says so, for messages.
     """
 
     path: Path

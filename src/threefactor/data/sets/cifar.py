@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +29,6 @@ rabbit raccoon ray road rocket rose sea seal shark shrew skunk skyscraper snail 
 squirrel streetcar sunflower sweet_pepper table tank telephone television tiger tractor train
 trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
-LICENCE = "no licence is published; the authors ask for their report to be cited"
-SOURCE = "A. Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, tech report"
-HOMEPAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
-MIRRORS = ("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/")
-PUBLISHED = Augmentation(padding=4, flip=True, cutout=16)
 
 Part = tuple[NDArray[np.uint8], NDArray[np.uint8]]
 
@@ -114,10 +110,10 @@ CIFAR_10 = ImageSet(
     train=50_000,
     test=10_000,
     classes=tuple(TEN.split()),
-    licence=LICENCE,
-    source=SOURCE,
+    licence="no licence is published; the authors ask for their report to be cited",
+    source="A. Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images, tech report",
     references=("krizhevsky2009cifar",),
-    homepage=HOMEPAGE,
+    homepage="https://www.cs.toronto.edu/~kriz/cifar.html",
     files=Files(
         (
             DataFile(
@@ -130,26 +126,21 @@ CIFAR_10 = ImageSet(
                 limit=512 << 20,
             ),
         ),
-        mirrors=MIRRORS,
+        mirrors=("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
         endings=("", ".gz"),
     ),
     read=read_cifar10,
-    augmentation=PUBLISHED,
+    augmentation=Augmentation(padding=4, flip=True, cutout=16),
 )
 
-CIFAR_100 = ImageSet(
+CIFAR_100 = replace(
+    CIFAR_10,
     name="cifar100",
     title="CIFAR-100: small colour photographs of a hundred classes",
-    shape=(3, 32, 32),
-    train=50_000,
-    test=10_000,
     classes=tuple(HUNDRED.split()),
-    licence=LICENCE,
-    source=SOURCE,
-    references=("krizhevsky2009cifar",),
-    homepage=HOMEPAGE,
-    files=Files(
-        (
+    files=replace(
+        CIFAR_10.files,
+        published=(
             DataFile(
                 "cifar-100-binary.tar.gz",
                 "03b5dce01913d631647c71ecec9e9cb8",
@@ -157,9 +148,6 @@ CIFAR_100 = ImageSet(
                 limit=512 << 20,
             ),
         ),
-        mirrors=MIRRORS,
-        endings=("", ".gz"),
     ),
     read=read_cifar100,
-    augmentation=PUBLISHED,
 )

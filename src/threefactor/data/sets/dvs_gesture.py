@@ -102,9 +102,10 @@ def read_trials(path: Path) -> list[Path]:
 
 
 def read_label_table(path: Path, classes: int = 11) -> list[tuple[int, int, int]]:
-    """Read when which gesture was made in a recording.
+    """Read the table of a recording: which gesture was made from when to when.
 
-    The first line is a header, each further one: class from 1 on, start, end in microseconds.
+    The first line is a header. Each further line has a class, counted from 1, and a start and an
+    end in microseconds.
 
     Returns:
         Class counted from 0, start and end of each sample, in the order of the table. Samples
