@@ -90,7 +90,7 @@ def test_a_file_with_other_contents_is_refused_and_left_alone(tmp_path, tiny, se
 
 def test_a_directory_in_a_files_place_is_refused(tmp_path, tiny, mirror):
     (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").mkdir(parents=True)
-    with pytest.raises(DataError, match="it is no file"):
+    with pytest.raises(DataError, match="it is not a file"):
         fetch("mnist", tmp_path, mirrors=[mirror("good")])
 
 

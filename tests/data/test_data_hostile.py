@@ -78,7 +78,7 @@ def test_a_name_that_no_file_has_is_refused(name, read):
 @pytest.mark.parametrize("given", [None, 5, b"bytes", ["a"]])
 @pytest.mark.parametrize("read", [read_idx, read_aedat3, read_shd_file, load_image_folder])
 def test_what_is_no_path_is_refused(given, read):
-    with pytest.raises(InputError, match="is no path"):
+    with pytest.raises(InputError, match="is not a path"):
         read(given)
 
 
@@ -577,7 +577,7 @@ def test_a_data_set_in_a_folder_that_may_not_be_read_is_not_called_absent(tmp_pa
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(DataError, match=r"nmnist cannot be looked into \(Permission denied\)"):
+    with pytest.raises(DataError, match=r"nmnist cannot be read \(Permission denied\)"):
         load_events("nmnist", tmp_path)
 
 

@@ -56,8 +56,8 @@ def given_path(given: object) -> Path:
         InputError: it is not a path, or the home folder does not exist.
     """
     if not isinstance(given, (str, os.PathLike)):
-        raise InputError(f"{given!r} is no path; give a text or a pathlib.Path")
+        raise InputError(f"{given!r} is not a path; give a string or a pathlib.Path")
     try:
         return Path(given).expanduser()
     except (TypeError, RuntimeError) as error:
-        raise InputError(f"{given!r} is no path ({error}); give the path of a file") from error
+        raise InputError(f"{given!r} is not a path ({error}); give the path of a file") from error

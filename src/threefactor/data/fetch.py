@@ -132,7 +132,7 @@ def _not_unpacked(entry: DataSet, folder: Path) -> list[DataFile]:
 
 
 def _check_present(entry: DataSet, file: DataFile, path: Path) -> None:
-    found = pooch.file_hash(str(path), alg="md5") if path.is_file() else "none, it is no file"
+    found = pooch.file_hash(str(path), alg="md5") if path.is_file() else "none, it is not a file"
     if found != file.md5:
         raise DataError(
             f"{path} is there already but is not the published file: its MD5 sum is {found}, "
@@ -170,7 +170,7 @@ def _download(
         reasons.append(f"  {base}: {reason}")
     failure = f"no mirror delivered {file.name} of the data set {entry.name!r}:"
     if not reasons:
-        failure = f"{file.name} of the data set {entry.name!r} is to be had by hand only, from"
+        failure = f"{file.name} of the data set {entry.name!r} can be downloaded by hand only, from"
         reasons = [f"  {entry.homepage}"]
     raise DataError("\n".join([failure, *reasons, *_by_hand(entry, folder)]))
 

@@ -32,10 +32,14 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
         ConfigurationError: there is no data set of this name.
     """
     entry = lookup(name)
+    samples = f"{entry.train} for training, {entry.test} for testing"
+    classes = f"{len(entry.classes)}: {', '.join(entry.classes)}"
+    if isinstance(entry, ImageFolderSet):
+        classes = f"{entry.class_folders}: named by their folders"
     facts = {
-        "samples": _samples(entry),
+        "samples": samples if entry.train else "as many as your files hold",
         "shape": _shape(entry),
-        "classes": _classes(entry),
+        "classes": classes,
         "licence": entry.licence,
         "source": entry.source,
         "homepage": entry.homepage,
@@ -45,18 +49,6 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
         facts["needs"] = entry.needs
     width = max(map(len, facts)) + 2
     return "\n".join([entry.title, *(f"  {key:{width}}{fact}" for key, fact in facts.items())])
-
-
-def _samples(entry: DataSet) -> str:
-    if not entry.train:
-        return "as many as your files hold"
-    return f"{entry.train} for training, {entry.test} for testing"
-
-
-def _classes(entry: DataSet) -> str:
-    if isinstance(entry, ImageFolderSet):
-        return f"{entry.class_folders}: named by their folders"
-    return f"{len(entry.classes)}: {', '.join(entry.classes)}"
 
 
 def _shape(entry: DataSet) -> str:

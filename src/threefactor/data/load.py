@@ -242,7 +242,12 @@ def load_frames(
     settings = settings or entry.frames
     if not isinstance(settings, FrameSettings):
         raise InputError(f"settings are a {type(settings).__name__}; give FrameSettings")
-    folder = given_path(cache_dir) if cache_dir is not None else _frame_folder(name, data_dir)
+    if cache_dir is not None:
+        folder = given_path(cache_dir)
+    else:
+        own = data_folder(name, data_dir)
+        writable = os.access(own if own.exists() else own.parent, os.W_OK)
+        folder = (own if writable else cache_folder() / name) / "frames"
     types = WHOLE_TYPES if settings.size is None else BROKEN_TYPES
     sensor_size = entry.shape[1], entry.shape[2]
 
@@ -303,12 +308,6 @@ def _simulated(base: ImageSet, data_dir: str | Path | None) -> tuple[_Events, _E
         return _Events(events, torch.from_numpy(labels.astype(np.int64)), key)
 
     return part(raw.train_images, raw.train_labels), part(raw.test_images, raw.test_labels)
-
-
-def _frame_folder(name: str, data_dir: str | Path | None) -> Path:
-    own = data_folder(name, data_dir)
-    present = own if own.exists() else own.parent
-    return (own if os.access(present, os.W_OK) else cache_folder() / name) / "frames"
 
 
 def _framed_set(name: str) -> FramedSet:

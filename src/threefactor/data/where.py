@@ -103,7 +103,7 @@ def _check_readable(folder: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(
-            f"{folder} cannot be looked into ({reason}); set its rights, or name another folder"
+            f"{folder} cannot be read ({reason}); set its rights, or name another folder"
         ) from error
 
 

@@ -149,7 +149,7 @@ def test_times_that_run_backwards_are_refused_or_sorted(kind, save):
 @pytest.mark.parametrize("read", [read_aedat2, read_aedat3])
 @pytest.mark.parametrize("body", [b"", b"#!AER-DAT1.0\r\n", b"<!DOCTYPE html>", bytes(64)])
 def test_a_wrong_magic_number_is_refused(save, read, body):
-    with pytest.raises(DataError, match=r"recording\.bin is no such AEDAT file.*at offset 0"):
+    with pytest.raises(DataError, match=r"recording\.bin is not such an AEDAT file.*at offset 0"):
         read(save(body))
 
 

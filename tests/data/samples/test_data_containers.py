@@ -242,7 +242,7 @@ def test_a_data_set_of_pytorch_takes_what_loads():
 @pytest.mark.parametrize("name", [None, 5, [], ("mnist",), b"mnist"])
 @pytest.mark.parametrize("function", [load, load_spikes, load_events, load_frames])
 def test_what_is_no_name_is_refused(name, function):
-    with pytest.raises(ConfigurationError, match="is no name of a data set"):
+    with pytest.raises(ConfigurationError, match="is not the name of a data set"):
         function(name)
 
 

@@ -330,7 +330,7 @@ def test_a_damaged_file_is_named_when_its_batch_is_taken(folder, content, messag
     images = load_image_folder(folder, SMALL, threads=2).test_images
     loaded = images.batches([slice(0, 3), slice(3, 6), slice(6, 9)], seed=0)
     assert len(next(loaded)) == 3
-    with pytest.raises(DataError, match="is a damaged image file, or none") as caught:
+    with pytest.raises(DataError, match="is a damaged image file, or not an image") as caught:
         next(loaded)
     assert str(path) in str(caught.value) and message in str(caught.value)
     assert str(caught.value).count(str(path)) == 1
@@ -420,7 +420,7 @@ def test_other_layouts_are_answered_with_what_to_do(folder, change, messages):
         ({"threads": 0}, "threads is 0"),
         ({"threads": True}, "threads is True"),
         ({"threads": 10**6}, "threads is 1000000; give a whole number from 1 to 1024"),
-        ({"train": None}, "None is no path"),
+        ({"train": None}, "None is not a path"),
         ({"settings": 5}, "settings are a int"),
         ({"dtype": torch.uint8}, "dtype is torch.uint8"),
     ],

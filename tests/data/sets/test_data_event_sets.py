@@ -200,7 +200,7 @@ HEAD = "class,startTime_usec,endTime_usec\n"
         ("user01_led_labels.csv", HEAD + "1,3\n", r"row 2 is '1,3'"),
         ("user01_led_labels.csv", HEAD, "no rows below its header"),
         ("user01_led_labels.csv", "", "row 1 is ''"),
-        ("user01_led_labels.csv", b"\xff\xfe\x00", "is no text, at offset 0"),
+        ("user01_led_labels.csv", b"\xff\xfe\x00", "is not text, at offset 0"),
     ],
 )
 def test_lists_and_tables_without_meaning_are_refused(tmp_path, generator, name, body, message):
@@ -252,7 +252,7 @@ def test_dvs_cifar10_is_split_by_the_numbers(tmp_path, generator):
 def test_recordings_that_the_split_does_not_know_are_refused(tmp_path, generator, name):
     write(tmp_path / "dvs-cifar10", bodies(cifar10_files(generator)))
     (tmp_path / "dvs-cifar10/cat" / name).touch()
-    with pytest.raises(DataError, match=rf"cat/{name} is no recording of the set"):
+    with pytest.raises(DataError, match=rf"cat/{name} is not a recording of the set"):
         load_events("dvs-cifar10", tmp_path)
 
 

@@ -199,7 +199,7 @@ def test_truncated_files_are_refused(tmp_path, place_shd, ending, part):
     path = place_shd(tmp_path / "shd", ending) / f"shd_test{ending}"
     body = path.read_bytes()
     path.write_bytes(body[: int(len(body) * part)])
-    with pytest.raises(DataError, match=r"damaged|is no HDF5 file") as caught:
+    with pytest.raises(DataError, match=r"damaged|is not an HDF5 file") as caught:
         load_spikes("shd", tmp_path)
     assert str(path) in str(caught.value)
 
@@ -243,7 +243,7 @@ def test_a_damaged_length_is_refused(tmp_path, chunks, which, length):
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "is no HDF5 file: it begins with nothing"),
+        (b"", "is not an HDF5 file: it begins with nothing"),
         (b"<html>404</html>", "perhaps a web page"),
         (gzip.compress(b"not this"), "begins with 6e 6f 74"),
         (b"PK\5\6" + bytes(18), r"holds 0 files that end in \.h5; expected one"),

@@ -112,7 +112,7 @@ def _body(path: Path, magic: bytes) -> bytearray:
     if not body.startswith(magic):
         found = bytes(body[: len(magic)])
         raise DataError(
-            f"{path} is no such AEDAT file{guess(found)}: it begins with "
+            f"{path} is not such an AEDAT file{guess(found)}: it begins with "
             f"{found!r} at offset 0, expected {magic!r}; {ADVICE}"
         )
     return body

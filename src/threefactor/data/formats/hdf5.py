@@ -87,7 +87,7 @@ def _unpacked(path: Path, folder: Path) -> Path:
         start = stream.read(len(HDF5_MAGIC))
         if not start.startswith(ZIP_MAGIC) and start != HDF5_MAGIC:
             raise DataError(
-                f"{path} is no HDF5 file{guess(start)}: it begins with "
+                f"{path} is not an HDF5 file{guess(start)}: it begins with "
                 f"{start.hex(' ') or 'nothing'}, expected {HDF5_MAGIC.hex(' ')}; {ADVICE}"
             )
         if start == HDF5_MAGIC and not isinstance(stream, Unpacked):

@@ -48,13 +48,9 @@ def read_idx(path: str | Path) -> NDArray[np.uint8]:
 def read_idx_source(source: Source) -> NDArray[np.uint8]:
     """Read an idx file that may be a member of an archive; see `read_idx`."""
     with source.open() as stream:
-        return _read_array(stream, source)
-
-
-def _read_array(stream: IO[bytes], path: Source) -> NDArray[np.uint8]:
-    shape = _read_shape(stream, path)
-    payload = _read_payload(stream, math.prod(shape), path, shape)
-    return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
+        shape = _read_shape(stream, source)
+        payload = _read_payload(stream, math.prod(shape), source, shape)
+        return np.frombuffer(payload, dtype=np.uint8).reshape(shape)
 
 
 def _read_shape(stream: IO[bytes], path: Source) -> tuple[int, ...]:
@@ -81,7 +77,7 @@ def _check_start(start: bytes, path: Source) -> None:
     if start[:2] != b"\0\0"[: len(start)] or (len(start) == 4 and start[3] not in DIMENSIONS):
         raise DataError(
             f"{path} has the wrong magic number {start.hex(' ')}; expected 00 00 08 01 (labels) "
-            f"or 00 00 08 03 (images), so this is no such idx file{guess(start)}; {ADVICE}"
+            f"or 00 00 08 03 (images), so this is not such an idx file{guess(start)}; {ADVICE}"
         )
     if len(start) > 2 and start[2] != UNSIGNED_BYTE:
         raise DataError(

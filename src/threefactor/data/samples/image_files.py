@@ -281,5 +281,8 @@ def _opened(path: str) -> Any:
             reason = f"cannot be read ({error.strerror}); check the path and rights"
         else:
             text = " ".join(str(error).partition(" <")[0].split())
-            reason = f"is a damaged image file, or none ({text or type(error).__name__}); {ADVICE}"
+            reason = (
+                f"is a damaged image file, or not an image ({text or type(error).__name__}); "
+                f"{ADVICE}"
+            )
         raise DataError(f"{path} {reason}") from error

@@ -38,7 +38,9 @@ def lookup(name: str) -> DataSet:
         ConfigurationError: there is no data set of this name.
     """
     if not isinstance(name, str):
-        raise ConfigurationError(f"{name!r} is no name of a data set; give a text, as 'mnist'")
+        raise ConfigurationError(
+            f"{name!r} is not the name of a data set; give a string, such as 'mnist'"
+        )
     if name not in DATASETS:
         raise unknown_name("data set", name, DATASETS)
     return DATASETS[name]

@@ -85,7 +85,7 @@ def _records(
     """Take a file apart: views of its images and of the last of the labels of each."""
     columns, size = len(ranges), len(ranges) + int(np.prod(shape))
     if not body or len(body) % size:
-        fault = "is cut short, or no such file" if body else "is empty"
+        fault = "is cut short, or another file" if body else "is empty"
         whole, rest = divmod(len(body), size)
         raise DataError(
             f"{source} {fault}: {len(body)} bytes, that is {whole} records of {size} bytes "

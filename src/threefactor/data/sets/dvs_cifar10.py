@@ -85,7 +85,7 @@ def _number(path: Path, name: str) -> int:
     match = re.fullmatch(rf"cifar10_{name}_(\d+)\.aedat", path.name)
     if not match or int(match[1]) >= PER_CLASS:
         raise DataError(
-            f"{path} is no recording of the set: expected cifar10_{name}_NUMBER.aedat with "
+            f"{path} is not a recording of the set: expected cifar10_{name}_NUMBER.aedat with "
             f"NUMBER from 0 to {PER_CLASS - 1}, by which the sets for training and testing are "
             f"told apart; {ADVICE}"
         )

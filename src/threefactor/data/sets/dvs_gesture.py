@@ -140,7 +140,7 @@ def _lines(path: Path) -> list[str]:
     try:
         return body.decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no text, at offset {error.start}; {ADVICE}") from error
+        raise DataError(f"{path} is not text, at offset {error.start}; {ADVICE}") from error
 
 
 DVS_GESTURE = EventSet(
