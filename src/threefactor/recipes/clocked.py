@@ -7,7 +7,7 @@ from typing import Any
 
 from typing_extensions import TypedDict, Unpack
 
-from threefactor.data import AUGMENTATIONS, Augmentation
+from threefactor.data import DATASETS
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
     ClockedNetworkSettings,
@@ -37,7 +37,9 @@ _IGL = {
 
 def _data(name: str, train: int | None = None) -> DataSettings:
     """Return the first samples of a data set, or all, augmented as published."""
-    given = AUGMENTATIONS.get(name, Augmentation())
+    given = DATASETS[name].augmentation
+    if given is None:
+        return DataSettings(name=name, train=train)
     return DataSettings(
         name=name, train=train, padding=given.padding, flip=given.flip, cutout=given.cutout
     )

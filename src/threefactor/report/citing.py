@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import unknown_name
 from threefactor.readable import readable
 from threefactor.recipes import recipe as find_recipe
@@ -38,23 +38,11 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "own-clocked": (),
         "own-events": (),
     },
-    "data set": {
-        "digits": ("alpaydin1998digits",),
-        "mnist": ("lecun1998gradient",),
-        "fashion-mnist": ("xiao2017fashion",),
-        "emnist-balanced": ("cohen2017emnist",),
-        "cifar10": ("krizhevsky2009cifar",),
-        "cifar100": ("krizhevsky2009cifar",),
-        "shd": ("cramer2022shd",),
-        "shd-like": (),
-        "yin-yang": ("kriener2022yinyang",),
-        "nmnist": ("orchard2015nmnist",),
-        "dvs-gesture": ("amir2017gesture",),
-        "dvs-cifar10": ("li2017cifar10dvs",),
-        "imagenet": ("deng2009imagenet",),
-    },
 }
-"""Keys in `references.bib` of what rules, networks and data sets are built on, by name."""
+"""Keys in `references.bib` of what rules and networks are built on, by name.
+
+Those of a data set are in its description, `data.DATASETS[name].references`.
+"""
 
 
 def citation(rule: str | None = None, recipe: str | None = None) -> str:
@@ -118,18 +106,14 @@ def _keys(settings: Settings) -> Iterator[str]:
     yield _EXACT_TIMES if exact else _TRACES
     yield from REFERENCES["network"].get(settings.network.kind, ())
     entry = DATASETS.get(settings.data.name)
-    if entry is not None and entry.base:  # saccades over the images of a set
-        yield from REFERENCES["data set"]["nmnist"]
-    name = settings.data.name if entry is None or not entry.base else entry.base
-    yield from REFERENCES["data set"].get(name, ())
+    yield from entry.references if entry is not None else ()
 
 
 def _own_parts(settings: Settings) -> Iterator[str]:
     """Give what these settings use and threefactor does not have."""
     if settings.rule.name not in REFERENCES["rule"]:
         yield f"rule {settings.rule.name!r}"
-    entry = DATASETS.get(settings.data.name)
-    if settings.data.name not in REFERENCES["data set"] and not (entry and entry.base):
+    if settings.data.name not in DATASETS:
         yield f"data set {settings.data.name!r}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.recipes import recipe
 from threefactor.training.settings import (
     ClockedNetworkSettings,
@@ -51,7 +51,7 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
             changes["track.every"] = 1
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
-    if not entry.files and not entry.by_hand:  # embedded data is small
+    if entry.files.not_needed:  # embedded data is small
         return {}
     changes = {"epochs": min(settings.epochs, 3)}
     if isinstance(settings.network, EventNetworkSettings):

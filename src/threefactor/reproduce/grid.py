@@ -18,9 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from threefactor.data.finding import find_files
-from threefactor.data.folders import advice
-from threefactor.data.registry import lookup
+from threefactor.data.sets.catalog import lookup
+from threefactor.data.where import advice, find_files
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
 from threefactor.reproduce.planned import (
     PATIENCE,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import CheckpointError, ThreefactorError, unknown_name
 from threefactor.report.page import html_page, write_figures
 from threefactor.reproduce.budgets import BUDGETS

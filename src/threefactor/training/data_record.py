@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.data import Frames, LoadsAhead
 from threefactor.errors import CheckpointError
+from threefactor.events import SpikeBatch
 
 __all__ = ["describe_data", "describe_own_data", "difference", "shape_of"]
 
@@ -88,15 +90,17 @@ def _arrays(inputs: Any) -> list[Any] | None:
     """Return the values of inputs that are in memory; None for others."""
     if isinstance(inputs, Tensor):
         return [_bytes(inputs)]
-    if hasattr(inputs, "offsets"):  # spikes
-        return [memoryview(getattr(inputs, a)) for a in ("offsets", "times", "addresses")]
-    array = getattr(inputs, "array", None)  # frames
-    return None if array is None or not array.flags["C_CONTIGUOUS"] else [memoryview(array)]
+    if isinstance(inputs, SpikeBatch):
+        spikes: list[Any] = [inputs.offsets, inputs.times, inputs.addresses]
+        return [memoryview(array) for array in spikes]
+    if isinstance(inputs, Frames) and inputs.array.flags["C_CONTIGUOUS"]:
+        return [memoryview(inputs.array)]
+    return None
 
 
 def _probe(inputs: Any, available: int) -> list[float]:
     """Return a number for each of the first inputs that tells it from others."""
-    if hasattr(inputs, "batches"):  # files of images are cropped anew each time they are read
+    if isinstance(inputs, LoadsAhead):  # files of images are cropped anew each time they are read
         return []
     found = []
     for i in range(min(PROBES, available)):

@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import batches
+from threefactor.data import Movable, batches
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -439,13 +439,13 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
             f"the inputs of {part} are a {type(inputs).__name__}, from which no batch can be "
             "taken; give a tensor, a SpikeBatch, or an object that a tensor of positions can index"
         )
-    number = len(inputs) if hasattr(inputs, "__len__") else len(targets)
+    number = len(inputs) if isinstance(inputs, Sized) else len(targets)
     if not number or number != len(targets):
         raise InputError(
             f"for {part}ing there are {number} inputs and {len(targets)} targets; give one target "
             "for each input, and one input at least"
         )
-    return inputs.to(device) if hasattr(inputs, "to") else inputs, targets.to(device)
+    return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
 
 
 def progress_of(epoch: int, settings: Settings) -> float:
