@@ -21,8 +21,8 @@ class DFA(FeedbackRule):
     Args:
         network: see `Rule`.
         feedback_scale: B is uniform in [-feedback_scale, feedback_scale].
-        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
-            `rate_target` of `Rule`.
+        **common: `traces`, `normalise_by_count` of `FeedbackRule`; `loss`, `local_gradient`,
+            `rate_penalty`, `rate_target` of `Rule`.
 
     Raises:
         InputError: if the scale is not above 0.

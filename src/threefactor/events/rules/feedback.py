@@ -16,6 +16,7 @@ from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import Rule
 from threefactor.events.trial import Trial
+from threefactor.readable import clipped
 
 __all__ = ["FeedbackRule"]
 
@@ -31,6 +32,12 @@ class FeedbackRule(Rule):
     Since a neuron's spikes share one error, the sum over them of dt_k/dw_ij can run forward in
     time as an eligibility trace and meet the error when the sample is over.
 
+    With `normalise_by_count`, the trace is divided by the number of spikes that it sums over,
+    in every layer, the read-out included:
+
+    .. math:: \frac{dL}{dw_{ij}} = \sum_b \frac{\mathrm{error}_{bi}}{\max(n_{bi}, 1)}
+              \sum_k \frac{dt_k}{dw_{ij}}
+
     It owns one feedback matrix per hidden layer, kept as `feedback_0`, `feedback_1`, ..., (m, n_l)
     each, the transpose of the formula's.
 
@@ -38,18 +45,32 @@ class FeedbackRule(Rule):
         network: see `Rule`.
         traces: "summed", the same number from sums over later spikes, or "forward", the
             eligibility traces of equations 19 to 21 themselves; slower.
+        normalise_by_count: whether the eligibility of a neuron is divided by its spike count in
+            the sample.
         **common: `loss`, `local_gradient`, `rate_penalty`, `rate_target` of `Rule`.
 
     Raises:
         ConfigurationError: if a name is not known.
-        InputError: if forward traces are asked for with a loss that reads first spikes only.
+        InputError: if forward traces or division by the count are asked for with a loss that reads
+            first spikes only.
+
+    Source: Bacho & Chu (SFDFA), equations 6 and 19 to 21; the division is that of the authors'
+    scripts for deep networks.
     """
 
-    def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        traces: str = "summed",
+        normalise_by_count: bool = False,
+        **common: Any,
+    ) -> None:
         super().__init__(network, **common)
         self.traces = traces
+        self.normalise_by_count = normalise_by_count
         self.matrices = len(self.layer_sizes)
-        self._check_traces()
+        self._check_options()
 
     @property
     def feedback(self) -> list[Tensor]:
@@ -62,7 +83,7 @@ class FeedbackRule(Rule):
         dtype = next(self.network.parameters()).dtype
         return torch.empty(self.outputs, n, dtype=dtype, device="cpu")
 
-    def _check_traces(self) -> None:
+    def _check_options(self) -> None:
         if self.traces not in TRACES:
             raise unknown_name("kind of traces", self.traces, TRACES)
         if self.traces == "forward" and reads_first_spikes(self.loss):
@@ -70,10 +91,19 @@ class FeedbackRule(Rule):
                 "traces is 'forward' and the loss reads first spikes only, but forward traces "
                 "meet one error for all spikes of a neuron; give traces='summed'"
             )
+        if not isinstance(self.normalise_by_count, bool):
+            raise InputError(
+                f"normalise_by_count is {clipped(self.normalise_by_count)}; give True or False"
+            )
+        if self.normalise_by_count and reads_first_spikes(self.loss):
+            raise InputError(
+                "normalise_by_count is True and the loss reads first spikes only, whose gradient "
+                "is no sum over a neuron's spikes; give normalise_by_count=False"
+            )
 
     def check(self, layers: dict[str, Layer]) -> None:
         super().check(layers)
-        self._check_traces()
+        self._check_options()
         *hidden, last = layers.values()
         feedback = self.feedback
         if self.matrices and not feedback:
@@ -105,7 +135,11 @@ class FeedbackRule(Rule):
         errors = [*given, trial.error]
         add = self._add_summed if self.traces == "summed" else self._add_forward
         for i, activity in enumerate(trial.activities):
-            add(activity, trial, i, errors[i])
+            own = errors[i]
+            if self.normalise_by_count:
+                spikes = trial.counts[i].clamp(min=1)
+                own = torch.from_numpy(trial.by_neuron(activity, own)) / spikes
+            add(activity, trial, i, own)
 
     def _add_summed(self, activity: Activity, trial: Trial, i: int, errors: Tensor) -> None:
         given = trial.per_spike(i, errors)
