@@ -253,6 +253,18 @@ def test_feedback_converges_to_the_output_weights(name: str, lr: float) -> None:
     assert 0.85 < rule.feedback[0].norm() / w.norm() < 1.15
 
 
+def test_feedback_rate_changes_once() -> None:
+    """From the given progress on the feedback learns with the other rate, and before not."""
+    net, inputs = answering_network()
+    rule = events.SFDFA(net, feedback_lr=0.0, feedback_lr_change=(1 / 3, 0.5))
+    batch, labels = inputs[[0, 1, 2]], torch.zeros(3, dtype=torch.int64)
+    for progress, learns in ((9 / 29, False), (10 / 29, True), (1.0, True), (0.0, False)):
+        rule.feedback[0].zero_()
+        rule.set_progress(progress)
+        rule.step(batch, labels)
+        assert bool(rule.feedback[0].any()) == learns
+
+
 def test_no_hidden_layer() -> None:
     """With nothing to feed back to, all feedback rules give the output the same gradient."""
     found = []

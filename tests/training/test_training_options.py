@@ -125,6 +125,7 @@ def test_an_option_of_a_rule_trains_or_an_error_names_it(name, rule):
         ({"scheduler.options": {"T_max": True}}, "T_max is True"),
         ({"scheduler.options": {"T_max": 3, "eta_min": -1.0}}, "makes the learning rate -"),
         ({"scheduler": {"name": "StepLR", "options": {"step_size": 2, "gamma": "x"}}}, "gamma is"),
+        ({"scheduler": {"name": "BoundedStepLR", "options": {"step_size": 0}}}, "step_size is 0"),
         ({"scheduler": {"name": "ExponentialLR", "options": {"gamma": 1e30}}}, "rate inf after"),
         (
             {"scheduler": {"name": "OneCycleLR", "options": {"max_lr": 1, "total_steps": 2}}},

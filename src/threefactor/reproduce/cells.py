@@ -26,7 +26,12 @@ from threefactor.version import NUMBERS, __version__
 
 __all__ = ["Cell", "State", "check_files", "clear", "is_empty", "state_of"]
 
-YOUNGER: Mapping[tuple[str, ...], Any] = {("track",): None, ("data", "sort"): False}
+YOUNGER: Mapping[tuple[str, ...], Any] = {
+    ("track",): None,
+    ("data", "sort"): False,
+    ("rule", "options", "normalise_by_count"): False,
+    ("rule", "options", "feedback_lr_change"): None,
+}
 """Settings that runs of others did not have yet: at these defaults, their folders stay the same."""
 
 
@@ -73,8 +78,8 @@ class Cell:
         values = asdict(self.settings)
         for (*groups, last), default in YOUNGER.items():
             place = functools.reduce(dict.__getitem__, groups, values)
-            if place[last] == default:
-                del place[last]
+            if place.get(last) == default:
+                place.pop(last, None)
         content = json.dumps(values, sort_keys=True)
         if self.start is not None:
             content += self.start.fingerprint

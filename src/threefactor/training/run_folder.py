@@ -212,8 +212,12 @@ class RunFolder:
             ConfigurationError: if they are no settings.
         """
         engine_of(settings)
-        # Settings that are younger than the run had their defaults.
-        return differences(flat(self.settings()), flat(settings), "there", "asked")
+        # Settings that are younger than the run had their defaults; so had options of its rule.
+        there, asked = self.settings(), flat(settings)
+        known = engine_of(there).rules
+        younger = engine_of(there).rule_options(there.rule.name) if there.rule.name in known else {}
+        defaults = {f"rule.options.{name}": value for name, value in younger.items()}
+        return differences({**defaults, **flat(there)}, asked, "there", "asked")
 
     def check_same(self, settings: Settings) -> None:
         """Refuse settings other than those that the run was started with."""
