@@ -70,12 +70,18 @@ class RunFolder:
         self.last = self.path / "last"
         self.best = self.path / "best"
 
-    def create(self, settings: Settings, data: Mapping[str, Any] | None = None) -> None:
+    def create(
+        self,
+        settings: Settings,
+        data: Mapping[str, Any] | None = None,
+        imported: Mapping[str, Any] | None = None,
+    ) -> None:
         """Make the folder and write the full configuration.
 
         Args:
             settings: of the run.
             data: what is to be remembered of the samples, from `describe_data`.
+            imported: where the network comes from, if another program trained it.
 
         Raises:
             CheckpointError: if a run is there already, or what is left of one, or the folder
@@ -96,6 +102,8 @@ class RunFolder:
         document = {"settings": dataclasses.asdict(settings), "environment": environment(settings)}
         if data is not None:
             document["data"] = dict(data)
+        if imported is not None:
+            document["imported"] = dict(imported)
         make_folder(self.path)
         self._write_config(document)
 
@@ -197,6 +205,11 @@ class RunFolder:
             raise CheckpointError(
                 f"{self.path} holds no run: the settings in config.json are nested too deep"
             ) from problem
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program trained the network, so that there is no training to resume."""
+        return "imported" in self.config()
 
     def threads(self) -> int | None:
         """Return on how many threads the run was last trained; None if nobody knows."""
