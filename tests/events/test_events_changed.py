@@ -513,6 +513,7 @@ def every_option(name: str) -> dict[str, Any]:
         "sfdfa": {
             "feedback_lr": 0.1, "feedback_optimizer": "adam", "traces": "forward",
             "normalise_by_count": True, "feedback_lr_change": (0.5, 0.01),
+            "feedback_first": True,
             "generator": torch.Generator().manual_seed(4),
         },
     }  # fmt: skip

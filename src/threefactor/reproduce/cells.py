@@ -31,6 +31,8 @@ YOUNGER: Mapping[tuple[str, ...], Any] = {
     ("data", "sort"): False,
     ("rule", "options", "normalise_by_count"): False,
     ("rule", "options", "feedback_lr_change"): None,
+    ("rule", "options", "feedback_first"): False,
+    ("rule", "options", "untraced"): [],
 }
 """Settings that runs of others did not have yet: at these defaults, their folders stay the same."""
 

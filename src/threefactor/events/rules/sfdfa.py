@@ -32,8 +32,7 @@ class SFDFA(FeedbackRule):
     neuron gathers the weighted grades of the spikes that reach it and passes the sum on with its
     own spike, after which it starts from 0. G_o is the sum of the grades that output neuron o
     emits; the bar is the mean over the samples in which hidden neuron i fired. With one hidden
-    layer p_i G_o estimates the weight from i to o without bias (equation 9). B starts at 0, and
-    the errors of a batch use B as it was before.
+    layer p_i G_o estimates the weight from i to o without bias (equation 9). B starts at 0.
 
     Args:
         network: see `Rule`.
@@ -42,6 +41,8 @@ class SFDFA(FeedbackRule):
             on, 0 to 1, it has this value (see `set_progress`). None for none.
         feedback_optimizer: "sgd", plain descent as in the authors' runs with one or two hidden
             layers, or "adam" as in their text and their runs with deeper networks.
+        feedback_first: whether the errors of a batch use B as it is after the update by this batch,
+            as in the authors' runs; otherwise B as it was before.
         generator: source of p, on the CPU; PyTorch's global one by default.
         **common: `traces`, `normalise_by_count` of `FeedbackRule`; `loss`, `local_gradient`,
             `rate_penalty`, `rate_target` of `Rule`.
@@ -72,6 +73,7 @@ class SFDFA(FeedbackRule):
         feedback_lr: float = 1e-4,
         feedback_lr_change: Sequence[float] | None = None,
         feedback_optimizer: str = "sgd",
+        feedback_first: bool = False,
         generator: torch.Generator | None = None,
         **common: Any,
     ) -> None:
@@ -89,6 +91,7 @@ class SFDFA(FeedbackRule):
                 f"generator is {generator!r}; give a torch.Generator on the CPU, or None"
             )
         self.generator = generator
+        self.feedback_first = feedback_first
         self.feedback_learns = True
         for i, n in enumerate(self.layer_sizes.values()):
             self.register_buffer(f"feedback_{i}", self.feedback_like(n).zero_())
@@ -111,7 +114,13 @@ class SFDFA(FeedbackRule):
         return self
 
     def learn(self, trial: Trial) -> None:
+        if self.feedback_first:
+            self._update_feedback(trial)
         super().learn(trial)
+        if not self.feedback_first:
+            self._update_feedback(trial)
+
+    def _update_feedback(self, trial: Trial) -> None:
         if self.optimizer is None or not self.feedback_learns:
             return
         perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
