@@ -190,7 +190,7 @@ def tables(found: Mapping[str, Any]) -> list[str]:
     size = "size with a trace over without"
     gradients = ["| layer | cosine | ratio of sizes |", "| --- | --- | --- |"]
     gradients += [
-        f"| {name} | {span(row['cosine'], 3)} | {span(row[size], 2)} |"
+        f"| {name} | {span(row['cosine'], 4)} | {span(row[size], 2)} |"
         for name, row in without.items()
     ]
     (difference,) = found["variance with N and with N - 1"].values()
