@@ -1,0 +1,8 @@
+"""Networks that others trained: from their files to run folders."""
+
+from threefactor.interop.ottt import convert, import_checkpoint
+
+__all__ = ["IMPORTERS", "convert", "import_checkpoint"]
+
+IMPORTERS = {"ottt-nfresnet34": import_checkpoint}
+"""Functions (file, run folder) that make a run of a file, by the name on the command line."""
