@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -181,34 +181,6 @@ TRAININGS: dict[str, Callable[[], Iterator[tuple[str, list[float]]]]] = {
 }
 
 
-def tables(found: Mapping[str, Any]) -> list[str]:
-    """Return the Markdown tables of docs/deviations.md, made of the numbers alone."""
-    without = {
-        **found["first layer without a trace"],
-        "NF-ResNet, read-out": found["read-out of the NF-ResNet without a trace"],
-    }
-    size = "size with a trace over without"
-    gradients = ["| layer | cosine | ratio of sizes |", "| --- | --- | --- |"]
-    gradients += [
-        f"| {name} | {span(row['cosine'], 4)} | {span(row[size], 2)} |"
-        for name, row in without.items()
-    ]
-    (difference,) = found["variance with N and with N - 1"].values()
-    outputs = f"{span([100 * value for value in difference], 0)} %"
-    accuracies = ["| training | test accuracy |", "| --- | --- |"]
-    accuracies += [
-        f"| {name} | {statistics.mean(row):.2f} ± {statistics.stdev(row):.2f} % |"
-        for name, row in found[ACCURACIES].items()
-    ]
-    return ["\n".join(gradients), outputs, "\n".join(accuracies)]
-
-
-def span(values: Sequence[float], digits: int) -> str:
-    """Return the lowest and the highest value, or the one that both are when rounded."""
-    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
-    return low if low == high else f"{low} to {high}"
-
-
 def main() -> None:
     """Measure, print, and write a file if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -232,7 +204,7 @@ def main() -> None:
             spread = statistics.stdev(values)
             print(f"{name}: {statistics.mean(values):.2f} ± {spread:.2f} %", flush=True)
     text = json.dumps(found, indent=2)
-    print(text, *tables(found), sep="\n\n")
+    print(text)
     if path is not None:
         path.write_text(text + "\n", encoding="utf-8")
 

@@ -1,9 +1,8 @@
-"""docs/deviations.md shows the committed numbers, and the script that made them runs."""
+"""The script behind the numbers of docs/deviations.md measures what it says."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,6 @@ def script() -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_the_page_shows_the_committed_numbers(script: Any) -> None:
-    found = json.loads((ROOT / "results/benchmarks/deviations.json").read_text())
-    page = (ROOT / "docs/deviations.md").read_text()
-    for table in script.tables(found):
-        assert table in page
 
 
 def test_gradients_and_outputs_are_measured(script: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -266,11 +266,11 @@ def test_feedback_may_be_updated_before_the_errors() -> None:
         )  # fmt: skip
         rule.step(inputs[batch], labels)
         found.append(gradients(net)[0])
-        learned.append(rule.feedback[0].clone())
+        learned.append(rule.feedback[0].matrix.clone())
     assert torch.equal(*learned)
     net, inputs = answering_network()
     after = rule_of("sfdfa", net, feedback_lr=0.0)
-    after.feedback[0].copy_(learned[0])
+    after.feedback[0].matrix.copy_(learned[0])
     after.step(inputs[batch], labels)
     assert_near(found[1], gradients(net)[0], 1e-12)
     assert not np.allclose(found[0], found[1], rtol=0.05)
@@ -282,10 +282,10 @@ def test_feedback_rate_changes_once() -> None:
     rule = events.SFDFA(net, feedback_lr=0.0, feedback_lr_change=(1 / 3, 0.5))
     batch, labels = inputs[[0, 1, 2]], torch.zeros(3, dtype=torch.int64)
     for progress, learns in ((9 / 29, False), (10 / 29, True), (1.0, True), (0.0, False)):
-        rule.feedback[0].zero_()
+        rule.feedback[0].matrix.zero_()
         rule.set_progress(progress)
         rule.step(batch, labels)
-        assert bool(rule.feedback[0].any()) == learns
+        assert bool(rule.feedback[0].matrix.any()) == learns
 
 
 def test_no_hidden_layer() -> None:

@@ -120,14 +120,14 @@ def test_fine_tuning_starts_from_an_imported_run(tmp_path: Path, images: Path) -
     config = json.loads((out / "config.json").read_text())
     assert config["imported"]["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert config["imported"]["file"] == "checkpoint_max.pth"
-    s = training.RunFolder(out).settings()
+    s = training.Run(out).settings
     assert (s.loss.mse_weight, s.optimizer.name, s.optimizer.lr, s.steps) == (0.0, "SGD", 0.1, 6)
     settings = finetuning(out, 0.1, "opzo", {"epochs": 1, "batch_size": 3, "steps": 1})
     assert (settings.optimizer.name, settings.optimizer.lr) == ("AdamW", 2e-6)
     assert (settings.hardware_noise, settings.loss.mse_weight) == (0.1, 0.05)
     assert settings.rule.options["feedback_patch"] == 2
     training.train(settings, tmp_path / "tuned", data_dir=images)
-    assert len(training.RunFolder(tmp_path / "tuned").metrics()) == 1
+    assert len(training.Run(tmp_path / "tuned").metrics) == 1
     opened = training.open_run(out, data_dir=images).experiment.network
     assert isinstance(opened, torch.nn.Module)
     assert torch.equal(opened.state_dict()["readout.weight"], net.state_dict()["fc.weight"])
@@ -182,11 +182,11 @@ WRONG: dict[str, tuple[Any, str]] = {
         {**changed(), "layer1.0.conv1.weight": torch.ones(4, 4, 3, 3)},
         "it has 'layer1.0.conv1.weight' twice",
     ),
-    "no tensor": (changed(fc__bias=3.0), "'fc.bias' in .* is no plain tensor"),
+    "no tensor": (changed(fc__bias=3.0), "'fc.bias' in .* is not a plain tensor"),
     "a sparse tensor": (changed(fc__bias=torch.ones(3).to_sparse()), "'fc.bias' in .* is no plain"),
     "an expanded tensor": (
         changed(conv1__weight=torch.ones(1).expand(2**20, 3, 7, 7)),
-        "'conv1.weight' in .* is no plain tensor",
+        "'conv1.weight' in .* is not a plain tensor",
     ),
     "a number": (5, "holds a value of type int; expected a dict whose 'net'"),
     "nothing": ({}, "expected a dict whose 'net'"),
@@ -228,7 +228,7 @@ def test_files_that_are_damaged_or_none(tmp_path: Path, monkeypatch: pytest.Monk
     refused("cannot be read: No such file")
     for content in (b"", b"PK", b"plain text", whole[: len(whole) // 2]):
         file.write_bytes(content)
-        refused(r"is no archive of torch.save")
+        refused(r"is not an archive of torch.save")
     middle = len(whole) // 2
     for at in (200, middle, len(whole) - 200):
         file.write_bytes(whole[:at] + bytes(64) + whole[at + 64 :])
@@ -245,13 +245,13 @@ def test_files_that_are_damaged_or_none(tmp_path: Path, monkeypatch: pytest.Monk
     refused("unpacks to .* bytes; expected at most 4 GiB")
     file.unlink()
     file.mkdir()
-    refused("is no file")
+    refused("is not a file")
 
 
 def test_single_precision_is_kept(tmp_path: Path) -> None:
     for dtype, name in ((torch.float32, "float32"), (torch.float64, "float64")):
         file = saved(tmp_path / f"{name}.pth", theirs(dtype))
         run = import_checkpoint(file, tmp_path / name)
-        assert run.settings().dtype == name
+        assert run.read().settings.dtype == name
         state = training.checkpoint.load_state(run.last)["network"]
         assert all(isinstance(v, Tensor) and v.dtype == dtype for v in state.values())

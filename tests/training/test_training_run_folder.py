@@ -422,8 +422,8 @@ def test_a_run_from_before_an_option_of_its_rule_has_the_default(tmp_path, name,
     for option in ("untraced", "normalise_by_count", "feedback_lr_change", "feedback_first"):
         config["settings"]["rule"]["options"].pop(option, None)
     run.config_path.write_text(json.dumps(config))
-    assert run.other_settings(settings) == ""
+    assert run.read().differences(settings) == ""
     option = {"untraced": ["linear1"]} if rule == "dfa" else {"normalise_by_count": True}
     (name_of_option,) = option
     changed = recipe(name).settings_for(rule, option)
-    assert f"rule.options.{name_of_option}" in run.other_settings(changed)
+    assert f"rule.options.{name_of_option}" in run.read().differences(changed)

@@ -23,11 +23,11 @@ def import_(
     out: Annotated[Path, typer.Option(help="Run folder, made here.")],
 ) -> None:
     """
-    Make a run folder of a network that others trained.
+    Make a run folder from a network that others trained.
 
     `threefactor import ottt-nfresnet34 FILE.pth --out RUN` takes the spiking NF-ResNet-34 released
-    by Xiao et al. 2022. Nothing in the file is run. `threefactor finetune RUN --noise 0.1` or
-    `threefactor train imagenet-nfresnet34-noise --set start=RUN` go on with it.
+    by Xiao et al. 2022. No code in the file is run. `threefactor finetune RUN --noise 0.1` and
+    `threefactor train imagenet-nfresnet34-noise --set start=RUN` fine-tune it.
     """
     if kind not in IMPORTERS:
         raise unknown_name("kind of file", kind, IMPORTERS)

@@ -49,12 +49,12 @@ _IN_BLOCK = {"conv1": "conv1.", "conv2": "conv2.", "downsample": "shortcut.", No
 
 
 def import_checkpoint(file: str | Path, out: str | Path) -> RunFolder:
-    """Make a run folder of a released checkpoint, for `start` and `finetuning`.
+    """Make a run folder from a released checkpoint, for `start` and `finetuning`.
 
     Its settings are those with which the authors' script trains by default: spatial BP with traces,
-    cross entropy without squared error (c = 0), SGD with momentum, 100 epochs. What the file itself
-    was trained with, it does not say. `config.json` names the file and its SHA-256. The run can be
-    evaluated and analysed, but not resumed.
+    cross entropy without squared error (c = 0), SGD with momentum, 100 epochs. The file does not
+    contain its own settings. `config.json` names the file and its SHA-256. The run can be evaluated
+    and analysed, but not resumed.
 
     Args:
         file: `torch.save` of a dict whose "net" is the network's state; or of the state alone.
@@ -85,7 +85,7 @@ def import_checkpoint(file: str | Path, out: str | Path) -> RunFolder:
     experiment = Experiment(settings, None, net, rule, optimizer, scheduler)
     run = RunFolder(out)
     with only_one(run.path):
-        run.create(settings, imported=_about(path))
+        run.create(settings, layer_sizes=rule.layer_sizes, imported=_about(path))
         checkpoint.save_state(run.last, state_of(experiment, settings, Progress()))
     return run
 
@@ -94,18 +94,18 @@ def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
     """Return the state of the network in a file of `torch.save`, without running its code.
 
     Raises:
-        CheckpointError: if the file is none, holds more than numbers, or is too large.
+        CheckpointError: if it is not such a file, holds more than numbers, or is too large.
     """
     path = Path(file)
     shown = readable(str(path))
     try:
         if not path.is_file():
             path.stat()
-            raise CheckpointError(f"{shown} is no file; give the .pth file")
+            raise CheckpointError(f"{shown} is not a file; give the .pth file")
         if not zipfile.is_zipfile(path):
             raise CheckpointError(
-                f"{shown} is no archive of torch.save; give the .pth file as it was downloaded. If "
-                "a PyTorch before 1.6 wrote it, load it and save it again"
+                f"{shown} is not an archive of torch.save; give the .pth file as it was "
+                "downloaded. If a PyTorch before 1.6 wrote it, load it and save it again"
             )
         with zipfile.ZipFile(path) as archive:
             size = sum(entry.file_size for entry in archive.infolist())
@@ -134,7 +134,7 @@ def read_checkpoint(file: str | Path) -> dict[str, Tensor]:
         plain = isinstance(value, Tensor) and value.layout is torch.strided
         if not isinstance(name, str) or not plain or not value.is_contiguous():
             raise CheckpointError(
-                f"{clipped(name)} in {shown} is no plain tensor; expected a state_dict"
+                f"{clipped(name)} in {shown} is not a plain tensor; expected a state_dict"
             )
     return {name: value.detach() for name, value in state.items()}
 
@@ -150,7 +150,7 @@ def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], ResNetSetti
               \approx g_\mathrm{theirs} \sqrt{\frac{N - 1}{N}}
 
     Their epsilon is ours, 1e-4. The width and the depths follow from the tensors, so that smaller
-    networks of the same layout are taken, too.
+    networks of the same layout are accepted, too.
 
     Args:
         state: the authors' state_dict, on the CPU.
