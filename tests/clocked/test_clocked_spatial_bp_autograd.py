@@ -210,7 +210,11 @@ def test_layers_without_a_trace(layers: list[str], constant: bool) -> None:
 def test_untraced_layers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     network, _ = build("spatial-bp")
     clocked.SpatialBP(network, untraced=["linear1"]).describe()
-    assert capsys.readouterr().out.endswith("without a trace: linear1\n")
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    said = {name: text for name, text in lines if name.startswith("linear")}
+    assert said["linear1.weight"].endswith("; input of the time step, no trace")
+    assert said["linear1.bias"].endswith("; no trace, a bias has no input")
+    assert said["linear2.weight"].endswith("; trace of the input")
 
 
 def test_traces_matter() -> None:

@@ -67,7 +67,7 @@ def _deep(
 ) -> dict[str, Recipe]:
     """Return a recipe by its name: three equal hidden layers, whose angles are tracked.
 
-    `dfa` is what is different for DFA.
+    `rates` and `options` are those of `_settings`; `dfa` is what DFA changes.
     """
     track = TrackSettings(("alignment", "feedback", "firing"), every)
     settings = _settings(
@@ -82,7 +82,7 @@ _DFA_RATES = {"dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_targe
 
 
 def _dfa_penalty(penalty: float) -> dict[str, dict[str, Any]]:
-    """Return what is different for DFA: the strength of the firing-rate regularisation."""
+    """Return what DFA changes: the strength of the firing-rate regularisation."""
     return {"dfa": {"rule.options.rate_penalty": penalty}}
 
 
@@ -108,8 +108,8 @@ def _spoken(title: str, data: str) -> Recipe:
     return Recipe(title, settings, per_rule={**_dfa_penalty(0.1), "exact-bp": _BP})
 
 
-# Appendix A of Bacho & Chu (SFDFA), "paper" below, where nothing else is said: networks, time
-# constants, thresholds, learning rates, epochs, and the rates of SFDFA.
+# Networks, time constants, thresholds, learning rates, epochs and the rates of SFDFA are those of
+# appendix A of Bacho & Chu (SFDFA), unless a comment names another source.
 EVENTS: dict[str, Recipe] = {
     "mnist-events": Recipe(
         "MNIST, 784-800-10, exact spike times: SFDFA paper, table 1",
@@ -194,7 +194,8 @@ EVENTS: dict[str, Recipe] = {
         options={"normalise_by_count": True, "feedback_optimizer": "adam"},
     ),
     # Not in the paper. Potentials and thresholds shrink alike, so that no spike changes; grades do.
-    # A penalty of 1.0 and plain descent of the feedback, in whose noise weights of +-1 drown it.
+    # The firing-rate penalty of 1.0 and the plain descent of the feedback are those of the runs in
+    # results/.
     **_deep(
         "mnist-events-deep-scaled",
         "The same, weights and thresholds between hidden layers times 0.1 (not in the paper)",

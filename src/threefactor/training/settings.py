@@ -310,9 +310,9 @@ class OptimizerSettings:
 
 @_settings
 class SchedulerSettings:
-    """Any scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
+    """A scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
 
-    So is `BoundedStepLR` of `threefactor.training.schedulers`.
+    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too.
 
     The option value "epochs" stands for the number of epochs.
     """

@@ -202,9 +202,8 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        text = self._outline.describe(self, signals, self.moves, self.trace_decay)
-        if self._session.untraced:
-            text += f"\nwithout a trace: {', '.join(self._session.untraced)}"
+        untraced = self._session.untraced
+        text = self._outline.describe(self, signals, self.moves, self.trace_decay, untraced)
         print(text)
         return text
 
