@@ -183,7 +183,10 @@ WRONG: dict[str, tuple[Any, str]] = {
         "it has 'layer1.0.conv1.weight' twice",
     ),
     "no tensor": (changed(fc__bias=3.0), "'fc.bias' in .* is not a plain tensor"),
-    "a sparse tensor": (changed(fc__bias=torch.ones(3).to_sparse()), "'fc.bias' in .* is not a plain"),
+    "a sparse tensor": (
+        changed(fc__bias=torch.ones(3).to_sparse()),
+        "'fc.bias' in .* is not a plain tensor",
+    ),
     "an expanded tensor": (
         changed(conv1__weight=torch.ones(1).expand(2**20, 3, 7, 7)),
         "'conv1.weight' in .* is not a plain tensor",
