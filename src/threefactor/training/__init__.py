@@ -1,7 +1,8 @@
 """The training loop that every engine shares, its settings, run folders and checkpoints."""
 
-from threefactor.training.build import Experiment, build
+from threefactor.training.build import build
 from threefactor.training.evaluation import Evaluation, evaluate
+from threefactor.training.experiment import Experiment
 from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
 from threefactor.training.run import Run

@@ -17,7 +17,7 @@ from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.firing import firing
 from threefactor.errors import ConfigurationError, InputError, unknown_name
 from threefactor.modes import evaluating
-from threefactor.training.build import Experiment
+from threefactor.training.experiment import Experiment
 from threefactor.training.settings import TrackSettings
 
 __all__ = ["MEASURES", "Tracker", "check_measure", "tracker_of"]
