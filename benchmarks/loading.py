@@ -65,7 +65,7 @@ def main() -> None:
     for name in options.recipes:
         built = experiment_of(name, options.data_dir)
         if built is None:
-            print(f"{name:28} its data is not at hand")
+            print(f"{name:28} its data was not found")
             continue
         loading, step, size = measure(built, options.batches)
         rows[name] = {

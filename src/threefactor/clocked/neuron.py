@@ -18,7 +18,6 @@ __all__ = [
     "LIF",
     "Neuron",
     "NeuronOptions",
-    "Observer",
     "lif_step_",
     "reset_state",
     "surrogate_times",
@@ -76,7 +75,7 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
-class Observer(Protocol):
+class StandIn(Protocol):
     """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
 
     def step(self, current: Tensor) -> Tensor:
@@ -111,7 +110,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: Observer | None = None
+        self.probe: StandIn | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:

@@ -84,8 +84,8 @@ def check_measure(name: str, rule: Any) -> None:
         raise unknown_name("measure", name, MEASURES)
     if not isinstance(rule, (clocked.Rule, events.Rule)):
         raise ConfigurationError(
-            f"nothing can be measured of a {type(rule).__name__}, which is no rule of threefactor; "
-            "leave track out"
+            f"nothing can be measured of a {type(rule).__name__}, which is not a rule of "
+            "threefactor; leave track out"
         )
     if name != "feedback":
         return

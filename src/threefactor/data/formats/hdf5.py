@@ -1,6 +1,6 @@
 """The three arrays of an HDF5 file of spikes, packed or not, read in a process of its own.
 
-HDF5's C code crashes on some damaged files and reads others for ever. A child process, which
+HDF5's C code crashes on some damaged files and reads others forever. A child process, which
 `hdf5_child.py` describes, takes that upon itself.
 """
 
