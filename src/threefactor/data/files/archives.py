@@ -1,4 +1,4 @@
-"""Take files out of .zip and .tar.gz archives, of which nothing is trusted.
+"""Take files out of .zip and .tar.gz archives, none of which is trusted.
 
 Nothing is written outside the folder that the caller names, nothing above a limit is unpacked, and
 a file gets its name only after the whole archive has been read and checked. An archive is refused
