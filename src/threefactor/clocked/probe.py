@@ -76,7 +76,8 @@ class Probe:
         self._before = neuron.everything()
         self._before_probe = neuron.probe
         at_rest = all(v is None for n, v in self._before.items() if n != "resets")
-        if kept is not None and self._stays and at_rest:
+        gone = at_rest or (neuron.foreign and not self._is_shown())
+        if kept is not None and self._stays and gone:
             self.disturbed = True  # the state that was left in the neuron is gone
         # Where another session is at work, what it finds later has to be its own.
         self._stays = neuron.probe is None and (at_rest or self._is_shown())
@@ -90,7 +91,7 @@ class Probe:
                 self.disturbed = True
             neuron.take(kept)
         self._resets = neuron.resets
-        neuron.__dict__["probe"] = self
+        neuron.put(self)
 
     def put_back(self) -> None:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
@@ -99,7 +100,7 @@ class Probe:
         self._kept = {**neuron.everything(), "resets": resets}
         self._versions = _versions(self._kept)
         neuron.take(self._kept if self._stays else self._before)
-        neuron.__dict__["probe"] = self._before_probe
+        neuron.put(self._before_probe)
 
     def take_off(self) -> None:
         """Leave the neuron at rest if it shows the state of this stream."""

@@ -118,7 +118,7 @@ class ForeignNeuron(Neuron):
             return self.call(given)
         leaf = given.detach().requires_grad_()
         with torch.enable_grad():
-            raw = self.call(leaf)
+            raw = self.call(leaf).to(leaf.dtype)  # some give spikes in single precision, always
         if not raw.requires_grad:
             raise InputError(
                 f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without "
