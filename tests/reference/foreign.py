@@ -104,7 +104,7 @@ def gradients(
             (delta,) = torch.autograd.grad(activities[i], leaves[i], g)
             deltas.insert(0, delta)
         for i, stage in enumerate(stages):
-            trace = filtered(given[i], leak, synaptic_leak if stage.neuron else synaptic_leak)
+            trace = filtered(given[i], leak, synaptic_leak)
             names = [n for n, _ in stage.product.named_parameters()]
             parameters = list(stage.product.parameters())
             shape = deltas[i].shape

@@ -124,9 +124,7 @@ def _between(network: nn.Module, sources: list[str], name: str) -> str:
     )
 
 
-def common_leak(
-    neurons: Iterable[tuple[str, Neuron]], which: str = "leak"
-) -> float | None:
+def common_leak(neurons: Iterable[tuple[str, Neuron]], which: str = "leak") -> float | None:
     """Return the leak of all neurons, the default decay of the traces.
 
     Args:

@@ -161,7 +161,7 @@ class Neuron(nn.Module, ABC):
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
 
-    def put(self, probe: Probe | None) -> None:
+    def put(self, probe: Observer | None) -> None:
         """Let a probe stand in for the forward pass; None for nobody."""
         self.__dict__["probe"] = probe
 

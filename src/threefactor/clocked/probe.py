@@ -113,7 +113,9 @@ class Probe:
         if self._kept is None:
             return False
         now = self.neuron.everything()
-        return all(now[name] is value for name, value in self._kept.items() if name != "resets")
+        return all(
+            _same(now[name], value) for name, value in self._kept.items() if name != "resets"
+        )
 
     @property
     def size(self) -> int:
@@ -199,3 +201,10 @@ def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:
             if isinstance(part, Tensor) and not part.is_inference():
                 found.append((id(part), part._version))
     return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two states are made of the very same objects."""
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(map(_same, one, other))
+    return one is other

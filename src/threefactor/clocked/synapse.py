@@ -46,7 +46,7 @@ class Synapse(nn.Module):
         """
         return x
 
-    def put(self, pathway: Pathway | None) -> None:
+    def put(self, pathway: Carrier | None) -> None:
         """Let a pathway stand in for the forward pass; None for nobody."""
         self.__dict__["pathway"] = pathway
 

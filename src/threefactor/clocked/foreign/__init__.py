@@ -85,7 +85,7 @@ def _refuse_other_forward(name: str, module: nn.Module) -> None:
             f"the forward pass of layer {name!r} was replaced on the object, so that its class "
             "does not say what it does; give the plain layer"
         )
-    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
+    if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
         raise InputError(
             f"layer {name!r} is a {type(module).__name__} whose weights are not made yet; run the "
             "network once on a batch"

@@ -25,7 +25,8 @@ class ForeignSynapse(Synapse):
         module: the layer.
     """
 
-    module: nn.Module
+    module: Any
+    """The layer. Its attributes are those of another library, unknown to type checkers."""
 
     def __init__(self, module: nn.Module) -> None:
         nn.Module.__init__(self)
@@ -50,7 +51,7 @@ class ForeignSynapse(Synapse):
         stand_in(self.module, None if pathway is None else pathway)
 
 
-class ForeignLinear(ForeignSynapse, Linear):
+class ForeignLinear(ForeignSynapse, Linear):  # type: ignore[misc]
     """`torch.nn.Linear`: products over the last dimension, whatever lies before it."""
 
     pool = 1
@@ -80,7 +81,7 @@ class ForeignConvolution(ForeignSynapse):
     """
 
     def receive(self, x: Tensor) -> Tensor:
-        sides = len(self.module.kernel_size)  # type: ignore[arg-type]
+        sides = len(self.module.kernel_size)
         if x.dim() != sides + 2:
             raise InputError(
                 f"{self.module} got an input of shape {tuple(x.shape)}; expected (batch, "
@@ -93,7 +94,7 @@ class ForeignConvolution(ForeignSynapse):
         return self._convolve(x, self.held("weight"), bias)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        layer: Any = self.module
+        layer = self.module
         if not layer.transposed:
             return layer._conv_forward(x, weight, bias)  # type: ignore[no-any-return]
         sides = len(layer.kernel_size)
@@ -139,11 +140,10 @@ def affine_adapter(module: nn.Module) -> type[ForeignSynapse] | None:
     A subclass with a forward pass of its own is unknown: what it does may not be affine. The
     layers of SpikingJelly do in one time step what those of PyTorch do.
     """
-    forward = type(module).forward
+    forward: Any = type(module).forward
     if type(module).__module__.startswith("spikingjelly.activation_based.layer.stateless"):
-        forward = next(
-            c.forward for c in type(module).__mro__ if c.__module__.startswith("torch.nn")
-        )
+        plain_kind: Any = next(c for c in type(module).__mro__ if c.__module__.startswith("torch"))
+        forward = plain_kind.forward
         if hasattr(module, "gain"):  # standardised weights, which its forward pass computes
             return None
     if isinstance(module, nn.Linear) and forward is nn.Linear.forward:

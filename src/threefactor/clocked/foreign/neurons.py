@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -42,6 +43,8 @@ class ForeignNeuron(Neuron):
     synaptic_leak: float | None = None
     """Share of the synaptic current that is kept from step to step; None without such a current."""
     foreign = True
+    module: Any
+    """The layer. Its attributes are those of another library, unknown to type checkers."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         nn.Module.__init__(self)
@@ -56,7 +59,7 @@ class ForeignNeuron(Neuron):
     def memory(self) -> Any:
         """The state that the layer keeps; None at rest."""
         kept = tuple(self.value_of(name) for name in self.names)
-        return None if all(self.is_rest(v) for v in kept) else kept
+        return None if all(self.is_rest(value) for value in kept) else kept
 
     @memory.setter
     def memory(self, kept: Any) -> None:
@@ -110,7 +113,8 @@ class ForeignNeuron(Neuron):
 
     def call(self, current: Tensor) -> Tensor:
         """Run the layer itself for one step, from the state it has; return its raw output."""
-        return type(self.module).forward(self.module, current)  # type: ignore[no-any-return]
+        kind: Any = type(self.module)
+        return kind.forward(self.module, current)  # type: ignore[no-any-return]
 
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
         given = current if noise is None else current + noise
@@ -146,34 +150,53 @@ def _detached(kept: Any) -> Any:
     return kept
 
 
+@dataclass(frozen=True)
+class _Description:
+    """What a user said of a neuron layer of their own."""
+
+    state: tuple[str, ...]
+    leak: Callable[[Any], float] | float | None
+    synaptic_leak: Callable[[Any], float] | float | None
+    rest: dict[str, Any]
+
+
+_REGISTERED: dict[type[nn.Module], _Description] = {}
+
+
+def _description(module: nn.Module) -> _Description | None:
+    return next((_REGISTERED[c] for c in type(module).__mro__ if c in _REGISTERED), None)
+
+
 class _Registered(ForeignNeuron):
     """A neuron layer whose class its user described with `register_neuron`."""
 
-    reads: Callable[[Any], float] | float | None
-    reads_synaptic: Callable[[Any], float] | float | None
-    rest: dict[str, Any]
+    @property
+    def said(self) -> _Description:
+        found = _description(self.module)
+        assert found is not None
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.said.state
 
     @property
     def leak(self) -> float | None:  # type: ignore[override]
-        return _read(self.reads, self.module)
+        return self._number(self.said.leak)
 
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
-        return _read(self.reads_synaptic, self.module)
+        return self._number(self.said.synaptic_leak)
+
+    def _number(self, given: Callable[[Any], float] | float | None) -> float | None:
+        value = given(self.module) if callable(given) else given
+        return None if value is None else float(value)
 
     def rest_of(self, name: str) -> Any:
-        return self.rest[name]
+        return self.said.rest[name]
 
     def is_rest(self, value: Any) -> bool:
-        return any(value is rest for rest in self.rest.values())
-
-
-def _read(given: Callable[[Any], float] | float | None, module: nn.Module) -> float | None:
-    value = given(module) if callable(given) else given
-    return None if value is None else float(value)
-
-
-_REGISTERED: dict[type[nn.Module], type[ForeignNeuron]] = {}
+        return any(value is rest for rest in self.said.rest.values())
 
 
 def register_neuron(
@@ -216,21 +239,10 @@ def register_neuron(
         raise InputError(f"{kind!r} is not a class of torch.nn.Module; give the class of the layer")
     if isinstance(state, str) or not state:
         raise InputError(f"state is {state!r}; give the names of the attributes, as in ('v',)")
-    _REGISTERED[kind] = type(
-        f"Registered{kind.__name__}",
-        (_Registered,),
-        {
-            "names": tuple(state),
-            "reads": staticmethod(leak) if callable(leak) else leak,
-            "reads_synaptic": staticmethod(synaptic_leak)
-            if callable(synaptic_leak)
-            else synaptic_leak,
-            "rest": {name: (rest or {}).get(name) for name in state},
-        },
-    )
+    at_rest = {name: (rest or {}).get(name) for name in state}
+    _REGISTERED[kind] = _Description(tuple(state), leak, synaptic_leak, at_rest)
 
 
 def registered(module: nn.Module) -> type[ForeignNeuron] | None:
     """Return the view of a layer whose class was registered."""
-    found = (_REGISTERED[c] for c in type(module).__mro__ if c in _REGISTERED)
-    return next(found, None)
+    return None if _description(module) is None else _Registered

@@ -29,7 +29,7 @@ class _NorseCell(ForeignNeuron):
 
     @property
     def leak(self) -> float | None:  # type: ignore[override]
-        layer: Any = self.module
+        layer = self.module
         return one_number(1.0 - layer.dt * layer.p.tau_mem_inv)
 
     def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
@@ -39,14 +39,15 @@ class _NorseCell(ForeignNeuron):
         return activity, self.memory
 
     def call(self, current: Tensor) -> Tensor:
-        raw, self.memory = type(self.module).forward(self.module, current, self.memory)
+        kind: Any = type(self.module)
+        raw, self.memory = kind.forward(self.module, current, self.memory)
         return raw  # type: ignore[no-any-return]
 
 
 class _LIFCell(_NorseCell):
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
-        layer: Any = self.module
+        layer = self.module
         return one_number(1.0 - layer.dt * layer.p.tau_syn_inv)
 
 

@@ -20,7 +20,8 @@ class _SnnTorchNeuron(ForeignNeuron):
     one that counts: a step is refused that is given another one than the step before returned.
     """
 
-    names = ("mem",)
+    names: tuple[str, ...] = ("mem",)
+    answered: tuple[Any, ...] | None
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)
@@ -28,10 +29,10 @@ class _SnnTorchNeuron(ForeignNeuron):
 
     @property
     def leak(self) -> float | None:  # type: ignore[override]
-        return one_number(self.module.beta.clamp(0, 1))  # type: ignore[union-attr,operator]
+        return one_number(self.module.beta.clamp(0, 1))
 
     def rest_of(self, name: str) -> Any:
-        return torch.zeros(0, device=self.module.threshold.device)  # type: ignore[arg-type]
+        return torch.zeros(0, device=self.module.threshold.device)
 
     def reset(self) -> None:
         super().reset()
@@ -65,14 +66,14 @@ class _SnnTorchNeuron(ForeignNeuron):
         return (activity, *kept)
 
     def call(self, current: Tensor) -> Tensor:
-        given = type(self.module).forward(self.module, current)
-        return given[0] if isinstance(given, tuple) else given
+        given: Any = super().call(current)
+        return given[0] if isinstance(given, tuple) else given  # type: ignore[no-any-return]
 
 
 class _Lapicque(_SnnTorchNeuron):
     @property
     def leak(self) -> float | None:  # type: ignore[override]
-        layer: Any = self.module
+        layer = self.module
         return one_number(1 - layer.time_step / (layer.R * layer.C))
 
 
@@ -81,7 +82,7 @@ class _Synaptic(_SnnTorchNeuron):
 
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
-        return one_number(self.module.alpha.clamp(0, 1))  # type: ignore[union-attr,operator]
+        return one_number(self.module.alpha.clamp(0, 1))
 
 
 def one_number(value: Any) -> float | None:

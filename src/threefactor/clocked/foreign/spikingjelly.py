@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from threefactor.clocked.foreign.neurons import ForeignNeuron
-from threefactor.errors import InputError
 
 __all__ = ["single_step", "view"]
 
-LEAKS = {
+LEAKS: dict[str, Callable[[Any], float]] = {
     "LIFNode": lambda m: 1.0 - 1.0 / m.tau,
     "SimpleLIFNode": lambda m: 1.0 - 1.0 / m.tau,
     "ParametricLIFNode": lambda m: 1.0 - m.w.detach().sigmoid().item(),
@@ -30,25 +28,24 @@ class _SpikingJellyNeuron(ForeignNeuron):
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
-        return tuple(self.module._memories)  # type: ignore[arg-type]
+        return tuple(self.module._memories)
 
     @property
     def leak(self) -> float | None:  # type: ignore[override]
-        known = [c.__name__ for c in type(self.module).__mro__]
-        own = next((n for n in known[:1] if n in LEAKS), None)
-        return None if own is None else LEAKS[own](self.module)
+        read = LEAKS.get(type(self.module).__name__)
+        return None if read is None else read(self.module)
 
     def value_of(self, name: str) -> Any:
-        return self.module._memories[name]  # type: ignore[union-attr,index]
+        return self.module._memories[name]
 
     def set_value(self, name: str, value: Any) -> None:
-        self.module._memories[name] = value  # type: ignore[union-attr,index]
+        self.module._memories[name] = value
 
     def rest_of(self, name: str) -> Any:
-        return copy.deepcopy(self.module._memories_rv[name])  # type: ignore[union-attr,index]
+        return copy.deepcopy(self.module._memories_rv[name])
 
 
-def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
+def view(module: Any) -> type[ForeignNeuron] | str | None:
     """Return the view of a layer of SpikingJelly, why there is none, or None for other modules."""
     kinds = [c for c in type(module).__mro__ if c.__module__.startswith("spikingjelly")]
     if not kinds:
@@ -66,7 +63,7 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return None
     if name in ("OTTTLIFNode", "SLTTLIFNode"):
         return f"{name} of SpikingJelly has a learning rule of its own; use LIFNode"
-    if hasattr(module, "surrogate_function") and "v" in module._memories:  # type: ignore[operator]
+    if hasattr(module, "surrogate_function") and "v" in module._memories:
         if getattr(module, "store_v_seq", False):
             return f"{name} keeps the potentials of all time steps; set store_v_seq to False"
         return _SpikingJellyNeuron
