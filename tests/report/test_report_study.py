@@ -126,7 +126,7 @@ def test_an_unfinished_run_is_left_out_or_marked(make_run, tmp_path):
     assert [len(group.runs) for group in study.groups] == [1]
     (left,) = study.left_out
     assert left.path == half.path
-    assert "stopped after epoch 1 of 2; go on with: threefactor train --resume" in left.reason
+    assert "stopped after epoch 1 of 2; resume it with: threefactor train --resume" in left.reason
     labels = [group.label for group in collect([tmp_path], unfinished=True).groups]
     assert labels == ["OPZO", "OPZO (1 of 2 epochs)"]
 
@@ -201,7 +201,7 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
     edit_config(damaged, lambda c: c.update(resumed=[{"threads": 7}]))
     study = collect([tmp_path])
     (remark,) = study.remarks
-    assert "a0 went on in another environment after epoch 1.5 (threads 7)" in remark
+    assert "a0 was resumed in another environment after epoch 1.5 (threads 7)" in remark
     (left_out,) = study.left_out
     assert "resumed is [{'threads': 7}]" in left_out.reason
     ((*_, threads),) = cost_table("digits-fc", next(iter(study.recipes.values()))).rows

@@ -21,7 +21,8 @@ import os, sys, time, filelock
 lock = filelock.FileLock(sys.argv[1])
 lock.acquire()
 child = os.fork() if "fork" in sys.argv else 1
-print(child, flush=True)
+if child:
+    print(child, flush=True)
 time.sleep(60)
 """
 
