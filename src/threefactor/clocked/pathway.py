@@ -124,7 +124,8 @@ class Pathway:
         if self.used:
             raise InputError(
                 f"{self.synapse} is used twice in one time step, but has one presynaptic trace; "
-                "give each use a layer of its own"
+                "give each use a layer of its own. A forward pass that loops over time has to "
+                "become one time step: the rule makes the loop"
             )
         self.used = True
         self._watch_weights()

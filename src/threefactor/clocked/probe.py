@@ -134,7 +134,8 @@ class Probe:
         if self.used:
             raise InputError(
                 f"hidden layer {self.name!r} is used twice in one time step, but has one state; "
-                "give each use a layer of its own"
+                "give each use a layer of its own. A forward pass that loops over time has to "
+                "become one time step: the rule makes the loop"
             )
         self.used = True
         noise = self._draw(current) if self.perturbation else None

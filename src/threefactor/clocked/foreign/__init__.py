@@ -20,7 +20,16 @@ from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 
-__all__ = ["ForeignNeuron", "ForeignSynapse", "layers_of", "register_neuron", "single_step"]
+__all__ = [
+    "ForeignNeuron",
+    "ForeignSynapse",
+    "layers_of",
+    "refuse_compiled",
+    "refuse_foreign",
+    "refuse_hidden_modules",
+    "register_neuron",
+    "single_step",
+]
 
 _UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 _views: weakref.WeakValueDictionary[int, ForeignSynapse | ForeignNeuron] = (
@@ -46,6 +55,27 @@ def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
         if layer is not None:
             found.append((name, layer))
     return tuple(found)
+
+
+def refuse_foreign(network: nn.Module, what: str) -> None:
+    """Refuse a network with layers of other libraries for what only knows our own.
+
+    Args:
+        network: any module.
+        what: who asks, as the subject of the message.
+
+    Raises:
+        InputError: naming the first of them.
+    """
+    for name, layer in layers_of(network):
+        if isinstance(layer, ForeignSynapse | ForeignNeuron):
+            kind = type(layer.module)
+            raise InputError(
+                f"{what} know the layers of threefactor.clocked alone, and layer {name!r} is a "
+                f"{kind.__module__}.{kind.__qualname__}; measure gradients with analysis.variance "
+                "and analysis.alignment, which go through the rule, or build the network of "
+                "clocked layers"
+            )
 
 
 def _view(name: str, module: nn.Module) -> ForeignSynapse | ForeignNeuron | None:
