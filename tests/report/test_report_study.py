@@ -154,12 +154,21 @@ def _replace(old, new):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (_cut, "line 2 of metrics.jsonl is cut short or damaged"),
-        (_replace('"epoch": 2', '"epoch": 5'), "line 2 of metrics.jsonl is not that of epoch 2"),
-        (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
-        (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
+        (_cut, "line 2 of metrics.jsonl is cut short"),
+        (
+            _replace('"epoch": 2', '"epoch": 5'),
+            "damaged: it is not that of epoch 2",
+        ),
+        (
+            _replace('"seconds": 1.5', '"seconds": NaN'),
+            "line 1 of metrics.jsonl is damaged: seconds is",
+        ),
+        (
+            _replace('"test_accuracy"', '"accuracy"'),
+            "damaged: test_accuracy is 'missing'",
+        ),
         (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
-        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
+        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "line 1 of metrics.jsonl is cut short"),
         (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
         (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
         (lambda f: f.config_path.write_text("{"), "config.json cannot be read"),

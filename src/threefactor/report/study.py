@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -116,7 +117,8 @@ some
         try:
             run = read_run(folder)
         except CheckpointError as problem:
-            left_out.append(LeftOut(folder, str(problem).removeprefix(f"{folder} holds no run: ")))
+            reason = str(problem).removeprefix(f"{folder} holds no run: ")
+            left_out.append(LeftOut(folder, reason.replace(f"{folder}{os.sep}", "")))
             continue
         if run.finished or unfinished:
             runs.append(run)
