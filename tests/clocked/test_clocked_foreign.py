@@ -624,3 +624,114 @@ def test_measures_of_our_own_layers_refuse_others(measure):
     _, network = twins(own)
     with pytest.raises(InputError, match=r"layer '0' is a torch\.nn\.modules\.linear\.Linear"):
         measure(network, [(torch.rand(2, 12), torch.zeros(2, dtype=torch.int64))])
+
+
+class Unknown(nn.Module):
+    """A neuron of which nobody was told; its state is an attribute, or a buffer."""
+
+    def __init__(self, buffer, detached):
+        super().__init__()
+        self.detached = detached
+        if buffer:
+            self.register_buffer("v", torch.zeros(0), persistent=False)
+        else:
+            self.v = torch.zeros(0)
+
+    def forward(self, x):
+        if self.v.shape != x.shape:
+            self.v = torch.zeros_like(x)
+        v = 0.5 * self.v + x
+        spikes = (v > 1).to(x) + torch.sigmoid(v) - torch.sigmoid(v).detach()
+        self.v = v.detach() if self.detached else v
+        return spikes
+
+
+class Remembers(nn.Module):
+    """A network that feeds its last output back to itself."""
+
+    input_shape = (12,)
+
+    def __init__(self, reads):
+        super().__init__()
+        self.fc, self.lif, self.reads, self.last = clocked.Linear(12, 3), clocked.LIF(), reads, None
+
+    def forward(self, x):
+        current = self.fc(x)
+        if self.reads and self.last is not None:
+            current = current + self.last
+        self.last = self.lif(current).detach()
+        return self.last + 0 * current
+
+
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_state_that_no_rule_knows_is_refused(buffer, detached):
+    network = nn.Sequential(linear(12, 9), Unknown(buffer, detached), clocked.LIF(), linear(9, 3))
+    before = network[1].v
+    with pytest.raises(InputError, match=r"module '1', a Unknown, keeps 'v' from one time step"):
+        clocked.DFA(network, input_shape=(12,))
+    assert network[1].v is before
+
+
+def test_what_a_network_only_writes_down_is_no_state():
+    clocked.DFA(Remembers(reads=False))
+    with pytest.raises(InputError, match=r"network itself\)', a Remembers, keeps 'last'"):
+        clocked.DFA(Remembers(reads=True))
+
+
+class Delay(nn.Module):
+    """The spikes of the step before, as a user would write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = None
+
+    def forward(self, x):
+        given = torch.zeros_like(x) if self.before is None else self.before
+        self.before = x.detach()
+        return given
+
+
+clocked.register_state(Delay, ("before",))
+
+
+def test_a_registered_state_begins_at_rest_and_is_left_alone():
+    torch.manual_seed(0)
+    layers = [linear(12, 9), own(), Delay(), linear(9, 3)]
+    network = nn.Sequential(*layers)
+    inputs, labels = 2 * torch.rand(6, 4, 12), torch.tensor([0, 1, 2, 0])
+    network[2].before = stale = torch.full((4, 9), 7.0)
+    rule = clocked.OPZO(network, input_shape=(12,), points="two-point", momentum=0.5)
+    result = rule.step(inputs, labels)
+    first = [p.grad.clone() for p in network.parameters()]
+    assert result.firing_rates["1"] > 0.02 and network[2].before is stale
+    network.zero_grad()
+    # a stream keeps it, a run in between does not disturb it
+    stream = clocked.OPZO(network, input_shape=(12,), points="two-point", momentum=0.5)
+    noise = torch.Generator().manual_seed(1)
+    stream.perturbation.generator = noise
+    outputs = []
+    for x_t in inputs:
+        outputs.append(stream.observe(x_t, labels, steps=6).output)
+        clocked.run(network, inputs)
+    plain = clocked.DFA(copy.deepcopy(network), input_shape=(12,))
+    by_hand = [plain.observe(x_t, labels, steps=6).output for x_t in inputs]
+    torch.testing.assert_close(outputs[0], by_hand[0])  # nothing has come through the delay yet
+    assert not torch.equal(outputs[2], outputs[0])
+    assert all(torch.isfinite(g).all() for g in first)
+
+
+def test_the_dropout_of_spikingjelly_keeps_its_mask_for_a_sequence():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 40), jelly(v_reset=None), layer.Dropout(0.5), linear(40, 3))
+    seen = []
+    network[2].register_forward_hook(lambda m, given, out: seen.append(m.mask))
+    rule = clocked.DFA(network, input_shape=(12,))
+    seen.clear()
+    inputs, labels = torch.rand(4, 12), torch.tensor([0, 1, 2, 0])
+    rule.step(inputs, labels, steps=3)
+    rule.step(inputs, labels, steps=3)
+    assert seen[0] is seen[1] is seen[2] and seen[3] is seen[5]
+    assert not torch.equal(seen[0], seen[3])
+    assert network[2].mask is None

@@ -21,6 +21,7 @@ from threefactor.clocked.checks import (
     whole_steps,
 )
 from threefactor.clocked.foreign import layers_of, single_step
+from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -98,8 +99,8 @@ class Session:
         check_layers(network)
         self.network = network
         self._modules = list(network.modules())
-        self._layers = layers_of(network)
-        self._neurons = [(name, m) for name, m in self._layers if isinstance(m, Neuron)]
+        self.layers = layers_of(network)
+        self.neurons = [(name, m) for name, m in self.layers if isinstance(m, Neuron)]
         self._given_decay = trace_decay
         self.trace_decay, self.synaptic_decay = self._decays()
         self.turn = Turn()
@@ -117,12 +118,13 @@ class Session:
                 check_chain=refuse,
                 turn=self.turn,
             )
-            for name, layer in self._layers
+            for name, layer in self.layers
             if isinstance(layer, Synapse)
         ]
-        self.probes = [make_probe(name, neuron) for name, neuron in self._neurons]
+        self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
+        self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
         self.batch: int | None = None
         self.sample_shape: torch.Size | None = None
@@ -145,7 +147,7 @@ class Session:
                 raise InputError(IN_THE_MIDDLE)
             for probe in self.probes:
                 probe.take_off()
-            for part in self._parts:
+            for part in (*self._parts, *self.kept):
                 part.reset()
             self.set_constant_input(None)
             self.batch = None
@@ -155,7 +157,7 @@ class Session:
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other threads from working on the network; see `turns.alone`."""
-        return alone(module for _, module in self._layers)
+        return alone(module for _, module in self.layers)
 
     def set_constant_input(self, inputs: Tensor | None) -> None:
         """Tell the pathways which tensor stays the same at every step."""
@@ -176,6 +178,7 @@ class Session:
             self._follow_network()
             before = [(pathway.synapse, pathway.synapse.pathway) for pathway in self.pathways]
             placed: list[Probe] = []
+            shown: list[KeptState] = []
             self.busy = True
             try:
                 for pathway in self.pathways:
@@ -183,6 +186,9 @@ class Session:
                 for probe in self.probes:
                     placed.append(probe)
                     probe.put_in_place()
+                for state in self.kept:
+                    shown.append(state)
+                    state.put_in_place()
                 with single_step(self._modules), self._attributes_kept():
                     yield
             finally:
@@ -193,6 +199,8 @@ class Session:
                     pathway.forget()
                 for probe in placed:
                     probe.put_back()
+                for state in shown:
+                    state.put_back()
 
     def _follow_network(self) -> None:
         """Take up what may change in a network between two calls, and refuse the rest."""
@@ -204,7 +212,7 @@ class Session:
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
-        for name, neuron in self._neurons:
+        for name, neuron in self.neurons:
             neuron.check(name)
         tensors = self.parameters()
         if any(p.dtype != tensors[0].dtype or p.device != tensors[0].device for p in tensors):
@@ -234,7 +242,7 @@ class Session:
 
         Neurons that keep their state in buffers have it put back by their probes.
         """
-        neurons = {getattr(neuron, "module", neuron) for _, neuron in self._neurons}
+        neurons = {getattr(neuron, "module", neuron) for _, neuron in self.neurons}
         kept = [
             (module, name, buffer, buffer.clone())
             for module in self._modules
@@ -258,9 +266,9 @@ class Session:
 
     def _refuse_other_layers(self) -> None:
         found = layers_of(self.network)
-        if found != self._layers:
+        if found != self.layers:
             names = sorted(
-                {name or "(the network itself)" for name, _ in set(found) ^ set(self._layers)}
+                {name or "(the network itself)" for name, _ in set(found) ^ set(self.layers)}
             )
             raise InputError(
                 f"the layers {names} were replaced, added or removed since the rule was built on "
@@ -273,8 +281,8 @@ class Session:
         if self._given_decay is not None:
             decay, synaptic = self._given_decay, None
         else:
-            decay = common_leak(self._neurons) or 0.0
-            synaptic = common_leak(self._neurons, "synaptic_leak")
+            decay = common_leak(self.neurons) or 0.0
+            synaptic = common_leak(self.neurons, "synaptic_leak")
         if not 0.0 <= decay <= 1.0:
             raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
         return decay, synaptic
@@ -282,10 +290,11 @@ class Session:
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:
         """Put back what a network keeps of states that the neurons of other libraries return."""
-        if not any(getattr(neuron, "foreign", False) for _, neuron in self._neurons):
+        if not any(getattr(neuron, "foreign", False) for _, neuron in self.neurons):
             yield
             return
-        layers = {getattr(layer, "module", layer) for _, layer in self._layers}
+        layers = {getattr(layer, "module", layer) for _, layer in self.layers}
+        layers.update(state.module for state in self.kept)
         holders = [m for m in self._modules if m not in layers]
         before = [(m, {k: v for k, v in vars(m).items() if _is_state(v)}) for m in holders]
         try:
@@ -354,7 +363,7 @@ class Session:
 
     def _without_states(self, output: Any) -> Any:
         """Return the output alone of a network that returns the states of its neurons, too."""
-        if not isinstance(output, tuple | list) or not output or not self._neurons:
+        if not isinstance(output, tuple | list) or not output or not self.neurons:
             return output
         first, *rest = output
         waiting, states = list(rest), True
@@ -366,7 +375,7 @@ class Session:
                 states = states and not part.requires_grad
             else:
                 states = states and part is None
-        foreign = any(getattr(neuron, "foreign", False) for _, neuron in self._neurons)
+        foreign = any(getattr(neuron, "foreign", False) for _, neuron in self.neurons)
         return first if foreign and states else output
 
     def second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
@@ -393,6 +402,8 @@ class Session:
             for probe in self.probes:
                 probe.swap_state()
                 probe.noise_factor, probe.main_pass = noise_factor, main
+            for state in self.kept:
+                state.swap()
             for pathway in self.pathways:
                 pathway.learning = main
 

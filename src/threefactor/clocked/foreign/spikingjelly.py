@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from threefactor.clocked.foreign.neurons import ForeignNeuron
 
-__all__ = ["single_step", "view"]
+__all__ = ["memories_of", "single_step", "view"]
 
 LEAKS: dict[str, Callable[[Any], float]] = {
     "LIFNode": lambda m: 1.0 - 1.0 / m.tau,
@@ -21,6 +21,10 @@ LEAKS: dict[str, Callable[[Any], float]] = {
     "IFNode": lambda m: 1.0,
     "SimpleIFNode": lambda m: 1.0,
 }
+
+
+_KEPT = ("Dropout", "Dropout2d")
+"""Layers without neurons whose state is kept for the time steps of a sequence."""
 
 
 class _SpikingJellyNeuron(ForeignNeuron):
@@ -67,10 +71,17 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
         if getattr(module, "store_v_seq", False):
             return f"{name} keeps the potentials of all time steps; set store_v_seq to False"
         return _SpikingJellyNeuron
-    return (
-        f"{name} of SpikingJelly keeps a state from step to step which no rule knows; "
-        "use nn.Dropout or LIF(dropout=) for its Dropout"
-    )
+    if name in _KEPT:
+        return None
+    return f"{name} of SpikingJelly keeps a state from step to step which no rule knows"
+
+
+def memories_of(module: Any) -> dict[str, Any] | None:
+    """Return the state of a layer that is no neuron layer at rest, such as a mask of dropout."""
+    kinds = [c for c in type(module).__mro__ if c.__module__.startswith("spikingjelly")]
+    if not kinds or kinds[0].__name__ not in _KEPT:
+        return None
+    return dict(copy.deepcopy(module._memories_rv))
 
 
 @contextmanager
