@@ -75,7 +75,7 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
-class StandIn(Protocol):
+class AttachedProbe(Protocol):
     """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
 
     def step(self, current: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: StandIn | None = None
+        self.probe: AttachedProbe | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -160,7 +160,7 @@ class Neuron(nn.Module, ABC):
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
 
-    def put(self, probe: Observer | None) -> None:
+    def put(self, probe: AttachedProbe | None) -> None:
         """Let a probe stand in for the forward pass; None for nobody."""
         self.__dict__["probe"] = probe
 
