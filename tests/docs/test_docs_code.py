@@ -57,7 +57,7 @@ def anchors(page: Path) -> list[str]:
 
 @every_page
 def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block after block in one namespace, with no data at hand but what is embedded."""
+    """Block after block in one namespace, with embedded data only."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "no-data"))
     text = page.read_text()

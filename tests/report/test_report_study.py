@@ -154,12 +154,21 @@ def _replace(old, new):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (_cut, "line 2 of metrics.jsonl is cut short or damaged"),
-        (_replace('"epoch": 2', '"epoch": 5'), "line 2 of metrics.jsonl is not that of epoch 2"),
-        (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
-        (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
+        (_cut, "line 2 of metrics.jsonl is cut short"),
+        (
+            _replace('"epoch": 2', '"epoch": 5'),
+            "damaged: it is not that of epoch 2",
+        ),
+        (
+            _replace('"seconds": 1.5', '"seconds": NaN'),
+            "line 1 of metrics.jsonl is damaged: seconds is",
+        ),
+        (
+            _replace('"test_accuracy"', '"accuracy"'),
+            "damaged: test_accuracy is 'missing'",
+        ),
         (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
-        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
+        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "line 1 of metrics.jsonl is cut short"),
         (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
         (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
         (lambda f: f.config_path.write_text("{"), "config.json cannot be read"),
@@ -209,7 +218,7 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
 
 
 def test_nothing_to_report(make_run, tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere is no folder"):
+    with pytest.raises(CheckpointError, match="nowhere is not a folder"):
         collect([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="empty holds no run"):

@@ -18,7 +18,6 @@ __all__ = [
     "LIF",
     "Neuron",
     "NeuronOptions",
-    "Observer",
     "lif_step_",
     "reset_state",
     "surrogate_times",
@@ -76,7 +75,7 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
-class Observer(Protocol):
+class AttachedProbe(Protocol):
     """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
 
     def step(self, current: Tensor) -> Tensor:
@@ -101,6 +100,8 @@ class Neuron(nn.Module, ABC):
     state_attributes: tuple[str, ...] = ("state",)
     """Names of the attributes that hold the state; None, or as `reset` leaves them, at rest. A
     subclass that keeps more than `state` adds the names, or sessions would share what they hold."""
+    foreign = False
+    """Whether this is a view of a layer of another library, whose resets it cannot count."""
     resets = 0
     """How often `reset` was called; tells a rule that its stream was reset from outside."""
 
@@ -111,7 +112,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: Observer | None = None
+        self.probe: AttachedProbe | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -158,6 +159,10 @@ class Neuron(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
+
+    def put(self, probe: AttachedProbe | None) -> None:
+        """Let a probe stand in for the forward pass; None for nobody."""
+        self.__dict__["probe"] = probe
 
     def everything(self) -> dict[str, Any]:
         """Return all that `reset` forgets, and the number of resets, by attribute."""
