@@ -47,7 +47,7 @@ def child(rule_name: str, options: argparse.Namespace) -> None:
         given["chain"] = "within-layers"
     rule = clocked.RULES[rule_name](net, **given)
     y = torch.randint(0, options.outputs, (options.batch,))
-    feedback = sum(b.nbytes for b in getattr(rule, "feedback", []))
+    feedback = sum(part.matrix.nbytes for part in getattr(rule, "feedback", []))
     before = peak_mebibytes()
     for _ in range(2):
         net.zero_grad()

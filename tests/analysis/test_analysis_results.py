@@ -9,26 +9,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "results" / "analysis"
-NAMES = {
-    "ZO": "zo",
-    r"OPZO with $1/\alpha$": "opzo, 1/alpha",
-    "OPZO as trained, without": "opzo",
-    "DFA": "dfa",
-}
 
 
 def load(name):
     return json.loads((RESULTS / name).read_text())
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_gradient_variance(name):
-    rules = load("variance_mnist.json")["result"]["rules"]
-    row = re.search(rf"^\| {re.escape(name)} \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$", PAGE, re.M)
-    for quoted, layer in zip(row.groups(), ("linear1", "linear2", "readout"), strict=True):
-        ratio = rules[NAMES[name]][layer]["variance"] / rules["spatial-bp"][layer]["variance"]
-        digits = len(quoted.partition(".")[2])
-        assert float(quoted) == pytest.approx(ratio, abs=0.51 * 10**-digits)
 
 
 def test_figure_2_on_mnist():
@@ -53,25 +37,6 @@ def tracked(recipe, rule):
 
 def of_last_layer(line):
     return line["alignment"]["bp"]["lif3"]["angle"], line["feedback"]["lif3"]["cosine"]
-
-
-def test_alignment_while_a_network_trains():
-    sfdfa, dfa = (tracked("mnist-events-deep-scaled", rule) for rule in ("sfdfa", "dfa"))
-    number = r"(-?[\d.]+)"
-    angles = " ".join(rf"{number}° \|" for _ in range(3))
-    rows = re.findall(
-        rf"^\| (\d+) \| {number} % \| {angles} {number} \| {number}° \| {number} \|$", PAGE, re.M
-    )
-    assert len(rows) == 8
-    for batches, accuracy, *quoted, cosine, angle_of_dfa, cosine_of_dfa in rows:
-        line, other = sfdfa[int(batches)], dfa[int(batches)]
-        assert float(accuracy) == pytest.approx(100 * line["train_accuracy"], abs=0.051)
-        for angle, layer in zip(quoted, ("lif3", "lif2", "lif1"), strict=True):
-            found = line["alignment"]["bp"][layer]["angle"]
-            assert float(angle) == pytest.approx(found, abs=0.051)
-        assert float(cosine) == pytest.approx(of_last_layer(line)[1], abs=0.0051)
-        assert float(angle_of_dfa) == pytest.approx(of_last_layer(other)[0], abs=0.051)
-        assert float(cosine_of_dfa) == pytest.approx(of_last_layer(other)[1], abs=0.0051)
 
 
 def test_figures_9_and_10_with_small_weights():
