@@ -10,7 +10,7 @@ from unittest import mock
 import torch
 
 from threefactor import clocked
-from threefactor.clocked import conv, synapse
+from threefactor.clocked import conv, pathway, synapse
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules import LocalLearningRule
 
@@ -23,7 +23,7 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "pooling": [(synapse, "average"), (conv, "average")],
     "neurons": [(clocked.Neuron, "respond"), (clocked.LIF, "respond")],
     "noise": [(Perturbation, "draw")],
-    "traces": [(synapse.Pathway, "_follow"), (synapse.Pathway, "learn")],
+    "traces": [(pathway.Pathway, "_follow"), (pathway.Pathway, "learn")],
     "surrogate": [(clocked.Neuron, "delta")],
     "optimiser": [(torch.optim.AdamW, "step"), (torch.optim.AdamW, "zero_grad")],
 }

@@ -17,7 +17,7 @@ BATCH, EPOCHS = 50, 8
 def alignment(net: events.Network, rule: events.FeedbackRule) -> float:
     """Cosine between the feedback, (m, n), and the transposed output weights, (n, m)."""
     weight = net.readout.weight.detach().t()
-    return cosine_similarity(rule.feedback[0].flatten(), weight.flatten(), dim=0).item()
+    return cosine_similarity(rule.feedback[0].matrix.flatten(), weight.flatten(), dim=0).item()
 
 
 def train(kind: type[events.FeedbackRule], **options: float) -> tuple[list[float], float]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from threefactor import clocked
-from threefactor.clocked.neuron import surrogate_times
 from threefactor.data import load
 
 
@@ -36,7 +35,7 @@ class ALIF(clocked.Neuron):
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         u, b, _ = state
-        return surrogate_times(error, u - b, self.threshold, 0.25, gate)
+        return clocked.surrogate_times(error, u - b, self.threshold, 0.25, gate)
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ Run it with `python examples/own_rule.py`.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor import clocked
 from threefactor.data import load
@@ -21,13 +21,17 @@ class SignFeedback(clocked.Rule):
     Args:
         network: linear and spiking layers in a row.
         feedback_scale: c_l; 1/sqrt(n_l) by default.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        **options: see `Rule`.
     """
 
     def __init__(
-        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+        self,
+        network: nn.Module,
+        *,
+        feedback_scale: float | None = None,
+        **options: Unpack[clocked.RuleOptions],
     ) -> None:
-        super().__init__(network, **common)
+        super().__init__(network, **options)
         self.feedback_scale = feedback_scale
 
     def layer_errors(self, step: clocked.TimeStep) -> Sequence[Tensor]:

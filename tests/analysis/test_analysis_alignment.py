@@ -78,7 +78,7 @@ def test_dfa_with_the_true_weights_is_backpropagation(grid):
     net = clocked.fc(6, (12,), 4).double()
     rule = clocked.DFA(net)
     for sign, degrees in ((1.0, 0.0), (-1.0, 180.0)):
-        rule.feedback[0].copy_(sign * net.readout.weight.detach())
+        rule.feedback[0].matrix.copy_(sign * net.readout.weight.detach())
         found = alignment(rule, batches, steps=STEPS).layers
         assert found["linear1"].angle == pytest.approx(degrees, abs=1e-5)
         assert found["readout"].angle == pytest.approx(0.0, abs=1e-5)

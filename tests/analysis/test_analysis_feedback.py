@@ -110,7 +110,7 @@ def test_opzo_learns_the_mean_jacobian():
 def test_output_weights(grid, spiking):
     net, _ = grid
     rule = clocked.DFA(net)
-    rule.feedback[-1].copy_(-2.0 * net.readout.weight.detach())
+    rule.feedback[-1].matrix.copy_(-2.0 * net.readout.weight.detach())
     found = feedback_alignment(rule).layers
     assert list(found) == ["lif2"]
     assert found["lif2"].cosine == pytest.approx(-1.0)
@@ -121,7 +121,7 @@ def test_output_weights(grid, spiking):
     zero = feedback_alignment(sfdfa).layers["lif2"]
     assert zero.cosine is None and zero.note == "undefined: the feedback is zero"
     with torch.no_grad():
-        sfdfa.feedback[-1].copy_(net.readout.weight.t())
+        sfdfa.feedback[-1].matrix.copy_(net.readout.weight.t())
     assert feedback_alignment(sfdfa).layers["lif2"].cosine == pytest.approx(1.0)
 
 

@@ -92,7 +92,7 @@ def test_learning_curves_differ_in_the_local_gradient_alone(runs):
 
 def test_open_run_restores_network_rule_and_noise(runs):
     trainer = training.open_run(runs / "grid", "best")
-    assert trainer.experiment.rule.feedback[0].abs().max() > 0
+    assert trainer.experiment.rule.feedback[0].matrix.abs().max() > 0
     lines = training.RunFolder(runs / "grid").metrics()
     line = lines[trainer.epoch - 1]
     assert trainer.experiment.rule.perturbation.scale == pytest.approx(line["noise_scale"])

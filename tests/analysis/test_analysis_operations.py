@@ -62,7 +62,7 @@ def test_a_convolution_by_loops(stride, padding, pool):
 
 
 def test_standardised_weights_are_counted_as_the_input_meets_them():
-    layer = clocked.Conv2d(1, 1, 3, padding=1, standardize=True)
+    layer = clocked.Conv2d(1, 1, 3, padding=1, standardise=True)
     layer.weight.data.zero_()[0, 0, 0, 0] = 1.0  # the zeros become minus the mean
     net = nn.Sequential(layer, nn.Flatten())
     found = operations(net, [(torch.ones(1, 1, 5, 5), torch.zeros(1))], steps=1).layers["0"]

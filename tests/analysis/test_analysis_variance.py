@@ -147,7 +147,7 @@ def test_steps_make_no_sense_without_a_time_grid(spiking):
 def test_exploding_gradients_are_an_error(grid):
     net, batches = grid
     rule = clocked.DFA(net)
-    rule.feedback[0].fill_(1e308)
+    rule.feedback[0].matrix.fill_(1e308)
     with pytest.raises(InputError, match=r"layer 'linear1' by 'dfa' is not finite"):
         gradient_variance({"dfa": rule}, batches, steps=STEPS)
 

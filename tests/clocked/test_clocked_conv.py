@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference.clocked_conv import Conv, Dense, pooled, standardized
+from reference.clocked_conv import Conv, Dense, pooled, standardised
 from torch import Tensor
 
 from threefactor import clocked
-from threefactor.clocked.conv import standardize, standardize_backward
-from threefactor.clocked.synapse import Pathway
+from threefactor.clocked.conv import standardise, standardise_backward
+from threefactor.clocked.pathway import Pathway
 from threefactor.errors import InputError
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -29,12 +29,12 @@ SHAPES: dict[str, dict[str, Any]] = {
     "point": {"kernel_size": 1, "stride": 2, "pool": 3},
 }
 every_shape = pytest.mark.parametrize("options", SHAPES.values(), ids=SHAPES)
-both_weights = pytest.mark.parametrize("standardized_weights", [False, True])
+both_weights = pytest.mark.parametrize("standardised_weights", [False, True])
 
 
-def make(options: dict[str, Any], standardized_weights: bool) -> clocked.Conv2d:
+def make(options: dict[str, Any], standardised_weights: bool) -> clocked.Conv2d:
     torch.manual_seed(0)
-    layer = clocked.Conv2d(4, 6, **options, standardize=standardized_weights).double()
+    layer = clocked.Conv2d(4, 6, **options, standardise=standardised_weights).double()
     if layer.gain is not None:
         with torch.no_grad():
             layer.gain.uniform_(0.5, 2.0)
@@ -49,7 +49,7 @@ def by_loops(layer: clocked.Conv2d, x: Tensor) -> np.ndarray:
     """Every product of a weight with a pixel, one by one."""
     weight = layer.weight.detach()
     if layer.gain is not None:
-        weight = standardized(weight, layer.gain.detach())
+        weight = standardised(weight, layer.gain.detach())
     a, w, p = x.numpy(), weight.numpy(), layer.pool
     a = np.stack([
         a[:, :, i * p : (i + 1) * p, j * p : (j + 1) * p].mean((2, 3))
@@ -69,8 +69,8 @@ def by_loops(layer: clocked.Conv2d, x: Tensor) -> np.ndarray:
 
 @every_shape
 @both_weights
-def test_current_equals_loops(options: dict[str, Any], standardized_weights: bool) -> None:
-    layer, x = make(options, standardized_weights), pictures(1)[0]
+def test_current_equals_loops(options: dict[str, Any], standardised_weights: bool) -> None:
+    layer, x = make(options, standardised_weights), pictures(1)[0]
     expected = by_loops(layer, x)
     assert np.abs(expected).max() > 0.1
     np.testing.assert_allclose(layer(x).detach().numpy(), expected, rtol=1e-10, atol=1e-12)
@@ -82,10 +82,10 @@ def test_current_equals_loops(options: dict[str, Any], standardized_weights: boo
 @both_weights
 @pytest.mark.parametrize("constant", [False, True], ids=["sequence", "constant"])
 def test_gradients_equal_autograd(
-    options: dict[str, Any], standardized_weights: bool, constant: bool
+    options: dict[str, Any], standardised_weights: bool, constant: bool
 ) -> None:
     """Weights, gain and bias over three steps with traces; the input's error within each step."""
-    layer, x = make(options, standardized_weights), pictures()
+    layer, x = make(options, standardised_weights), pictures()
     if constant:
         x = x[:1].expand_as(x)
     slow = Conv(layer, 0.7)
@@ -123,12 +123,12 @@ def test_standardisation_chain_equals_autograd() -> None:
     torch.manual_seed(1)
     weight = torch.randn(5, 3, 2, 2, dtype=torch.float64, requires_grad=True)
     gain = torch.rand(5, 1, 1, 1, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(standardize, (weight, gain))
+    assert torch.autograd.gradcheck(standardise, (weight, gain))
     with torch.no_grad():
         weight[0].mul_(1e-3)  # where the 1e-4 under the root counts
     grad = torch.randn_like(weight)
-    expected = torch.autograd.grad(standardized(weight, gain), (weight, gain), grad)
-    actual = standardize_backward(grad, weight.detach(), gain.detach())
+    expected = torch.autograd.grad(standardised(weight, gain), (weight, gain), grad)
+    actual = standardise_backward(grad, weight.detach(), gain.detach())
     for a, b in zip(actual, expected, strict=True):
         torch.testing.assert_close(a, b)
 
@@ -137,7 +137,7 @@ def test_standardised_channels() -> None:
     """Mean 0, squares that sum to gain^2, also after the weights were scaled and shifted."""
     weight, gain = torch.randn(4, 8, 3, 3), torch.tensor([1.0, 2.0, 0.5, 0.0]).view(4, 1, 1, 1)
     for w in (weight, 7.0 * weight + 3.0):
-        hat = standardize(w, gain)
+        hat = standardise(w, gain)
         torch.testing.assert_close(hat.mean((1, 2, 3)), torch.zeros(4), atol=1e-6, rtol=0)
         torch.testing.assert_close(hat.square().sum((1, 2, 3)), gain.flatten() ** 2, rtol=1e-4,
                                    atol=1e-6)  # fmt: skip

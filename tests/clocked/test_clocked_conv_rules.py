@@ -19,6 +19,7 @@ from reference.clocked_cases import (
     learned,
     make_pictures,
     make_rule,
+    matrices,
     replay_noise,
 )
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ def test_rule_equals_its_formulas(case: str, kind: str, static: bool, dropout: f
     if static:
         x = x[:1].expand_as(x)
     twin, masks = build_pictures(case, kind, dropout=dropout)[0], record_masks(network)
-    feedback = [b.detach().t().numpy().copy() for b in getattr(rule, "feedback", [])]
+    feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
     torch.manual_seed(9)
     result = rule.step(x[0], y, steps=STEPS) if static else rule.step(x, y)
     assert_alive(result)
@@ -69,7 +70,7 @@ def test_rule_equals_its_formulas(case: str, kind: str, static: bool, dropout: f
     np.testing.assert_allclose(result.output.numpy(), expected.output, rtol=1e-9, atol=1e-11)
     grads = {k: p.grad for k, p in network.named_parameters()}
     assert_same(slow.gradients(copied), grads)
-    for i, b in enumerate(getattr(rule, "feedback", [])):
+    for i, b in enumerate(matrices(rule)):
         np.testing.assert_allclose(b.detach().t(), expected.feedback[i], rtol=1e-9, atol=1e-12)
         if b.requires_grad:
             scale = np.abs(expected.feedback_grads[i]).max()
@@ -84,7 +85,7 @@ def test_feedback_has_a_row_per_unit(kind: str) -> None:
     _, rule = build_pictures("opzo", kind)
     sizes = {"conv": [108, 36], "residual": [27, 27, 27, 16]}[kind]
     assert list(rule.layer_sizes.values()) == sizes
-    assert [tuple(b.shape) for b in rule.feedback] == [(3, n) for n in sizes]
+    assert [tuple(b.matrix.shape) for b in rule.feedback] == [(3, n) for n in sizes]
 
 
 @every_network

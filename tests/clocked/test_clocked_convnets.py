@@ -62,7 +62,7 @@ def test_nf_resnet34_plan() -> None:
 
 
 def test_block_starts_as_the_identity() -> None:
-    block = clocked.ResidualBlock(3, 3, 1, 1.0, {})
+    block = clocked.ResidualBlock(3, 3, 1, 1.0)
     x = torch.randn(2, 3, 5, 5)
     assert torch.equal(block(x), x)
 

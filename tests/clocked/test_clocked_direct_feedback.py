@@ -382,9 +382,9 @@ def test_describe(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines["linear1.weight"].endswith("error of lif1; trace of the input")
     assert lines["linear1.bias"].endswith("never: it is frozen, requires_grad is False")
     assert "error of output;" in lines["readout.weight"]
-    assert lines["feedback_0"].endswith("learns within the rule")
-    assert lines["local_feedback_0"].endswith("fixed")
-    assert lines["readout_0"].endswith("learns by the optimiser")
+    assert lines["feedback.0.matrix"].endswith("learns within the rule")
+    assert lines["readouts.0.feedback"].endswith("fixed")
+    assert lines["readouts.0.weight"].endswith("learns by the optimiser")
     names = {n for n, _ in (*network.named_parameters(), *rule.named_parameters())}
     assert names <= set(lines)
 

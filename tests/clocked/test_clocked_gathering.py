@@ -7,7 +7,7 @@ import torch
 from reference.clocked_cases import assert_alive, assert_same, build, learned, make_data
 
 from threefactor import clocked
-from threefactor.clocked import Rule, synapse
+from threefactor.clocked import Rule, pathway
 
 every_rule = pytest.mark.parametrize(
     "case", ["spatial-bp", "dfa", "dkp", "zo-one-point", "opzo", "opzo-two-point"]
@@ -30,7 +30,7 @@ def test_limits_do_not_change_gradients(
     x, y = make_data(steps)
     _, usual = build(case)
     assert_alive(usual.step(x, y))
-    monkeypatch.setattr(synapse, *limit)
+    monkeypatch.setattr(pathway, *limit)
     _, limited = build(case)
     limited.step(x, y)
     assert_same(learned(usual), learned(limited))
@@ -65,7 +65,7 @@ def test_gathered_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
         rule.step(x, y, after_step=look)
         kept.append(max(sizes))
-    assert kept == [synapse.MAX_GATHERED_STEPS] * 2
+    assert kept == [pathway.MAX_GATHERED_STEPS] * 2
 
 
 def test_gradients_lie_in_memory_as_weights_do() -> None:

@@ -419,7 +419,7 @@ def test_operations_between_layers_still_use_autograd() -> None:
     rule.loss = loss
     rule.step(x[None], y)
     u = network.linear1(x).detach()
-    delta = 2.0 * errors[0] + (errors[0] @ rule.feedback[0]) * psi(u).float()
+    delta = 2.0 * errors[0] + (errors[0] @ rule.feedback[0].matrix) * psi(u).float()
     torch.testing.assert_close(network.linear1.weight.grad, delta.t() @ x, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(network.readout.bias.grad, errors[0].sum(0))
 

@@ -40,9 +40,14 @@ def build(case: str, kind: str, local: str) -> tuple[clocked.Network, Any, dict[
     return network, make_rule(case, network, **options), options
 
 
-def numbered(rule: clocked.Rule, name: str) -> dict[int, Tensor]:
-    """Matrices `name_0`, `name_1`, ... that the rule has."""
-    found = {i: getattr(rule, f"{name}_{i}", None) for i in range(len(rule.layer_sizes))}
+def readouts(rule: clocked.LocalLearningRule) -> dict[int, Tensor]:
+    """The weights of each layer's read-out, by the layer's number."""
+    return {readout.layer: readout.weight for readout in rule.readouts}
+
+
+def ways_back(rule: clocked.LocalLearningRule) -> dict[int, Tensor]:
+    """The feedback of each layer's read-out, where it is not its weights."""
+    found = {readout.layer: readout.feedback for readout in rule.readouts}
     return {i: matrix for i, matrix in found.items() if matrix is not None}
 
 
@@ -62,14 +67,12 @@ def test_signals_equal_autograd_on_a_detached_network(
     sizes = list(rule.layer_sizes.values())
     middle = None
     if "intermediate" in given:
-        matrices = numbered(rule, "intermediate").values()
         middle = list(rule.layer_sizes).index(given["intermediate"])
-        middle = (middle, [b.t().numpy().copy() for b in matrices])
+        middle = (middle, [b.matrix.t().numpy().copy() for b in rule.intermediate])
     scale = given.get("local_scale", 0.01) if "local_learning" in given else 0.0
-    extra = Readouts(name, numbered(rule, "readout"), numbered(rule, "local_feedback"), scale,
-                     middle, options)  # fmt: skip
+    extra = Readouts(name, readouts(rule), ways_back(rule), scale, middle, options)  # fmt: skip
     masks = {k: torch.tensor(1.7, dtype=torch.float64) for k in rule.layer_sizes}
-    feedback = [b.t().numpy().copy() for b in rule.feedback]
+    feedback = [b.matrix.t().numpy().copy() for b in rule.feedback]
     noise = replay_noise(sizes, STEPS, options) if "noise_scale" in options else None
 
     assert_alive(rule.step(x[0], y, steps=STEPS) if static else rule.step(x, y))
@@ -78,14 +81,14 @@ def test_signals_equal_autograd_on_a_detached_network(
 
     assert_same(slow.gradients(copied), {k: p.grad for k, p in network.named_parameters()})
     grads = {str(i): a.grad for i, a in extra.readouts.items()}
-    assert_same(grads, {str(i): a.grad for i, a in numbered(rule, "readout").items()})
+    assert_same(grads, {str(i): a.grad for i, a in readouts(rule).items()})
     if given.get("local_learning") == "learned":
-        back = {str(i): c.grad for i, c in numbered(rule, "local_feedback").items()}
+        back = {str(i): c.grad for i, c in ways_back(rule).items()}
         assert_same(grads, back)
-    for j, b in numbered(rule, "intermediate").items():
-        np.testing.assert_allclose(b.t(), extra.outcome.feedback[j], rtol=1e-9, atol=1e-12)
+    for j, b in enumerate(rule.intermediate):
+        np.testing.assert_allclose(b.matrix.t(), extra.outcome.feedback[j], rtol=1e-9, atol=1e-12)
     for b, wanted in zip(rule.feedback, expected.feedback, strict=True):
-        np.testing.assert_allclose(b.t(), wanted, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(b.matrix.t(), wanted, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", ["dfa", "opzo"])
@@ -109,21 +112,21 @@ def test_options_tell_themselves_apart(case: str) -> None:
 def test_local_signal_stays_in_its_layer() -> None:
     """Without the rule's own signal each layer learns from its read-out alone."""
     network, rule, _ = build("dfa", "conv", "same-weights")
-    for matrix in (*rule.feedback, rule.readout_1.data):
+    for matrix in (*(b.matrix for b in rule.feedback), rule.readouts[1].weight.data):
         matrix.zero_()
     rule.step(*make_pictures())
     assert network.conv1.weight.grad.abs().max() > 0
     assert network.conv2.weight.grad.abs().max() == 0
-    assert rule.readout_1.grad.abs().max() > 0  # learns from its own loss nevertheless
+    assert rule.readouts[1].weight.grad.abs().max() > 0  # learns from its own loss nevertheless
 
 
 def test_middle_signal_reaches_the_layers_before_it_only() -> None:
     network, rule, _ = build("dfa", "residual", "middle")
-    for matrix in rule.feedback:
-        matrix.zero_()
+    for connection in rule.feedback:
+        connection.matrix.zero_()
     rule.step(*make_pictures())
-    assert sorted(numbered(rule, "intermediate")) == [0, 1]
-    assert list(numbered(rule, "readout")) == [2]
+    assert len(rule.intermediate) == 2
+    assert list(readouts(rule)) == [2]
     reached = {k for k, p in network.named_parameters() if p.grad.abs().max() > 0}
     # Behind the middle layer only the read-out's own error is left; it sees the stream.
     assert "block1.conv1.weight" in reached and "stem.weight" in reached
@@ -136,14 +139,15 @@ def test_learned_feedback_comes_to_the_readout() -> None:
     _, rule, _ = build("dfa", "conv", "learned")
     optimizer = torch.optim.SGD(rule.parameters(), lr=0.1, weight_decay=0.5)
     x, y = make_pictures()
-    gap = lambda: (rule.readout_0 - rule.local_feedback_0).norm().item()  # noqa: E731
+    readout = rule.readouts[0]
+    gap = lambda: (readout.weight - readout.feedback).norm().item()  # noqa: E731
     before = gap()
     for _ in range(20):
         optimizer.zero_grad()
         rule.step(x, y)
         optimizer.step()
     assert gap() == pytest.approx(before * 0.95**20, rel=1e-6)
-    assert rule.readout_0.norm() > 0.1
+    assert readout.weight.norm() > 0.1
 
 
 def test_readouts_learn_their_own_loss() -> None:
@@ -212,7 +216,8 @@ def test_fully_connected_networks_have_it_too() -> None:
     network = clocked.fc(5, (6, 5, 4), 3)
     rule = clocked.OPZO(network, local_learning="fixed", intermediate="lif2", readout_scale=0.0)
     assert {k: tuple(v.shape) for k, v in rule.state_dict().items() if "feedback" not in k} == {
-        "readout_0": (3, 6), "readout_1": (3, 5), "readout_2": (3, 4), "intermediate_0": (3, 6),
+        "readouts.0.weight": (3, 6), "readouts.1.weight": (3, 5), "readouts.2.weight": (3, 4),
+        "intermediate.0.matrix": (3, 6),
     }  # fmt: skip
     assert all(p.abs().max() == 0 for p in rule.parameters())
     rule.step(torch.rand(2, 5), torch.tensor([0, 2]), steps=3)
@@ -221,7 +226,7 @@ def test_fully_connected_networks_have_it_too() -> None:
 def test_nothing_is_added_without_the_options() -> None:
     for rule in (clocked.DFA, clocked.OPZO):
         built = rule(clocked.fc(5, (6,), 3))
-        assert list(built.state_dict()) == ["feedback_0"] and not list(built.parameters())
+        assert list(built.state_dict()) == ["feedback.0.matrix"] and not list(built.parameters())
 
 
 @pytest.mark.parametrize("rule", [clocked.DFA, clocked.OPZO])

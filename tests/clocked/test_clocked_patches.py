@@ -47,8 +47,8 @@ class Looped(clocked.OPZO):
     def send_back(self, feedback, layers, output, error):  # type: ignore[no-untyped-def]
         super().send_back(feedback, layers, output, error)
         errors = []
-        for matrix, shape in zip(feedback, self.layer_shapes.values(), strict=True):
-            means, owner = shared(matrix, shape, self.side)
+        for connection, shape in zip(feedback, self.layer_shapes.values(), strict=True):
+            means, owner = shared(connection.matrix, shape, self.side)
             errors.append(error @ means[:, owner])
         return errors
 
@@ -68,8 +68,8 @@ def test_sharing_equals_averages_over_neurons(
     reference = make_rule(case, twin)
     for i, shape in enumerate(rule.layer_shapes.values()):
         if case == "dfa":
-            _, owner = shared(reference.feedback[i], shape, side)
-            reference.feedback[i].copy_(rule.feedback[i][:, owner])
+            _, owner = shared(reference.feedback[i].matrix, shape, side)
+            reference.feedback[i].matrix.copy_(rule.feedback[i].matrix[:, owner])
     x, y = make_pictures()
     for _ in range(2):
         assert_alive(rule.step(x, y))
@@ -77,8 +77,8 @@ def test_sharing_equals_averages_over_neurons(
     grads = {name: p.grad for name, p in twin.named_parameters()}
     assert_same(grads, {name: p.grad for name, p in network.named_parameters()})
     for i, shape in enumerate(rule.layer_shapes.values()):
-        means, _ = shared(reference.feedback[i], shape, side)
-        torch.testing.assert_close(rule.feedback[i], means)
+        means, _ = shared(reference.feedback[i].matrix, shape, side)
+        torch.testing.assert_close(rule.feedback[i].matrix, means)
 
 
 def test_one_pixel_is_a_row_of_its_own() -> None:
@@ -88,7 +88,7 @@ def test_one_pixel_is_a_row_of_its_own() -> None:
         network, _ = build_pictures("opzo", "conv")
         rule = make_rule("opzo", network, **options)
         rule.step(x, y)
-        assert [b.shape[1] for b in rule.feedback] == list(rule.layer_sizes.values())
+        assert [b.matrix.shape[1] for b in rule.feedback] == list(rule.layer_sizes.values())
         found.append(learned(rule))
     assert_same(*found)
 
@@ -99,8 +99,8 @@ def test_feedback_of_the_middle_layer_is_shared_too() -> None:
     x, y = make_pictures()
     assert_alive(rule.step(x, y))
     channels, height, width = rule.layer_shapes["lif1"]
-    assert rule.intermediate_0.shape[1] == channels * (height // 2) * (width // 2)
-    assert rule.intermediate_0.abs().max() > 0
+    assert rule.intermediate[0].matrix.shape[1] == channels * (height // 2) * (width // 2)
+    assert rule.intermediate[0].matrix.abs().max() > 0
 
 
 def test_fully_connected_layers_share_nothing() -> None:
@@ -161,10 +161,10 @@ def test_no_second_copy_of_the_feedback_is_made(case: str, monkeypatch: pytest.M
     monkeypatch.setattr(base, "MAX_KEPT_BYTES", 100_000)
     net = clocked.fc(4, (50,), 1000)
     rule = make_rule(case, net)
-    places = [b.data_ptr() for b in rule.feedback]
+    places = [b.matrix.data_ptr() for b in rule.feedback]
     for parameter in net.readout.parameters():
         parameter.requires_grad_(False)  # its gradient is as large as the feedback
     with Sizes() as sizes:
         rule.step(torch.rand(3, 4), torch.tensor([0, 2, 999]), steps=2)
-    assert 3 * 1000 <= sizes.largest < rule.feedback[0].numel() / 2
-    assert [b.data_ptr() for b in rule.feedback] == places
+    assert 3 * 1000 <= sizes.largest < rule.feedback[0].matrix.numel() / 2
+    assert [b.matrix.data_ptr() for b in rule.feedback] == places

@@ -15,6 +15,7 @@ from reference.clocked_cases import (
     assert_alive,
     build,
     make_data,
+    matrices,
     replay_noise,
 )
 
@@ -78,7 +79,7 @@ def test_rule_equals_its_formulas(
     if static:
         x = x[:1].expand(STEPS, -1, -1)
     model, masks = slow_model(network), record_masks(network)
-    feedback = [b.detach().t().numpy().copy() for b in getattr(rule, "feedback", [])]
+    feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
 
     result = rule.step(x[0], y, steps=STEPS) if static else rule.step(x, y)
 
@@ -98,7 +99,7 @@ def compare(
     for i, layer in enumerate(layers):
         close(layer.weight.grad, expected.weight_grads[i], f"weight {i}")
         close(layer.bias.grad, expected.bias_grads[i], f"bias {i}")
-    for i, b in enumerate(getattr(rule, "feedback", [])):
+    for i, b in enumerate(matrices(rule)):
         close(b.detach().t(), expected.feedback[i], f"feedback {i}")
         if b.requires_grad:
             close(b.grad.t(), expected.feedback_grads[i], f"feedback gradient {i}")

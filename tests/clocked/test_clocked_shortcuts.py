@@ -267,7 +267,7 @@ class Masked(nn.Module):
         super().__init__()
         self.kind = kind
         self.shape = nn.Unflatten(1, (1, 2, 2))
-        self.conv = clocked.Conv2d(1, WIDTH, 2, standardize=kind == "standardised")
+        self.conv = clocked.Conv2d(1, WIDTH, 2, standardise=kind == "standardised")
         self.lif, self.readout = clocked.LIF(), clocked.Linear(WIDTH, OUTPUTS)
         self.t = 0
 

@@ -125,12 +125,12 @@ def test_rule_state_round_trip(case: str) -> None:
     x, y = make_data()
     rule.step(x, y)
     state = rule.state_dict()
-    names = [f"feedback_{i}" for i in range(2)]
+    names = [f"feedback.{i}.matrix" for i in range(2)]
     assert list(state) == ([] if case.startswith(("spatial", "zo")) else names)
     assert [n for n, _ in rule.named_parameters()] == (names if case == "dkp" else [])
     _, other = build(case, seed=8)
     other.network.load_state_dict(rule.network.state_dict())
-    assert not state or not torch.equal(other.state_dict()["feedback_0"], state["feedback_0"])
+    assert not state or not torch.equal(other.state_dict()[names[0]], state[names[0]])
     other.load_state_dict(copy.deepcopy(state))
     for r in (rule, other):
         r.network.zero_grad()

@@ -77,7 +77,7 @@ def estimates(rule: clocked.Rule, names: list[str]) -> Tensor:
 
 def part(rule: clocked.Rule, name: str) -> Tensor:
     if name.startswith("feedback"):
-        return getattr(rule, name)
+        return rule.get_buffer(name)
     grad = rule.network.get_parameter(name).grad
     assert grad is not None
     return grad
@@ -186,7 +186,7 @@ def test_momentum_feedback_is_the_mean_jacobian(
 ) -> None:
     """Lemma 4.1; noise before the neuron gives the Jacobian by the current, psi included."""
     rule = opzo(points, noise_distribution=distribution, noise_position=position)
-    rows = estimates(rule, ["feedback_0", "feedback_1"])
+    rows = estimates(rule, ["feedback.0.matrix", "feedback.1.matrix"])
     assert_unbiased(rows, true_jacobians(position))
     other = POSITIONS[1 - POSITIONS.index(position)]
     assert distance(rows, true_jacobians(other)) > 5
@@ -196,7 +196,7 @@ def test_momentum_averages_over_steps() -> None:
     """With momentum M approaches the same Jacobian, weighted (1 - mu) mu^k."""
     rule = opzo("two-point")
     rule.momentum = 0.9
-    estimates(rule, ["feedback_0"])  # 24 updates from M = 0
-    gathered = torch.cat([rule.feedback_0.flatten(), rule.feedback_1.flatten()])
+    estimates(rule, ["feedback.0.matrix"])  # 24 updates from M = 0
+    gathered = torch.cat([connection.matrix.flatten() for connection in rule.feedback])
     truth = true_jacobians("after") * (1 - 0.9**BATCHES)
     torch.testing.assert_close(gathered, truth, rtol=0.05, atol=0.02)

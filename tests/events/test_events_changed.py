@@ -144,7 +144,7 @@ def test_feedback_of_other_sizes_is_refused(name: str, change: str) -> None:
     elif change == "outputs":
         net.readout = events.Layer(4, 7, **layer)
     else:
-        rule.feedback_0 = torch.rand(2, 2)
+        rule.feedback[0].matrix = torch.rand(2, 2)
     net.double()
     with pytest.raises(InputError, match=r"replaced or changed after the rule was built; build a"):
         rule.step(make_inputs(seed=13), make_labels())
@@ -179,14 +179,14 @@ def test_frozen_feedback_stays() -> None:
     """`requires_grad_(False)` freezes what SFDFA learns, and draws nothing."""
     rule = rule_of("sfdfa", make_network(SIZES, seed=3), feedback_lr=0.1)
     rule.requires_grad_(False)
-    kept, random = [b.clone() for b in rule.feedback], torch.get_rng_state()
+    kept, random = [b.matrix.clone() for b in rule.feedback], torch.get_rng_state()
     rule.step(make_inputs(seed=13), make_labels())
-    assert all(map(torch.equal, rule.feedback, kept))
+    assert all(map(torch.equal, (b.matrix for b in rule.feedback), kept))
     assert torch.equal(torch.get_rng_state(), random)
     assert all(p.grad.abs().max() > 0 for p in rule.network.parameters())
     pickle.loads(pickle.dumps(rule)).step(make_inputs(seed=13), make_labels())
     rule.requires_grad_(True).step(make_inputs(seed=13), make_labels())
-    assert not any(map(torch.equal, rule.feedback, kept))
+    assert not any(map(torch.equal, (b.matrix for b in rule.feedback), kept))
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def test_feedback_follows_the_reference(sizes: tuple[int, ...], name: str) -> No
     rule = rule_of(
         "sfdfa", net, feedback_lr=lr, feedback_optimizer=name, generator=torch.Generator()
     )
-    feedback = [b.numpy().T.copy() for b in rule.feedback]
+    feedback = [b.matrix.numpy().T.copy() for b in rule.feedback]
     optimizers = [kept(name, b, lr) for b in feedback]
     labels = make_labels()
     for step in range(4):
@@ -156,7 +156,7 @@ def test_feedback_follows_the_reference(sizes: tuple[int, ...], name: str) -> No
         gradients = updates(net, inputs, trial, step, feedback)
         feedback = [f(g) for f, g in zip(optimizers, gradients, strict=True)]
         for b, expected in zip(rule.feedback, feedback, strict=True):
-            assert_near(b.numpy().T, expected, 1e-9)
+            assert_near(b.matrix.numpy().T, expected, 1e-9)
 
 
 def test_default_is_plain_descent_from_zero() -> None:
@@ -164,9 +164,9 @@ def test_default_is_plain_descent_from_zero() -> None:
     rule = events.SFDFA(net)
     assert isinstance(rule.optimizer, torch.optim.SGD)
     assert rule.optimizer.param_groups[0]["lr"] == 1e-4
-    assert all(b.abs().max() == 0 for b in rule.feedback)
+    assert all(b.matrix.abs().max() == 0 for b in rule.feedback)
     rule.step(make_inputs(seed=13), make_labels())
-    assert all(b.abs().max() > 0 for b in rule.feedback)
+    assert all(b.matrix.abs().max() > 0 for b in rule.feedback)
     assert isinstance(events.SFDFA(net, feedback_optimizer="adam").optimizer, torch.optim.Adam)
 
 
@@ -180,14 +180,14 @@ def test_silent_neurons(name: str) -> None:
         net.lif1.weight[3, 2] = 3.0  # fires only where input 3 does
     inputs = make_inputs(6, per_address=0.8, seed=7)
     rule = rule_of("sfdfa", net, feedback_optimizer=name, feedback_lr=0.5)
-    before = [b.numpy().T.copy() for b in rule.feedback]
+    before = [b.matrix.numpy().T.copy() for b in rule.feedback]
     trial = trial_of(net, inputs, labels)
     fired = (trial.counts[0] > 0).sum(0).tolist()
     assert fired[1] == 0 and 0 < fired[2] < 6 and trial.output.sum() > 0
     rule.generator = torch.Generator().manual_seed(1)
     rule.step(inputs, labels)
     (change,) = updates(net, inputs, trial, 1, before)
-    after = rule.feedback[0].numpy().T
+    after = rule.feedback[0].matrix.numpy().T
     assert np.array_equal(after[1], before[0][1])
     if name == "sgd":
         assert_near(after - before[0], -0.5 * change, 1e-9)
@@ -249,8 +249,8 @@ def test_feedback_converges_to_the_output_weights(name: str, lr: float) -> None:
     for _ in range(150):
         learn_again(rule, trial)
     w = net.readout.weight.detach().T.flatten()
-    assert torch.cosine_similarity(rule.feedback[0].flatten(), w, dim=0) > 0.97
-    assert 0.85 < rule.feedback[0].norm() / w.norm() < 1.15
+    assert torch.cosine_similarity(rule.feedback[0].matrix.flatten(), w, dim=0) > 0.97
+    assert 0.85 < rule.feedback[0].matrix.norm() / w.norm() < 1.15
 
 
 def test_no_hidden_layer() -> None:
@@ -275,7 +275,7 @@ def test_dfa_errors(sizes: tuple[int, ...], scale: float) -> None:
     """B is uniform in [-scale, scale], fixed; error_i = sum_o B_io e_o, of the mean loss."""
     net, inputs, labels = make_network(sizes, seed=3), make_inputs(seed=13), make_labels()
     rule = rule_of("dfa", net, feedback_scale=scale)
-    feedback = [b.numpy().T.copy() for b in rule.feedback]
+    feedback = [b.matrix.numpy().T.copy() for b in rule.feedback]
     assert [b.shape for b in feedback] == [(n, 3) for n in sizes[1:-1]]
     values = np.concatenate([b.ravel() for b in feedback])
     assert np.abs(values).max() <= scale and values.min() < 0 < values.max()
@@ -287,18 +287,20 @@ def test_dfa_errors(sizes: tuple[int, ...], scale: float) -> None:
             np.testing.assert_allclose(row, feedback[b] @ e / BATCH, rtol=1e-12, atol=1e-12)
     for _ in range(3):
         rule.step(inputs, labels)
-    assert all(np.array_equal(b.numpy().T, a) for a, b in zip(feedback, rule.feedback, strict=True))
+    assert all(
+        np.array_equal(b.matrix.numpy().T, a) for a, b in zip(feedback, rule.feedback, strict=True)
+    )
 
 
 def test_dfa_feedback_is_uniform() -> None:
     net = make_network((2, 400, 50), dtype=torch.float32)
     torch.manual_seed(0)
-    (b,) = events.DFA(net).feedback
+    b = events.DFA(net).feedback[0].matrix
     assert b.shape == (50, 400) and b.dtype == torch.float32
     assert abs(float(b.mean())) < 5 * 3**-0.5 / 20_000**0.5
     assert float(b.var()) == pytest.approx(1 / 3, rel=0.03)
     torch.manual_seed(0)
-    assert torch.equal(events.DFA(net).feedback[0], b)
+    assert torch.equal(events.DFA(net).feedback[0].matrix, b)
 
 
 @every_depth

@@ -86,7 +86,7 @@ def test_feedback_rules(
     net, inputs = case(sizes, seed=3)
     labels = make_labels()
     rule = rule_of(name, net, local_gradient=local, traces=traces, **rates)
-    feedback = [b.numpy().T.copy() for b in rule.feedback]
+    feedback = [b.matrix.numpy().T.copy() for b in rule.feedback]
     result = rule.step(inputs, labels)
     assert_alive(result)
     output_errors, runs = count_errors(result, labels), own_trains(result)
@@ -195,7 +195,7 @@ def test_exact_local_gradient_is_the_derivative_of_hidden_spike_times(name: str)
     rule = rule_of(name, net, local_gradient="exact")
     labels = make_labels()
     result = rule.step(inputs, labels)
-    errors = count_errors(result, labels) @ rule_of(name, net).feedback[0].numpy()
+    errors = count_errors(result, labels) @ rule_of(name, net).feedback[0].matrix.numpy()
     layer, h = net.lif1, 1e-7
     numeric = np.zeros(layer.weight.shape)
     with torch.no_grad():
@@ -352,7 +352,7 @@ def test_single_precision(name: str, local: str) -> None:
         for n in (net, single):
             rule = rule_of(name, n, local_gradient=local)
             if isinstance(rule, events.FeedbackRule):
-                rule.feedback[0].copy_(torch.linspace(-1, 1, 15).view(3, 5))
+                rule.feedback[0].matrix.copy_(torch.linspace(-1, 1, 15).view(3, 5))
             result = rule.step(inputs, make_labels(2))
         assert len(result.spikes["readout"].times) > 3
         for a, b in zip(gradients(single), gradients(net), strict=True):

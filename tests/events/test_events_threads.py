@@ -110,7 +110,7 @@ def test_feedback_learns_from_every_thread() -> None:
         else:
             for task in work * 2:
                 task()
-        ends.append(rule.feedback[0])
+        ends.append(rule.feedback[0].matrix)
     assert torch.equal(*ends)
 
 

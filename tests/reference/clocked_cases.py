@@ -103,9 +103,9 @@ def build(case: str, hidden: Sequence[int] = (6, 5), *, seed: int = 1, **options
 def make_conv(dropout: float = 0.0) -> clocked.Network:
     """Two convolutions, the second behind pooling; pooling before the read-out, too."""
     layers: dict[str, nn.Module] = {
-        "conv1": clocked.Conv2d(2, 3, 3, padding=1, standardize=True),
+        "conv1": clocked.Conv2d(2, 3, 3, padding=1, standardise=True),
         "lif1": clocked.LIF(dropout=dropout, scale=1.7),
-        "conv2": clocked.Conv2d(3, 4, 3, padding=1, standardize=True, pool=2),
+        "conv2": clocked.Conv2d(3, 4, 3, padding=1, standardise=True, pool=2),
         "lif2": clocked.LIF(dropout=dropout, scale=1.7),
         "readout": clocked.Linear(4, OUTPUTS, pool=3),
     }
@@ -116,10 +116,10 @@ def make_residual(dropout: float = 0.0) -> clocked.Network:
     """A block that keeps the shape and one that halves it; the read-out sees the stream itself."""
     neuron = {"dropout": dropout, "scale": 1.7}
     layers: dict[str, nn.Module] = {
-        "stem": clocked.Conv2d(2, 3, 3, padding=1, standardize=True),
+        "stem": clocked.Conv2d(2, 3, 3, padding=1, standardise=True),
         "stem_pool": nn.AvgPool2d(3, 2, padding=1),
-        "block1": clocked.ResidualBlock(3, 3, 1, 0.9, neuron),
-        "block2": clocked.ResidualBlock(3, 4, 2, 0.8, neuron),
+        "block1": clocked.ResidualBlock(3, 3, 1, 0.9, **neuron),
+        "block2": clocked.ResidualBlock(3, 4, 2, 0.8, **neuron),
         "pool": nn.AdaptiveAvgPool2d(1),
         "readout": clocked.Linear(4, OUTPUTS),
     }
@@ -185,6 +185,11 @@ def replay_noise(
         shapes = [torch.empty(batch, n, dtype=torch.float64) for n in sizes]
         drawn.append([fill(z, options["noise_scale"], generator) for z in shapes])
     return drawn
+
+
+def matrices(rule: clocked.Rule) -> list[Tensor]:
+    """The matrices of the rule's feedback, first layer first; none without feedback."""
+    return [connection.matrix for connection in getattr(rule, "feedback", [])]
 
 
 def learned(rule: clocked.Rule) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ def pooled(x: Tensor, side: int) -> Tensor:
     return x.reshape(b, c, h // side, side, w // side, side).mean((3, 5))
 
 
-def standardized(weight: Tensor, gain: Tensor) -> Tensor:
+def standardised(weight: Tensor, gain: Tensor) -> Tensor:
     rows = weight.flatten(1)
     var = rows.var(1, unbiased=False, keepdim=True) * rows.shape[1]
     rows = (rows - rows.mean(1, keepdim=True)) / torch.sqrt(var + 1e-4)
@@ -76,7 +76,7 @@ class Conv(Dense):
 
     def weight(self) -> Tensor:
         source = self.source
-        return source.weight if source.gain is None else standardized(source.weight, source.gain)
+        return source.weight if source.gain is None else standardised(source.weight, source.gain)
 
     def bias(self) -> Tensor | float:
         return 0.0 if self.source.bias is None else self.source.bias.view(-1, 1, 1)

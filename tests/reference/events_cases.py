@@ -148,5 +148,5 @@ def rule_of(name: str, net: events.Network, *, seed: int = 7, **options: Any) ->
     rule = events.RULES[name](net, **options)
     if isinstance(rule, events.SFDFA):
         for b in rule.feedback:
-            b.uniform_(-1.0, 1.0)
+            b.matrix.uniform_(-1.0, 1.0)
     return rule

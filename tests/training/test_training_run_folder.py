@@ -237,7 +237,7 @@ DAMAGES = {
     "network without a layer": put(["network", "readout.bias"], KeyError),
     "network with one more": put(["network", "more"], torch.zeros(1)),
     "rule without feedback": put(["rule"], {}),
-    "feedback of another shape": put(["rule", "feedback_0"], torch.zeros(1)),
+    "feedback of another shape": put(["rule", "feedback.0.matrix"], torch.zeros(1)),
     "no optimiser": put(["optimizer"], None),
     "optimiser of text": put(["optimizer"], "x"),
     "optimiser without groups": put(["optimizer", "param_groups"], []),

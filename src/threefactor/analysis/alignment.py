@@ -59,12 +59,11 @@ def backpropagation(rule: AnyRule) -> AnyRule:
             rate_penalty=rule.rate_penalty,
             rate_target=rule.rate_target,
         )
-    session = rule._session
     return clocked.SpatialBP(
         rule.network,
         loss=rule.loss,
-        trace_decay=session.trace_decay,
-        input_shape=session.sample_shape,
+        trace_decay=rule.trace_decay,
+        input_shape=rule.sample_shape,
     )
 
 

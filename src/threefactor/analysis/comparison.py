@@ -57,7 +57,7 @@ def _common(rule: clocked.Rule) -> dict[str, Any]:
     """Return the options that rules on one network share."""
     # A rule that chains through all layers says nothing of what the others need.
     chain = "within-layers" if rule.couples_layers else rule.chain
-    shape = tuple(rule._session.sample_shape or ())
+    shape = tuple(rule.sample_shape)
     return {"loss": rule.loss, "input_shape": shape, "chain": chain}
 
 

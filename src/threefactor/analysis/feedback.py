@@ -76,7 +76,7 @@ def feedback_alignment(
     names = list(rule.layer_sizes)
     if batches is None:
         return FeedbackAlignment(
-            {names[-1]: _compare(feedback[-1], output_weights(rule), "output weights")}
+            {names[-1]: _compare(feedback[-1].matrix, output_weights(rule), "output weights")}
         )
     if isinstance(rule, events.Rule):
         raise InputError(
@@ -86,8 +86,8 @@ def feedback_alignment(
     jacobian = mean_jacobian(rule.network, (x for x, _ in batches), steps=steps)
     return FeedbackAlignment(
         {
-            name: _compare(matrix, jacobian[name], "mean Jacobian")
-            for name, matrix in zip(names, feedback, strict=True)
+            name: _compare(connection.matrix, jacobian[name], "mean Jacobian")
+            for name, connection in zip(names, feedback, strict=True)
         }
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from threefactor import data, events
+from threefactor import clocked, data, events
 from threefactor.analysis import comparison
 from threefactor.analysis.activity import firing
 from threefactor.analysis.alignment import alignment
@@ -154,8 +154,8 @@ def _training_operations(view: RunView) -> dict[str, Record]:
 
 def _cost(view: RunView) -> dict[str, Any]:
     """Memory and operations to bring errors to the hidden layers (OPZO, table 5)."""
-    session = getattr(view.rule, "_session", None)
-    return dict(cost(view.network, session and session.sample_shape))
+    shape = view.rule.sample_shape if isinstance(view.rule, clocked.Rule) else None
+    return dict(cost(view.network, shape))
 
 
 def _measured_cost(view: RunView) -> dict[str, Any]:

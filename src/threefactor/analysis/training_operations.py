@@ -103,7 +103,7 @@ def training_operations(
         return _at_spikes(rule, batches)
     if batches is not None:
         raise InputError("leave batches out: on a time grid the operations follow from the sizes")
-    found = sizes(rule.network, rule._session.sample_shape)
+    found = sizes(rule.network, rule.sample_shape)
     added = _on_grid(rule, found)
     forward = float(sum(s.dense for s in found.synapses.values()))
     return TrainingOperations(
@@ -125,7 +125,8 @@ def _on_grid(rule: clocked.Rule, found: Survey) -> Added:
     elif isinstance(rule, clocked.FeedbackRule):
         feedback = float(connections)
         learning = connections if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
-    read = [n for i, n in enumerate(found.hidden.values()) if hasattr(rule, f"readout_{i}")]
+    readouts = rule.readouts if isinstance(rule, clocked.LocalLearningRule) else ()
+    read = [readout.weight.shape[1] for readout in readouts]
     return Added(
         traces=float(sum(s.received for s in found.synapses.values())),
         local=float(neurons),
@@ -141,8 +142,8 @@ def _on_grid(rule: clocked.Rule, found: Survey) -> Added:
 def _reach(rule: clocked.Rule, found: Survey) -> list[int]:
     """Neurons that feedback connections reach: from the output, and from a middle layer."""
     hidden = list(found.hidden.values())
-    middle = [n for j, n in enumerate(hidden) if hasattr(rule, f"intermediate_{j}")]
-    return hidden + middle
+    middle = rule.intermediate if isinstance(rule, clocked.LocalLearningRule) else ()
+    return hidden + hidden[: len(middle)]
 
 
 def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperations:

@@ -4,8 +4,9 @@ from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
-from threefactor.clocked.neuron import LIF, Neuron, reset_state
+from threefactor.clocked.neuron import LIF, Neuron, NeuronOptions, reset_state, surrogate_times
 from threefactor.clocked.noise import LinearSchedule, Perturbation
+from threefactor.clocked.probe import Probe
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
 from threefactor.clocked.rules import (
     DFA,
@@ -13,9 +14,13 @@ from threefactor.clocked.rules import (
     OPZO,
     RULES,
     ZO,
+    Feedback,
     FeedbackRule,
+    LocalLearningOptions,
     LocalLearningRule,
+    Readout,
     Rule,
+    RuleOptions,
     SpatialBP,
     TimeStep,
 )
@@ -31,16 +36,22 @@ __all__ = [
     "ZO",
     "Conv2d",
     "CrossEntropyMSE",
+    "Feedback",
     "FeedbackRule",
     "Linear",
     "LinearSchedule",
+    "LocalLearningOptions",
     "LocalLearningRule",
     "Network",
     "Neuron",
+    "NeuronOptions",
     "Perturbation",
+    "Probe",
+    "Readout",
     "ResidualBlock",
     "Result",
     "Rule",
+    "RuleOptions",
     "SpatialBP",
     "Synapse",
     "TimeStep",
@@ -51,4 +62,5 @@ __all__ = [
     "nf_resnet34",
     "reset_state",
     "run",
+    "surrogate_times",
 ]

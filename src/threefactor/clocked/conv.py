@@ -10,15 +10,15 @@ from torch.nn import functional as F
 
 from threefactor.clocked import kernels, winograd
 from threefactor.clocked.pooling import average, checked_pool
-from threefactor.clocked.synapse import Pathway, Synapse, accumulate
+from threefactor.clocked.synapse import Carrier, Synapse, accumulate
 from threefactor.errors import InputError
 
-__all__ = ["EPSILON", "Conv2d", "standardize", "standardize_backward"]
+__all__ = ["EPSILON", "Conv2d", "standardise", "standardise_backward"]
 
 EPSILON = 1e-4
 
 
-def standardize(weight: Tensor, gain: Tensor) -> Tensor:
+def standardise(weight: Tensor, gain: Tensor) -> Tensor:
     r"""Scale and shift each output channel's weights to mean 0 and squares that sum to gain^2.
 
     .. math:: \hat W = g \, \frac{W - \mathrm{mean}(W)}{\sqrt{\mathrm{var}(W) N + 10^{-4}}}
@@ -36,7 +36,7 @@ def standardize(weight: Tensor, gain: Tensor) -> Tensor:
     return centred * (inverse * gain)
 
 
-def standardize_backward(grad: Tensor, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
+def standardise_backward(grad: Tensor, weight: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
     r"""Carry the gradient G of the standardised weights to the weights and the gain.
 
     .. math:: \nabla g = r \sum G c, \qquad
@@ -73,13 +73,13 @@ class Conv2d(Synapse, nn.Conv2d):
 
     P averages over squares of `pool` x `pool`: pooling is part of the synapse, and the layer before
     is seen by rules and noise at its full size. :math:`\hat W` are the weights, or with
-    `standardize` what `standardize` makes of them and of a learned gain, one per output channel.
+    `standardise` what `standardise` makes of them and of a learned gain, one per output channel.
     (B, C_in, H, W) in, (B, C_out, H', W') out.
 
     Args:
         in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device,
             dtype: as `torch.nn.Conv2d`; padding is a number (or two) of zeros.
-        standardize: whether to standardise the weights; adds the parameter `gain`, 1 at the start.
+        standardise: whether to standardise the weights; adds the parameter `gain`, 1 at the start.
         pool: side of the squares; 1 for no pooling.
 
     Raises:
@@ -87,7 +87,7 @@ class Conv2d(Synapse, nn.Conv2d):
             wrong shape or is smaller than the kernel or the square.
 
     Example:
-        >>> layer = Conv2d(3, 8, 3, padding=1, standardize=True, pool=2)
+        >>> layer = Conv2d(3, 8, 3, padding=1, standardise=True, pool=2)
         >>> layer(torch.zeros(5, 3, 32, 32)).shape
         torch.Size([5, 8, 16, 16])
 
@@ -105,7 +105,7 @@ class Conv2d(Synapse, nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
         *,
-        standardize: bool = False,
+        standardise: bool = False,
         pool: int = 1,
         device: Any = None,
         dtype: Any = None,
@@ -118,12 +118,12 @@ class Conv2d(Synapse, nn.Conv2d):
         )  # fmt: skip
         self.pool = checked_pool(pool)
         self.gain: nn.Parameter | None
-        gain = nn.Parameter(self.weight.new_ones(out_channels, 1, 1, 1)) if standardize else None
+        gain = nn.Parameter(self.weight.new_ones(out_channels, 1, 1, 1)) if standardise else None
         self.register_parameter("gain", gain)
 
     def extra_repr(self) -> str:
         plain = super().extra_repr()  # type: ignore[no-untyped-call]
-        return f"{plain}, standardize={self.gain is not None}, pool={self.pool}"
+        return f"{plain}, standardise={self.gain is not None}, pool={self.pool}"
 
     @property
     def plastic(self) -> Tensor | None:
@@ -156,10 +156,10 @@ class Conv2d(Synapse, nn.Conv2d):
         if self.gain is None:
             return self.held("weight")
         if self.pathway is None or torch.is_grad_enabled():
-            return standardize(self.held("weight"), self.held("gain"))
+            return standardise(self.held("weight"), self.held("gain"))
         kept = self.pathway.derived  # the same for all steps until the weights may change
         if "kernel" not in kept:
-            kept["kernel"] = standardize(self.held("weight"), self.held("gain"))
+            kept["kernel"] = standardise(self.held("weight"), self.held("gain"))
         return kept["kernel"]
 
     def transmit(self, x: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ class Conv2d(Synapse, nn.Conv2d):
             accumulate(weight, grad)
             return
         gain = self.held("gain")
-        by_weight, by_gain = standardize_backward(grad, weight.detach(), gain.detach())
+        by_weight, by_gain = standardise_backward(grad, weight.detach(), gain.detach())
         accumulate(weight, by_weight)
         accumulate(gain, by_gain)
 
@@ -201,7 +201,7 @@ class Conv2d(Synapse, nn.Conv2d):
         square = self.kernel_size == (3, 3) and self.groups == 1
         return plain and square and winograd.applies(x, channels)
 
-    def _transform(self, pathway: Pathway, *, backward: bool) -> Tensor:
+    def _transform(self, pathway: Carrier, *, backward: bool) -> Tensor:
         """Return the transformed kernel, or that of the way back; kept as `kernel` is."""
         name = "transformed backward" if backward else "transformed"
         if name not in pathway.derived:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 from torch import nn
+from typing_extensions import Unpack
 
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.network import Network
-from threefactor.clocked.neuron import LIF
+from threefactor.clocked.neuron import LIF, NeuronOptions
 from threefactor.clocked.synapse import Linear
 from threefactor.errors import InputError
 
@@ -33,11 +33,7 @@ def conv5(
     out_features: int = 10,
     *,
     width: float = 1.0,
-    leak: float = 0.5,
-    threshold: float = 1.0,
-    dropout: float = 0.0,
-    scale: float = ACTIVITY_SCALE,
-    surrogate_width: float = 0.25,
+    **neuron: Unpack[NeuronOptions],
 ) -> Network:
     """Build 128C3-AP2-256C3-AP2-512C3-AP2-512C3-FC.
 
@@ -49,11 +45,8 @@ def conv5(
         input_shape: channels, height and width of one sample at one time step.
         out_features: number of outputs m.
         width: factor of the number of channels, rounded, at least 1 channel.
-        leak: share of the potential that is kept from step to step, 0 to 1.
-        threshold: firing threshold.
-        dropout: probability that a neuron is silenced for all steps of a sample.
-        scale: factor of a spiking layer's activity.
-        surrogate_width: a of the surrogate derivative.
+        **neuron: `leak`, `threshold`, `dropout`, `scale` and `surrogate_width` of the neurons, see
+            `LIF`; `scale` is 2.74 by default.
 
     Raises:
         InputError: if a setting is out of its range, or the picture too small to be pooled.
@@ -66,8 +59,7 @@ def conv5(
 
     Source: Xiao et al. 2026 (OPZO), appendix C.2.2.
     """
-    neuron = neuron_options(leak, threshold, dropout, scale, surrogate_width)
-    return _row(CONV5, input_shape, out_features, width, neuron)
+    return _row(CONV5, input_shape, out_features, width, scaled(neuron))
 
 
 def conv9(
@@ -75,11 +67,7 @@ def conv9(
     out_features: int = 10,
     *,
     width: float = 1.0,
-    leak: float = 0.5,
-    threshold: float = 1.0,
-    dropout: float = 0.0,
-    scale: float = ACTIVITY_SCALE,
-    surrogate_width: float = 0.25,
+    **neuron: Unpack[NeuronOptions],
 ) -> Network:
     """Build 64C3-128C3-AP2-256C3-256C3-AP2-512C3-512C3-AP2-512C3-512C3-FC.
 
@@ -94,21 +82,12 @@ def conv9(
 
     Source: Xiao et al. 2026 (OPZO), appendices C.1 and C.2.2.
     """
-    neuron = neuron_options(leak, threshold, dropout, scale, surrogate_width)
-    return _row(CONV9, input_shape, out_features, width, neuron)
+    return _row(CONV9, input_shape, out_features, width, scaled(neuron))
 
 
-def neuron_options(
-    leak: float, threshold: float, dropout: float, scale: float, surrogate_width: float
-) -> dict[str, Any]:
-    """Return the arguments of `LIF` by name."""
-    return {
-        "leak": leak,
-        "threshold": threshold,
-        "dropout": dropout,
-        "scale": scale,
-        "surrogate_width": surrogate_width,
-    }
+def scaled(neuron: NeuronOptions) -> NeuronOptions:
+    """Return options of neurons with the scale that suits convolutions, if none is given."""
+    return {"scale": ACTIVITY_SCALE, **neuron}
 
 
 def _row(
@@ -116,7 +95,7 @@ def _row(
     input_shape: Sequence[int],
     out_features: int,
     width: float,
-    neuron: dict[str, Any],
+    neuron: NeuronOptions,
 ) -> Network:
     channels, height, columns = checked_shape(input_shape)
     check_outputs(out_features)
@@ -124,7 +103,7 @@ def _row(
     for i, (wanted, pool) in enumerate(plan, start=1):
         height, columns = height // pool, columns // pool
         given, channels = channels, widen(wanted, width)
-        layers[f"conv{i}"] = Conv2d(given, channels, 3, padding=1, standardize=True, pool=pool)
+        layers[f"conv{i}"] = Conv2d(given, channels, 3, padding=1, standardise=True, pool=pool)
         layers[f"lif{i}"] = LIF(**neuron)
     if not (height and columns):
         raise InputError(

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from threefactor.clocked.neuron import LIF, reset_state
+from threefactor.clocked.neuron import LIF, NeuronOptions, reset_state
 from threefactor.clocked.synapse import Linear
 from threefactor.errors import InputError
 
@@ -53,11 +54,7 @@ def fc(
     in_features: int,
     hidden: Sequence[int],
     out_features: int,
-    *,
-    leak: float = 0.5,
-    threshold: float = 1.0,
-    dropout: float = 0.0,
-    surrogate_width: float = 0.25,
+    **neuron: Unpack[NeuronOptions],
 ) -> Network:
     """Build a fully connected network of LIF layers with a linear read-out.
 
@@ -67,10 +64,8 @@ def fc(
         in_features: values per sample and time step.
         hidden: number of neurons of each hidden layer; may be empty.
         out_features: number of outputs m.
-        leak: share of the potential that is kept from step to step, 0 to 1.
-        threshold: firing threshold.
-        dropout: probability that a hidden neuron is silenced for all steps of a sample.
-        surrogate_width: a of the surrogate derivative.
+        **neuron: `leak`, `threshold`, `dropout`, `scale` and `surrogate_width` of the hidden
+            neurons, see `LIF`.
 
     Raises:
         InputError: if a size is below 1 or a setting out of its range.
@@ -87,9 +82,10 @@ def fc(
     sizes = [in_features, *hidden, out_features]
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise InputError(f"layer sizes are {sizes}; each must be a whole number of at least 1")
+    LIF(**neuron)  # refuses options also of a network without hidden layers
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes[:-1]), start=1):
         layers[f"linear{i}"] = Linear(n_in, n_out)
-        layers[f"lif{i}"] = LIF(leak, threshold, dropout, surrogate_width=surrogate_width)
+        layers[f"lif{i}"] = LIF(**neuron)
     layers["readout"] = Linear(sizes[-2], out_features)
     return Network(layers, (in_features,))

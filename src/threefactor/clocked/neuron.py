@@ -5,18 +5,24 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
-if TYPE_CHECKING:
-    from threefactor.clocked.probe import Probe
-
-__all__ = ["LIF", "Neuron", "lif_step_", "reset_state", "surrogate_times"]
+__all__ = [
+    "LIF",
+    "Neuron",
+    "NeuronOptions",
+    "Observer",
+    "lif_step_",
+    "reset_state",
+    "surrogate_times",
+]
 
 
 def lif_step_(
@@ -70,6 +76,13 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
+class Observer(Protocol):
+    """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
+
+    def step(self, current: Tensor) -> Tensor:
+        """Stand in for `Neuron.forward`."""
+
+
 class Neuron(nn.Module, ABC):
     """A hidden layer: current in, activity out, and a derivative that is local to each neuron.
 
@@ -98,7 +111,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: Probe | None = None
+        self.probe: Observer | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -197,13 +210,25 @@ class Neuron(nn.Module, ABC):
         return self.modulate(error, state, self.scale if gate is None else gate)
 
 
+class NeuronOptions(TypedDict, total=False):
+    """Options of the neurons of a network, for its builder; see `LIF`, which has the defaults."""
+
+    leak: float
+    threshold: float
+    dropout: float
+    scale: float
+    surrogate_width: float
+
+
 class LIF(Neuron):
-    r"""Leaky integrate-and-fire neurons with a soft reset.
+    r"""Leaky integrate-and-fire neurons; `leak` is the share of the potential that stays.
 
     .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t], \qquad s[t] = [u[t] \ge V]
 
+    The reset is soft: a spike takes V off the potential.
+
     Args:
-        leak: lambda, the share of the potential that is kept from step to step, 0 to 1.
+        leak: lambda, 0 to 1. 1 keeps the whole potential from step to step, 0 nothing of it.
         threshold: V, above 0.
         dropout: probability that a neuron is silenced for all time steps of a sample.
         scale: factor of the activity that the next layer sees.

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import graph
+from threefactor.clocked.checks import check_layers
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Session, check_layers
+from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 
 __all__ = ["Outline", "outline"]

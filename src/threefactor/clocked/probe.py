@@ -9,7 +9,8 @@ from torch import Tensor
 
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.synapse import Turn, head_of
+from threefactor.clocked.pathway import head_of
+from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
 __all__ = ["Probe"]

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import (
-    ACTIVITY_SCALE,
     check_outputs,
     checked_shape,
     is_count,
-    neuron_options,
+    scaled,
     widen,
 )
 from threefactor.clocked.network import Network
-from threefactor.clocked.neuron import LIF
+from threefactor.clocked.neuron import LIF, NeuronOptions
 from threefactor.clocked.synapse import Linear
 from threefactor.errors import InputError
 
@@ -44,7 +43,7 @@ class ResidualBlock(nn.Module):
         out_channels: C'.
         stride: of conv1.
         beta: square root of the expected variance of x.
-        neuron: arguments of `LIF`.
+        **neuron: options of the neurons, see `LIF`.
 
     Source: Brock et al. 2021 (NF-ResNets), with spiking neurons as in Xiao et al. 2022 (OTTT).
     """
@@ -52,17 +51,22 @@ class ResidualBlock(nn.Module):
     SHARE = 0.2
 
     def __init__(
-        self, channels: int, out_channels: int, stride: int, beta: float, neuron: dict[str, Any]
+        self,
+        channels: int,
+        out_channels: int,
+        stride: int,
+        beta: float,
+        **neuron: Unpack[NeuronOptions],
     ) -> None:
         super().__init__()
         self.beta = beta
         self.lif1 = LIF(**neuron)
-        self.conv1 = Conv2d(channels, out_channels, 3, stride, padding=1, standardize=True)
+        self.conv1 = Conv2d(channels, out_channels, 3, stride, padding=1, standardise=True)
         self.lif2 = LIF(**neuron)
-        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, standardize=True)
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1, standardise=True)
         self.shortcut: Conv2d | None = None
         if stride != 1 or channels != out_channels:
-            self.shortcut = Conv2d(channels, out_channels, 1, stride, standardize=True)
+            self.shortcut = Conv2d(channels, out_channels, 1, stride, standardise=True)
         self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,11 +82,7 @@ def nf_resnet34(
     *,
     width: float = 1.0,
     depths: Sequence[int] = DEPTHS,
-    leak: float = 0.5,
-    threshold: float = 1.0,
-    dropout: float = 0.0,
-    scale: float = ACTIVITY_SCALE,
-    surrogate_width: float = 0.25,
+    **neuron: Unpack[NeuronOptions],
 ) -> Network:
     """Build the spiking ResNet-34 without normalisation.
 
@@ -95,7 +95,7 @@ def nf_resnet34(
         out_features: number of outputs m.
         width: factor of the number of channels, rounded, at least 1 channel.
         depths: number of blocks of each of the four stages; smaller ones for smaller networks.
-        leak, threshold, dropout, scale, surrogate_width: of the neurons, see `conv5`.
+        **neuron: options of the neurons, see `conv5`.
 
     Raises:
         InputError: if a setting is out of its range.
@@ -110,17 +110,17 @@ def nf_resnet34(
     _check_depths(depths)
     check_outputs(out_features)
     given, _, _ = checked_shape(input_shape)
-    neuron = neuron_options(leak, threshold, dropout, scale, surrogate_width)
+    neuron = scaled(neuron)
     channels = widen(STAGES[0], width)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers["stem"] = Conv2d(given, channels, 7, 2, padding=3, standardize=True)
+    layers["stem"] = Conv2d(given, channels, 7, 2, padding=3, standardise=True)
     layers["stem_pool"] = nn.AvgPool2d(3, 2, padding=1)
     variance = 1.0
     for stage, (wanted, depth) in enumerate(zip(STAGES, depths, strict=True), start=1):
         for i in range(1, depth + 1):
             out_channels = widen(wanted, width)
             stride = 2 if stage > 1 and i == 1 else 1
-            block = ResidualBlock(channels, out_channels, stride, variance**0.5, neuron)
+            block = ResidualBlock(channels, out_channels, stride, variance**0.5, **neuron)
             layers[f"stage{stage}_block{i}"] = block
             variance = (variance if block.shortcut is None else 1.0) + block.SHARE**2
             channels = out_channels

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from threefactor.clocked import graph
+from threefactor.clocked.checks import (
+    check_layers,
+    common_leak,
+    refuse_autocast,
+    refuse_chain,
+    whole_steps,
+)
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -28,8 +30,10 @@ from threefactor.clocked.losses import (
 )
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.synapse import Linear, Pathway, Synapse, Turn
+from threefactor.clocked.synapse import Linear, Synapse
+from threefactor.clocked.turns import Turn, alone
 from threefactor.errors import InputError
 
 __all__ = ["Inputs", "Result", "Session", "run"]
@@ -41,8 +45,6 @@ IN_THE_MIDDLE = (
     "a rule is called in the middle of its own step; finish the step first, or build another rule "
     "on the network"
 )
-_WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
-_UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
 @dataclass
@@ -102,7 +104,7 @@ class Session:
         self.turn = Turn()
         self.ignored: set[int] = set()
         """Identities of parameters that do not count as trainable while a network is tried."""
-        refuse = partial(_refuse_chain, network, self.ignored) if chain == "none" else None
+        refuse = partial(refuse_chain, network, self.ignored) if chain == "none" else None
         self.chain = chain
         self.pathways = [
             Pathway(
@@ -148,20 +150,9 @@ class Session:
             self.unchecked = True
             self._began_with = None
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Keep other threads from working on the network; the same thread may come in again.
-
-        A callback must not wait for another thread that works on the same network: each would
-        wait for the other.
-        """
-        with ExitStack() as stack:
-            # Always in one order: two networks that share layers cannot wait for each other.
-            for module in sorted({module for _, module in self._layers}, key=id):
-                with _making:
-                    lock = _locks.setdefault(module, threading.RLock())
-                stack.enter_context(lock)
-            yield
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other threads from working on the network; see `turns.alone`."""
+        return alone(module for _, module in self._layers)
 
     def set_constant_input(self, inputs: Tensor | None) -> None:
         """Tell the pathways which tensor stays the same at every step."""
@@ -249,16 +240,6 @@ class Session:
                             buffer.data.copy_(value)
                         module._buffers[name] = buffer
 
-    def refuse_other_masks(self) -> None:
-        """Refuse dropout that would draw another mask in a second forward pass."""
-        for name, module in self._dropouts:
-            if module.training and module.p > 0:
-                raise InputError(
-                    f"layer {name!r} is a {type(module).__name__}, which draws another mask in the "
-                    "second forward pass of this rule; use the dropout of clocked.LIF, which both "
-                    "passes share, or a one-point rule"
-                )
-
     def _refuse_other_layers(self) -> None:
         found = _layers_of(self.network)
         if found != self._layers:
@@ -272,7 +253,7 @@ class Session:
             )
 
     def _decay(self) -> float:
-        decay = _common_leak(self._neurons) if self._given_decay is None else self._given_decay
+        decay = common_leak(self._neurons) if self._given_decay is None else self._given_decay
         if not 0.0 <= decay <= 1.0:
             raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
         return decay
@@ -329,6 +310,41 @@ class Session:
         for pathway in self.pathways:
             pathway.check_use()
         return output
+
+    def second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
+        """Run the time step once more, without learning, and return the output.
+
+        The neurons have a second state for it, and the dropout masks of the first.
+
+        Args:
+            x_t: (B, ...) the input of the step.
+            noise_factor: factor of the noise of the first pass.
+
+        Raises:
+            InputError: if a dropout layer would draw another mask.
+        """
+        for name, module in self._dropouts:
+            if module.training and module.p > 0:
+                raise InputError(
+                    f"layer {name!r} is a {type(module).__name__}, which draws another mask in the "
+                    "second forward pass of this rule; use the dropout of clocked.LIF, which both "
+                    "passes share, or a one-point rule"
+                )
+
+        def switch(main: bool) -> None:
+            for probe in self.probes:
+                probe.swap_state()
+                probe.noise_factor, probe.main_pass = noise_factor, main
+            for pathway in self.pathways:
+                pathway.learning = main
+
+        switch(main=False)
+        try:
+            # What the network counts, as norms do, it counts once a step.
+            with torch.no_grad(), self.buffers_kept(always=True):
+                return self.forward(x_t)
+        finally:
+            switch(main=True)
 
     def flush(self) -> None:
         """Put gradients that were gathered over the steps into `.grad`."""
@@ -515,60 +531,6 @@ def run(
         session.reset()
 
 
-def whole_steps(steps: int) -> int:
-    """Return a number of time steps as an int, or refuse it."""
-    whole = isinstance(steps, (int, float, numbers.Integral)) and not isinstance(steps, bool)
-    if not whole or not math.isfinite(steps) or int(steps) != steps or steps < 1:
-        raise InputError(f"steps is {steps}; give a whole number of time steps of at least 1")
-    return int(steps)
-
-
-def check_layers(network: nn.Module) -> None:
-    """Refuse a network that cannot be run or trained layer by layer.
-
-    Raises:
-        InputError: naming the layer or setting, and what to do.
-    """
-    if not isinstance(network, nn.Module):
-        raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
-    wrapper = type(network).__name__
-    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
-        raise InputError(
-            f"the network is compiled ({wrapper}), which fixes its forward pass before a rule can "
-            "take part in it; give the plain module"
-        )
-    if wrapper in _WRAPPERS:
-        raise InputError(
-            f"the network is wrapped in {wrapper}, which waits for a backward pass that rules do "
-            "not make. Build the rule on the module inside (network.module) and average the "
-            "gradients over the processes after rule.step with torch.distributed.all_reduce"
-        )
-    for name, module in network.named_modules():
-        if isinstance(module, _UNTRACED) and not isinstance(module, Synapse):
-            raise InputError(
-                f"layer {name!r} is a {type(module).__module__}.{type(module).__name__}, which "
-                "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear "
-                "and threefactor.clocked.Conv2d for torch.nn.Conv2d"
-            )
-        if isinstance(module, Neuron):
-            module.check(name)
-    first = next(iter(network.named_parameters()), None)
-    if first is None:
-        raise InputError("the network has no parameters")
-    for name, parameter in network.named_parameters():
-        if parameter.dtype != first[1].dtype or parameter.device != first[1].device:
-            raise InputError(
-                f"parameter {name!r} is {parameter.dtype} on {parameter.device}, and {first[0]!r} "
-                f"is {first[1].dtype} on {first[1].device}; a network needs one dtype and one "
-                "device, use network.to(...)"
-            )
-    if not first[1].is_floating_point() or first[1].is_meta:
-        raise InputError(
-            f"the network's parameters are {first[1].dtype} on {first[1].device}; "
-            "expected real floating-point numbers on a device that holds them"
-        )
-
-
 @contextmanager
 def from_rest(network: nn.Module) -> Iterator[None]:
     """Begin with all neurons at rest, and put back the states and masks that were there."""
@@ -583,16 +545,6 @@ def from_rest(network: nn.Module) -> Iterator[None]:
             neuron.take(state)
 
 
-def refuse_autocast(inputs: object) -> None:
-    """Refuse to work under autocast, which would change precision behind a rule's back."""
-    device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        raise InputError(
-            "torch.autocast is on, under which products would be made in half precision and "
-            "states and traces would not; leave the autocast context for this call"
-        )
-
-
 def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
     """Give a constant input again and again, as long as nobody changes it."""
     version = inputs._version
@@ -605,48 +557,6 @@ def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
         yield inputs
 
 
-def _refuse_chain(network: nn.Module, ignored: set[int], pathway: Pathway, x: Tensor) -> None:
-    """Refuse an input that depends on other weights with no hidden neuron between."""
-    nodes = list(graph.behind([graph.node_of(x)]))
-    names = {id(p): name for name, p in network.named_parameters() if id(p) not in ignored}
-    sources = [n.pathway.name for n in nodes if hasattr(n, "pathway")]
-    leaves = [names.get(id(graph.parameter_of(n)), "") for n in nodes]
-    parameters = sorted(filter(None, leaves))
-    if not sources and not parameters:
-        return  # the user's own input, of which a gradient is wanted
-    way = _between(network, sources, pathway.name) or ", ".join(
-        sorted({graph.name_of(n) for n in nodes if n.next_functions and not graph.is_layer(n)})
-    )
-    if sources:
-        raise InputError(
-            f"layer {pathway.name!r} gets its input from layer {sources[0]!r} with no hidden "
-            f"neuron between them (only {way or 'nothing at all'}), so that the error of "
-            f"{pathway.name!r} would be backpropagated through its weights. "
-            "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
-            'between the two, train with SpatialBP, or allow it with chain="within-layers"'
-        )
-    raise InputError(
-        f"the parameters {parameters} lie between the neurons or the input and layer "
-        f"{pathway.name!r}, so that they would learn by backpropagation through its weights. "
-        "A rule of direct feedback does not do that: freeze them with requires_grad_(False), "
-        'train with SpatialBP, or allow it with chain="within-layers"'
-    )
-
-
-def _between(network: nn.Module, sources: list[str], name: str) -> str:
-    """Describe the modules that stand between two layers of a network, by its order."""
-    modules = list(network.named_modules())
-    names = [n for n, _ in modules]
-    if not sources or names.index(sources[0]) > names.index(name):
-        return ""
-    within = modules[names.index(sources[0]) + 1 : names.index(name)]
-    return ", ".join(
-        f"{n!r}, a {type(m).__name__}"
-        for n, m in within
-        if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
-    )
-
-
 def _layers_of(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
     """The synapse and neuron layers of a network, by name."""
     return tuple(
@@ -654,38 +564,3 @@ def _layers_of(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
         for name, module in network.named_modules()
         if isinstance(module, Synapse | Neuron)
     )
-
-
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_making = threading.Lock()
-
-
-def _forget_locks() -> None:
-    """In a forked child, the threads that held a lock are gone."""
-    global _making
-    _locks.clear()
-    _making = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
-
-
-def _common_leak(neurons: Iterable[tuple[str, Neuron]]) -> float:
-    leaks = set()
-    for name, neuron in neurons:
-        leak = getattr(neuron, "leak", None)
-        if leak is None:
-            continue
-        if isinstance(leak, bool) or not isinstance(leak, numbers.Real):
-            raise InputError(
-                f"the leak of layer {name!r} is a {type(leak).__name__}, from which no common "
-                "decay of the presynaptic traces follows; give trace_decay="
-            )
-        leaks.add(float(leak))
-    if len(leaks) > 1:
-        raise InputError(
-            f"the neurons have different leaks, {sorted(leaks)}; "
-            "give trace_decay=, the decay of the presynaptic traces"
-        )
-    return leaks.pop() if leaks else 0.0

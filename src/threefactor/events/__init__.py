@@ -1,11 +1,21 @@
 """Networks of exact spike times, and the rules that train them; needs the extra `events`."""
 
 from threefactor.events.encoding import latency_code
-from threefactor.events.layer import Activity, Layer
+from threefactor.events.layer import Activity, Layer, LayerOptions
 from threefactor.events.losses import FirstSpike, SpikeCount
 from threefactor.events.network import Network, fc
 from threefactor.events.parallel import get_num_threads, set_num_threads
-from threefactor.events.rules import DFA, RULES, SFDFA, ExactBP, FeedbackRule, Rule
+from threefactor.events.rules import (
+    DFA,
+    RULES,
+    SFDFA,
+    ExactBP,
+    Feedback,
+    FeedbackOptions,
+    FeedbackRule,
+    Rule,
+    RuleOptions,
+)
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, run
 
@@ -15,12 +25,16 @@ __all__ = [
     "SFDFA",
     "Activity",
     "ExactBP",
+    "Feedback",
+    "FeedbackOptions",
     "FeedbackRule",
     "FirstSpike",
     "Layer",
+    "LayerOptions",
     "Network",
     "Result",
     "Rule",
+    "RuleOptions",
     "SpikeBatch",
     "SpikeCount",
     "Trial",

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import NotRequired, TypedDict
 
 from threefactor.errors import InputError
 from threefactor.events.arrays import number, offsets_of, read_only, whole
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["Activity", "Layer", "array_of", "recorded"]
+__all__ = ["Activity", "Layer", "LayerOptions", "array_of", "recorded"]
 
 Reals = NDArray[Any]
 SMALLEST = 1e-15  # theta
@@ -108,6 +109,14 @@ def recorded() -> Iterator[list[Activity]]:
         yield made
     finally:
         _RECORDER.made = before
+
+
+class LayerOptions(TypedDict):
+    """Options that all layers of a network share; see `Layer`."""
+
+    tau_s: float
+    duration: float
+    max_spikes: NotRequired[int]
 
 
 class Layer(nn.Module):

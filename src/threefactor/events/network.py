@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 from torch import nn
+from typing_extensions import Unpack
 
 from threefactor.errors import InputError
-from threefactor.events.layer import Activity, Layer, recorded
+from threefactor.events.layer import Activity, Layer, LayerOptions, recorded
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["Network", "check_network", "fc"]
@@ -83,11 +84,9 @@ def fc(
     hidden: Sequence[int],
     out_features: int,
     *,
-    tau_s: float,
     thresholds: Sequence[float] | float,
-    duration: float,
-    max_spikes: int = 30,
     weight_ranges: Sequence[tuple[float, float]] = ((-1.0, 1.0),),
+    **options: Unpack[LayerOptions],
 ) -> Network:
     """Build a fully connected network of exact spike times.
 
@@ -95,12 +94,13 @@ def fc(
         in_features: number of input addresses.
         hidden: number of neurons of each hidden layer; may be empty.
         out_features: number of output neurons m, which spike too.
-        tau_s: synaptic time constant in seconds; the membrane's is twice that.
         thresholds: theta_hat of each layer, the output's last; or of hidden layers and output,
             two numbers; or one number for all.
-        duration: seconds that are simulated.
-        max_spikes: the most spikes of one neuron in one sample.
         weight_ranges: lowest and highest initial weight of each layer, given as `thresholds` are.
+        **options: of all layers:
+            `tau_s`, the synaptic time constant in seconds; the membrane's is twice that;
+            `duration`, the seconds that are simulated;
+            `max_spikes`, the most spikes of one neuron in one sample, 30 by default.
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
@@ -125,10 +125,9 @@ def fc(
     levels = _per_layer("thresholds", given, layers)
     ranges = _per_layer("weight_ranges", weight_ranges, layers)
     names = [f"lif{i}" for i in range(1, layers)] + ["readout"]
-    common: dict[str, Any] = {"tau_s": tau_s, "duration": duration, "max_spikes": max_spikes}
     return Network(
         OrderedDict(
-            (name, Layer(n_in, n_out, threshold=threshold, weight_range=bounds, **common))
+            (name, Layer(n_in, n_out, threshold=threshold, weight_range=bounds, **options))
             for name, (n_in, n_out), threshold, bounds in zip(
                 names, itertools.pairwise(sizes), levels, ranges, strict=True
             )

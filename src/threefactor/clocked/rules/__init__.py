@@ -1,10 +1,10 @@
 """Learning rules for clocked networks, by name."""
 
-from threefactor.clocked.rules.base import Rule, TimeStep
+from threefactor.clocked.rules.base import Rule, RuleOptions, TimeStep
 from threefactor.clocked.rules.dfa import DFA
 from threefactor.clocked.rules.dkp import DKP
-from threefactor.clocked.rules.feedback import FeedbackRule
-from threefactor.clocked.rules.local import LocalLearningRule
+from threefactor.clocked.rules.feedback import Feedback, FeedbackRule
+from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule, Readout
 from threefactor.clocked.rules.opzo import OPZO
 from threefactor.clocked.rules.spatial_bp import SpatialBP
 from threefactor.clocked.rules.zo import ZO
@@ -15,9 +15,13 @@ __all__ = [
     "OPZO",
     "RULES",
     "ZO",
+    "Feedback",
     "FeedbackRule",
+    "LocalLearningOptions",
     "LocalLearningRule",
+    "Readout",
     "Rule",
+    "RuleOptions",
     "SpatialBP",
     "TimeStep",
 ]

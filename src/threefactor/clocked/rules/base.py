@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
+from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -22,12 +24,12 @@ from threefactor.clocked.losses import (
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, outline
+from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Inputs, Result, Session, refuse_autocast, whole_steps
-from threefactor.clocked.synapse import deliver
+from threefactor.clocked.session import Inputs, Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
 
-__all__ = ["CHAINS", "Rule", "TimeStep"]
+__all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
 CHAINS = ("none", "within-layers")
 MAX_KEPT_BYTES = 256 * 2**20
@@ -58,6 +60,15 @@ class TimeStep:
     second_output: Tensor | None = None
     second_losses: Tensor | None = None
     error_of: Callable[[Tensor], Tensor] | None = None
+
+
+class RuleOptions(TypedDict, total=False):
+    """Options that all rules share; see `Rule`."""
+
+    loss: Loss | None
+    trace_decay: float | None
+    input_shape: Sequence[int] | None
+    chain: str
 
 
 class Rule(nn.Module, ABC):
@@ -157,6 +168,16 @@ class Rule(nn.Module, ABC):
         self.layer_shapes, self.outputs = dict(found.hidden), found.outputs
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
 
+    @property
+    def sample_shape(self) -> torch.Size:
+        """Shape of one sample at one time step, without the batch."""
+        return self._outline.sample_shape
+
+    @property
+    def trace_decay(self) -> float:
+        """Decay of the presynaptic traces, lambda, as of the last step."""
+        return self._session.trace_decay
+
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
         return True
@@ -176,8 +197,7 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        decay = self._session.trace_decay
-        text = self._outline.describe(self, signals, self.moves, decay)
+        text = self._outline.describe(self, signals, self.moves, self.trace_decay)
         print(text)
         return text
 
@@ -306,7 +326,7 @@ class Rule(nn.Module, ABC):
         record = TimeStep(values, losses * share, error * share, self._hidden)
         record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
         if self.second_pass is not None:
-            record.second_output = self._run_second_pass(x_t, self.second_pass)
+            record.second_output = session.second_pass(x_t, self.second_pass)
             record.second_losses = loss_of(self.loss, record.second_output, targets)[0] * share
         heads, errors = [output], [record.error]
         if not self.couples_layers:
@@ -429,23 +449,3 @@ class Rule(nn.Module, ABC):
         for parameter, grad in zip(parameters, before, strict=False):
             if grad is not None:
                 parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
-
-    def _run_second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
-        """Run the step again on a state of its own, with the same noise times a factor."""
-        session = self._session
-
-        def switch(main: bool) -> None:
-            for probe in session.probes:
-                probe.swap_state()
-                probe.noise_factor, probe.main_pass = noise_factor, main
-            for pathway in session.pathways:
-                pathway.learning = main
-
-        session.refuse_other_masks()
-        switch(main=False)
-        try:
-            # What the network counts, as norms do, it counts once a step.
-            with torch.no_grad(), session.buffers_kept(always=True):
-                return session.forward(x_t)
-        finally:
-            switch(main=True)

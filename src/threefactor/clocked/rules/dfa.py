@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.rules.local import LocalLearningRule
+from threefactor.clocked.rules.feedback import Feedback, checked_scale
+from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 
 __all__ = ["DFA"]
 
@@ -25,14 +27,14 @@ class DFA(LocalLearningRule):
         network: see `Rule`.
         feedback_scale: B_l is uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default, as in a fresh read-out.
-        **common: the options of `LocalLearningRule`; `loss`, `trace_decay`, `input_shape` of
-            `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `LocalLearningRule` and `Rule`.
 
     Example:
         >>> import torch
         >>> from threefactor import clocked
         >>> rule = clocked.DFA(clocked.fc(4, (8,), 3))
-        >>> rule.feedback[0].shape
+        >>> rule.feedback[0].matrix.shape
         torch.Size([3, 8])
 
     Source: Nokland 2016; Xiao et al. 2026 (OPZO), table 1.
@@ -41,19 +43,24 @@ class DFA(LocalLearningRule):
     signal = "B e, fixed random feedback from the output"
 
     def __init__(
-        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+        self,
+        network: nn.Module,
+        *,
+        feedback_scale: float | None = None,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[LocalLearningOptions],
     ) -> None:
-        super().__init__(network, **common)
-        self._make_feedback(lambda n: self._random_feedback(n, feedback_scale))
+        super().__init__(network, perturbation=perturbation, **options)
+        self.start_feedback(checked_scale(feedback_scale))
 
     def moves(self, buffer: str) -> bool:
         return False
 
     def send_back(
         self,
-        feedback: Sequence[Tensor],
+        feedback: Sequence[Feedback],
         layers: Sequence[Probe],
         output: Tensor,
         error: Tensor,
     ) -> list[Tensor]:
-        return [self._spread(error @ b, layer) for b, layer in zip(feedback, layers, strict=True)]
+        return [connection(error) for connection in feedback]

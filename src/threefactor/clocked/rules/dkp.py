@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from threefactor.clocked.rules.base import TimeStep
-from threefactor.clocked.rules.feedback import FeedbackRule
+from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.rules.base import RuleOptions, TimeStep
+from threefactor.clocked.rules.feedback import FeedbackRule, checked_scale
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import warn_user
 
@@ -27,7 +28,8 @@ class DKP(FeedbackRule):
         network: see `Rule`.
         feedback_scale: B_l starts uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `Rule`.
 
     Warns:
         UserWarning: once, if the feedback has gradients but no optimiser changes it.
@@ -46,12 +48,15 @@ class DKP(FeedbackRule):
     signal = "B e, feedback from the output that learns by the optimiser"
 
     def __init__(
-        self, network: nn.Module, *, feedback_scale: float | None = None, **common: Any
+        self,
+        network: nn.Module,
+        *,
+        feedback_scale: float | None = None,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[RuleOptions],
     ) -> None:
-        super().__init__(network, **common)
-        for i, n in enumerate(self.layer_sizes.values()):
-            matrix = nn.Parameter(self._random_feedback(n, feedback_scale))
-            self.register_parameter(f"feedback_{i}", matrix)
+        super().__init__(network, perturbation=perturbation, **options)
+        self.feedback = self.make_feedback(checked_scale(feedback_scale), trainable=True)
         self._seen: tuple[int, int] | None = None
         self._warned = False
 
@@ -59,18 +64,18 @@ class DKP(FeedbackRule):
         if step.layers and step.layers[0].steps == 1:
             self._warn_if_idle()
         errors = []
-        for b, layer in zip(self.feedback, step.layers, strict=True):
+        for connection, layer in zip(self.feedback, step.layers, strict=True):
             assert layer.trace is not None
-            errors.append(step.error @ b)
-            if b.requires_grad:
-                accumulate(b, step.error.t() @ layer.trace.flatten(1))
+            errors.append(connection(step.error))
+            if connection.matrix.requires_grad:
+                accumulate(connection.matrix, step.error.t() @ layer.trace.flatten(1))
         return errors
 
     def _warn_if_idle(self) -> None:
         """Compare with the sequence before: did the weights move, and the feedback not?"""
-        weight = next(self.network.parameters())
-        seen, self._seen = self._seen, (weight._version, self.feedback[0]._version)
-        if self._warned or seen is None or not self.feedback[0].requires_grad:
+        weight, first = next(self.network.parameters()), self.feedback[0].matrix
+        seen, self._seen = self._seen, (weight._version, first._version)
+        if self._warned or seen is None or not first.requires_grad:
             return
         if seen[0] != self._seen[0] and seen[1] == self._seen[1]:
             self._warned = True

@@ -4,21 +4,62 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.rules.base import TimeStep
-from threefactor.clocked.rules.feedback import FeedbackRule
-from threefactor.clocked.rules.patches import checked_patch, patches, spread
+from threefactor.clocked.rules.base import RuleOptions, TimeStep
+from threefactor.clocked.rules.feedback import Feedback, FeedbackRule
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
 
-__all__ = ["LOCAL_FEEDBACK", "LocalLearningRule"]
+__all__ = ["LOCAL_FEEDBACK", "LocalLearningOptions", "LocalLearningRule", "Readout"]
 
 LOCAL_FEEDBACK = ("same-weights", "fixed", "learned")
+
+
+class Readout(nn.Module):
+    """The read-out of one hidden layer of n neurons, with m outputs.
+
+    Args:
+        layer: which hidden layer, from 0 on.
+        weight: A_l, (m, n).
+        feedback: the transpose of C_l, (m, n): a parameter, or any other tensor, which becomes a
+            buffer; None if errors go back through A_l.
+    """
+
+    weight: Tensor
+    feedback: Tensor | None
+
+    def __init__(self, layer: int, weight: nn.Parameter, feedback: Tensor | None = None) -> None:
+        super().__init__()
+        self.layer = layer
+        self.weight = weight
+        if feedback is None or isinstance(feedback, nn.Parameter):
+            self.register_parameter("feedback", feedback)
+        else:
+            self.register_buffer("feedback", feedback)
+
+    def extra_repr(self) -> str:
+        return f"layer={self.layer}, outputs={len(self.weight)}, neurons={self.weight.shape[1]}"
+
+    def forward(self, activity: Tensor) -> Tensor:
+        """Read an activity (B, ...): (B, m)."""
+        return activity.flatten(1) @ self.weight.t()
+
+
+class LocalLearningOptions(RuleOptions, total=False):
+    """Options that rules with local learning share; see `LocalLearningRule`."""
+
+    feedback_patch: int
+    local_learning: str | None
+    local_scale: float
+    readout_scale: float | None
+    intermediate: str | None
 
 
 class LocalLearningRule(FeedbackRule):
@@ -44,8 +85,8 @@ class LocalLearningRule(FeedbackRule):
     With both, layer k has one read-out. A_l, and C_l if learned, are parameters: give
     `rule.parameters()` to the optimiser together with the network's.
 
-    The feedback from the output, and N_j, may be shared by the neurons of a channel in squares of
-    `feedback_patch` x `feedback_patch`, which divides its memory by the size of a square.
+    The feedback from the output, and N_j, may be shared by the neurons of a channel (see
+    `Feedback`). A subclass calls `start_feedback` at the end of its `__init__`.
 
     Args:
         network: see `Rule`.
@@ -57,7 +98,13 @@ class LocalLearningRule(FeedbackRule):
         readout_scale: A_l (and C_l) start uniform in [-readout_scale, readout_scale], at 0 for 0;
             1/sqrt(n_l) by default.
         intermediate: name of layer k in the network, such as "lif4" of `conv9`, or None.
-        **common: see `Rule`.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `RuleOptions`.
+
+    Attributes:
+        readouts: the `Readout` of each layer that has one, first layer first, in an
+            `nn.ModuleList`.
+        intermediate: the connections N_j, in an `nn.ModuleList`; empty without a layer k.
 
     Raises:
         InputError: if a number is out of its range, or no hidden layer precedes layer k.
@@ -74,6 +121,9 @@ class LocalLearningRule(FeedbackRule):
     Source: Xiao et al. 2026 (OPZO), section 4.4 and appendix C.1.
     """
 
+    readouts: Sequence[Readout]
+    intermediate: Sequence[Feedback]
+
     def __init__(
         self,
         network: nn.Module,
@@ -83,7 +133,8 @@ class LocalLearningRule(FeedbackRule):
         local_scale: float = 0.01,
         readout_scale: float | None = None,
         intermediate: str | None = None,
-        **common: Any,
+        perturbation: Perturbation | None = None,
+        **options: Unpack[RuleOptions],
     ) -> None:
         if local_learning is not None and local_learning not in LOCAL_FEEDBACK:
             raise unknown_name("feedback of local learning", local_learning, LOCAL_FEEDBACK)
@@ -91,8 +142,13 @@ class LocalLearningRule(FeedbackRule):
             raise InputError(f"local_scale is {local_scale}; give a number above 0")
         if readout_scale is not None and not 0.0 <= readout_scale < math.inf:
             raise InputError(f"readout_scale is {readout_scale}; give a number of at least 0")
-        self.feedback_patch = checked_patch(feedback_patch)
-        super().__init__(network, **common)
+        whole = isinstance(feedback_patch, int) and not isinstance(feedback_patch, bool)
+        if not whole or feedback_patch < 1:
+            raise InputError(
+                f"feedback_patch is {feedback_patch}; give a whole number of at least 1"
+            )
+        super().__init__(network, perturbation=perturbation, **options)
+        self.feedback_patch = feedback_patch
         if feedback_patch > 1 and not any(len(s) == 3 for s in self.layer_shapes.values()):
             raise InputError(
                 f"feedback_patch is {feedback_patch}, and no hidden layer of this network is a "
@@ -101,14 +157,17 @@ class LocalLearningRule(FeedbackRule):
         self.local_learning = local_learning
         self.local_scale = local_scale
         self._middle = self._find(intermediate)
-        for i, n in enumerate(self.layer_sizes.values()):
-            if local_learning is not None or i == self._middle:
-                self._add_readout(i, n, readout_scale)
+        readouts = [
+            self._make_readout(i, n, readout_scale)
+            for i, n in enumerate(self.layer_sizes.values())
+            if local_learning is not None or i == self._middle
+        ]
+        self.readouts = cast("Sequence[Readout]", nn.ModuleList(readouts))
 
     @abstractmethod
     def send_back(
         self,
-        feedback: Sequence[Tensor],
+        feedback: Sequence[Feedback],
         layers: Sequence[Probe],
         output: Tensor,
         error: Tensor,
@@ -116,7 +175,7 @@ class LocalLearningRule(FeedbackRule):
         """Return the error (B, n_l) of each of some layers, as new tensors; may learn feedback.
 
         Args:
-            feedback: (m, p_l) for each layer, p_l the number of rows that its neurons share.
+            feedback: the connection to each layer.
             layers: the hidden layers, first to last.
             output: (B, m) a read-out, less that of the second pass if there is one.
             error: (B, m) its error.
@@ -127,40 +186,40 @@ class LocalLearningRule(FeedbackRule):
         if step.second_output is not None:
             output = output - step.second_output
         errors = self.send_back(self.feedback, step.layers, output, step.error)
-        for i in range(len(errors)):
-            if hasattr(self, f"readout_{i}"):
-                self._learn_locally(i, step, errors)
+        for readout in self.readouts:
+            self._learn_locally(readout, step, errors)
         return errors
 
-    def _learn_locally(self, i: int, step: TimeStep, errors: list[Tensor]) -> None:
-        """Let layer i's read-out learn, and add the signals that come from it."""
-        layer, readout = step.layers[i], getattr(self, f"readout_{i}")
+    def _learn_locally(self, readout: Readout, step: TimeStep, errors: list[Tensor]) -> None:
+        """Let a layer's read-out learn, and add the signals that come from it."""
+        i, layer = readout.layer, step.layers[readout.layer]
         assert layer.activity is not None and layer.trace is not None and step.error_of is not None
         if layer.rewritten:
             raise InputError(
                 f"the network changes the activity of hidden layer {layer.name!r} in place, after "
                 "its read-out's trace took it in; use a new tensor, as in h = h + x"
             )
-        output = layer.activity.flatten(1) @ readout.t()
+        output = readout(layer.activity)
         error = step.error_of(output)
-        backward = getattr(self, f"local_feedback_{i}", readout)
+        backward = readout.weight if readout.feedback is None else readout.feedback
         if self.local_learning is not None:
             errors[i].addmm_(error, backward, alpha=self.local_scale)
         if i == self._middle:
             if layer.second_activity is not None:
-                output = output - layer.second_activity.flatten(1) @ readout.t()
-            matrices = [getattr(self, f"intermediate_{j}") for j in range(i)]
-            signals = self.send_back(matrices, step.layers[:i], output, error)
+                output = output - readout(layer.second_activity)
+            signals = self.send_back(self.intermediate, step.layers[:i], output, error)
             for j, signal in enumerate(signals):
                 errors[j].add_(signal)
-        learners = [readout, backward] if self.local_learning == "learned" else [readout]
+        learners = [readout.weight]
+        if self.local_learning == "learned":
+            learners.append(backward)
         if any(p.requires_grad for p in learners):
             grad = error.t() @ layer.trace.flatten(1)
             for parameter in learners:
                 accumulate(parameter, grad.clone())
 
     def moves(self, buffer: str) -> bool:
-        return not buffer.startswith("local_feedback")
+        return not buffer.startswith("readouts.")
 
     def signal_of(self, layer: str) -> str:
         parts, place = [self.signal], list(self.layer_sizes).index(layer)
@@ -171,28 +230,23 @@ class LocalLearningRule(FeedbackRule):
             parts.append(f"feedback of the same kind from the read-out of {middle}")
         return "; plus ".join(parts)
 
-    def _make_feedback(self, make: Callable[[int], Tensor]) -> None:
-        """Register the feedback from the output, and that from the middle layer."""
-        rows = [patches(shape, self.feedback_patch) for shape in self.layer_shapes.values()]
-        for i, p in enumerate(rows):
-            self.register_buffer(f"feedback_{i}", make(p))
-        for j, p in enumerate(rows[: self._middle or 0]):
-            self.register_buffer(f"intermediate_{j}", make(p))
+    def start_feedback(self, scale: float | None) -> None:
+        """Make the feedback from the output, and that from the middle layer; see `make_feedback`.
 
-    def _spread(self, values: Tensor, layer: Probe) -> Tensor:
-        """Give each neuron the value of its row: (B, p_l) to (B, n_l)."""
-        return spread(values, self.layer_shapes[layer.name], self.feedback_patch)
+        Args:
+            scale: as `make_feedback` takes it.
+        """
+        self.feedback = self.make_feedback(scale)
+        self.intermediate = self.make_feedback(scale, layers=self._middle or 0)
 
-    def _add_readout(self, i: int, n: int, scale: float | None) -> None:
-        def draw() -> Tensor:
-            return self._random_feedback(n, scale) if scale != 0 else self._feedback_like(n).zero_()
-
-        self._hidden[i].trace_decay = self._session.trace_decay
-        self.register_parameter(f"readout_{i}", nn.Parameter(draw()))
+    def _make_readout(self, i: int, n: int, scale: float | None) -> Readout:
+        self._hidden[i].trace_decay = self.trace_decay
+        weight = nn.Parameter(self._matrix(n, scale))
         if self.local_learning == "fixed":
-            self.register_buffer(f"local_feedback_{i}", draw())
-        elif self.local_learning == "learned":
-            self.register_parameter(f"local_feedback_{i}", nn.Parameter(draw()))
+            return Readout(i, weight, self._matrix(n, scale))
+        if self.local_learning == "learned":
+            return Readout(i, weight, nn.Parameter(self._matrix(n, scale)))
+        return Readout(i, weight)
 
     def _find(self, name: str | None) -> int | None:
         """Return the number of the middle layer."""

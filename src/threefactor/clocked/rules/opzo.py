@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.rules.local import LocalLearningRule
-from threefactor.clocked.rules.patches import gather
+from threefactor.clocked.rules.feedback import Feedback
+from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 from threefactor.errors import InputError, unknown_name
 
 __all__ = ["OPZO"]
@@ -42,8 +43,7 @@ class OPZO(LocalLearningRule):
             default, as in the paper's runs: it rescales the gradient, which an adaptive optimiser
             offsets.
         noise_distribution, noise_position, antithetic, generator: see `Perturbation`.
-        **common: the options of `LocalLearningRule`; `loss`, `trace_decay`, `input_shape` of
-            `Rule`.
+        **options: see `LocalLearningRule` and `Rule`.
 
     Raises:
         InputError: if the momentum or the noise scale is out of its range.
@@ -74,23 +74,23 @@ class OPZO(LocalLearningRule):
         noise_distribution: str = "gaussian",
         noise_position: str = "after",
         antithetic: bool = True,
-        generator: Any = None,
-        **common: Any,
+        generator: torch.Generator | None = None,
+        **options: Unpack[LocalLearningOptions],
     ) -> None:
         if points not in SECOND_PASS:
             raise unknown_name("number of points", points, SECOND_PASS)
         if not 0.0 <= momentum < 1.0:
             raise InputError(f"momentum is {momentum}; give a number of at least 0 and below 1")
         noise = Perturbation(noise_scale, noise_distribution, noise_position, antithetic, generator)
-        super().__init__(network, perturbation=noise, **common)
+        super().__init__(network, perturbation=noise, **options)
         self.momentum = momentum
         self.divide_by_scale = divide_by_scale
         self.second_pass = SECOND_PASS[points]
-        self._make_feedback(lambda n: self._feedback_like(n).zero_())
+        self.start_feedback(0.0)
 
     def send_back(
         self,
-        feedback: Sequence[Tensor],
+        feedback: Sequence[Feedback],
         layers: Sequence[Probe],
         output: Tensor,
         error: Tensor,
@@ -100,10 +100,10 @@ class OPZO(LocalLearningRule):
         divisor = self.perturbation.scale ** (2 if self.divide_by_scale else 1)
         rate = (1.0 - self.momentum) / (len(output) * divisor)
         errors = []
-        for m, layer in zip(feedback, layers, strict=True):
+        for connection, layer in zip(feedback, layers, strict=True):
             assert layer.noise is not None
+            noise = connection.gather(layer.noise)
             # In place: with many outputs M is too large to exist twice.
-            noise = gather(layer.noise, self.feedback_patch)
-            m.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
-            errors.append(self._spread(error @ m, layer))
+            connection.matrix.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
+            errors.append(connection(error))
         return errors

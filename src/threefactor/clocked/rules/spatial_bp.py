@@ -21,7 +21,7 @@ class SpatialBP(Rule):
 
     Args:
         network: see `Rule`.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        loss, trace_decay, perturbation, input_shape, chain: see `Rule`.
 
     Example:
         >>> import torch

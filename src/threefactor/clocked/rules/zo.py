@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
+import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
-from threefactor.clocked.rules.base import Rule, TimeStep
+from threefactor.clocked.rules.base import Rule, RuleOptions, TimeStep
 from threefactor.errors import unknown_name
 
 __all__ = ["ZO"]
@@ -34,7 +35,7 @@ class ZO(Rule):
         noise_scale, noise_distribution, noise_position, antithetic, generator: see `Perturbation`.
             Antithetic pairs mean little to the one-sided and two-point forms; leave them on for
             the one-point form.
-        **common: `loss`, `trace_decay`, `input_shape` of `Rule`.
+        **options: see `Rule`.
 
     Raises:
         ConfigurationError: if a name is not known.
@@ -53,13 +54,13 @@ class ZO(Rule):
         noise_distribution: str = "gaussian",
         noise_position: str = "after",
         antithetic: bool = True,
-        generator: Any = None,
-        **common: Any,
+        generator: torch.Generator | None = None,
+        **options: Unpack[RuleOptions],
     ) -> None:
         if points not in SECOND_PASS:
             raise unknown_name("number of points", points, SECOND_PASS)
         noise = Perturbation(noise_scale, noise_distribution, noise_position, antithetic, generator)
-        super().__init__(network, perturbation=noise, **common)
+        super().__init__(network, perturbation=noise, **options)
         self.points = points
         self.second_pass = SECOND_PASS[points]
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
@@ -23,10 +24,19 @@ from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
 
-__all__ = ["Rule"]
+__all__ = ["Rule", "RuleOptions"]
 
 LOCAL_GRADIENTS = ("modified", "exact")
 NOT_NEGATIVE = "a number of at least 0"
+
+
+class RuleOptions(TypedDict, total=False):
+    """Options that all rules share; see `Rule`."""
+
+    loss: Loss | None
+    local_gradient: str
+    rate_penalty: float
+    rate_target: float
 
 
 class Rule(nn.Module, ABC):

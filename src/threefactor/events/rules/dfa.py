@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing_extensions import Unpack
 
 from threefactor.events.arrays import number
 from threefactor.events.network import Network
-from threefactor.events.rules.feedback import FeedbackRule
+from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 
 __all__ = ["DFA"]
 
@@ -21,8 +21,7 @@ class DFA(FeedbackRule):
     Args:
         network: see `Rule`.
         feedback_scale: B is uniform in [-feedback_scale, feedback_scale].
-        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
-            `rate_target` of `Rule`.
+        **options: see `FeedbackRule` and `Rule`.
 
     Raises:
         InputError: if the scale is not above 0.
@@ -30,15 +29,15 @@ class DFA(FeedbackRule):
     Example:
         >>> from threefactor import events
         >>> net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
-        >>> events.DFA(net).feedback[0].shape
+        >>> events.DFA(net).feedback[0].matrix.shape
         torch.Size([3, 8])
 
     Source: Bacho & Chu (SFDFA), equations 6 and 12.
     """
 
-    def __init__(self, network: Network, *, feedback_scale: float = 1.0, **common: Any) -> None:
-        super().__init__(network, **common)
+    def __init__(
+        self, network: Network, *, feedback_scale: float = 1.0, **options: Unpack[FeedbackOptions]
+    ) -> None:
+        super().__init__(network, **options)
         number("feedback_scale", feedback_scale, "a number above 0")
-        for i, n in enumerate(self.layer_sizes.values()):
-            random = self.feedback_like(n).uniform_(-feedback_scale, feedback_scale)
-            self.register_buffer(f"feedback_{i}", random)
+        self.feedback = self.make_feedback(feedback_scale)

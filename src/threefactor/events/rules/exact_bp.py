@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from threefactor.clocked.losses import Loss
 from threefactor.events.network import Network
 from threefactor.events.parallel import over
 from threefactor.events.rules.base import Rule
@@ -27,7 +26,7 @@ class ExactBP(Rule):
     Args:
         network: see `Rule`.
         local_gradient: "exact" by default; "modified" bounds the factor F_k in every layer.
-        **common: `loss`, `rate_penalty`, `rate_target` of `Rule`.
+        loss, rate_penalty, rate_target: see `Rule`.
 
     Example:
         >>> import torch
@@ -41,8 +40,22 @@ class ExactBP(Rule):
     Source: Bacho & Chu 2023, Exploring trade-offs in spiking neural networks.
     """
 
-    def __init__(self, network: Network, *, local_gradient: str = "exact", **common: Any) -> None:
-        super().__init__(network, local_gradient=local_gradient, **common)
+    def __init__(
+        self,
+        network: Network,
+        *,
+        loss: Loss | None = None,
+        local_gradient: str = "exact",
+        rate_penalty: float = 0.0,
+        rate_target: float = 0.0,
+    ) -> None:
+        super().__init__(
+            network,
+            loss=loss,
+            local_gradient=local_gradient,
+            rate_penalty=rate_penalty,
+            rate_target=rate_target,
+        )
 
     def learn(self, trial: Trial) -> None:
         errors = trial.per_spike(-1, trial.error)

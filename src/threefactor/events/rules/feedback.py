@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.delivery import can_learn, give
@@ -14,12 +15,36 @@ from threefactor.events.layer import Activity, Layer, array_of
 from threefactor.events.losses import reads_first_spikes
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
-from threefactor.events.rules.base import Rule
+from threefactor.events.rules.base import Rule, RuleOptions
 from threefactor.events.trial import Trial
 
-__all__ = ["FeedbackRule"]
+__all__ = ["Feedback", "FeedbackOptions", "FeedbackRule"]
 
 TRACES = ("summed", "forward")
+
+
+class Feedback(nn.Module):
+    """A direct connection from m outputs to the n neurons of one hidden layer.
+
+    Args:
+        matrix: (m, n), the transpose of the formulas'; becomes a buffer.
+    """
+
+    matrix: Tensor
+
+    def __init__(self, matrix: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+
+    def forward(self, error: Tensor) -> Tensor:
+        """Bring the outputs' error (B, m) to the neurons: (B, n)."""
+        return product(error, self.matrix)
+
+
+class FeedbackOptions(RuleOptions, total=False):
+    """Options that rules with direct feedback share; see `FeedbackRule`."""
+
+    traces: str
 
 
 class FeedbackRule(Rule):
@@ -31,36 +56,45 @@ class FeedbackRule(Rule):
     Since a neuron's spikes share one error, the sum over them of dt_k/dw_ij can run forward in
     time as an eligibility trace and meet the error when the sample is over.
 
-    It owns one feedback matrix per hidden layer, kept as `feedback_0`, `feedback_1`, ..., (m, n_l)
-    each, the transpose of the formula's.
+    A rule with feedback of its own makes it in its `__init__`:
+    `self.feedback = self.make_feedback(scale)`. `state_dict` names the matrices
+    `feedback.0.matrix`, `feedback.1.matrix`, ...
 
     Args:
         network: see `Rule`.
         traces: "summed", the same number from sums over later spikes, or "forward", the
             eligibility traces of equations 19 to 21 themselves; slower.
-        **common: `loss`, `local_gradient`, `rate_penalty`, `rate_target` of `Rule`.
+        **options: see `Rule`.
 
     Raises:
         ConfigurationError: if a name is not known.
         InputError: if forward traces are asked for with a loss that reads first spikes only.
     """
 
-    def __init__(self, network: Network, *, traces: str = "summed", **common: Any) -> None:
-        super().__init__(network, **common)
+    feedback: Sequence[Feedback]
+    """The connection to each hidden layer, first layer first, in an `nn.ModuleList`; empty for a
+    rule that makes its errors in another way."""
+
+    def __init__(
+        self, network: Network, *, traces: str = "summed", **options: Unpack[RuleOptions]
+    ) -> None:
+        super().__init__(network, **options)
         self.traces = traces
-        self.matrices = len(self.layer_sizes)
+        self.feedback = cast("Sequence[Feedback]", nn.ModuleList())
+        self._had_layers = bool(self.layer_sizes)
         self._check_traces()
 
-    @property
-    def feedback(self) -> list[Tensor]:
-        """The feedback matrices, (m, n_l) each, first hidden layer first."""
-        names = [f"feedback_{i}" for i in range(self.matrices)]
-        return [getattr(self, name) for name in names if hasattr(self, name)]
+    def make_feedback(self, scale: float) -> Sequence[Feedback]:
+        """Make a new connection to every hidden layer, in an `nn.ModuleList`.
 
-    def feedback_like(self, n: int) -> Tensor:
-        """An empty matrix for a layer of n neurons, with the network's dtype."""
-        dtype = next(self.network.parameters()).dtype
-        return torch.empty(self.outputs, n, dtype=dtype, device="cpu")
+        Args:
+            scale: matrices start uniform in [-scale, scale], and at 0 for 0.
+        """
+        dtype, made = next(self.network.parameters()).dtype, []
+        for n in self.layer_sizes.values():
+            matrix = torch.empty(self.outputs, n, dtype=dtype, device="cpu")
+            made.append(Feedback(matrix.uniform_(-scale, scale) if scale else matrix.zero_()))
+        return cast("Sequence[Feedback]", nn.ModuleList(made))
 
     def _check_traces(self) -> None:
         if self.traces not in TRACES:
@@ -75,10 +109,10 @@ class FeedbackRule(Rule):
         super().check(layers)
         self._check_traces()
         *hidden, last = layers.values()
-        feedback = self.feedback
-        if self.matrices and not feedback:
+        if self._had_layers and not self.feedback:
             return  # a rule that makes its errors in another way
-        given = [tuple(b.shape) if isinstance(b, Tensor) else None for b in feedback]
+        matrices: list[Any] = [connection.matrix for connection in self.feedback]
+        given = [tuple(b.shape) if isinstance(b, Tensor) else None for b in matrices]
         if given != [(last.neurons, layer.neurons) for layer in hidden]:
             raise InputError(
                 f"the feedback has the shapes {given}, but the network now has {last.neurons} "
@@ -89,12 +123,13 @@ class FeedbackRule(Rule):
     def layer_errors(self, trial: Trial) -> Sequence[Tensor]:
         """Return the error of every hidden neuron in every sample, (B, n_l) for each layer."""
         return [
-            product(trial.error, b) + self.rate_error(trial, i) for i, b in enumerate(self.feedback)
+            connection(trial.error) + self.rate_error(trial, i)
+            for i, connection in enumerate(self.feedback)
         ]
 
     def learn(self, trial: Trial) -> None:
-        for i, b in enumerate(self.feedback):
-            array_of(f"feedback_{i}", b, tuple(b.shape))
+        for i, connection in enumerate(self.feedback):
+            array_of(f"feedback.{i}.matrix", connection.matrix, tuple(connection.matrix.shape))
         given, hidden = self.layer_errors(trial), len(trial.activities) - 1
         if not isinstance(given, Sequence) or len(given) != hidden:
             count = f", {len(given)} of them" if isinstance(given, Sequence) else ""

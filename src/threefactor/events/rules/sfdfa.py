@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.arrays import number
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
-from threefactor.events.rules.feedback import FeedbackRule
+from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 from threefactor.events.trial import Trial
 
 __all__ = ["SFDFA"]
@@ -39,8 +40,7 @@ class SFDFA(FeedbackRule):
         feedback_optimizer: "sgd", plain descent as in the authors' runs, or "adam" as in their
             text.
         generator: source of p, on the CPU; PyTorch's global one by default.
-        **common: `traces` of `FeedbackRule`; `loss`, `local_gradient`, `rate_penalty`,
-            `rate_target` of `Rule`.
+        **options: see `FeedbackRule` and `Rule`.
 
     `rule.requires_grad_(False)` freezes the feedback as it is, and draws no more p.
 
@@ -67,9 +67,9 @@ class SFDFA(FeedbackRule):
         feedback_lr: float = 1e-4,
         feedback_optimizer: str = "sgd",
         generator: torch.Generator | None = None,
-        **common: Any,
+        **options: Unpack[FeedbackOptions],
     ) -> None:
-        super().__init__(network, **common)
+        super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
         number("feedback_lr", feedback_lr, "a number of at least 0", zero=True)
@@ -80,10 +80,12 @@ class SFDFA(FeedbackRule):
             )
         self.generator = generator
         self.feedback_learns = True
-        for i, n in enumerate(self.layer_sizes.values()):
-            self.register_buffer(f"feedback_{i}", self.feedback_like(n).zero_())
-        kind = OPTIMIZERS[feedback_optimizer]
-        self.optimizer = kind(self.feedback, lr=feedback_lr) if self.feedback else None
+        self.feedback = self.make_feedback(0.0)
+        matrices, kind = self._matrices(), OPTIMIZERS[feedback_optimizer]
+        self.optimizer = kind(matrices, lr=feedback_lr) if matrices else None
+
+    def _matrices(self) -> list[Tensor]:
+        return [connection.matrix for connection in self.feedback]
 
     def requires_grad_(self, requires_grad: bool = True) -> SFDFA:
         """Freeze the feedback, or let it learn again, as this does with parameters."""
@@ -97,7 +99,7 @@ class SFDFA(FeedbackRule):
             return
         perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
         total = self.output_grades(trial, perturbations)
-        for b, p, counts in zip(self.feedback, perturbations, trial.counts, strict=False):
+        for b, p, counts in zip(self._matrices(), perturbations, trial.counts, strict=False):
             times = torch.from_numpy(np.count_nonzero(counts.numpy() != 0, axis=0)).to(b.dtype)
             b.grad = b * (times > 0) - product(total.t(), p) / times.clamp(min=1)
         self._follow_buffers()
@@ -137,14 +139,14 @@ class SFDFA(FeedbackRule):
         """Let the optimiser train the feedback as it is now: `to` and the like replace it."""
         assert self.optimizer is not None
         group = self.optimizer.param_groups[0]
-        for old, new in zip(group["params"], self.feedback, strict=True):
+        for old, new in zip(group["params"], self._matrices(), strict=True):
             if old is not new and old in self.optimizer.state:
                 state = self.optimizer.state.pop(old)
                 self.optimizer.state[new] = {
                     key: value.to(new.dtype) if value.dim() else value
                     for key, value in state.items()
                 }
-        group["params"] = self.feedback
+        group["params"] = self._matrices()
 
     def output_grades(self, trial: Trial, perturbations: list[Tensor]) -> Tensor:
         """Return G, (B, m): the summed grades of each output neuron's spikes.
@@ -180,7 +182,7 @@ class SFDFA(FeedbackRule):
         """
         if self.optimizer is None:
             return
-        _check_state(state, self.optimizer.state_dict(), self.feedback)
+        _check_state(state, self.optimizer.state_dict(), self._matrices())
         self.optimizer.load_state_dict(state)
 
 

@@ -1,0 +1,148 @@
+"""What a network must be so that it can be run and trained layer by layer."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked import graph
+from threefactor.clocked.neuron import Neuron
+from threefactor.clocked.pathway import Pathway
+from threefactor.clocked.synapse import Synapse
+from threefactor.errors import InputError
+
+__all__ = ["check_layers", "common_leak", "refuse_autocast", "refuse_chain", "whole_steps"]
+
+_WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
+_UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
+
+
+def whole_steps(steps: int) -> int:
+    """Return a number of time steps as an int, or refuse it."""
+    whole = isinstance(steps, (int, float, numbers.Integral)) and not isinstance(steps, bool)
+    if not whole or not math.isfinite(steps) or int(steps) != steps or steps < 1:
+        raise InputError(f"steps is {steps}; give a whole number of time steps of at least 1")
+    return int(steps)
+
+
+def check_layers(network: nn.Module) -> None:
+    """Refuse a network that cannot be run or trained layer by layer.
+
+    Raises:
+        InputError: naming the layer or setting, and what to do.
+    """
+    if not isinstance(network, nn.Module):
+        raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
+    wrapper = type(network).__name__
+    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
+        raise InputError(
+            f"the network is compiled ({wrapper}), which fixes its forward pass before a rule can "
+            "take part in it; give the plain module"
+        )
+    if wrapper in _WRAPPERS:
+        raise InputError(
+            f"the network is wrapped in {wrapper}, which waits for a backward pass that rules do "
+            "not make. Build the rule on the module inside (network.module) and average the "
+            "gradients over the processes after rule.step with torch.distributed.all_reduce"
+        )
+    for name, module in network.named_modules():
+        if isinstance(module, _UNTRACED) and not isinstance(module, Synapse):
+            raise InputError(
+                f"layer {name!r} is a {type(module).__module__}.{type(module).__name__}, which "
+                "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear "
+                "and threefactor.clocked.Conv2d for torch.nn.Conv2d"
+            )
+        if isinstance(module, Neuron):
+            module.check(name)
+    first = next(iter(network.named_parameters()), None)
+    if first is None:
+        raise InputError("the network has no parameters")
+    for name, parameter in network.named_parameters():
+        if parameter.dtype != first[1].dtype or parameter.device != first[1].device:
+            raise InputError(
+                f"parameter {name!r} is {parameter.dtype} on {parameter.device}, and {first[0]!r} "
+                f"is {first[1].dtype} on {first[1].device}; a network needs one dtype and one "
+                "device, use network.to(...)"
+            )
+    if not first[1].is_floating_point() or first[1].is_meta:
+        raise InputError(
+            f"the network's parameters are {first[1].dtype} on {first[1].device}; "
+            "expected real floating-point numbers on a device that holds them"
+        )
+
+
+def refuse_autocast(inputs: object) -> None:
+    """Refuse to work under autocast, which would change precision behind a rule's back."""
+    device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        raise InputError(
+            "torch.autocast is on, under which products would be made in half precision and "
+            "states and traces would not; leave the autocast context for this call"
+        )
+
+
+def refuse_chain(network: nn.Module, ignored: set[int], pathway: Pathway, x: Tensor) -> None:
+    """Refuse an input that depends on other weights with no hidden neuron between."""
+    nodes = list(graph.behind([graph.node_of(x)]))
+    names = {id(p): name for name, p in network.named_parameters() if id(p) not in ignored}
+    sources = [n.pathway.name for n in nodes if hasattr(n, "pathway")]
+    leaves = [names.get(id(graph.parameter_of(n)), "") for n in nodes]
+    parameters = sorted(filter(None, leaves))
+    if not sources and not parameters:
+        return  # the user's own input, of which a gradient is wanted
+    way = _between(network, sources, pathway.name) or ", ".join(
+        sorted({graph.name_of(n) for n in nodes if n.next_functions and not graph.is_layer(n)})
+    )
+    if sources:
+        raise InputError(
+            f"layer {pathway.name!r} gets its input from layer {sources[0]!r} with no hidden "
+            f"neuron between them (only {way or 'nothing at all'}), so that the error of "
+            f"{pathway.name!r} would be backpropagated through its weights. "
+            "A rule of direct feedback does not do that: put neurons such as clocked.LIF "
+            'between the two, train with SpatialBP, or allow it with chain="within-layers"'
+        )
+    raise InputError(
+        f"the parameters {parameters} lie between the neurons or the input and layer "
+        f"{pathway.name!r}, so that they would learn by backpropagation through its weights. "
+        "A rule of direct feedback does not do that: freeze them with requires_grad_(False), "
+        'train with SpatialBP, or allow it with chain="within-layers"'
+    )
+
+
+def _between(network: nn.Module, sources: list[str], name: str) -> str:
+    """Describe the modules that stand between two layers of a network, by its order."""
+    modules = list(network.named_modules())
+    names = [n for n, _ in modules]
+    if not sources or names.index(sources[0]) > names.index(name):
+        return ""
+    within = modules[names.index(sources[0]) + 1 : names.index(name)]
+    return ", ".join(
+        f"{n!r}, a {type(m).__name__}"
+        for n, m in within
+        if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
+    )
+
+
+def common_leak(neurons: Iterable[tuple[str, Neuron]]) -> float:
+    """Return the leak of all neurons, the default decay of the traces; 0 if none has one."""
+    leaks = set()
+    for name, neuron in neurons:
+        leak = getattr(neuron, "leak", None)
+        if leak is None:
+            continue
+        if isinstance(leak, bool) or not isinstance(leak, numbers.Real):
+            raise InputError(
+                f"the leak of layer {name!r} is a {type(leak).__name__}, from which no common "
+                "decay of the presynaptic traces follows; give trace_decay="
+            )
+        leaks.add(float(leak))
+    if len(leaks) > 1:
+        raise InputError(
+            f"the neurons have different leaks, {sorted(leaks)}; "
+            "give trace_decay=, the decay of the presynaptic traces"
+        )
+    return leaks.pop() if leaks else 0.0

@@ -1,0 +1,347 @@
+"""The presynaptic side of a synapse layer while a rule works, and the way of errors to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threefactor.clocked.synapse import Synapse
+from threefactor.clocked.turns import Turn
+from threefactor.errors import InputError
+
+__all__ = ["Pathway", "deliver", "head_of"]
+
+MAX_GATHERED_STEPS = 6
+MAX_GATHERED_BYTES = 8 * 2**20
+
+
+class Pathway:
+    r"""The presynaptic side of one synapse layer during a run.
+
+    Keeps the presynaptic trace :math:`\hat a[t] = \lambda \hat a[t-1] + s[t]` and adds
+    :math:`\sum_t \delta[t] \hat a[t]^T` to the weight gradient (Xiao et al. 2022, OTTT). The bias
+    has no presynaptic trace; its gradient is :math:`\sum_t \delta[t]`.
+
+    A few steps of traces and deltas are gathered before they are multiplied: one large product
+    instead of several small ones. The number is bounded, so memory does not grow with T.
+
+    While an input is the same at every step, the trace is a number times the input: the product
+    with the weights is made once, and so is the gradient, from the weighted sum of the deltas. As
+    soon as the layer sees anything else, the trace is written out and kept step by step.
+
+    Args:
+        synapse: the layer.
+        decay: lambda of the trace.
+        learning: whether currents get a graph node that fills the gradients.
+        name: the layer's name in the network, for messages.
+        check_chain: called with an input that depends on other weights within the time step; None
+            if any may.
+        turn: who may call; None for anybody.
+    """
+
+    def __init__(
+        self,
+        synapse: Synapse,
+        decay: float,
+        learning: bool = True,
+        *,
+        name: str = "",
+        check_chain: Callable[[Pathway, Tensor], None] | None = None,
+        turn: Turn | None = None,
+    ) -> None:
+        self.synapse = synapse
+        self.decay = decay
+        self.learning = learning
+        self.name = name
+        self.check_chain = check_chain
+        self.turn = turn
+        self.calls = 0
+        self.constant_input: Tensor | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the trace and the input."""
+        self.trace: Tensor | None = None
+        self.used = False
+        self._traces: Tensor | None = None
+        self._deltas: Tensor | None = None
+        self._gathered = 0
+        self._gain = 0.0
+        self._varies = False
+        self._input: Tensor | None = None
+        self._held: dict[str, tuple[Tensor, Tensor]] = {}
+        self._forget_products()
+
+    def _forget_products(self) -> None:
+        self._current: Tensor | None = None
+        self._weights: list[tuple[int, int]] = []
+        self._delta_sum: Tensor | None = None
+        self.forget()
+
+    def check_use(self) -> None:
+        """Refuse a time step in which a layer that has learned from earlier input is not called.
+
+        Its weights still act, through the potentials behind it, and no error would tell them.
+        """
+        if not self.used and (self.trace is not None or self._gain):
+            raise InputError(
+                f"synapse layer {self.name!r} is not called in this time step, but was in an "
+                "earlier one of the sequence, whose trace it keeps; call it in every step, with "
+                "zeros where it has no input"
+            )
+
+    def forget(self) -> None:
+        """Drop what was derived from the weights; they may change now."""
+        self.derived: dict[str, Tensor] = {}
+        self._held.clear()
+
+    def hold(self, name: str) -> Tensor:
+        """See `Synapse.held`."""
+        plain = self.synapse._parameters.get(name)
+        if plain is not None and not _has_hooks(plain):
+            return plain
+        if name not in self._held:
+            with torch.enable_grad():
+                source = getattr(self.synapse, name)
+            self._held[name] = (source, source.detach().requires_grad_(source.requires_grad))
+        return self._held[name][1]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.turn is not None:
+            self.turn.check()
+        if self.used:
+            raise InputError(
+                f"{self.synapse} is used twice in one time step, but has one presynaptic trace; "
+                "give each use a layer of its own"
+            )
+        self.used = True
+        self._watch_weights()
+        whole = x
+        x = self.synapse.receive(x)
+        values = x.detach()
+        shape = self._input.shape if self.trace is None and self._input is not None else None
+        shape = self.trace.shape if self.trace is not None else shape
+        if shape is not None and shape != values.shape:
+            raise InputError(
+                f"input of shape {tuple(values.shape)} meets a trace of shape "
+                f"{tuple(shape)}; call reset() before a batch of another size"
+            )
+        constant = self._is_constant(whole)
+        current = self._transmit(values, constant)
+        if not (self.learning and torch.is_grad_enabled()):
+            return current
+        if x.requires_grad and self.check_chain is not None:
+            self.check_chain(self, x)
+        self._follow(values, constant)
+        plastic = self.synapse.plastic
+        anchor = plastic
+        if plastic is None and self.synapse.bias is not None:
+            anchor = self.synapse.held("bias")
+        self.calls += 1
+        return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
+
+    def _watch_weights(self) -> None:
+        """Notice weights that change in mid-sequence, and drop what was made of the old ones."""
+        layer = self.synapse
+        parameters = layer.parameters() if layer._modules else layer._parameters.values()
+        tensors = (*parameters, *layer._buffers.values())
+        now = [(id(t), t._version) for t in tensors if t is not None and not t.is_inference()]
+        before, self._weights = self._weights, now
+        if before == now or not before:
+            return
+        pending = self._gathered or self._delta_sum is not None
+        if pending and (self._held or self.derived):
+            raise InputError(
+                f"the weights of layer {self.name!r} changed in the middle of a sequence, before "
+                "the gradient of its computed weights was complete; change them in after_step, or "
+                "between sequences"
+            )
+        self._current = None
+        self.forget()
+
+    def _is_constant(self, x: Tensor) -> bool:
+        """Return whether x is the constant input, in memory and in every step until now."""
+        whole = self.constant_input
+        if whole is None or self._varies:
+            return False
+        return (
+            x.data_ptr() == whole.data_ptr()
+            and x.numel() == whole.numel()
+            and x.dtype == whole.dtype
+            and x.is_contiguous()
+            and not x.is_neg()
+        )
+
+    def _transmit(self, x: Tensor, constant: bool) -> Tensor:
+        with torch.no_grad():
+            if not constant:
+                return self.synapse.transmit(x)
+            if self._current is None:
+                self._input, self._current = x, self.synapse.transmit(x)
+            # A copy, which the network may write to, even behind autograd's back.
+            return self._current.clone()
+
+    def _follow(self, x: Tensor, constant: bool) -> None:
+        """Advance the trace to this step."""
+        if constant:
+            self._gain = self.decay * self._gain + 1.0
+            return
+        if not self._varies:
+            self._varies = True
+            if self._gain and self._input is not None:
+                self.trace = self._input * self._gain
+        if self._traces is None:
+            steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
+            self._traces = x.new_empty((steps, *x.shape))
+        slot = self._traces[self._gathered]
+        if self.trace is None:
+            slot.copy_(x)
+        else:
+            torch.add(x, self.trace, alpha=self.decay, out=slot)
+        self.trace = slot
+
+    def learn(self, delta: Tensor, constant: bool) -> None:
+        """Take in `delta`, the error of this step's current."""
+        if constant:
+            self.synapse.add_bias_grad(delta)
+            if self._delta_sum is None:
+                self._delta_sum = delta * self._gain
+            else:
+                self._delta_sum.add_(delta, alpha=self._gain)
+            return
+        assert self._traces is not None
+        if len(self._traces) == 1:  # too large to gather
+            self._add(delta, self._traces[0])
+            return
+        if self._deltas is None:
+            self._deltas = delta.new_empty((len(self._traces), *delta.shape))
+        self._deltas[self._gathered].copy_(delta)
+        self._gathered += 1
+        if self._gathered == len(self._traces):
+            self._multiply()
+
+    def _multiply(self) -> None:
+        """Turn the gathered steps into gradients."""
+        n, self._gathered = self._gathered, 0
+        assert self._traces is not None and self._deltas is not None
+        self._add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
+
+    def _add(self, deltas: Tensor, traces: Tensor) -> None:
+        self.synapse.add_bias_grad(deltas)
+        if self.synapse.plastic is not None:
+            self.synapse.add_weight_grad(deltas, traces)
+
+    def flush(self) -> None:
+        """Put all that was gathered into `.grad`; the weights may change after it."""
+        if self._gathered:
+            self._multiply()
+        if self._delta_sum is not None and self.synapse.plastic is not None:
+            assert self._input is not None
+            self.synapse.add_weight_grad(self._delta_sum, self._input)
+        given = [(source, leaf.grad) for source, leaf in self._held.values()]
+        given = [(source, grad) for source, grad in given if grad is not None]
+        if given:  # the parameters behind computed weights get what these gathered
+            with torch.enable_grad():
+                torch.autograd.backward([s for s, _ in given], [g for _, g in given])
+        self._forget_products()
+
+
+def _has_hooks(parameter: Tensor) -> bool:
+    """Return whether autograd would call something when this parameter gets its gradient."""
+    after = getattr(parameter, "_post_accumulate_grad_hooks", None)
+    return bool(parameter._backward_hooks or after)
+
+
+class _Transmission(torch.autograd.Function):
+    """A product made without autograd; its backward pass uses the trace in place of the input."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        anchor: Tensor | None,
+        current: Tensor,
+        pathway: Pathway,
+        constant: bool,
+    ) -> Tensor:
+        # The anchor only tells autograd that there is something to learn here.
+        ctx.pathway, ctx.constant, ctx.shape = pathway, constant, x.shape
+        ctx.call = pathway.calls
+        # Not a view, which autograd would not let the network write to.
+        return current.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
+        pathway: Pathway = ctx.pathway
+        if ctx.call != pathway.calls:
+            raise InputError(
+                f"the network keeps what layer {pathway.name!r} gave at an earlier time step, with "
+                "its graph; errors do not go back in time here: keep it with .detach()"
+            )
+        pathway.learn(delta, ctx.constant)
+        error = None
+        if ctx.needs_input_grad[0]:
+            error = pathway.synapse.input_error(delta, ctx.shape)
+        return error, None, None, None, None
+
+
+class _Head(torch.autograd.Function):
+    """The current that neurons took, whatever the network does to the tensor in place later."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor) -> Tensor:
+        ctx.original = current
+        return current.detach()
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Tensor:
+        return delta
+
+
+def head_of(current: Tensor) -> Tensor:
+    """Return the present graph of a current as a tensor of its own."""
+    return _Head.apply(current) if current.requires_grad else current  # type: ignore[no-untyped-call]
+
+
+def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
+    """Send each head's error to the synapse layers that made the head.
+
+    If every head is the current of a layer of its own, whose input needs no error, nothing is left
+    for the chain rule to do, and the layers get their errors without it. In every other case
+    (operations between, skip connections, hooks) autograd carries them.
+    """
+    nodes = [_only_node(h, e) for h, e in zip(heads, errors, strict=True)]
+    direct = [node for node in nodes if node is not None]
+    if len(set(direct)) < len(heads):
+        try:
+            torch.autograd.backward(heads, errors)
+        except RuntimeError as problem:
+            if "second time" not in str(problem):
+                raise
+            raise InputError(
+                "the network keeps a tensor of an earlier time step, with its graph; errors do not "
+                "go back in time here: keep it with .detach()"
+            ) from problem
+        return
+    with torch.no_grad():
+        for node, error in zip(direct, errors, strict=True):
+            node.pathway.learn(error, node.constant)
+
+
+def _only_node(head: Tensor, error: Tensor) -> Any:
+    """Return the `_Transmission` that is the whole graph of a head; None if there is more to it."""
+    node: Any = head.grad_fn
+    if type(node).__name__ == "_HeadBackward":
+        head, node = node.original, node.next_functions[0][0]
+    alone = (
+        isinstance(getattr(node, "pathway", None), Pathway)
+        and not node.needs_input_grad[0]
+        and not head._backward_hooks
+        and not head.retains_grad
+        and error.shape == head.shape
+        and error.dtype == head.dtype
+    )
+    return node if alone else None

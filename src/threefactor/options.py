@@ -1,0 +1,86 @@
+"""The options of a class: what its constructor takes by name, with types and defaults."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import typing_extensions
+
+__all__ = ["NO_DEFAULT", "Option", "options_of"]
+
+NO_DEFAULT: Any = inspect.Parameter.empty
+"""Stands for the default of an option that has none."""
+_UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", None))
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option.
+
+    Attributes:
+        type: as annotated; Any without an annotation that can be read.
+        default: its value if it is not given, or `NO_DEFAULT`.
+    """
+
+    type: Any
+    default: Any
+
+
+def options_of(kind: type) -> dict[str, Option]:
+    """Return what the constructor of a class takes by name.
+
+    `**options: Unpack[Group]`, with a TypedDict `Group`, stands for the options of the group, whose
+    defaults are those of the class above. `**options` of any other type stands for all options of
+    the class above.
+
+    Args:
+        kind: any class.
+
+    Returns:
+        Options by name, those of the class above first.
+
+    >>> from threefactor import clocked
+    >>> options_of(clocked.DFA)["local_scale"]
+    Option(type=<class 'float'>, default=0.01)
+    >>> "noise_scale" in options_of(clocked.DFA)
+    False
+    """
+    return _options(kind.__mro__)
+
+
+def _options(kinds: Sequence[type]) -> dict[str, Option]:
+    place = next((i for i, kind in enumerate(kinds) if "__init__" in vars(kind)), None)
+    if place is None or kinds[place] is object:
+        return {}
+    make = vars(kinds[place])["__init__"]
+    types = _types(make)
+    _self, *parameters = inspect.signature(make).parameters.values()
+    own = {
+        one.name: Option(types.get(one.name, Any), one.default)
+        for one in parameters
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
+    others = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
+    if others is None:
+        return own
+    above = _options(kinds[place + 1 :])
+    group = types.get(others.name)
+    if typing_extensions.get_origin(group) not in _UNPACK:
+        return {**above, **own}
+    passed_on = {
+        name: Option(type_, above[name].default if name in above else NO_DEFAULT)
+        for name, type_ in _types(typing_extensions.get_args(group)[0]).items()
+    }
+    return {**passed_on, **own}
+
+
+def _types(annotated: Any) -> Mapping[str, Any]:
+    """Return the types that annotations name; none if one of them cannot be read."""
+    try:
+        return typing_extensions.get_type_hints(annotated)
+    except (NameError, TypeError, AttributeError):
+        return {}

@@ -1,0 +1,142 @@
+"""Options of rules, networks and neurons: what signatures tell is what constructors take."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, get_origin
+
+import pytest
+import torch
+from typing_extensions import Unpack, get_type_hints
+
+from threefactor import clocked, events
+from threefactor.options import NO_DEFAULT, Option, options_of
+
+RULES = [*clocked.RULES.values(), *events.RULES.values()]
+every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda kind: kind.__module__)
+
+
+def network_for(rule: Any) -> Any:
+    if issubclass(rule, clocked.Rule):
+        return clocked.fc(4, (5,), 3)
+    return events.fc(4, (5,), 3, tau_s=0.1, thresholds=0.2, duration=0.2)
+
+
+@every_rule
+def test_a_rule_takes_all_its_options(rule: Any) -> None:
+    options = options_of(rule)
+    assert options.pop("network").default is NO_DEFAULT
+    defaults = {name: option.default for name, option in options.items()}
+    assert NO_DEFAULT not in defaults.values()
+    assert rule(network_for(rule), **defaults).layer_sizes == {"lif1": 5}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'momentm'"):
+        rule(network_for(rule), momentm=0.9)
+
+
+@every_rule
+def test_a_rule_hides_no_option(rule: Any) -> None:
+    """Only the noise is not for the user to give, where a rule makes its own."""
+    named: dict[str, Any] = {}
+    for kind in reversed(rule.__mro__):
+        if issubclass(kind, (clocked.Rule, events.Rule)) and "__init__" in vars(kind):
+            types = get_type_hints(kind.__init__)
+            for one in list(inspect.signature(kind.__init__).parameters.values())[1:]:
+                if one.kind is not one.VAR_KEYWORD:
+                    named[one.name] = Option(types[one.name], one.default)
+    if rule in (clocked.ZO, clocked.OPZO):
+        del named["perturbation"]
+    assert options_of(rule) == named
+
+
+@pytest.mark.parametrize("module", [clocked, events])
+def test_no_signature_hides_its_options(module: Any) -> None:
+    seen = 0
+    for name in module.__all__:
+        shown = getattr(module, name)
+        make = shown.__init__ if isinstance(shown, type) else shown
+        if not inspect.isfunction(make) or not make.__module__.startswith("threefactor"):
+            continue
+        for one in inspect.signature(make).parameters.values():
+            if one.kind is one.VAR_KEYWORD:
+                seen += 1
+                assert get_origin(get_type_hints(make)[one.name]) is Unpack, name
+    assert seen > 3
+
+
+class Extra(clocked.RuleOptions, total=False):
+    noise: float
+
+
+class Plain(clocked.DFA):
+    def __init__(self, network: Any, *, keep: float = 0.9, **options: Any) -> None:
+        super().__init__(network, **options)
+
+
+class Grouped(clocked.SpatialBP):
+    def __init__(self, network: Any, keep: int, **options: Unpack[Extra]) -> None:
+        options.pop("noise", None)
+        super().__init__(network, **options)
+
+
+class Closed(clocked.DFA):
+    def __init__(self, network: Any, *, loss: clocked.CrossEntropyMSE) -> None:
+        super().__init__(network, loss=loss)
+
+
+class Unreadable(Plain):
+    def __init__(self, network: NoSuchType, *, more: int = 1, **options: Any) -> None:  # noqa: F821
+        super().__init__(network, **options)
+
+
+class Inherited(Unreadable):
+    pass
+
+
+def test_rules_of_ones_own() -> None:
+    plain = options_of(Plain)
+    assert plain == {**options_of(clocked.DFA), "network": Option(Any, NO_DEFAULT),
+                     "keep": Option(float, 0.9)}  # fmt: skip
+    grouped = options_of(Grouped)
+    assert set(grouped) == {*get_type_hints(clocked.RuleOptions), "network", "keep", "noise"}
+    assert grouped["keep"] == Option(int, NO_DEFAULT)
+    assert grouped["noise"] == Option(float, NO_DEFAULT)
+    assert grouped["chain"] == Option(str, "none")
+    assert list(options_of(Closed)) == ["network", "loss"]
+    assert options_of(Inherited) == {**plain, "more": Option(Any, 1)}
+    assert options_of(object) == {}
+
+
+def test_defaults_of_networks_are_those_of_their_neurons() -> None:
+    neuron = options_of(clocked.LIF)
+    assert {n: o.type for n, o in neuron.items()} == get_type_hints(clocked.NeuronOptions)
+    for build in (clocked.fc, clocked.conv5, clocked.conv9, clocked.nf_resnet34):
+        assert get_type_hints(build)["neuron"] == Unpack[clocked.NeuronOptions]
+    lif = clocked.fc(4, (5,), 3).lif1
+    assert {n: getattr(lif, n) for n in neuron} == {n: o.default for n, o in neuron.items()}
+    lif = clocked.conv5((1, 8, 8), 2, width=0.02, leak=0.25).lif1
+    assert (lif.leak, lif.threshold, lif.scale) == (0.25, 1.0, 2.74)
+    assert clocked.conv5((1, 8, 8), 2, width=0.02, scale=1.5).lif1.scale == 1.5
+    assert clocked.fc(4, (5,), 3, scale=1.5).lif1.scale == 1.5
+
+
+def test_layers_share_their_options() -> None:
+    layer = options_of(events.Layer)
+    for name, type_ in get_type_hints(events.LayerOptions).items():
+        assert layer[name].type is type_
+    net = events.fc(4, (5,), 3, thresholds=0.2, tau_s=0.1, duration=0.2)
+    assert net.readout.max_spikes == layer["max_spikes"].default == 30
+
+
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_unknown_options_of_networks_are_refused(hidden: tuple[int, ...]) -> None:
+    with pytest.raises(TypeError, match="lek"):
+        clocked.fc(4, hidden, 3, lek=0.5)
+    with pytest.raises(TypeError, match="width"):
+        clocked.fc(4, hidden, 3, width=0.5)
+    with pytest.raises(TypeError, match="tau_m"):
+        events.fc(4, hidden, 3, tau_s=0.1, thresholds=0.2, duration=0.2, tau_m=0.1)
+    with pytest.raises(TypeError, match="duration"):
+        events.fc(4, hidden, 3, tau_s=0.1, thresholds=0.2)
+    with pytest.raises(ValueError, match="leak is 2"):
+        clocked.fc(4, hidden, 3, leak=2.0)
+    assert torch.is_tensor(clocked.fc(4, hidden, 3, leak=0.3)(torch.zeros(1, 4)))
