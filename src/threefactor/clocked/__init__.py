@@ -4,7 +4,14 @@ from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
-from threefactor.clocked.neuron import LIF, Neuron, NeuronOptions, reset_state, surrogate_times
+from threefactor.clocked.neuron import (
+    LIF,
+    Neuron,
+    NeuronOptions,
+    Reset,
+    reset_state,
+    surrogate_times,
+)
 from threefactor.clocked.noise import LinearSchedule, Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
@@ -48,6 +55,7 @@ __all__ = [
     "Perturbation",
     "Probe",
     "Readout",
+    "Reset",
     "ResidualBlock",
     "Result",
     "Rule",

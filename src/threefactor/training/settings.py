@@ -149,6 +149,7 @@ class ClockedNetworkSettings:
     threshold: Real = Field(default=1.0, gt=0)
     dropout: Real = Field(default=0.2, ge=0, lt=1)
     surrogate_width: Real = Field(default=0.25, gt=0)
+    reset: Literal["subtract", "zero"] = "subtract"
 
 
 @_settings
@@ -162,6 +163,7 @@ class ConvNetworkSettings:
     dropout: Real = Field(default=0.0, ge=0, lt=1)
     scale: Real = Field(default=2.74, gt=0)
     surrogate_width: Real = Field(default=0.25, gt=0)
+    reset: Literal["subtract", "zero"] = "subtract"
 
 
 @_settings
@@ -176,6 +178,7 @@ class ResNetSettings:
     dropout: Real = Field(default=0.0, ge=0, lt=1)
     scale: Real = Field(default=2.74, gt=0)
     surrogate_width: Real = Field(default=0.25, gt=0)
+    reset: Literal["subtract", "zero"] = "subtract"
 
 
 @_settings
