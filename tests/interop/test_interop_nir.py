@@ -95,20 +95,49 @@ def ours(network: clocked.Network, x: Tensor) -> list[Tensor]:
     return found
 
 
+def potentials(network: clocked.Network, x: Tensor) -> list[Tensor]:
+    """Of every hidden layer, stacked over time."""
+    found: dict[str, list[Tensor]] = {}
+    hooks = [
+        network.get_submodule(name).register_forward_hook(
+            lambda layer, given, made, name=name: found.setdefault(name, []).append(
+                layer.state[0].clone()
+            )
+        )
+        for name in layers_of(network)[:-1]
+    ]
+    ours(network, x)
+    for hook in hooks:
+        hook.remove()
+    return [torch.stack(steps) for steps in found.values()]
+
+
 def compare(network: clocked.Network, x: Tensor, theirs: list[Tensor]) -> None:
-    """The same spikes, all of them; the read-out up to rounding."""
+    """The same spikes and read-out, up to rounding.
+
+    In one sample at most, a potential may lie so near the threshold that rounding decides; what
+    comes after it in this sample may differ.
+    """
     *spikes, output = ours(network, x)
-    for mine, its in zip(spikes, theirs, strict=False):
-        assert torch.equal(mine != 0, its != 0)
-    torch.testing.assert_close(output, theirs[-1].to(output), rtol=1e-4, atol=1e-4)
+    differ = [(a != 0) != (b != 0) for a, b in zip(spikes, theirs, strict=False)]
+    odd = sorted({int(b) for layer in differ for b in layer.nonzero()[:, 1]})
+    assert len(odd) <= 1
+    for b in odd:
+        t = min(int(layer[:, b].nonzero()[0, 0]) for layer in differ if layer[:, b].any())
+        first = next(i for i, layer in enumerate(differ) if layer[t, b].any())
+        there = potentials(network, x)[first][t, b][differ[first][t, b]]
+        assert (there - network.lif1.threshold).abs().max() < 1e-5
+    rest = [b for b in range(BATCH) if b not in odd]
+    expected = output[:, rest]
+    torch.testing.assert_close(theirs[-1][:, rest].to(output), expected, rtol=1e-4, atol=1e-4)
 
 
-@every_leak
 @every_network
-@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    ("dialect", "leak"),
+    [(d, leak) for d in DIALECTS for leak in (0.0, 0.5, 0.9, 1.0) if leak or d != "spikingjelly"],
+)
 def test_what_comes_back(build: Build, leak: float, dialect: str, tmp_path: Path) -> None:
-    if leak == 0.0 and dialect == "spikingjelly":
-        pytest.skip("refused, see below")
     network = build(leak=leak)
     path = tmp_path / "network.nir"
     nir.write(path, to_nir(network, dialect=dialect))
@@ -189,13 +218,7 @@ def test_a_potential_at_the_threshold_spikes_everywhere(dialect: str) -> None:
         for parameter in network.parameters():
             parameter.copy_(torch.randint(-2, 3, parameter.shape))
     x = torch.randint(-1, 2, (STEPS, BATCH, 6), generator=torch.Generator().manual_seed(1)).float()
-    potentials: list[Tensor] = []
-    keep = network.lif1.register_forward_hook(
-        lambda layer, given, made: potentials.append(layer.state[0].clone())
-    )
-    clocked.run(network, x)
-    keep.remove()
-    assert (torch.stack(potentials) == 2.0).float().mean() > 0.02
+    assert (potentials(network, x)[0] == 2.0).float().mean() > 0.02
     graph = to_nir(network, dialect=dialect)
     if dialect == "snntorch":
         pytest.importorskip("snntorch")
@@ -213,29 +236,30 @@ def test_a_potential_at_the_threshold_spikes_everywhere(dialect: str) -> None:
 
 
 def euler(graph: Any, x: Tensor, dt: float) -> list[Tensor]:
-    """NIR's equations of a dense graph, step by step; the spikes of its LIF nodes."""
-    order = ["linear1", "lif1", "linear2", "lif2"]
+    """NIR's equations of a dense graph, step by step: spikes of its LIF nodes, and read-out."""
+    order = ["linear1", "lif1", "linear2", "lif2", "readout"]
     v = dict.fromkeys(order, 0.0)
-    found: dict[str, list[Tensor]] = {"lif1": [], "lif2": []}
+    found: dict[str, list[Tensor]] = {"lif1": [], "lif2": [], "readout": []}
     for frame in x.double().numpy():
         for name in order:
             node = graph.nodes[name]
             if isinstance(node, nir.Affine):
                 frame = frame @ node.weight.T.astype(float) + node.bias
+                if name == "readout":
+                    found[name].append(torch.from_numpy(frame))
                 continue
             u = v[name] + dt / node.tau * (node.v_leak - v[name] + node.r * frame)
             frame = (u > node.v_threshold).astype(float)
             v[name] = np.where(frame == 1.0, node.v_reset, u)
             found[name].append(torch.from_numpy(frame))
-    return [torch.stack(found["lif1"]), torch.stack(found["lif2"])]
+    return [torch.stack(steps) for steps in found.values()]
 
 
 @pytest.mark.parametrize("dt", [1e-4, 1e-3, 1.0])
 def test_the_equations_of_nir_give_the_same_spikes(dt: float) -> None:
     network = dense(leak=0.8)
     x = inputs_of(network)
-    for mine, its in zip(ours(network, x), euler(to_nir(network, dt=dt), x, dt), strict=False):
-        assert torch.equal(mine != 0, its != 0)
+    compare(network, x, euler(to_nir(network, dt=dt), x, dt))
     assert from_nir(to_nir(network, dt=dt), dt=dt).lif1.leak == 0.8
 
 
@@ -350,13 +374,17 @@ def row(*layers: nn.Module, shape: tuple[int, ...] = (4,)) -> clocked.Network:
 LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     "own forward": (lambda: to_nir(Own()), "the network is a Own, whose forward"),
     "residual": (
-        lambda: to_nir(clocked.nf_resnet34((3, 32, 32), width=0.1, reset="zero")),
-        "'stage1_block1' is a .*ResidualBlock, which has no NIR node",
+        lambda: to_nir(row(clocked.ResidualBlock(2, 2, 1, 1.0), shape=(2, 5, 5))),
+        "'a0' is a .*ResidualBlock, which has no NIR node",
     ),
     "own neuron": (lambda: to_nir(row(OwnLIF(reset="zero"))), "'a0' is a .*OwnLIF"),
     "batch norm": (lambda: to_nir(row(nn.Linear(4, 4), nn.BatchNorm1d(4))), "'a1' .*BatchNorm1d"),
     "hook": (lambda: to_nir(hooked()), "'lif1' has forward hooks"),
     "no shape": (lambda: to_nir(nn.Sequential(nn.Linear(4, 4))), "give input_shape="),
+    "a number as shape": (
+        lambda: to_nir(nn.Sequential(nn.Linear(4, 4)), input_shape=4), "input_shape is 4; give"
+    ),
+    "no module": (lambda: to_nir(4), "the network is a int"),
     "groups": (
         lambda: to_nir(row(clocked.Conv2d(2, 2, 3, groups=2), shape=(2, 5, 5))),
         "'a0' .*in groups",
@@ -370,6 +398,15 @@ LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "ceil": (
         lambda: to_nir(row(nn.AvgPool2d(2, ceil_mode=True), shape=(1, 5, 5))), "'a0' .*ceil_mode"
+    ),
+    "padded": (
+        lambda: to_nir(row(nn.AvgPool2d(3, 1, 1), shape=(1, 5, 5))), "'a0' .*with padding"
+    ),
+    "used twice": (
+        lambda: to_nir(row(*[nn.Linear(4, 4)] * 2)), "'a0' stands in several places"
+    ),
+    "not flattened": (
+        lambda: to_nir(row(nn.Linear(4, 4), shape=(3, 4))), r"'a0' has weights for 4 .*Flatten"
     ),
     "half": (lambda: to_nir(dense().half()), "float16; expected float32 or float64"),
     "no weights": (lambda: to_nir(row(clocked.LIF(reset="zero"))), "weights are none"),
@@ -463,6 +500,17 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
     "no weights": (lambda: graph_of(b=lif(4)), "no node with weights"),
     "shape": (lambda: graph_of(a=affine(5, 3)), "'a' has weights for 3 values, and gets"),
     "neurons": (lambda: graph_of(a=affine(), b=lif(6)), r"'b' has neurons of shape \(6,\)"),
+    "kernel": (
+        lambda: nir.NIRGraph(
+            {"input": nir.Input(np.array([1, 2, 2])),
+             "a": nir.Conv2d(None, np.ones((1, 1, 3, 3)), 1, 0, 1, 1, np.zeros(1)),
+             "output": nir.Output(None)},
+            [("input", "a"), ("a", "output")], type_check=False,
+        ),
+        "kernel of node 'a' is larger",
+    ),
+    "text": (lambda: graph_of(a=nir.Linear(np.array([["x"]]))), "weight of node 'a' is .*real"),
+    "edges": (lambda: edges(graph_of(a=affine()), "a"), "has the edge 'a'"),
     "weights": (
         lambda: graph_of(a=nir.Linear(np.full((5, 4), np.inf))), "weight of node 'a' holds NaN"
     ),
@@ -499,6 +547,16 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.nir").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
     with pytest.raises(DataError, match="cannot be read as a NIR graph"):
         from_nir(tmp_path / "bad.nir")
+
+
+def test_a_convolution_without_a_bias_has_none() -> None:
+    conv = nir.Conv2d((3, 3), np.ones((1, 1, 3, 3), np.float32), 1, 0, 1, 1, None)
+    graph = nir.NIRGraph(
+        {"input": nir.Input(np.array([1, 3, 3])), "a": conv, "output": nir.Output(None)},
+        [("input", "a"), ("a", "output")],
+        type_check=False,
+    )
+    assert from_nir(graph)(torch.ones(1, 1, 3, 3)).item() == 9.0
 
 
 def test_sums_scales_and_resistance_go_into_the_weights() -> None:

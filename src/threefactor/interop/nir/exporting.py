@@ -16,6 +16,7 @@ from threefactor import clocked, events
 from threefactor.clocked.session import Inputs, from_rest
 from threefactor.errors import InputError, warn_user
 from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
+from threefactor.readable import clipped
 from threefactor.training.evaluation import evaluating
 
 __all__ = ["to_nir"]
@@ -68,10 +69,7 @@ def to_nir(
     Warns:
         UserWarning: with the share of spikes that differ, if the graph is an approximation.
 
-    Example:
-        >>> net = clocked.fc(4, (8,), 3, leak=0.5, reset="zero")
-        >>> to_nir(net).nodes["lif1"].tau[0]  # doctest: +SKIP
-        0.0002
+    Examples for each reader are in docs/interop.md.
 
     Source: Pedersen et al. 2024 (NIR).
     """
@@ -79,6 +77,12 @@ def to_nir(
     if isinstance(network, events.Network):
         return _of_events(nir, network, dialect)
     row = list(_row(network))
+    for name, layer in row:
+        if sum(layer is other for _, other in row) > 1:
+            raise InputError(
+                f"layer {name!r} stands in several places; a NIR node stands in one: give each use "
+                "a layer of its own"
+            )
     soft = [
         name
         for name, layer in row
@@ -156,7 +160,7 @@ class _Writer:
         elif isinstance(layer, nn.Flatten):
             self.flatten(name, given)
         elif isinstance(layer, nn.AvgPool2d):
-            self.pool(name, _pair(layer.kernel_size), _pair(layer.stride), _pair(layer.padding))
+            self.pool(name, _pair(layer.kernel_size), _pair(layer.stride))
         elif isinstance(layer, nn.AdaptiveAvgPool2d):
             sides = [n // m for n, m in zip(given[1:], made[1:], strict=True)]
             if [m * side for m, side in zip(made[1:], sides, strict=True)] != list(given[1:]):
@@ -164,12 +168,12 @@ class _Writer:
                     f"layer {name!r} pools {given[1:]} to {made[1:]}, with squares of several "
                     "sizes, which NIR cannot express"
                 )
-            self.pool(name, tuple(sides), tuple(sides), (0, 0))
+            self.pool(name, (sides[0], sides[1]), (sides[0], sides[1]))
 
     def weights(self, name: str, layer: nn.Linear | nn.Conv2d, given: tuple[int, ...]) -> None:
         side = getattr(layer, "pool", 1)
         if side > 1:
-            self.pool(f"{name}_pool", (side, side), (side, side), (0, 0))
+            self.pool(f"{name}_pool", (side, side), (side, side))
             given = (given[0], given[1] // side, given[2] // side)
         # A convolution's kernel is its weight, or what standardisation makes of it.
         weight = layer.kernel() if isinstance(layer, clocked.Conv2d) else layer.weight
@@ -178,6 +182,11 @@ class _Writer:
         self.factor = 1.0
         if isinstance(layer, nn.Linear):
             if len(given) > 1:
+                if type(layer) is nn.Linear or np.prod(given) != layer.in_features:
+                    raise InputError(
+                        f"layer {name!r} has weights for {layer.in_features} values, and gets "
+                        f"{given}; put nn.Flatten() before it"
+                    )
                 self.flatten(f"{name}_flatten", given)
             node = self.nir.Linear(values) if bias is None else self.nir.Affine(values, bias)
         else:
@@ -252,14 +261,12 @@ class _Writer:
         self.add(f"{self.last}_scale", self.nir.Scale(np.full(self.given, self.factor)))
         self.factor = 1.0
 
-    def pool(self, name: str, size: Any, stride: Any, padding: Any) -> None:
+    def pool(self, name: str, size: tuple[int, int], stride: tuple[int, int]) -> None:
         kind = self.nir.AvgPool2d
         if self.dialect.sums:
-            if any(padding):
-                raise InputError(f"layer {name!r} pads before pooling, which {self.name} ignores")
             kind = self.nir.SumPool2d
             self.factor /= size[0] * size[1]
-        self.add(name, kind(*map(np.array, (size, stride, padding))))
+        self.add(name, kind(np.array(size), np.array(stride), np.array([0, 0])))
 
     def flatten(self, name: str, given: tuple[int, ...]) -> None:
         # Counted from the end: some readers count the batch as a dimension, and others do not.
@@ -282,7 +289,8 @@ def _row(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]
             "layers: clocked.fc, conv5, conv9 or an nn.Sequential"
         )
     _refuse_hooks(prefix.rstrip("."), network)
-    for name, layer in network.named_children():
+    for name, layer in network._modules.items():  # named_children() leaves out what is used twice
+        assert layer is not None
         _refuse_hooks(prefix + name, layer)
         if isinstance(layer, (nn.Identity, nn.modules.dropout._DropoutNd)):
             continue
@@ -322,11 +330,11 @@ def _check_options(name: str, layer: nn.Module) -> None:
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
         raise InputError(f"layer {name!r} flattens a part of its input; NIR readers take all of it")
     if isinstance(layer, nn.AvgPool2d):
-        padded = any(_pair(layer.padding)) and not layer.count_include_pad
+        padded = any(_pair(layer.padding))  # NIR does not say whether the zeros count
         if layer.ceil_mode or padded or layer.divisor_override is not None:
             raise InputError(
-                f"layer {name!r} is {layer}, with ceil_mode, divisor_override or "
-                "count_include_pad=False, which NIR cannot express"
+                f"layer {name!r} is {layer}, with padding, ceil_mode or divisor_override, which "
+                "NIR cannot express"
             )
 
 
@@ -349,6 +357,12 @@ def _shape(network: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
         raise InputError(
             "the network has no attribute input_shape; give input_shape=, the shape of one sample "
             "at one time step"
+        )
+    whole = isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
+    if not whole or not shape:
+        raise InputError(
+            f"input_shape is {clipped(shape)}; give the sizes of one sample at one time step, "
+            "whole numbers of at least 1, as in (784,)"
         )
     return tuple(shape)
 
@@ -412,7 +426,7 @@ def _of_events(nir: Any, network: events.Network, dialect: str) -> Any:
         "input": nir.Input(np.array([next(iter(layers.values())).in_features]))
     }
     for name, layer in layers.items():
-        name = name.replace(".", "_")
+        _refuse_hooks(name, layer)
         shape = (layer.neurons,)
         weight = layer.weight.detach().cpu().numpy().T
         if not np.isfinite(weight).all():

@@ -21,6 +21,7 @@ from threefactor.readable import clipped
 __all__ = ["from_nir"]
 
 Array = NDArray[Any]
+MOST = 2**31  # pixels to a side
 ROUNDING = 1e-6
 """What single precision may leave of a factor that is 1."""
 
@@ -69,9 +70,15 @@ def _row(nir: Any, graph: Any) -> list[tuple[str, Any]]:
     Raises:
         InputError: naming the nodes of a cycle or branch.
     """
+    if not isinstance(graph.nodes, dict) or not all(isinstance(n, str) for n in graph.nodes):
+        raise InputError(f"the graph's nodes are {clipped(graph.nodes)}; expected nodes by name")
+    pairs = graph.edges if isinstance(graph.edges, (list, tuple, set)) else [graph.edges]
+    for edge in pairs:
+        if not isinstance(edge, (list, tuple)) or len(edge) != 2:
+            raise InputError(f"the graph has the edge {clipped(edge)}; expected two names of nodes")
     before: dict[str, set[str]] = {name: set() for name in graph.nodes}
     after: dict[str, set[str]] = {name: set() for name in graph.nodes}
-    for source, target in graph.edges:
+    for source, target in pairs:
         if source not in before or target not in before:
             raise InputError(f"the edge {source!r} -> {target!r} leads to a node that is not there")
         before[target].add(source)
@@ -123,7 +130,7 @@ class _Reader:
 
     def read(self, row: Sequence[tuple[str, Any]]) -> clocked.Network:
         nir = self.nir
-        weights = [np.asarray(node.weight) for _, node in row if hasattr(node, "weight")]
+        weights = [_real(n, "weight", node.weight) for n, node in row if hasattr(node, "weight")]
         if not weights:
             raise InputError("the graph has no node with weights, so there is nothing to run")
         double = np.result_type(*weights) == np.float64
@@ -175,39 +182,41 @@ class _Reader:
                 "border"
             )
         padding = (0, 0) if isinstance(node.padding, str) else _pair(name, "padding", node.padding)
-        groups = int(np.asarray(node.groups))
-        if len(self.shape) != 3 or groups < 1 or self.shape[0] != weight.shape[1] * groups:
+        groups = _whole(name, "groups", node.groups, 1)[0]
+        units = weight.shape[0] % groups == 0
+        if len(self.shape) != 3 or not units or self.shape[0] != weight.shape[1] * groups:
             raise InputError(
                 f"node {name!r} has weights {weight.shape} in {groups} groups, and gets "
                 f"{self.shape}"
             )
         if self.picture is not None:
             raise InputError(f"node {name!r} is a convolution of what was flattened before")
-        if node.input_shape is not None and tuple(map(int, node.input_shape)) != self.shape[1:]:
-            raise InputError(
-                f"node {name!r} is made for pictures of {tuple(map(int, node.input_shape))}, and "
-                f"gets {self.shape[1:]}"
-            )
+        if node.input_shape is not None:
+            known = _pair(name, "input_shape", node.input_shape, 1)
+            if known != self.shape[1:]:
+                raise InputError(
+                    f"node {name!r} is made for pictures of {known}, and gets {self.shape[1:]}"
+                )
+        kernel = (int(weight.shape[2]), int(weight.shape[3]))
+        stride = _pair(name, "stride", node.stride, least=1)
+        dilation = _pair(name, "dilation", node.dilation, least=1)
+        sides = zip(self.shape[1:], padding, dilation, kernel, stride, strict=True)
+        made = [(n + 2 * p - d * (k - 1) - 1) // st + 1 for n, p, d, k, st in sides]
+        if min(made) < 1:
+            raise InputError(f"the kernel of node {name!r} is larger than {self.shape}, its input")
         layer = clocked.Conv2d(
-            self.shape[0],
-            weight.shape[0],
-            (weight.shape[2], weight.shape[3]),
-            _pair(name, "stride", node.stride, least=1),
-            padding,
-            _pair(name, "dilation", node.dilation, least=1),
-            groups,
-            pool=self.pool,
-        )
-        self.fill(name, layer, weight, node.bias)
+            self.shape[0], weight.shape[0], kernel, stride, padding, dilation, groups,
+            node.bias is not None, pool=self.pool,
+        )  # fmt: skip
+        self.fill(name, layer, weight, node.bias, made)
 
-    def fill(self, name: str, layer: Any, weight: Array, bias: Any) -> None:
+    def fill(
+        self, name: str, layer: Any, weight: Array, bias: Any, sides: Sequence[int] = ()
+    ) -> None:
         """Give a layer its values, and put it behind the others."""
-        pooled = self.shape if self.picture is None else self.picture
-        before = (pooled[0], *(n * self.pool for n in pooled[1:])) if self.pool > 1 else pooled
         with torch.no_grad():
-            values = weight.astype(np.float64) * self.factor
             layer.to(torch.float64)
-            layer.weight.copy_(torch.from_numpy(values))
+            layer.weight.copy_(torch.from_numpy(weight.astype(np.float64) * self.factor))
             if bias is not None:
                 shift = self.array(name, "bias", bias, 1)
                 if len(shift) != len(weight):
@@ -216,15 +225,13 @@ class _Reader:
                     )
                 layer.bias.copy_(torch.from_numpy(shift.astype(np.float64)))
         self.add(name, layer)
-        probe = layer.weight.new_zeros((1, *before))
-        with torch.no_grad():
-            self.shape = tuple(layer(probe).shape[1:])
+        self.shape = (len(weight), *sides)
         self.factor, self.pool, self.picture, self.synapse = 1.0, 1, None, layer
 
     def neurons(self, name: str, node: Any) -> None:
         self.place(name)
         spiking = isinstance(node, self.nir.IF)
-        shape = np.asarray(node.v_threshold).shape
+        shape = _real(name, "v_threshold", node.v_threshold).shape
         if shape not in (self.shape, ()):
             raise InputError(f"node {name!r} has neurons of shape {shape}, and gets {self.shape}")
         for part in ("v_leak", "v_reset")[spiking:]:
@@ -260,6 +267,10 @@ class _Reader:
             raise InputError(
                 f"node {name!r} has v_threshold {threshold}; expected a number above 0"
             )
+        if not threshold < float(np.finfo(self.dtype).max):
+            raise InputError(
+                f"node {name!r} has v_threshold {threshold}, too large for its weights"
+            )
         level = self.dtype(threshold)
         if self.dialect.strict and not float(level) > threshold:
             level = np.nextafter(level, self.dtype(np.inf))  # ours spike at the threshold, too
@@ -278,7 +289,8 @@ class _Reader:
 
     def flatten(self, name: str, node: Any) -> None:
         dims = len(self.shape)
-        start, end = int(node.start_dim), int(node.end_dim)
+        start = _whole(name, "start_dim", node.start_dim, -dims)[0]
+        end = _whole(name, "end_dim", node.end_dim, -dims)[0]
         known = _shape(name, node.input_type, missing=True)
         if known not in (None, self.shape):
             raise InputError(f"node {name!r} is made for {known}, and gets {self.shape}")
@@ -341,46 +353,68 @@ class _Reader:
             raise InputError(f"node {name!r} expects {known}, and gets {self.shape}")
 
     def array(self, name: str, part: str, values: Any, dims: int) -> Array:
-        found = np.asarray(values)
-        if found.ndim != dims or found.dtype.kind not in "fiu" or 0 in found.shape:
+        found = _real(name, part, values)
+        if found.ndim != dims:
             raise InputError(
-                f"{part} of node {name!r} has shape {found.shape} and type {found.dtype}; expected "
-                f"{dims} dimensions of real numbers"
+                f"{part} of node {name!r} has shape {found.shape}; expected {dims} dimensions"
             )
         if not np.isfinite(found).all():
             raise InputError(f"{part} of node {name!r} holds NaN or infinite values")
         return found
 
 
+def _real(name: str, part: str, values: Any) -> Array:
+    """Return real numbers, at least one, as an array.
+
+    Raises:
+        InputError: naming the part of the node that holds something else.
+    """
+    try:
+        found = np.asarray(values)
+    except Exception:  # ragged lists and objects raise many kinds
+        found = np.asarray(None)
+    if found.dtype.kind not in "fiu" or not found.size:
+        raise InputError(f"{part} of node {name!r} is {clipped(values)}; expected real numbers")
+    return found
+
+
+def _whole(name: str, part: str, values: Any, least: int) -> list[int]:
+    """Return whole numbers as a list."""
+    found = np.atleast_1d(_real(name, part, values))
+    flat = found.ravel().tolist()
+    if found.ndim != 1 or not all(least <= n < MOST and int(n) == n for n in flat):
+        raise InputError(
+            f"{part} of node {name!r} is {clipped(flat)}; expected whole numbers of at least "
+            f"{least}, below {MOST}"
+        )
+    return [int(n) for n in flat]
+
+
 def _shape(name: str, types: Any, *, missing: bool = False) -> Any:
     """Return the one shape that an input or output type names; None if it may be missing."""
     values = list(types.values()) if isinstance(types, dict) else []
-    if len(values) != 1 or values[0] is None:
-        if missing:
-            return None
-        raise InputError(f"node {name!r} does not say the shape of the input: {clipped(types)}")
-    shape = np.atleast_1d(np.asarray(values[0]))
-    if shape.ndim != 1 or not len(shape) or not all(int(n) == n >= 1 for n in shape.tolist()):
-        raise InputError(f"node {name!r} has the shape {clipped(values[0])}")
-    return tuple(int(n) for n in shape)
+    if len(values) == 1 and values[0] is not None:
+        return tuple(_whole(name, "the shape", values[0], 1))
+    if missing:
+        return None
+    raise InputError(f"node {name!r} does not say the shape of the input: {clipped(types)}")
 
 
 def _one(name: str, part: str, values: Any) -> float:
     """Return the one value that all neurons of a node have."""
-    found = np.unique(np.asarray(values, dtype=np.float64))
-    if len(found) != 1 or not np.isfinite(found[0]):
+    found = np.unique(_real(name, part, values))
+    if len(found) > 1:
         raise InputError(
-            f"{part} of node {name!r} has {len(found)} values, {clipped(found[:3].tolist())}...; "
+            f"{part} of node {name!r} has {len(found)} values, such as {found[0]} and {found[1]}; "
             "the neurons of a layer have one"
-            if len(found) > 1
-            else f"{part} of node {name!r} is {clipped(found.tolist())}; expected a finite number"
         )
+    if not np.isfinite(found[0]):
+        raise InputError(f"{part} of node {name!r} is {found[0]}; expected a finite number")
     return float(found[0])
 
 
 def _pair(name: str, part: str, values: Any, least: int = 0) -> tuple[int, int]:
-    found = np.atleast_1d(np.asarray(values)).tolist()
-    pair = found * 2 if len(found) == 1 else found
-    if len(pair) != 2 or not all(isinstance(n, int) and n >= least for n in pair):
-        raise InputError(f"{part} of node {name!r} is {clipped(found)}; expected whole numbers")
-    return pair[0], pair[1]
+    found = _whole(name, part, values, least)
+    if len(found) > 2:
+        raise InputError(f"{part} of node {name!r} is {clipped(found)}; expected one number or two")
+    return found[0], found[-1]
