@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import random
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -539,6 +542,31 @@ def test_what_cannot_come_is_refused(case: str) -> None:
     graph = make()
     with pytest.raises(InputError, match=message):
         from_nir(graph)
+
+
+DAMAGE: list[Any] = [
+    None, "x", -1, 0, 1, 2, 3.5, float("nan"), 1e300, True, (0, 0), [1, 2, 3], {},
+    {"input": None}, {"input": np.array([3, 3])}, np.array([]), np.array("x"), np.ones(5) * 1j,
+    np.array([None, 1], dtype=object), np.array([10**12, 2]), np.ones((2, 2, 2, 2)),
+]  # fmt: skip
+
+
+def test_damaged_graphs_are_read_or_refused() -> None:
+    """Parts of nodes and edges replaced by anything: no other error, and no warning."""
+    whole, chance, refused = to_nir(pictures()), random.Random(0), 0
+    for _ in range(300):
+        graph = copy.deepcopy(whole)
+        node = graph.nodes[chance.choice(list(graph.nodes))]
+        setattr(node, chance.choice(list(vars(node))), chance.choice(DAMAGE))
+        if chance.random() < 0.1:
+            graph.edges = chance.choice([graph.edges[1:], graph.edges[:-2], ["a"], None])
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                from_nir(graph)
+        except InputError:
+            refused += 1
+    assert 100 < refused < 300
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
