@@ -1,20 +1,21 @@
-# `make demo` and `make test` start from a bare checkout: Python 3.10 to 3.13 and the package
-# registry are all they need. A C compiler makes training on the CPU faster.
+# `make demo` and `make test` start from a bare checkout. They need only Python 3.10 to 3.13 and a
+# package registry. A C compiler makes training on the CPU faster.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check smoke fuzz bench clean
+.PHONY: help demo test check smoke tables fuzz bench clean
 
 help:
-	@echo "make demo   train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
-	@echo "make test   linter, type checker and all tests"
-	@echo "make smoke  all tables and figures of the papers, as small as can be; a browser looks at the pages"
-	@echo "make fuzz   100,000 damaged or malicious inputs to everything that reads (about half an hour)"
-	@echo "make bench  time and memory of a training step, and the peers that are installed"
-	@echo "make clean  remove the virtual environment and caches"
+	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
+	@echo "make test    run the linter, the type checker and all tests"
+	@echo "make smoke   make a tiny version of every table and figure of the papers; a browser checks the pages"
+	@echo "make tables  write the tables of README, docs and results again, from the JSON in results/"
+	@echo "make fuzz    feed 100,000 damaged or malicious inputs to everything that reads (about half an hour)"
+	@echo "make bench   measure time and memory of a training step, ours and those of installed peers"
+	@echo "make clean   remove the virtual environment and caches"
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -38,12 +39,15 @@ check: $(VENV)/dev-installed
 test: check
 	$(BIN)/python -m pytest
 
-# SMOKE=--need-browser makes it an error that no browser is installed.
+# With SMOKE=--need-browser, a missing browser is an error.
 smoke: $(VENV)/demo-installed
 	rm -rf smoke
 	$(BIN)/python tests/smoke.py smoke $(SMOKE)
 
-# FUZZ="--count 1000000 --seed 5" feeds others.
+tables: $(VENV)/demo-installed
+	$(BIN)/python results/tables.py
+
+# FUZZ="--count 1000000 --seed 5" feeds other inputs.
 fuzz: $(VENV)/demo-installed
 	$(BIN)/python tests/fuzz.py $(FUZZ)
 

@@ -2,10 +2,10 @@
 
     python benchmarks/clocked_memory.py [--network conv5] [--json FILE]
 
-Each measurement is a process of its own that reads its sequence step by step from a generator, and
-reports how much its resident memory grew at most while it trained. The rules keep nothing of
-earlier steps, so T = 600 should need what T = 6 needs. With `--outputs 1000` feedback matrices are
-what counts, and `--patch` makes them smaller. See benchmarks/README.md.
+Each measurement runs in its own process. It reads its sequence step by step from a generator and
+reports the largest growth of its resident memory while it trained. The rules keep nothing of
+earlier steps, so T = 600 should need as much as T = 6. With `--outputs 1000`, feedback matrices
+take most of the memory, and `--patch` makes them smaller. See benchmarks/README.md.
 """
 
 import argparse

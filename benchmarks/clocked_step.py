@@ -1,12 +1,12 @@
-"""Time of one training step of a network: ours, and the peers installed.
+"""Time of one training step, ours and that of the peers that are installed.
 
     python benchmarks/clocked_step.py [--network conv5] [--profile] [--json FILE]
 
 All contestants train the same network on the same random batch (T = 6) with the same loss at every
 step and the same fused AdamW, on one thread: 784-800-800-10 with dropout 0.2 and 128 samples, or
 conv5 at half its width on 32 pictures of 3 x 32 x 32; LIF, leak 0.5, soft reset. They take turns, a
-few steps each, so that a change in the machine's speed hits all of them; read the ratios, not the
-milliseconds. `--profile` says what the time of our own steps is spent on. See benchmarks/README.md.
+few steps each, so a change in the machine's speed hits all of them. Read the ratios, not the
+milliseconds. `--profile` shows which parts of our steps take the time. See benchmarks/README.md.
 """
 
 import argparse

@@ -2,10 +2,10 @@
 
     python benchmarks/events_step.py [--json FILE] [--only SECTION ...]
 
-A synaptic event is one input spike that reaches one neuron: what a layer does is to be counted in
-nanoseconds per synaptic event, whatever its width and however many spikes there are. Inputs are
-random spikes with the statistics of MNIST's images, so no data is needed. All contestants take
-turns; read the ratios. See benchmarks/README.md.
+A synaptic event is one input spike that reaches one neuron. Nanoseconds per synaptic event measure
+a layer, whatever its width and its number of spikes. Inputs are random spikes with the statistics
+of MNIST's images, so the script needs no data. All contestants take turns. Read the ratios. See
+benchmarks/README.md.
 """
 
 import argparse

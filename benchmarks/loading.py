@@ -1,10 +1,11 @@
-"""Time of taking a batch from a data set beside the training step that it is for.
+"""Time of taking a batch from a data set, beside the training step that uses it.
 
     python benchmarks/loading.py [--data-dir DIR] [--json FILE]
 
-For every recipe whose data is at hand: batches in the order of training, augmented as there, and
-steps of DFA, the cheapest rule on a time grid, or of the recipe's own with exact spike times. A
-ratio above 1 means that loading would set the pace. See benchmarks/README.md.
+For every recipe whose data you have, the script takes batches in the order of training, augmented
+as in training. It compares them with steps of DFA, the cheapest rule on a time grid; with exact
+spike times, with steps of the recipe's own rule. A ratio above 1 means that loading is the slower
+part. See benchmarks/README.md.
 """
 
 import argparse

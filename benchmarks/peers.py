@@ -1,4 +1,4 @@
-"""The same training step in other libraries, for those that are installed."""
+"""The same training step in the other libraries that are installed."""
 
 import importlib.machinery
 import importlib.util

@@ -1,4 +1,4 @@
-"""Shares of a training step of our rules, by stopwatches around its parts."""
+"""The share of each part of a training step of our rules, measured by stopwatches."""
 
 import functools
 import time

@@ -1,8 +1,9 @@
-"""Watch SFDFA learn its feedback: it turns towards the output weights, DFA's does not.
+"""Watch SFDFA's feedback turn towards the output weights; DFA's stays where it was.
 
 Run it with `python examples/events_feedback_alignment.py`.
 
-8x8 digits in the latency code, exact spike times, no backpropagation.
+The network has exact spike times. Its inputs are 8x8 digits: bright pixels spike early. Nothing is
+backpropagated.
 """
 
 import torch

@@ -1,9 +1,9 @@
-"""Train a network of exact spike times with SFDFA on spike trains of one's own, in a plain loop.
+"""Train a network of exact spike times on your own spike trains, with SFDFA.
 
 Run it with `python examples/events_own_data.py`.
 
-The task: three groups of eight channels spike in bursts, and the class is the order in which the
-groups come. All classes have the same number of spikes in every channel: only their times tell.
+Three groups of eight channels spike in bursts. The class is the order of the groups. All classes
+have the same number of spikes in every channel, so only the spike times tell them apart.
 """
 
 import itertools
@@ -19,7 +19,7 @@ TAU_S, DURATION = 0.05, 0.2  # seconds
 
 
 def make_data(samples: int, seed: int) -> tuple[events.SpikeBatch, torch.Tensor]:
-    """Bursts at 10, 50 and 90 ms, each spike 8 ms early or late; a fifth of the spikes is lost."""
+    """Bursts at 10, 50 and 90 ms, jittered by 8 ms; a fifth of the spikes is lost."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, len(ORDERS), samples)
     times, addresses = [], []
@@ -50,7 +50,7 @@ def main() -> None:
     for epoch in range(EPOCHS):
         for batch in torch.randperm(len(train)).split(BATCH):
             optimizer.zero_grad()
-            result = rule.step(train[batch], train_labels[batch])  # fills .grad
+            result = rule.step(train[batch], train_labels[batch])  # adds to .grad
             optimizer.step()
         rate = result.firing_rates["lif1"].item()
         print(f"epoch {epoch + 1:2}  loss {result.loss.item():6.2f}  hidden spikes {rate:.2f}")

@@ -1,4 +1,4 @@
-"""A network of one's own, with a skip connection, trained by OPZO.
+"""Train your own network, with skip connections, by OPZO.
 
 Run it with `python examples/own_network.py`.
 """
@@ -11,7 +11,7 @@ from threefactor.data import load
 
 
 class Skip(nn.Module):
-    """The read-out sees both hidden layers, the second hidden layer the image as well."""
+    """The read-out sees both hidden layers. The second hidden layer also sees the image."""
 
     def __init__(self) -> None:
         super().__init__()

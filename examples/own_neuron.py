@@ -1,4 +1,4 @@
-"""Neurons of one's own: LIF with a threshold that rises with every spike, trained by OPZO.
+"""Train your own neuron by OPZO: LIF with a threshold that rises with every spike.
 
 Run it with `python examples/own_neuron.py`.
 """

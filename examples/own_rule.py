@@ -1,4 +1,4 @@
-"""A learning rule of one's own: direct feedback with the signs of the forward weights.
+"""Write your own learning rule: direct feedback with the signs of the forward weights.
 
 Run it with `python examples/own_rule.py`.
 """

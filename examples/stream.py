@@ -1,9 +1,9 @@
-"""Learn from an endless stream: an optimiser step at every time step, state never reset.
+"""Learn from an endless stream: step the optimiser at every time step, never reset the state.
 
 Run it with `python examples/stream.py`.
 
-Sixteen streams run in parallel. Each shows a digit for five time steps, then the next one without
-a pause. Potentials, spikes and traces live on; memory stays what it was after the first steps.
+Sixteen streams run in parallel. Each shows a digit for five time steps and then the next one,
+without a pause. Potentials, spikes and traces carry over. Memory does not grow.
 """
 
 import gc
@@ -43,7 +43,7 @@ def main() -> None:
         optimizer.zero_grad()
         result = rule.observe(x_t, y_t)
         optimizer.step()
-        if t % SHOWN == SHOWN - 1:  # the last step of a digit, judged before its own update
+        if t % SHOWN == SHOWN - 1:  # the last step of a digit, before its update
             correct.append((result.output.argmax(1) == y_t).float().mean().item())
         if t in (100, STEPS - 1):
             memory.append(values_in_memory())

@@ -1,8 +1,8 @@
-"""Train a spiking network on 8x8 digits with OPZO, in a loop of one's own.
+"""Train a network on a time grid with OPZO, in your own loop.
 
 Run it with `python examples/train_digits.py`.
 
-No backpropagation, no data to download, some seconds on one CPU core.
+The data are 8x8 digits that come with scikit-learn. The script takes some seconds on one CPU core.
 """
 
 import torch
@@ -14,7 +14,7 @@ STEPS, BATCH, EPOCHS = 6, 32, 4
 
 
 def main() -> None:
-    torch.set_num_threads(1)  # so small a network is slower on more
+    torch.set_num_threads(1)  # a network as small as this is slower with more
     torch.manual_seed(0)
     data = load("digits")
     net = clocked.fc(64, (200, 200), data.outputs, leak=0.5, threshold=1.0, dropout=0.2)
@@ -28,7 +28,7 @@ def main() -> None:
         for batch in torch.randperm(len(data.train_labels)).split(BATCH):
             images, labels = data.train_images[batch], data.train_labels[batch]
             optimizer.zero_grad()
-            result = rule.step(images, labels, steps=STEPS)  # fills .grad, as backward() would
+            result = rule.step(images, labels, steps=STEPS)  # adds to .grad, as backward() would
             optimizer.step()
         scheduler.step()
         print(f"epoch {epoch + 1:2}  loss of the last batch {result.loss.item():.4f}")

@@ -29,7 +29,7 @@ VOLATILE = ("seconds", "samples_per_second")
 IGNORED = re.compile(
     r"Exception ignored [^\n]*\n(?:[^\n]*\n)*?[^\n]*(?:StoppedBySignal|KeyboardInterrupt)[^\n]*\n"
 )
-"""A signal may come while C code runs that prints what is raised there, and goes on."""
+"""A signal may come while C code runs that prints what is raised there, and continues."""
 PATIENCE = 30.0  # seconds in which a process that was stopped, and all that it started, are gone
 SMALL = {"epochs": 4, "data.train": 100, "data.test": 40, "batch_size": 10, "hidden": [20]}
 

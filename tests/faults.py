@@ -5,7 +5,7 @@ Usage: python tests/faults.py [--every 1] [--seed 0]
 Operations are writes, syncs, renamings, and what makes, cuts or removes a file. Each fails in turn
 in four ways: once (EIO), with half of it written on a disk that stays full (ENOSPC), for good on a
 full disk, and by the end of the process there (SIGKILL). Whatever failed, the command says so in
-words, what was finished loads, and the run, gone on with, has the bits of one that never failed.
+words, what was finished loads, and the resumed run has the bits of one that never failed.
 Linux with a C compiler: `faults.c` is loaded before the C library.
 """
 

@@ -50,7 +50,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before what starts threads, which a fork 
 import numpy as np
 
 from threefactor import data, events, training
-from threefactor.data import archives, frame_cache, gesture, hdf5, hdf5_child
+from threefactor.data.files import archives
+from threefactor.data.formats import hdf5, hdf5_child
+from threefactor.data.samples import frame_cache
+from threefactor.data.sets import dvs_gesture as gesture
 from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
 from threefactor.report import collect, html_page, study_sections
@@ -343,7 +346,7 @@ def survived(call: Callable[[], object]) -> bool:
 
 def read_images(chance: random.Random, folder: Path, material: Material) -> None:
     """The four files of a set of idx files, one of which is changed."""
-    names = [file.name for file in data.DATASETS["mnist"].files]
+    names = [file.name for file in data.DATASETS["mnist"].files.published]
     arrays = [
         np.arange(4 * 28 * 28, dtype=np.uint8).reshape(4, 28, 28),
         np.arange(4, dtype=np.uint8),
@@ -359,7 +362,7 @@ def read_images(chance: random.Random, folder: Path, material: Material) -> None
 
 def read_cifar(chance: random.Random, folder: Path, material: Material) -> None:
     """CIFAR-10 in its archive or as files."""
-    file = data.DATASETS["cifar10"].files[0]
+    file = data.DATASETS["cifar10"].files.published[0]
     bodies = {name: bytes((i,)) + bytes(range(256)) * 12 for i, name in enumerate(file.members)}
     (folder / "cifar10").mkdir()
     if chance.random() < 0.5:
@@ -455,15 +458,15 @@ def read_tables(chance: random.Random, folder: Path, material: Material) -> None
     for name, text in tables().items():
         (folder / name).write_bytes(changed_text(chance, text))
     survived(lambda: gesture.read_label_table(folder / "a_labels.csv"))
-    survived(lambda: gesture.gesture_recordings(folder, "trials.txt", 11))
+    survived(lambda: gesture.listed_recordings(folder / "trials.txt", 11))
     (folder / "trials.txt").write_text("a.aedat\n")
     survived(lambda: list(_recordings(folder)))
 
 
 def _recordings(folder: Path) -> Any:
-    from threefactor.data.event_data import Recordings
+    from threefactor.data.samples.recordings import Recordings
 
-    return Recordings(gesture.gesture_recordings(folder, "trials.txt", 11), data.read_aedat3)
+    return Recordings(gesture.listed_recordings(folder / "trials.txt", 11), data.read_aedat3)
 
 
 def read_pictures(chance: random.Random, folder: Path, material: Material) -> None:
@@ -508,6 +511,7 @@ def read_frames(chance: random.Random, folder: Path, material: Material) -> None
 
     key = {"set": "x"}
     before = frame_cache.cached_frames(folder, key, 2, make, ("uint8",))
+    values = before.array.copy()  # it is mapped: a change of the file changes it
     place = next(folder.glob("*/frames.npy")).parent
     if chance.random() < 0.5:
         about = place / "about.json"
@@ -518,6 +522,8 @@ def read_frames(chance: random.Random, folder: Path, material: Material) -> None
     after = frame_cache.cached_frames(folder, key, 2, make, ("uint8",))
     if (after.array.shape, after.array.dtype) != (before.array.shape, before.array.dtype):
         raise AssertionError(f"frames of shape {after.array.shape}, {after.array.dtype}")
+    if not np.array_equal(after.array, values):
+        raise AssertionError("frames of other values")
 
 
 def make_spikes(chance: random.Random, folder: Path, material: Material) -> None:
@@ -615,9 +621,16 @@ def read_checkpoint(chance: random.Random, folder: Path, material: Material) -> 
         survived(lambda name=name: checkpoint.load_state(run / name))
 
 
+PARTS_OF_RUN = ("settings", "threads", "layer_sizes", "metrics", "tracked", "start", "problems")
+PARTS_OF_RUN += ("finished", "finished_epochs", "checkpoints")
+
+
 def read_folder(chance: random.Random, folder: Path, material: Material) -> None:
-    """The files of a run that reports need."""
-    read_run(copy_of_run(chance, folder, material))
+    """The files of a run, as `Run` and as a report reads them."""
+    run = copy_of_run(chance, folder, material)
+    for part in PARTS_OF_RUN:
+        survived(lambda part=part: getattr(training.Run(run), part))
+    read_run(run)
 
 
 def report_folder(chance: random.Random, folder: Path, material: Material) -> None:

@@ -5,8 +5,8 @@ Usage: python tests/kills.py [--count 200] [--seed 0]
 Each time: SIGKILL, SIGTERM or SIGINT at a random moment, of `train`, `train --resume` and
 `reproduce`, of networks on a time grid and of exact spike times. Afterwards the folder loads, no
 process is left, a signal that asks was answered by a checkpoint of its moment and the right exit
-code; and the run, gone on with until it is finished, has the bits of one that was never disturbed,
-and no file more. Some start a Python of their own, so that its start is killed, too.
+code; and the run, resumed until it is finished, has the bits of one that was never disturbed, and
+no file more. Some start a Python of their own, so that its start is killed, too.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from pathlib import Path
 import disturbed
 from disturbed import Command, Ended, Training
 
-from threefactor.reproduce.cells import Cell
-from threefactor.training import RunFolder, checkpoint
+from threefactor.cli import app
+from threefactor.reproduce import PlannedRun, run_grid
+from threefactor.training import Run, checkpoint
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 START = 4.0  # seconds that a Python of its own takes to import the library
-CELLS = [
-    Cell(one.recipe, one.rule, 0, {**disturbed.SMALL, **one.changes}) for one in disturbed.TRAININGS
+GRID = [
+    PlannedRun(one.recipe, one.rule, 0, {**disturbed.SMALL, **one.changes})
+    for one in disturbed.TRAININGS
 ]
 
 
@@ -52,7 +54,7 @@ class Kills:
         return sum(self.counts.values())
 
     def train(self) -> None:
-        """Train with kills, until it is finished."""
+        """Train with kills until the run is finished."""
         index = self.chance.randrange(len(disturbed.TRAININGS))
         one, run = disturbed.TRAININGS[index], self.folder / "run"
         shutil.rmtree(run, ignore_errors=True)
@@ -68,7 +70,7 @@ class Kills:
         self._blame(f"{one.recipe} at its end", disturbed.differences(run, self.wholes[index]))
 
     def _words(self, one: Training, run: Path) -> list[str]:
-        if RunFolder(run).config_path.exists():
+        if Run(run).config_path.exists():
             return ["train", "--resume", "--out", str(run), "--threads", "1"]
         return one.command(run)
 
@@ -134,12 +136,12 @@ class Kills:
             ended = command.wait()
             self.counts[what] += 1
             self._judge(command, ended, number, what, changed=True)
-            for cell in CELLS:
-                self._look(cell.folder(root), what)
+            for planned in GRID:
+                self._look(planned.folder(root), what)
         ended = self._grid(root).wait()
         self._blame("reproduce to its end", ended.problems(0))
-        for cell, whole in zip(CELLS, self.wholes, strict=True):
-            self._blame("reproduce", disturbed.differences(cell.folder(root), whole))
+        for planned, whole in zip(GRID, self.wholes, strict=True):
+            self._blame("reproduce", disturbed.differences(planned.folder(root), whole))
         self._blame("reproduce", [str(path) for path in root.glob("*/*.log")])
 
     def _grid(self, root: Path) -> Command:
@@ -153,11 +155,9 @@ class Kills:
 
 def grid(root: Path) -> None:
     """Make `main` run the grid of this script rather than one of the papers."""
-    from threefactor.cli import app
-    from threefactor.reproduce import run_grid
 
     def run(prog_name: str) -> None:
-        outcomes = run_grid(CELLS, root, jobs=2)
+        outcomes = run_grid(GRID, root, jobs=2)
         if any(outcome.kind != "finished" for outcome in outcomes):
             print("error: ", [outcome.notes for outcome in outcomes])
             sys.exit(3)

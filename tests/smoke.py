@@ -22,7 +22,7 @@ from threefactor.reproduce import catalog
 BUDGET = "smoke"
 AT_ONCE = "2"
 WARNING = 'class="warning"'
-COMMAND = [sys.executable, "-c", "from threefactor.cli import main; main()", "reproduce", "all"]
+COMMAND = [sys.executable, "-m", "threefactor", "reproduce", "all"]
 
 
 def make_pages(folder: Path) -> list[str]:

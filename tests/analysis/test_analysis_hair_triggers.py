@@ -6,7 +6,7 @@ import torch
 from reference import events as reference
 
 from threefactor import analysis, clocked, events
-from threefactor.analysis.toy_neuron import FOUR_SPIKES
+from threefactor.analysis.single_neuron import FOUR_SPIKES
 from threefactor.errors import InputError
 
 TAU_S, THRESHOLD, DURATION = 0.020, 0.010, 0.200

@@ -12,7 +12,7 @@ from disturbed import session
 
 from threefactor import clocked, events
 from threefactor.analysis import measured, measured_cost, memory_against_steps
-from threefactor.analysis.comparison import makers
+from threefactor.analysis.runs.rules import makers
 from threefactor.errors import InputError
 
 BATCH = (torch.randn(8, 30), torch.randint(0, 4, (8,)))

@@ -213,6 +213,18 @@ def test_training_operations_by_hand():
     assert middle.readouts == 3 * 3 * 4
 
 
+def test_neurons_that_share_a_row_of_feedback_share_its_products():
+    """Two channels of 4 x 4 in squares of 2 x 2: 8 rows for 32 neurons."""
+    net = nn.Sequential(
+        clocked.Conv2d(1, 2, 3, padding=1), clocked.LIF(), nn.Flatten(), clocked.Linear(32, 3)
+    )
+    for patch, rows in ((1, 32), (2, 8)):
+        rule = clocked.OPZO(net, input_shape=(1, 4, 4), feedback_patch=patch)
+        added = training_operations(rule).added
+        assert added.feedback == added.feedback_learning == 3 * rows
+        assert added.noise == added.local == 32
+
+
 def test_training_operations_at_spikes_by_hand():
     """One input spike of weight 1 to neuron 0, which spikes once; neuron 1 never does."""
     net = events.fc(1, (2,), 3, tau_s=0.1, thresholds=(0.045, 9.0), duration=0.3, max_spikes=1)

@@ -89,8 +89,8 @@ def test_figures_9_and_10_with_small_weights():
 def test_figures_9_and_10_with_the_published_weights():
     words = " ".join(PAGE.split())
     found = re.search(
-        r"after 11 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°, DFA's "
-        r"after 8 epochs ([\d.]+) and ([\d.]+)°",
+        r"SFDFA: after 11 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°. "
+        r"DFA: after 8 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°",
         words,
     ).groups()
     measured = []

@@ -8,7 +8,7 @@ import torch
 
 from threefactor import clocked, data, events
 from threefactor.analysis import cut, gradient_variance
-from threefactor.analysis.variance import Spread
+from threefactor.analysis.variance import RunningVariance
 from threefactor.errors import ConfigurationError, InputError
 
 STEPS = 4
@@ -32,12 +32,12 @@ def by_hand(rule, batches, **steps):
     return found
 
 
-def test_spread_of_four_numbers():
-    spread = Spread()
+def test_running_variance_of_four_numbers():
+    running = RunningVariance()
     for value in (1.0, 2.0, 3.0, 6.0):
-        spread.add(torch.tensor([value, 5.0]))
-    assert spread.squares == pytest.approx(4 + 1 + 0 + 9)
-    assert spread.mean.tolist() == [3.0, 5.0]
+        running.add(torch.tensor([value, 5.0]))
+    assert running.squares == pytest.approx(4 + 1 + 0 + 9)
+    assert running.mean.tolist() == [3.0, 5.0]
 
 
 @pytest.mark.parametrize("kind", [clocked.SpatialBP, clocked.DFA])

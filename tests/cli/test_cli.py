@@ -6,30 +6,7 @@ import sys
 
 import pytest
 
-from threefactor.cli import main
-
 SMALL = ["--epochs", "2", "--set", "hidden=[20]", "--set", "data.train=64", "--set", "data.test=32"]
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_train_then_evaluate(run, tmp_path):

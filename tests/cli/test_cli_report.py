@@ -1,33 +1,9 @@
 """The commands report and cite, run as a user would."""
 
 import json
-import sys
 
-import pytest
-
-from threefactor.cli import main
 from threefactor.recipes import recipe
 from threefactor.training import RunFolder
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run a command in an empty folder; return exit code, output and errors."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["threefactor", *map(str, arguments)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code or 0
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.out + captured.err
-        return code, captured.out, captured.err
-
-    return call
 
 
 def make(name, seed, **changes):

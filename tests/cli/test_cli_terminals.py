@@ -119,7 +119,7 @@ def test_names_in_the_registries_are_text(stream, monkeypatch):
     assert "[red]mine" in out.decode() and r"A [b]title[/b]\x1b[31m\nof mine" in out.decode()
     code, out, _ = stream("cite", "--rule", "mine[x]")
     assert (
-        code == 0 and "% rule 'mine[x]' is no part of threefactor: ask its author." in out.decode()
+        code == 0 and "% rule 'mine[x]' is not part of threefactor: ask its author." in out.decode()
     )
     code, out, _ = stream("cite", "--rule", "mine[x]", "--recipe", "[red]mine")
     assert code == 0 and b"xiao2022ottt" in out and b"ask its author" in out
@@ -139,7 +139,7 @@ def test_names_in_the_registries_are_text(stream, monkeypatch):
     code, out, _ = stream("report", folder)
     assert code == 0
     page = Path("report.html").read_text(encoding="utf-8")
-    assert "mine[x]" in page and "is no part of threefactor" in page
+    assert "mine[x]" in page and "is not part of threefactor" in page
 
 
 def test_a_reader_that_goes_away_ends_the_command_without_a_word(stream):

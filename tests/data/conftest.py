@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pooch
 import pytest
+from data.described import with_files
 
 from threefactor.data import DATASETS, DataFile
 
@@ -26,7 +27,10 @@ def own_folders(tmp_path, monkeypatch):
     """Point the cache to `tmp_path`/cache and Debian's folder to `tmp_path`/debian."""
     monkeypatch.delenv("THREEFACTOR_DATA", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda project: tmp_path / "cache" / project)
-    entry = dataclasses.replace(DATASETS["fashion-mnist"], debian_folder=tmp_path / "debian")
+    entry = DATASETS["fashion-mnist"]
+    debian = (entry.files.debian[0], tmp_path / "debian")
+    files = dataclasses.replace(entry.files, debian=debian)
+    entry = dataclasses.replace(entry, files=files)
     monkeypatch.setitem(DATASETS, "fashion-mnist", entry)
 
 
@@ -98,7 +102,7 @@ def place(arrays) -> Callable[..., Path]:
 def tiny(packed, monkeypatch):
     """MNIST's registry entry with the sums of the tiny files and no mirror; returns the entry."""
     files = tuple(DataFile(name, hashlib.md5(body).hexdigest()) for name, body in packed.items())
-    entry = dataclasses.replace(DATASETS["mnist"], files=files, mirrors=())
+    entry = with_files(DATASETS["mnist"], *files)
     monkeypatch.setitem(DATASETS, "mnist", entry)
     return entry
 
@@ -172,9 +176,9 @@ def emnist_zip(emnist_packed) -> bytes:
 def tiny_emnist(emnist_zip, monkeypatch, server):
     """EMNIST's registry entry with the sum of the tiny archive, which `server` has."""
     entry = DATASETS["emnist-balanced"]
-    (file,) = entry.files
+    (file,) = entry.files.published
     file = dataclasses.replace(file, md5=hashlib.md5(emnist_zip).hexdigest())
-    entry = dataclasses.replace(entry, files=(file,), mirrors=())
+    entry = with_files(entry, file)
     monkeypatch.setitem(DATASETS, "emnist-balanced", entry)
     server.bodies["gzip.zip"] = emnist_zip
     return entry

@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+from data.described import with_files
 
 from threefactor.cli import main
 from threefactor.data import DATASETS
@@ -66,9 +67,7 @@ def test_info_describes_spikes_as_channels(run, tmp_path):
 
 
 def test_fetch_unpacks_and_says_where(run, tmp_path, tiny_emnist, mirror, monkeypatch):
-    import dataclasses
-
-    entry = dataclasses.replace(tiny_emnist, mirrors=(mirror("good"),))
+    entry = with_files(tiny_emnist, *tiny_emnist.files.published, mirrors=(mirror("good"),))
     monkeypatch.setitem(DATASETS, "emnist-balanced", entry)
     code, text = run("fetch", "emnist-balanced", "--data-dir", tmp_path)
     assert (code, f"emnist-balanced is in {tmp_path / 'emnist-balanced'}" in text) == (0, True)

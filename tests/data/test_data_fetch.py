@@ -1,11 +1,12 @@
 import errno
 import re
-from dataclasses import replace
+import sys
 
 import pooch
 import pytest
+from data.described import with_files
 
-from threefactor.data import DATASETS, available, data_folder, fetch, load, transfer
+from threefactor.data import DATASETS, available, data_folder, fetch, load
 from threefactor.errors import ConfigurationError, DataError
 
 
@@ -33,7 +34,9 @@ def test_only_what_is_missing_is_fetched(tmp_path, tiny, packed, server, mirror)
 
 
 def test_the_entrys_mirrors_and_the_cache_are_the_default(tiny, mirror, monkeypatch, tmp_path):
-    monkeypatch.setitem(DATASETS, "mnist", replace(tiny, mirrors=(mirror("good"),)))
+    monkeypatch.setitem(
+        DATASETS, "mnist", with_files(tiny, *tiny.files.published, mirrors=(mirror("good"),))
+    )
     assert fetch("mnist") == data_folder("mnist")
     assert available("mnist")
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "sets"))
@@ -87,7 +90,7 @@ def test_a_file_with_other_contents_is_refused_and_left_alone(tmp_path, tiny, se
 
 def test_a_directory_in_a_files_place_is_refused(tmp_path, tiny, mirror):
     (tmp_path / "mnist" / "t10k-images-idx3-ubyte.gz").mkdir(parents=True)
-    with pytest.raises(DataError, match="it is no file"):
+    with pytest.raises(DataError, match="it is not a file"):
         fetch("mnist", tmp_path, mirrors=[mirror("good")])
 
 
@@ -105,7 +108,7 @@ def test_nothing_half_written_stays_behind(tmp_path, tiny, monkeypatch, failure,
             file.write(b"half")
         raise failure
 
-    monkeypatch.setattr(transfer._Download, "__call__", break_off)
+    monkeypatch.setattr(sys.modules["threefactor.data.fetch"]._Download, "__call__", break_off)
     with pytest.raises(expected, match=message):
         fetch("mnist", tmp_path, mirrors=["http://127.0.0.1/"])
     assert contents(tmp_path / "mnist") == {}

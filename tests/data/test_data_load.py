@@ -1,5 +1,6 @@
 import dataclasses
 import gzip
+import hashlib
 import subprocess
 import sys
 
@@ -7,7 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from threefactor.data import load
+from threefactor.data import (
+    DATASETS,
+    DataFile,
+    Files,
+    ImageSet,
+    available,
+    describe,
+    fetch,
+    load,
+    load_spikes,
+)
+from threefactor.data.sets.mnist import read_idx_pairs
 from threefactor.errors import DataError, InputError
 
 
@@ -146,6 +158,32 @@ def test_a_repacked_copy_is_read_and_a_damaged_one_refused(tmp_path, place, arra
 
 
 def test_the_import_leaves_slow_packages_out():
-    code = "import sys, threefactor.data; print(sorted({'sklearn', 'pooch'} & {*sys.modules}))"
+    code = (
+        "import sys, threefactor.data; print(sorted({'sklearn', 'h5py', 'PIL'} & {*sys.modules}))"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_a_set_of_ones_own_is_one_description(place, tmp_path, packed, mirror, monkeypatch):
+    files = tuple(DataFile(name, hashlib.md5(body).hexdigest()) for name, body in packed.items())
+    entry = ImageSet(
+        name="mine",
+        title="My set",
+        shape=(1, 28, 28),
+        train=40,
+        test=10,
+        classes=tuple("abcdefghij"),
+        licence="mine",
+        source="me",
+        homepage="https://example.org",
+        files=Files(files, mirrors=(mirror("good"),)),
+        read=read_idx_pairs,
+    )
+    monkeypatch.setitem(DATASETS, "mine", entry)
+    assert not available("mine", tmp_path)
+    assert sorted(path.name for path in fetch("mine", tmp_path).iterdir()) == sorted(packed)
+    found = load("mine", tmp_path)
+    assert (len(found.train_labels), found.outputs, found.name) == (40, 10, "mine")
+    assert load_spikes("mine", tmp_path).train_spikes.size == 784
+    assert "My set" in describe("mine", tmp_path)

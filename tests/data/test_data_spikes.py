@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from threefactor.data import DATASETS, ImageData, SpikeData, coding, load, load_spikes
+from threefactor.data import ImageData, SpikeData, load, load_spikes
+from threefactor.data.encode import latency as coding
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.events import SpikeBatch, latency_code
 
@@ -88,19 +89,6 @@ def test_unknown_names_and_absent_files_are_answered(tmp_path):
     for name in ("mnist", "shd", "emnist-balanced"):
         with pytest.raises(DataError, match=f"threefactor data fetch {name}"):
             load_spikes(name, tmp_path)
-
-
-def test_every_set_has_a_reader():
-    from threefactor.data.event_loading import EVENT_READERS
-    from threefactor.data.readers import READERS
-    from threefactor.data.spike_loading import SPIKE_READERS
-
-    readers = {"images": READERS, "spikes": SPIKE_READERS, "events": EVENT_READERS}
-    for entry in DATASETS.values():
-        if entry.kind in readers:
-            assert entry.reader in readers[entry.kind]
-        else:
-            assert not entry.reader
 
 
 def test_a_loop_needs_to_know_train_and_test_alone(digits):

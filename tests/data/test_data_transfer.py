@@ -1,13 +1,15 @@
 """Servers that send too much, too slowly, or send on for ever."""
 
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
 
 import pytest
+from data.described import with_files
 
-from threefactor.data import fetch, transfer
+from threefactor.data import fetch
 from threefactor.errors import DataError
 
 
@@ -39,7 +41,7 @@ def serve():
 @pytest.fixture
 def hasty(monkeypatch):
     """Less patience than users have."""
-    monkeypatch.setattr(transfer, "PERIOD", 0.6)
+    monkeypatch.setattr(sys.modules["threefactor.data.fetch"], "PERIOD", 0.6)
 
 
 def failure(tmp_path, url):
@@ -66,7 +68,7 @@ def test_an_answer_without_end_is_broken_off(tmp_path, tiny, serve):
             taken.append(count)
 
     assert "the answer has more than" in failure(tmp_path, serve(act))
-    assert tiny.files[0].limit <= 2 << 30 and len(taken) < 200
+    assert tiny.files.published[0].limit <= 2 << 30 and len(taken) < 200
 
 
 @pytest.fixture(autouse=True)
@@ -76,8 +78,8 @@ def small(tiny, monkeypatch):
 
     from threefactor.data import DATASETS
 
-    files = tuple(replace(file, limit=10 << 20) for file in tiny.files)
-    monkeypatch.setitem(DATASETS, "mnist", replace(tiny, files=files))
+    files = tuple(replace(file, limit=10 << 20) for file in tiny.files.published)
+    monkeypatch.setitem(DATASETS, "mnist", with_files(tiny, *files))
 
 
 def test_an_announced_length_beyond_the_limit_is_not_read(tmp_path, serve):

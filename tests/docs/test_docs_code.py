@@ -11,16 +11,22 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
-    page for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))) if page.exists()
+    ROOT / "README.md",
+    ROOT / "results" / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
 ]
 BLOCK = re.compile(r"(?:^<!-- (?P<note>.*?) -->\n)?^```python\n(?P<code>.*?)^```$", re.M | re.S)
 FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
+ANCHOR = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]*)#(?P<anchor>[^)\s]+)\)")
 FILE = re.compile(r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|c))`")
 NEEDS = re.compile(r"# needs (?P<names>.*)\n")
 ONLY_COMPILED = {"data.md": "its blocks load MNIST, and quote a definition"}
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+every_page = pytest.mark.parametrize(
+    "page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES]
+)
 
 
 class Block(NamedTuple):
@@ -43,6 +49,12 @@ def blocks(text: str) -> list[Block]:
 
 def prose(page: Path) -> str:
     return FENCE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> list[str]:
+    """The names that GitHub gives to the headings of a page."""
+    headings = [line.lstrip("#") for line in prose(page).splitlines() if line.startswith("#")]
+    return [re.sub(r"[^\w -]", "", one.strip().lower()).replace(" ", "-") for one in headings]
 
 
 @every_page
@@ -82,6 +94,17 @@ def test_the_page_on_rules_quotes_its_example() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     targets = [found["target"] for found in LINK.finditer(prose(page))]
     missing = [target for target in targets if not (page.parent / target).exists()]
+    assert not missing
+
+
+@every_page
+def test_links_lead_to_headings(page: Path) -> None:
+    missing = [
+        found[0].lstrip("](")
+        for found in ANCHOR.finditer(prose(page))
+        if found["anchor"]
+        not in anchors(page.parent / found["target"] if found["target"] else page)
+    ]
     assert not missing
 
 

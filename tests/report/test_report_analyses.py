@@ -4,7 +4,7 @@ import json
 
 from threefactor.report import html_page, markdown_page, report_sections
 from threefactor.report.analyses import analysis_sections, find_analyses
-from threefactor.report.naming import slug
+from threefactor.report.names import slug
 
 LAYER = {"elements": 10, "variance": 0.5, "relative": None, "vacuous": False}
 VARIANCE = {

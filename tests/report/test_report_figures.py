@@ -8,9 +8,8 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from threefactor.errors import ConfigurationError, InputError
-from threefactor.report.drawing import svg
+from threefactor.report.drawing import _INK_DARK, _SERIES_DARK, INK, SERIES, follow_page, svg
 from threefactor.report.figures import Figure, Series, figure_csv
-from threefactor.report.theme import INK, SERIES, follow_page
 
 SVG = "{http://www.w3.org/2000/svg}"
 GRID = {"xs": [0, 1, 0, 1], "ys": [0, 0, 2, 2]}
@@ -94,11 +93,9 @@ def contrast(colour, ground):
 
 
 def test_colours_stand_out_on_both_grounds():
-    from threefactor.report import theme
-
-    for colour in (*theme.SERIES, theme.INK):
+    for colour in (*SERIES, INK):
         assert contrast(colour, "#ffffff") >= 3, colour
-    for colour in (*theme._SERIES_DARK, theme._INK_DARK):
+    for colour in (*_SERIES_DARK, _INK_DARK):
         assert contrast(colour, "#14181d") >= 3, colour
 
 

@@ -23,7 +23,7 @@ from threefactor.report import (
     write_figures,
 )
 from threefactor.report.markdown import fenced, in_line, paragraph
-from threefactor.report.naming import LONGEST, part_names, slug
+from threefactor.report.names import LONGEST, part_names, slug
 
 NASTY = [
     'x"><script>alert(1)<!--',

@@ -126,7 +126,7 @@ def test_an_unfinished_run_is_left_out_or_marked(make_run, tmp_path):
     assert [len(group.runs) for group in study.groups] == [1]
     (left,) = study.left_out
     assert left.path == half.path
-    assert "stopped after epoch 1 of 2; go on with: threefactor train --resume" in left.reason
+    assert "stopped after epoch 1 of 2; resume it with: threefactor train --resume" in left.reason
     labels = [group.label for group in collect([tmp_path], unfinished=True).groups]
     assert labels == ["OPZO", "OPZO (1 of 2 epochs)"]
 
@@ -154,12 +154,21 @@ def _replace(old, new):
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (_cut, "line 2 of metrics.jsonl is cut short or damaged"),
-        (_replace('"epoch": 2', '"epoch": 5'), "line 2 of metrics.jsonl is not that of epoch 2"),
-        (_replace('"seconds": 1.5', '"seconds": NaN'), "holds a number that is not finite"),
-        (_replace('"test_accuracy"', '"accuracy"'), "line 1 of metrics.jsonl is cut short or dam"),
+        (_cut, "line 2 of metrics.jsonl is cut short"),
+        (
+            _replace('"epoch": 2', '"epoch": 5'),
+            "damaged: it is not that of epoch 2",
+        ),
+        (
+            _replace('"seconds": 1.5', '"seconds": NaN'),
+            "line 1 of metrics.jsonl is damaged: seconds is",
+        ),
+        (
+            _replace('"test_accuracy"', '"accuracy"'),
+            "damaged: test_accuracy is 'missing'",
+        ),
         (_twice, "metrics.jsonl has 4 epochs, and config.json says 2"),
-        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "metrics.jsonl cannot be read"),
+        (lambda f: f.metrics_path.write_bytes(b"\xff\xfe"), "line 1 of metrics.jsonl is cut short"),
         (lambda f: f.metrics_path.write_text(""), "no finished epoch yet"),
         (lambda f: f.metrics_path.unlink(), "metrics.jsonl cannot be read"),
         (lambda f: f.config_path.write_text("{"), "config.json cannot be read"),
@@ -201,7 +210,7 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
     edit_config(damaged, lambda c: c.update(resumed=[{"threads": 7}]))
     study = collect([tmp_path])
     (remark,) = study.remarks
-    assert "a0 went on in another environment after epoch 1.5 (threads 7)" in remark
+    assert "a0 was resumed in another environment after epoch 1.5 (threads 7)" in remark
     (left_out,) = study.left_out
     assert "resumed is [{'threads': 7}]" in left_out.reason
     ((*_, threads),) = cost_table("digits-fc", next(iter(study.recipes.values()))).rows

@@ -9,9 +9,9 @@ import pytest
 from threefactor.errors import ConfigurationError
 from threefactor.report.published import find_published, published_tables
 from threefactor.report.runs import plain_settings
-from threefactor.reproduce import catalog, experiment, listing
+from threefactor.reproduce import catalog, exhibit, listing
 from threefactor.reproduce.budgets import BUDGETS, changes_for
-from threefactor.reproduce.cells import Cell
+from threefactor.reproduce.planned import PlannedRun
 
 TRAINED = ("test accuracy", "firing rate")
 
@@ -29,7 +29,7 @@ def test_every_published_table_has_its_name():
     [("opzo-table1", 32), ("opzo-table2", 4), ("opzo-table3", 10), ("opzo-table8", 18)],
 )
 def test_there_is_a_row_for_every_published_number(name, count):
-    rows = [row for row in experiment(name).rows if row.in_paper]
+    rows = [row for row in exhibit(name).rows if row.in_paper]
     assert len(rows) == count
     values = published_tables()[name].values
     assert count == sum(value is not None for line in values for value in line)
@@ -37,8 +37,8 @@ def test_there_is_a_row_for_every_published_number(name, count):
 
 @pytest.mark.parametrize("name", ["opzo-table1", "opzo-table2", "opzo-table3", "sfdfa-table1"])
 def test_rows_stand_beside_the_numbers_of_their_own_table(name):
-    for row in experiment(name).rows:
-        settings = plain_settings(row.cells("paper")[0].settings)
+    for row in exhibit(name).rows:
+        settings = plain_settings(row.runs("paper")[0].settings)
         sources = {found.source for found in find_published(settings)}
         table = published_tables()[name].where
         assert any(source.endswith(table) for source in sources) == row.in_paper, row
@@ -53,7 +53,7 @@ BY_TABLE = {
 
 @pytest.mark.parametrize("name", BY_TABLE.keys() - {"opzo-table4"})
 def test_every_row_has_the_number_of_its_own_table(name):
-    one = experiment(name)
+    one = exhibit(name)
     found = [one.published(row) for row in one.rows if row.in_paper]
     assert {p.table for p in found} == {name}
     assert sorted(p.mean for p in found) == sorted(BY_TABLE[name])
@@ -62,7 +62,7 @@ def test_every_row_has_the_number_of_its_own_table(name):
 
 def test_numbers_of_special_rows_by_hand():
     def of(name):
-        one = experiment(name)
+        one = exhibit(name)
         found = {row.method: one.published(row) for row in one.rows if row.in_paper}
         return {method: p and p.mean for method, p in found.items()}
 
@@ -83,7 +83,7 @@ def test_numbers_of_special_rows_by_hand():
 
 def test_the_rows_of_a_table_are_different_runs():
     for one in catalog().values():
-        prints = [row.cells("paper")[0].fingerprint for row in one.rows]
+        prints = [row.runs("paper")[0].fingerprint for row in one.rows]
         assert len(set(prints)) == len(prints), one.name
 
 
@@ -91,66 +91,72 @@ def test_the_rows_of_a_table_are_different_runs():
 def test_every_cell_has_settings_in_every_budget(budget):
     for one in catalog().values():
         for row in one.rows:
-            cells = row.cells(budget)
-            assert all(cell.settings.rule.name == row.rule for cell in cells)
-            assert len(cells) == (3 if budget == "paper" else 1)
+            runs = row.runs(budget)
+            assert all(run.settings.rule.name == row.rule for run in runs)
+            assert len(runs) == (3 if budget == "paper" else 1)
 
 
 def test_the_paper_budget_is_the_recipe_itself():
     (row,) = [
         r
-        for r in experiment("opzo-table1").rows
+        for r in exhibit("opzo-table1").rows
         if (r.recipe, r.method) == ("cifar10-conv5", "OPZO (w/ LL)")
     ]
-    settings = row.cells("paper")[0].settings
+    settings = row.runs("paper")[0].settings
     assert (settings.epochs, settings.seed, settings.data.train) == (300, 2022, None)
     assert settings.rule.options["local_learning"] == "same-weights"
-    smoke = row.cells("smoke")[0].settings
+    smoke = row.runs("smoke")[0].settings
     assert (smoke.epochs, smoke.data.train, smoke.network.width) == (1, 100, 0.03)
     assert smoke.rule.options == settings.rule.options
 
 
 def test_fine_tuning_starts_from_runs_of_its_own_size():
-    for row in experiment("opzo-table4").rows:
-        (cell,) = row.cells("smoke")
-        assert cell.settings.hardware_noise in (0.1, 0.15, 0.5)
-        networks = [replace(c.settings.network, dropout=0.0) for c in (cell, cell.start)]
+    for row in exhibit("opzo-table4").rows:
+        (run,) = row.runs("smoke")
+        assert run.settings.hardware_noise in (0.1, 0.15, 0.5)
+        networks = [replace(c.settings.network, dropout=0.0) for c in (run, run.start)]
         assert networks[0] == networks[1]
-        assert cell.start.settings.hardware_noise is None
+        assert run.start.settings.hardware_noise is None
 
 
 def test_figures_9_and_10_are_of_the_same_runs_and_track_them():
-    figures = [experiment(f"sfdfa-figure{i}") for i in (9, 10)]
-    first, second = ([cell.fingerprint for cell in one.cells("paper")] for one in figures)
+    figures = [exhibit(f"sfdfa-figure{i}") for i in (9, 10)]
+    first, second = ([run.fingerprint for run in one.runs("paper")] for one in figures)
     assert first == second
     assert [one.tracked for one in figures] == ["alignment", "feedback"]
-    for cell in (cell for one in figures for cell in one.cells("smoke")):
-        assert {"alignment", "feedback"} <= set(cell.settings.track.measures)
-        assert cell.settings.track.every == 1
+    for run in (run for one in figures for run in one.runs("smoke")):
+        assert {"alignment", "feedback"} <= set(run.settings.track.measures)
+        assert run.settings.track.every == 1
     assert {row.rule for row in figures[0].rows if row.in_paper} == {"sfdfa", "dfa"}
 
 
 def test_runs_keep_the_folders_that_they_had_before_there_were_younger_settings():
-    values = asdict(Cell("digits-fc", "dfa").settings)
+    values = asdict(PlannedRun("digits-fc", "dfa").settings)
     assert values.pop("track") is None
     assert values["data"].pop("sort") is False
     before = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
-    assert Cell("digits-fc", "dfa").fingerprint == before
-    assert Cell("digits-fc", "dfa", changes={"track": {}}).fingerprint != before
+    assert PlannedRun("digits-fc", "dfa").fingerprint == before
+    assert PlannedRun("digits-fc", "dfa", changes={"track": {}}).fingerprint != before
 
 
 def test_an_unknown_name_gets_the_nearest():
     with pytest.raises(ConfigurationError, match="did you mean 'opzo-table1'"):
-        experiment("ozpo-table1")
+        exhibit("ozpo-table1")
 
 
-def test_the_list_tells_data_at_hand_from_absent_data(tmp_path):
-    entries = {one.experiment.name: one for one in listing(tmp_path)}
+def test_the_list_tells_data_that_is_found_from_absent_data(tmp_path):
+    catalog.cache_clear()
+    entries = {one.exhibit.name: one for one in listing(tmp_path)}
+    assert not any("rows" in vars(one) for one in catalog().values()), "the list makes no rows"
     first = entries["opzo-table1"]
-    assert first.at_hand == ("digits", "simulated-digits")
+    assert first.found == ("digits", "simulated-digits")
     assert set(first.absent) >= {"mnist", "cifar10", "nmnist", "dvs-gesture"}
-    assert 0 < first.seconds["smoke"] < first.seconds["quick"] < first.seconds["paper"]
-    assert entries["sfdfa-figure1"].seconds["paper"] == 0
+    assert entries["sfdfa-figure1"].found == entries["sfdfa-figure1"].absent == ()
+
+
+def test_exhibits_name_the_recipes_of_their_rows():
+    for one in catalog().values():
+        assert set(one.recipes) == {row.recipe for row in one.rows}, one.name
 
 
 def test_a_budget_never_trains_longer_than_the_rule_does():
@@ -158,12 +164,10 @@ def test_a_budget_never_trains_longer_than_the_rule_does():
     for name in ("cifar10-conv5-small-noise", "imagenet-nfresnet34-noise"):
         assert changes_for(name, "quick", "spatial-bp")["epochs"] == 1
         assert changes_for(name, "quick", "opzo")["epochs"] == 3
-    rows = {
-        row.rule: row for row in experiment("opzo-table4").rows if row.data == "digits-fc-noise"
-    }
-    rates = {rule: row.cells("paper")[0].settings.optimizer.lr for rule, row in rows.items()}
+    rows = {row.rule: row for row in exhibit("opzo-table4").rows if row.data == "digits-fc-noise"}
+    rates = {rule: row.runs("paper")[0].settings.optimizer.lr for rule, row in rows.items()}
     assert rates["zo"] == pytest.approx(rates["opzo"] / 10)
-    assert rows["spatial-bp"].cells("paper")[0].settings.epochs == 1
+    assert rows["spatial-bp"].runs("paper")[0].settings.epochs == 1
 
 
 @pytest.mark.parametrize(

@@ -13,72 +13,94 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from threefactor import training
+from threefactor.cli.app import app
 from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
 from threefactor.recipes import RECIPES, recipe
-from threefactor.reproduce import Cell, catalog, run_grid, same_data
-from threefactor.reproduce.analysed import analysed
-from threefactor.reproduce.cells import State, state_of
-from threefactor.reproduce.estimates import seconds_per_epoch
-from threefactor.reproduce.grid import Watcher, _Grid, _silence
-from threefactor.reproduce.worker import train_cell
-from threefactor.training import RunFolder, Trainer, checkpoint
+from threefactor.reproduce import Observer, PlannedRun, catalog, planned, reproduction, run_grid
+from threefactor.reproduce.grid import _Grid, _Job, _silence
+from threefactor.reproduce.planned import prepare, state_of
+from threefactor.reproduce.reproduction import Analyser
+from threefactor.training import Run, RunFolder, Trainer, checkpoint
 from threefactor.training.build import load_samples
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.run_lock import LOCK
 
-COMMAND = [sys.executable, "-c", "from threefactor.cli import main; main()"]
+COMMAND = [sys.executable, "-m", "threefactor"]
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}
 
 
-def cell(rule="dfa", seed=0, **changes):
-    return Cell("digits-fc", rule, seed, {**SMALL, **changes})
+def plan(rule="dfa", seed=0, **changes):
+    return PlannedRun("digits-fc", rule, seed, {**SMALL, **changes})
+
+
+def command(words):
+    """Run `threefactor` in this process, which has imported everything already."""
+    CliRunner().invoke(app, words, catch_exceptions=False)
+
+
+def train_here(given, root):
+    """Do what a grid does for a run, in this process; return what it notes."""
+    words, notes = prepare(given, root)
+    command([*words, "--threads", "1", "--out", str(given.folder(root))])
+    return notes
+
+
+class ChildHere:
+    """Stands in for the process of an analysis."""
+
+    code = 0
+
+    def __init__(self, words, log):
+        command(words)
+
+    def finish(self):
+        pass
 
 
 def metrics(given, root):
-    lines = RunFolder(given.folder(root)).metrics()
+    lines = Run(given.folder(root)).metrics
     return [{k: line[k] for k in ("epoch", "train_loss", "test_loss")} for line in lines]
 
 
-class Log(Watcher):
+class Log(Observer):
     def __init__(self):
-        self.totals, self.seen, self.ended, self.left = None, [], [], []
+        self.totals, self.seen, self.ended, self.running = None, [], [], []
 
     def start(self, epochs, done):
         self.totals = (epochs, done)
 
-    def progress(self, done, running, left):
+    def progress(self, done, running):
         self.seen.append(done)
-        self.left.append(left)
+        self.running.append(running)
 
     def outcome(self, outcome):
         self.ended.append(outcome.kind)
 
 
-def test_finished_cells_are_used_again(tmp_path):
-    cells = [cell(), cell(seed=1), cell()]
-    first = run_grid(cells, tmp_path, jobs=2)
+def test_finished_runs_are_used_again(tmp_path):
+    runs = [plan(), plan(seed=1), plan()]
+    first = run_grid(runs, tmp_path, jobs=2)
     assert [o.kind for o in first] == ["finished"] * 3
     assert first[0].folder == first[2].folder != first[1].folder
     written = first[0].folder.joinpath("metrics.jsonl").stat().st_mtime_ns
     log = Log()
-    # As a grid leaves it that was killed when the cell had ended, before it looked.
+    # As a grid leaves it that was killed when the run had ended, before it looked.
     first[0].folder.with_name(first[0].folder.name + ".log").write_text("")
-    again = run_grid([*cells, cell("opzo")], tmp_path, watcher=log)
+    again = run_grid([*runs, plan("opzo")], tmp_path, observer=log)
     assert [o.kind for o in again] == ["finished"] * 4
     assert first[0].folder.joinpath("metrics.jsonl").stat().st_mtime_ns == written
     assert log.totals == (6, 4)
     assert log.seen[-1] == 6
-    assert log.left[0] > log.left[-1] == 0
+    assert log.running[0].keys() == {"digits-fc opzo-seed0"} and log.running[-1] == {}
     assert not list(tmp_path.glob("*/*.log"))
 
 
-def test_a_cell_is_what_the_command_trains(tmp_path):
-    """The worker adds nothing of its own to the settings, seeds or data."""
-    from threefactor import training
-
+def test_a_grid_adds_nothing_of_its_own_to_settings_seeds_or_data(tmp_path):
     torch.set_num_threads(1)
-    given = cell("opzo")
+    given = plan("opzo")
     run_grid([given], tmp_path)
     alone = training.train(given.settings)
     assert [line["test_loss"] for line in alone] == [
@@ -87,25 +109,25 @@ def test_a_cell_is_what_the_command_trains(tmp_path):
 
 
 def test_settings_decide_the_folder(tmp_path):
-    folders = {c.folder(tmp_path) for c in (cell(), cell(seed=1), cell("opzo"), cell(lr=1e-4))}
+    folders = {c.folder(tmp_path) for c in (plan(), plan(seed=1), plan("opzo"), plan(lr=1e-4))}
     assert len(folders) == 4
-    assert cell().folder(tmp_path) == cell().folder(tmp_path)
+    assert plan().folder(tmp_path) == plan().folder(tmp_path)
 
 
 def test_a_grid_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path):
-    given = cell("opzo", **{"epochs": 40, "data.train": 400})
+    given = plan("opzo", **{"epochs": 40, "data.train": 400})
     run_grid([given], tmp_path / "whole")
     script = (
-        "import sys; from tests_cell import given; from threefactor.reproduce import run_grid; "
+        "import sys; from tests_run import given; from threefactor.reproduce import run_grid; "
         "run_grid([given], sys.argv[1])"
     )
-    (tmp_path / "tests_cell.py").write_text(
-        "from threefactor.reproduce import Cell\n"
-        f"given = Cell('digits-fc', 'opzo', 0, {dict(given.changes)!r})\n"
+    (tmp_path / "tests_run.py").write_text(
+        "from threefactor.reproduce import PlannedRun\n"
+        f"given = PlannedRun('digits-fc', 'opzo', 0, {dict(given.changes)!r})\n"
     )
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
     process = subprocess.Popen([sys.executable, "-c", script, str(tmp_path / "cut")], env=env)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300  # of a busy machine
     while state_of(given, tmp_path / "cut").epochs < 2 and time.monotonic() < end:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -117,17 +139,17 @@ def test_a_grid_killed_at_any_moment_goes_on_to_the_same_numbers(tmp_path):
     assert metrics(given, tmp_path / "cut") == metrics(given, tmp_path / "whole")
 
 
-def test_a_cell_that_fails_does_not_stop_the_rest(tmp_path):
-    bad = cell(lr=1e38)
-    outcomes = run_grid([bad, cell()], tmp_path)
+def test_a_run_that_fails_does_not_stop_the_rest(tmp_path):
+    bad = plan(lr=1e38)
+    outcomes = run_grid([bad, plan()], tmp_path)
     assert [o.kind for o in outcomes] == ["failed", "finished"]
     assert "the loss became" in outcomes[0].notes[0]
     assert "ended with code 1" in outcomes[0].notes[0]
 
 
-def test_a_cell_whose_data_is_absent_says_how_to_get_it(tmp_path):
-    absent = Cell("cifar10-conv5", "dfa")
-    outcomes = run_grid([absent, cell()], tmp_path / "runs", data_dir=tmp_path / "empty")
+def test_a_run_whose_data_is_absent_says_how_to_get_it(tmp_path):
+    absent = PlannedRun("cifar10-conv5", "dfa")
+    outcomes = run_grid([absent, plan()], tmp_path / "runs", data_dir=tmp_path / "empty")
     assert [o.kind for o in outcomes] == ["no data", "finished"]
     (note,) = outcomes[0].notes
     advice = f"To download it: threefactor data fetch cifar10 --data-dir {tmp_path / 'empty'}"
@@ -164,7 +186,7 @@ def drop_first_epoch(run):
 
 
 def drop_a_number(run):
-    lines = run.metrics()
+    lines = run.metrics
     del lines[1]["train_loss"]
     run.metrics_path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -199,30 +221,37 @@ DAMAGES = {
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a grid with a finished cell, not to be changed."""
+    """The folder of a grid with a finished run, not to be changed."""
     root = tmp_path_factory.mktemp("finished")
-    assert run_grid([cell()], root)[0].kind == "finished"
+    assert run_grid([plan()], root)[0].kind == "finished"
     return root
 
 
+@pytest.fixture
+def analyser(monkeypatch):
+    """Analyses in this process, which has imported everything already."""
+    monkeypatch.setattr(reproduction, "Child", ChildHere)
+    return Analyser("smoke")
+
+
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_cells_are_redone_by_their_process(finished, tmp_path, damage):
+def test_damaged_runs_are_redone_by_their_process(finished, tmp_path, damage):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    folder = cell().folder(root)
-    damage(RunFolder(folder))
-    assert state_of(cell(), root).kind in ("broken", "unfinished")
-    (note,) = train_cell(cell().settings_in(root), folder, None, "cpu")
+    folder = plan().folder(root)
+    damage(Run(folder))
+    assert state_of(plan(), root).kind in ("broken", "unfinished")
+    (note,) = train_here(plan(), root)
     assert note.startswith("redone, since ")
-    assert state_of(cell(), root).kind == "finished"
-    assert metrics(cell(), root) == metrics(cell(), finished)
+    assert state_of(plan(), root).kind == "finished"
+    assert metrics(plan(), root) == metrics(plan(), finished)
 
 
-def test_a_cell_without_the_checkpoint_of_its_last_epoch_is_not_finished(
+def test_a_run_without_the_checkpoint_of_its_last_epoch_is_not_finished(
     finished, tmp_path, monkeypatch
 ):
     """A kill or a full disk may come between the metrics of an epoch and its checkpoint."""
-    whole, folder = cell().folder(finished), cell().folder(tmp_path)
+    whole, folder = plan().folder(finished), plan().folder(tmp_path)
     save = Trainer.save
 
     def full(trainer, place):
@@ -232,146 +261,150 @@ def test_a_cell_without_the_checkpoint_of_its_last_epoch_is_not_finished(
 
     monkeypatch.setattr(Trainer, "save", full)
     with pytest.raises(CheckpointError, match="no room"):
-        train_cell(cell().settings_in(tmp_path), folder, None, "cpu")
+        train_here(plan(), tmp_path)
     monkeypatch.undo()
-    assert len(RunFolder(folder).metrics()) == 2
-    state = state_of(cell(), tmp_path)
+    assert len(Run(folder).metrics) == 2
+    state = state_of(plan(), tmp_path)
     assert (state.kind, state.epochs) == ("unfinished", 1)
     log = Log()
-    (outcome,) = run_grid([cell()], tmp_path, watcher=log)
+    (outcome,) = run_grid([plan()], tmp_path, observer=log)
     assert outcome.kind == "finished" and log.totals == (2, 1)
     weights = [checkpoint.load_state(run / "last")["network"] for run in (whole, folder)]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-    assert metrics(cell(), tmp_path) == metrics(cell(), finished)
+    assert metrics(plan(), tmp_path) == metrics(plan(), finished)
 
 
 @pytest.mark.parametrize("name", ["last", "last/state.json"])
-def test_a_finished_cell_that_lost_its_checkpoint_is_redone(finished, tmp_path, name):
+def test_a_finished_run_that_lost_its_checkpoint_is_redone(finished, tmp_path, name):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    lost = cell().folder(root) / name
+    lost = plan().folder(root) / name
     shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
-    assert state_of(cell(), root).kind == "unfinished"
-    (note,) = train_cell(cell().settings_in(root), cell().folder(root), None, "cpu")
+    assert state_of(plan(), root).kind == "unfinished"
+    (note,) = train_here(plan(), root)
     assert note.startswith("redone, since ")
-    assert state_of(cell(), root).kind == "finished"
+    assert state_of(plan(), root).kind == "finished"
 
 
 @pytest.mark.parametrize("value", [None, "1", [], float("inf"), float("nan"), -1e400])
 def test_times_that_are_no_numbers_do_not_end_a_grid(finished, tmp_path, value):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(cell().folder(root))
-    line = {**run.metrics()[0], "seconds": value}
+    run = Run(plan().folder(root))
+    line = {**run.metrics[0], "seconds": value}
     run.metrics_path.write_text(json.dumps(line) + "\n")
-    state = state_of(cell(), root)
+    state = state_of(plan(), root)
     assert state.kind == "broken" and "seconds is" in state.reason
 
 
-def test_remains_without_a_configuration_are_set_aside(finished, tmp_path):
+def test_remains_without_a_configuration_are_set_aside(finished, tmp_path, analyser):
     """Nobody knows what they are: somebody may have moved the file away and want it back."""
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    run = RunFolder(cell().folder(root))
-    analysed("firing", run.path, "smoke")
+    run = Run(plan().folder(root))
+    analyser("firing", run.path)
     before = (run.last / "state.json").read_bytes()
     run.config_path.unlink()
-    (note,) = train_cell(cell().settings_in(root), run.path, None, "cpu")
+    (note,) = train_here(plan(), root)
     kept = run.path / "remains-1"
     assert note == f"redone, since config.json was gone; what was left is in {kept}"
     assert (kept / "last/state.json").read_bytes() == before
     assert (kept / "analysis").exists() and not (run.path / "analysis").exists()
-    assert state_of(cell(), root).kind == "finished"
+    assert state_of(plan(), root).kind == "finished"
     damage_settings(run)  # redone, and what was set aside stays
-    train_cell(cell().settings_in(root), run.path, None, "cpu")
-    assert state_of(cell(), root).kind == "finished"
+    train_here(plan(), root)
+    assert state_of(plan(), root).kind == "finished"
     assert (kept / "last/state.json").read_bytes() == before
 
 
-def test_a_cell_that_was_killed_before_its_first_checkpoint_follows_its_start(finished, tmp_path):
+def test_a_run_that_was_killed_before_its_first_checkpoint_follows_its_start(finished, tmp_path):
     """The folder of all runs may have been moved since, and the start with it."""
     root = tmp_path / "moved"
     shutil.copytree(finished, root)
-    second = Cell("digits-fc", "opzo", 0, cell(lr=1e-4).changes, start=cell())
+    second = PlannedRun("digits-fc", "opzo", 0, plan(lr=1e-4).changes, start=plan())
     folder = second.folder(root)
     RunFolder(folder).create(second.settings_in(tmp_path / "before"))
-    assert train_cell(second.settings_in(root), folder, None, "cpu") == []
+    assert train_here(second, root) == []
     assert state_of(second, root).kind == "finished"
 
 
 @pytest.mark.parametrize("content", [b"[" * 100_000, b"\xff", b"5", None])
-def test_a_damaged_analysis_is_made_anew(finished, tmp_path, content):
+def test_a_damaged_analysis_is_made_anew(finished, tmp_path, analyser, content):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    path = cell().folder(root) / "analysis/firing-smoke.json"
+    path = plan().folder(root) / "analysis/firing-smoke.json"
     path.parent.mkdir(exist_ok=True)
     os.mkfifo(path) if content is None else path.write_bytes(content)
-    assert json.loads(analysed("firing", cell().folder(root), "smoke").read_text())["epoch"] == 2
+    assert json.loads(analyser("firing", plan().folder(root)).read_text())["epoch"] == 2
 
 
-def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path):
+def test_an_analysis_of_an_older_network_is_made_anew(finished, tmp_path, analyser):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    path = analysed("firing", cell().folder(root), "smoke")
+    path = analyser("firing", plan().folder(root))
     document = json.loads(path.read_text())
     path.write_text(json.dumps({**document, "epoch": 1, "result": {}}))
-    assert analysed("firing", cell().folder(root), "smoke") == path
+    assert analyser("firing", plan().folder(root)) == path
     again = json.loads(path.read_text())
     assert again["epoch"] == 2 and again["result"] == document["result"] != {}
 
 
 def test_the_recorded_command_repeats_the_run(finished, tmp_path):
-    words = shlex.split(RunFolder(cell().folder(finished)).config()["environment"]["command"])
+    words = shlex.split(Run(plan().folder(finished)).config["environment"]["command"])
     assert words[:3] == ["threefactor", "train", "digits-fc"]
-    assert words[-2:] == ["--out", str(cell().folder(finished))]
+    assert words[-2:] == ["--out", str(plan().folder(finished))]
     words[-1] = str(tmp_path / "again")
     subprocess.run([*COMMAND, *words[1:]], check=True, capture_output=True)
     lost = {"seconds", "samples_per_second"}
-    first, second = (RunFolder(f).metrics() for f in (cell().folder(finished), words[-1]))
+    first, second = (Run(f).metrics for f in (plan().folder(finished), words[-1]))
     assert [{k: v for k, v in line.items() if k not in lost} for line in first] == [
         {k: v for k, v in line.items() if k not in lost} for line in second
     ]
 
 
-def test_the_commands_of_all_experiments_give_the_settings_of_their_cells(tmp_path):
+def test_the_commands_of_all_exhibits_give_the_settings_of_their_runs(tmp_path):
     for one in catalog().values():
-        for given in one.cells("quick"):
-            words = shlex.split(given.command(tmp_path, ["--threads", "1"]))
-            told = dict(zip(words[3:-2:2], words[4:-2:2], strict=True))
+        for given in one.runs("quick"):
+            words = given.command(tmp_path)
+            told = dict(zip(words[2::2], words[3::2], strict=True))
             sets = [words[i + 1] for i, word in enumerate(words) if word == "--set"]
             changes = dict(parse_assignment(text) for text in sets)
-            settings = recipe(words[2]).settings_for(
+            settings = recipe(words[1]).settings_for(
                 told["--rule"], {**changes, "seed": int(told["--seed"])}
             )
             assert settings == given.settings_in(tmp_path)
 
 
-def test_a_recipe_that_a_script_made_has_no_command(tmp_path, monkeypatch):
+def test_a_recipe_that_a_script_made_is_refused(tmp_path, monkeypatch):
     monkeypatch.setitem(RECIPES, "own", recipe("digits-fc"))
-    assert Cell("own", "dfa").command(tmp_path, []) is None
+    with pytest.raises(ConfigurationError, match="recipe 'own' was made by a script"):
+        run_grid([plan(), PlannedRun("own", "dfa")], tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_what_was_redone_is_said(finished, tmp_path):
     root = tmp_path / "runs"
     shutil.copytree(finished, root)
-    cut_metrics(RunFolder(cell().folder(root)))
-    (outcome,) = run_grid([cell()], root)
+    cut_metrics(Run(plan().folder(root)))
+    (outcome,) = run_grid([plan()], root)
     assert outcome.kind == "finished"
     assert "redone, since" in outcome.notes[0] and "metrics.jsonl is damaged" in outcome.notes[0]
 
 
-def test_the_time_left_by_hand(tmp_path):
-    """Where epochs took twice their estimate, those that are left are taken to do so, too."""
-    short, long = cell(), Cell("digits-saccades-conv", "opzo", changes={"epochs": 3})
-    grid = _Grid([short, long], tmp_path, 1, None, [], Watcher())
-    grid.waiting = [short, long]
-    folders = [one.folder(tmp_path) for one in (short, long)]
-    each = [seconds_per_epoch(one.settings) for one in (short, long)]
-    assert each[1] > 10 * each[0]
-    grid.states = {folders[0]: State("unfinished", 1, 2 * each[0]), folders[1]: State("new")}
-    assert grid._left() == pytest.approx(2 * (each[0] + 3 * each[1]))
-    grid.jobs = 2
-    assert grid._left() == pytest.approx(each[0] + 3 * each[1])
+def test_the_time_left_follows_from_the_last_epoch_of_a_run(finished, tmp_path):
+    root, log = tmp_path / "runs", Log()
+    shutil.copytree(finished, root)
+    folder = plan().folder(root)
+    forget_last_epoch(Run(folder))
+    grid = _Grid([], root, 1, None, [], log)
+    grid.training = [
+        _Job(one, one.folder(root), SimpleNamespace(code=None), [])
+        for one in (plan(), plan("opzo"))
+    ]
+    grid._collect()
+    (line,) = Run(folder).metrics
+    assert log.seen == [1]
+    assert log.running == [{"digits-fc dfa-seed0": line["seconds"], "digits-fc opzo-seed0": None}]
 
 
 def of_another_version(document):
@@ -386,18 +419,18 @@ def before_other_numbers(document):
 
 def on_other_data(document):
     document["data"]["labels"] = "0" * 16
-    return "trained on other data (the labels are others)"
+    return "trained on other data (the labels differ)"
 
 
 def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch):
-    run_grid([cell()], tmp_path)
+    run_grid([plan()], tmp_path)
     whole = load_samples
 
     def smaller(settings, data_dir):
         whole(settings, data_dir).subset(settings.data.train + 1)  # refused: there are not so many
 
-    monkeypatch.setattr(same_data, "load_samples", smaller)
-    (outcome,) = run_grid([cell()], tmp_path)
+    monkeypatch.setattr(planned, "load_samples", smaller)
+    (outcome,) = run_grid([plan()], tmp_path)
     assert outcome.kind == "foreign"
     assert "trained on other data (train is 61; expected" in outcome.notes[0]
 
@@ -412,12 +445,12 @@ FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_set
 
 @pytest.mark.parametrize("change", FOREIGN)
 def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
-    run_grid([cell()], tmp_path)
-    run = RunFolder(cell().folder(tmp_path))
-    document = run.config()
+    run_grid([plan()], tmp_path)
+    run = Run(plan().folder(tmp_path))
+    document = run.config
     said = change(document)
     run.config_path.write_text(json.dumps(document))
-    (outcome,) = run_grid([cell()], tmp_path)
+    (outcome,) = run_grid([plan()], tmp_path)
     assert outcome.kind == "foreign"
     assert said in outcome.notes[0]
     assert checkpoint.exists(run.last)
@@ -426,7 +459,7 @@ def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
 def test_a_full_disk_is_said_and_going_on_gives_the_same_numbers(tmp_path, monkeypatch):
     """A limit on the size of files stands in for the disk: processes of the grid inherit it."""
     resource = pytest.importorskip("resource")
-    given, small = cell("opzo", hidden=[256]), cell("dfa")
+    given, small = plan("opzo", hidden=[256]), plan("dfa")
     run_grid([given], tmp_path / "whole")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -453,41 +486,51 @@ def test_a_log_that_cannot_be_written_is_said(tmp_path, monkeypatch):
 
     monkeypatch.setattr("pathlib.Path.open", full)
     with pytest.raises(ThreefactorError, match="No space left on device; what is finished is kept"):
-        run_grid([cell()], tmp_path)
+        run_grid([plan()], tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     assert "the disk is full" in _silence(tmp_path)
 
 
-def train_alone(root):
-    return train_cell(cell().settings_in(root), cell().folder(root), None, "cpu")
-
-
 def run_all(root):
-    return run_grid([cell()], root)
+    return run_grid([plan()], root)
 
 
-@pytest.mark.parametrize("action", [train_alone, run_all])
+@pytest.mark.parametrize("action", [lambda root: train_here(plan(), root), run_all])
 def test_two_processes_do_not_work_in_one_folder(tmp_path, monkeypatch, action):
     fcntl = pytest.importorskip("fcntl")
-    for room in ("grid", "worker"):
+    for room in ("grid", "planned"):
         monkeypatch.setattr(f"threefactor.reproduce.{room}.PATIENCE", 0.3)
-    folder = cell().folder(tmp_path) if action is train_alone else tmp_path
+    folder = tmp_path if action is run_all else plan().folder(tmp_path)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(CheckpointError, match="being worked on by another process"):
             action(tmp_path)
-    assert state_of(cell(), tmp_path).kind == "new"
+    assert state_of(plan(), tmp_path).kind == "new"
+
+
+def test_a_run_that_another_process_works_on_does_not_stop_the_rest(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    monkeypatch.setattr("threefactor.reproduce.planned.PATIENCE", 0.3)
+    folder = plan().folder(tmp_path)
+    folder.mkdir(parents=True)
+    with open(folder / LOCK, "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        outcomes = run_grid([plan(), plan(seed=1)], tmp_path)
+    assert [one.kind for one in outcomes] == ["failed", "finished"]
+    assert "being worked on by another process" in outcomes[0].notes[0]
 
 
 def test_no_jobs_at_all_are_refused(tmp_path):
     with pytest.raises(ConfigurationError, match="jobs is 0"):
-        run_grid([cell()], tmp_path, jobs=0)
+        run_grid([plan()], tmp_path, jobs=0)
 
 
-def test_a_cell_goes_on_with_the_network_of_another(tmp_path):
-    before = cell("spatial-bp")
-    after = Cell("digits-fc", "dfa", 0, {**SMALL, "hardware_noise": 0.5, "lr": 0.0}, start=before)
+def test_a_run_goes_on_with_the_network_of_another(tmp_path):
+    before = plan("spatial-bp")
+    after = PlannedRun(
+        "digits-fc", "dfa", 0, {**SMALL, "hardware_noise": 0.5, "lr": 0.0}, start=before
+    )
     (outcome,) = run_grid([after], tmp_path / "here", jobs=2)
     assert outcome.kind == "finished"
     assert state_of(before, tmp_path / "here").kind == "finished"
@@ -500,9 +543,9 @@ def test_a_cell_goes_on_with_the_network_of_another(tmp_path):
     assert state_of(after, tmp_path / "there").kind == "finished"
 
 
-def test_a_cell_whose_start_fails_is_not_trained(tmp_path):
-    bad = cell("spatial-bp", lr=1e38)
-    (outcome,) = run_grid([Cell("digits-fc", "dfa", 0, SMALL, start=bad)], tmp_path)
+def test_a_run_whose_start_fails_is_not_trained(tmp_path):
+    bad = plan("spatial-bp", lr=1e38)
+    (outcome,) = run_grid([PlannedRun("digits-fc", "dfa", 0, SMALL, start=bad)], tmp_path)
     assert outcome.kind == "failed"
     assert outcome.notes[0] == "spatial-bp-seed0, which it starts from: failed"
     assert not outcome.folder.exists()

@@ -7,9 +7,9 @@ import pytest
 
 from threefactor.cli.reproduce import GridBar
 from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
-from threefactor.reproduce import Outcome, Watcher, experiment, reproduce, running
-from threefactor.reproduce.running import _Pages
-from threefactor.training import RunFolder
+from threefactor.reproduce import Observer, Outcome, exhibit, reproduce, reproduction
+from threefactor.reproduce.reproduction import _Pages
+from threefactor.training import Run
 from threefactor.training.run_lock import LOCK
 
 pytest.importorskip("jinja2")
@@ -57,18 +57,18 @@ def test_absent_data_is_said_to_be_and_nothing_takes_its_place(made):
 def test_numbers_are_those_of_the_runs(made):
     folder, pages = made
     text = text_of(pages["sfdfa-figure4"])
-    for row in experiment("sfdfa-figure4").rows:
+    for row in exhibit("sfdfa-figure4").rows:
         if row.in_paper:
             continue
-        run = RunFolder(row.cells("smoke")[0].folder(folder / "runs"))
-        accuracy = 100 * run.metrics()[-1]["test_accuracy"]
+        run = Run(row.runs("smoke")[0].folder(folder / "runs"))
+        accuracy = 100 * run.metrics[-1]["test_accuracy"]
         assert f"{row.method} 1 {accuracy:.2f} (1 seed)" in text
 
 
 def test_analyses_are_kept_beside_their_runs_and_used_again(made):
     folder, _ = made
-    (cell,) = experiment("opzo-figure2").rows[1].cells("smoke")
-    path = cell.folder(folder / "runs") / "analysis" / "variance-smoke.json"
+    (run,) = exhibit("opzo-figure2").rows[1].runs("smoke")
+    path = run.folder(folder / "runs") / "analysis" / "variance-smoke.json"
     found = json.loads(path.read_text())["result"]["rules"]
     assert {"spatial-bp", "zo"} <= found.keys()
     written = path.stat().st_mtime_ns
@@ -84,33 +84,33 @@ def test_names_and_budgets_that_there_are_not(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def absent(cell, root):
-    return Outcome(cell, cell.folder(root), "no data", ["it was not found. To download it: ..."])
+def absent(run, root):
+    return Outcome(run, run.folder(root), "no data", ["it was not found. To download it: ..."])
 
 
 def test_a_page_is_there_when_its_runs_have_ended_and_one_that_fails_stops_no_other(
     tmp_path, monkeypatch
 ):
     names = ("opzo-figure2", "sfdfa-figure4", "sfdfa-figure5", "sfdfa-figure1")
-    chosen = [experiment(name) for name in names]
-    pages = _Pages(chosen, "smoke", tmp_path, lambda name, folder: folder, Watcher())
+    chosen = [exhibit(name) for name in names]
+    pages = _Pages(chosen, "smoke", tmp_path, lambda name, folder: folder, Observer())
     paths = {name: tmp_path / f"{name}-smoke.html" for name in names}
-    for cell in chosen[1].cells("smoke"):
+    for run in chosen[1].runs("smoke"):
         assert not paths["sfdfa-figure4"].exists()
-        pages.outcome(absent(cell, tmp_path / "runs"))
+        pages.outcome(absent(run, tmp_path / "runs"))
     assert paths["sfdfa-figure4"].exists()
-    for cell in [*chosen[0].cells("smoke"), *chosen[2].cells("smoke")]:
-        pages.outcome(absent(cell, tmp_path / "runs"))
+    for run in [*chosen[0].runs("smoke"), *chosen[2].runs("smoke")]:
+        pages.outcome(absent(run, tmp_path / "runs"))
     assert paths["sfdfa-figure5"].exists()
     assert not paths["opzo-figure2"].exists()  # it is analysed, when all runs have ended
-    make = running.experiment_sections
+    make = reproduction.exhibit_sections
 
     def sections(one, *given):
         if one.name == "opzo-figure2":
             raise CheckpointError("metrics.jsonl is damaged")
         return make(one, *given)
 
-    monkeypatch.setattr(running, "experiment_sections", sections)
+    monkeypatch.setattr(reproduction, "exhibit_sections", sections)
     with pytest.raises(ThreefactorError, match=r"no page of opzo-figure2: metrics\.jsonl"):
         pages.finish()
     assert paths["sfdfa-figure1"].exists()
@@ -121,12 +121,12 @@ def test_without_a_terminal_the_progress_is_a_line_once_in_a_while(capsys, monke
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     bar = GridBar()
     bar.start(10, 2)
-    bar.progress(2, ["digits-fc opzo-seed0"], 500.0)
+    bar.progress(2, {"digits-fc opzo-seed0": None})
     now[0] += 61
-    bar.progress(3, ["digits-fc opzo-seed0"], 250.0)
-    bar.progress(3, ["digits-fc opzo-seed0"], 249.0)
+    bar.progress(3, {"digits-fc opzo-seed0": 250.0, "digits-fc dfa-seed0": None})
+    bar.progress(3, {"digits-fc opzo-seed0": 249.0})
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ["3 of 10 epochs, about 4 min left: digits-fc opzo-seed0"]
+    assert lines == ["3 of 10 epochs: digits-fc opzo-seed0 (about 4 min left), digits-fc dfa-seed0"]
 
 
 def test_a_full_disk_while_a_page_is_written_is_said(tmp_path):

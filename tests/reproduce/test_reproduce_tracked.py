@@ -6,9 +6,9 @@ import pytest
 
 from threefactor import training
 from threefactor.report import write_figures
-from threefactor.reproduce import experiment
+from threefactor.reproduce import exhibit
 from threefactor.reproduce.grid import run_grid
-from threefactor.reproduce.pages import experiment_sections
+from threefactor.reproduce.pages import exhibit_sections
 
 LABELS = {"sfdfa": "SFDFA", "dfa": "DFA"}
 
@@ -17,20 +17,20 @@ LABELS = {"sfdfa": "SFDFA", "dfa": "DFA"}
 def made(tmp_path_factory):
     """The sections of both pages, for embedded data alone; its runs are trained in this process."""
     root = tmp_path_factory.mktemp("runs")
-    every = experiment("sfdfa-figure9").cells("smoke")
-    cells = [cell for cell in every if cell.recipe == "digits-events-deep"]
-    for cell in cells:
-        training.train(cell.settings, cell.folder(root))
+    every = exhibit("sfdfa-figure9").runs("smoke")
+    runs = [run for run in every if run.recipe == "digits-events-deep"]
+    for run in runs:
+        training.train(run.settings, run.folder(root))
     outcomes = {one.folder: one for one in run_grid(every, root, data_dir=root / "no data")}
-    assert [one.kind for one in outcomes.values()].count("finished") == len(cells) == 2
+    assert [one.kind for one in outcomes.values()].count("finished") == len(runs) == 2
     pages = {
-        number: experiment_sections(experiment(f"sfdfa-figure{number}"), "smoke", outcomes, root)
+        number: exhibit_sections(exhibit(f"sfdfa-figure{number}"), "smoke", outcomes, root)
         for number in (9, 10)
     }
     lines = {}
-    for cell in cells:
-        text = (cell.folder(root) / "tracked.jsonl").read_text()
-        lines[LABELS[cell.rule]] = [json.loads(line) for line in text.splitlines()]
+    for run in runs:
+        text = (run.folder(root) / "tracked.jsonl").read_text()
+        lines[LABELS[run.rule]] = [json.loads(line) for line in text.splitlines()]
     return pages, lines
 
 

@@ -124,11 +124,11 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
     file.unlink()
     os.mkfifo(file)
     rewrite(tmp_path, lambda document: document["tensors"].update(bytes=0))
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="is not a file"):
         load_state(tmp_path)
     (tmp_path / "state.json").unlink()
     os.mkfifo(tmp_path / "state.json")
-    with pytest.raises(CheckpointError, match="is no file"):
+    with pytest.raises(CheckpointError, match="is not a file"):
         load_state(tmp_path)
 
 
@@ -348,7 +348,7 @@ def test_tensors_of_another_module_are_named():
         (5, "holds no tensors"),
         ({"w": here["w"]}, "missing: b"),
         ({**here, "c": here["w"]}, "not known: c"),
-        ({**here, "w": 5}, "w is 5 and no tensor"),
+        ({**here, "w": 5}, "w is 5, not a tensor"),
         ({**here, "w": torch.zeros(3, 2)}, r"w is torch.float32 of shape \(3, 2\), expected"),
         ({**here, "w": torch.zeros(2, 3, dtype=torch.float64)}, "w is torch.float64"),
         ({**here, "b": torch.tensor([0.0, float("nan")])}, "b holds numbers that are not finite"),

@@ -21,10 +21,10 @@ def others():
     labels = DIGITS.train_labels
     yield "40 samples for training there, 39 here", DIGITS.subset(39, 20)
     yield "20 samples for testing there, 19 here", DIGITS.subset(40, 19)
-    yield "the labels are others", replace(DIGITS, train_labels=labels.roll(1))
-    yield "the labels are others", replace(DIGITS, test_labels=DIGITS.test_labels.roll(1))
+    yield "the labels differ", replace(DIGITS, train_labels=labels.roll(1))
+    yield "the labels differ", replace(DIGITS, test_labels=DIGITS.test_labels.roll(1))
     lossy = (DIGITS.train_images * 10).round() / 10
-    yield "the inputs are others", replace(DIGITS, train_images=lossy)
+    yield "the inputs differ", replace(DIGITS, train_images=lossy)
 
 
 @pytest.mark.parametrize(("said", "samples"), list(others()))

@@ -101,7 +101,8 @@ def test_pages_and_the_terminal_show_a_dash(small, tmp_path, capsys):
     figures = [figure.title for section in sections for figure in section.figures]
     assert not any("error" in title for title in figures)
     assert any("training loss" in title for title in figures)
-    assert "0.00" not in html_page("x", sections[:1]).split("<table")[1].split("</table>")[0]
+    page = html_page("x", [next(iter(sections))])
+    assert "0.00" not in page.split("<table")[1].split("</table>")[0]
 
 
 def test_labels_beyond_the_outputs_have_none_under_a_loss_that_takes_them(small):
@@ -182,4 +183,4 @@ def test_a_test_loss_that_is_no_number_ends_the_run_before_it_is_written(small, 
     trainer = training.Trainer(experiment, run, SpoilAt(experiment.network, last_of_all))
     with pytest.raises(DivergenceError, match="test loss became nan after epoch 2"):
         trainer.fit()
-    assert len(run.metrics()) == training.finished_epochs(run.path) == 1
+    assert len(run.read().metrics) == run.read().finished_epochs == 1

@@ -114,7 +114,7 @@ def test_a_run_from_before_losses_had_kinds_is_the_same_run(tmp_path):
     settings = recipe("digits-fc").settings_for("opzo")
     folder = training.RunFolder(tmp_path / "run")
     folder.create(settings)
-    document = folder.config()
+    document = folder.read().config
     del document["settings"]["loss"]["kind"], document["settings"]["data"]["window"]
     folder.config_path.write_text(json.dumps(document))
-    folder.check_same(settings)
+    folder.read().check_settings(settings)

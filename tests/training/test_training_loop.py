@@ -142,7 +142,9 @@ def test_a_second_run_does_not_overwrite_the_first(small, tmp_path):
 
 def test_a_full_disk_while_writing_metrics_keeps_whole_lines(small, tmp_path, monkeypatch):
     folder = training.RunFolder(tmp_path)
-    folder.append_metrics({"epoch": 1})
+    whole = {"epoch": 1, "train_loss": 1.0, "test_loss": 1.0, "seconds": 1.0, "firing_rates": {}}
+    whole |= {"train_accuracy": None, "test_accuracy": None}
+    folder.append_metrics(whole)
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -150,7 +152,7 @@ def test_a_full_disk_while_writing_metrics_keeps_whole_lines(small, tmp_path, mo
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
         folder.append_metrics({"epoch": 2})
-    assert folder.metrics() == [{"epoch": 1}]
+    assert folder.read().metrics == [whole]
 
 
 def test_a_folder_that_cannot_be_made(small, tmp_path):

@@ -112,7 +112,7 @@ def test_noise_hurts_and_fine_tuning_heals(trained, tmp_path):
         found[rule] = history[-1]["test_loss"]
         start = json.loads((tmp_path / rule / "start.json").read_text())["test_loss"]
         assert found[rule] < 0.95 * start
-    clean = training.RunFolder(trained).metrics()[-1]["test_loss"]
+    clean = training.Run(trained).metrics[-1]["test_loss"]
     assert start > 1.1 * clean
 
 

@@ -16,7 +16,7 @@ from threefactor.training import make_settings
 from threefactor.training.engines import engine_of
 from threefactor.training.memory import available_memory, check_memory
 from threefactor.training.optimizers import LEFT_OUT
-from threefactor.training.run_folder import flat
+from threefactor.training.run import flat
 from threefactor.training.settings import ClockedNetworkSettings, Settings
 
 NAN, INF = float("nan"), float("inf")
@@ -89,7 +89,7 @@ ALL_RULES += [("digits-events", rule) for rule in events.RULES]
 
 @pytest.mark.parametrize(("name", "rule"), ALL_RULES)
 def test_an_option_of_a_rule_trains_or_an_error_names_it(name, rule):
-    options = engine_of(recipe(name).settings).option_names(rule)
+    options = engine_of(recipe(name).settings).rule_options(rule)
     refused = 0
     for key in options:
         for value in VALUES:

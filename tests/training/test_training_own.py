@@ -183,7 +183,7 @@ def test_a_stopped_training_goes_on_with_all_epochs_and_to_the_bit(small, tmp_pa
         trainer = training.Trainer(own(small()), run)
         trainer.load(run.last)
         assert metrics(trainer.fit()) == metrics(whole)
-        assert metrics(run.metrics()) == metrics(whole)
+        assert metrics(run.read().metrics) == metrics(whole)
 
 
 def test_a_trainer_goes_on_after_it_was_stopped_itself(small, tmp_path):
@@ -192,7 +192,7 @@ def test_a_trainer_goes_on_after_it_was_stopped_itself(small, tmp_path):
     trainer = training.Trainer(own(small()), run, StopAt(6))
     with pytest.raises(InterruptedRunError):
         trainer.fit()
-    assert metrics(trainer.fit()) == metrics(whole) == metrics(run.metrics())
+    assert metrics(trainer.fit()) == metrics(whole) == metrics(run.read().metrics)
 
 
 def test_a_trainer_that_was_not_loaded_does_not_touch_the_run(small, tmp_path):
@@ -248,7 +248,7 @@ def test_settings_cannot_make_it_again(small, tmp_path):
     run = training.RunFolder(tmp_path / "run")
     training.Trainer(own(small()), run).fit()
     for use in (training.open_run, training.resume):
-        with pytest.raises(ConfigurationError, match=r"experiment of one's own \(network 'own Net"):
+        with pytest.raises(ConfigurationError, match=r"parts of the user's own \(network 'own Net"):
             use(run.path)
 
 
@@ -324,8 +324,8 @@ def _no_parameters(experiment):
     ("change", "said"),
     [
         (_another_network, "the rule was built on another network"),
-        (_optimizer_of_another_network, "the optimiser has 6 parameters that are none of"),
-        (_another_head, "the optimiser has 2 parameters that are none of"),
+        (_optimizer_of_another_network, "the optimiser has 6 parameters that belong neither"),
+        (_another_head, "the optimiser has 2 parameters that belong neither"),
         (_scheduler_of_another, "the scheduler was made for another optimiser"),
         (_no_parameters, "the network Identity has no parameters"),
     ],
@@ -349,8 +349,8 @@ def test_parameters_that_the_optimizer_does_not_have_are_named(small):
 @pytest.mark.parametrize(
     ("train", "said"),
     [
-        (None, "train of the data .* is no pair"),
-        ((torch.rand(6, 64), [0] * 6), "train of the data .* is no pair"),
+        (None, "train of the data .* is not a pair"),
+        ((torch.rand(6, 64), [0] * 6), "train of the data .* is not a pair"),
         (([torch.rand(64)] * 6, torch.zeros(6, dtype=torch.long)), "inputs of train are a list"),
         ((torch.rand(6, 64), torch.zeros(5, dtype=torch.long)), "for training there are 6 inputs"),
     ],

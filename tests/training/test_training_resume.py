@@ -20,7 +20,7 @@ VOLATILE = ("seconds", "samples_per_second")
 
 
 def assert_same_run(a, b):
-    """Compare everything that decides how a run goes on, to the bit."""
+    """Compare everything that the rest of a run depends on, to the bit."""
     first, second = (checkpoint.load_state(run / "last") for run in (a, b))
     for part in ("network", "rule", "optimizer"):
         assert_same(first[part], second[part])
@@ -63,7 +63,7 @@ class StopAt(Watcher):
 def test_ctrl_c_then_resume_is_the_same_to_the_bit(small, tmp_path, rule, batch):
     settings = small(rule, **({} if rule == "zo" else {"dropout": 0.3}))
     training.train(settings, tmp_path / "whole")
-    with pytest.raises(InterruptedRunError, match="go on with: threefactor train --resume --out"):
+    with pytest.raises(InterruptedRunError, match="resume with: threefactor train --resume --out"):
         training.train(settings, tmp_path / "parts", watcher=StopAt(batch))
     training.resume(tmp_path / "parts", settings=settings)
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
@@ -112,14 +112,14 @@ def test_kill_9_then_resume_is_the_same_to_the_bit(tmp_path):
     subprocess.run(command("train", "digits-fc", *options, "--out", whole), check=True)
     process = subprocess.Popen(command("train", "digits-fc", *options, "--out", parts))
     deadline = time.monotonic() + 120
-    lines = training.RunFolder(parts).metrics  # copes with a line that is being written
-    while len(lines()) < 2:
+    folder = training.RunFolder(parts)
+    while len(folder.read().metrics) < 2:  # a line that is being written is left out
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(lines()) < 60
+    assert len(folder.read().metrics) < 60
     subprocess.run(command("train", "--resume", "--out", parts, "--threads", 1), check=True)
     assert_same_run(whole, parts)
 
@@ -167,11 +167,11 @@ def test_a_checkpoint_cut_short_is_refused(small, tmp_path):
 
 def test_an_epoch_is_finished_with_its_metrics_line_and_its_checkpoint(small, tmp_path):
     run = training.RunFolder(tmp_path / "run")
-    assert training.finished_epochs(run.path) == 0
+    assert run.read().finished_epochs == 0
     training.train(small(), run.path)
-    assert training.finished_epochs(run.path) == 3
+    assert run.read().finished_epochs == 3
     lines = run.metrics_path.read_text().splitlines()
     run.metrics_path.write_text("\n".join(lines[:2]) + "\n")  # a line is lost
-    assert training.finished_epochs(run.path) == 2
+    assert run.read().finished_epochs == 2
     run.metrics_path.write_text("\n".join([*lines, lines[-1].replace('"epoch": 3', '"epoch": 4')]))
-    assert training.finished_epochs(run.path) == 3  # the checkpoint of the fourth is not there
+    assert run.read().finished_epochs == 3  # the checkpoint of the fourth is not there

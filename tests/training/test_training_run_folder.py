@@ -83,7 +83,7 @@ def test_what_is_left_of_a_run_is_set_aside_if_that_is_asked_for(small, tmp_path
     (run / "config.json").unlink()
     history = training.train(small(seed=1, epochs=4), run, set_aside=True)
     assert [line["test_loss"] for line in history] == [line["test_loss"] for line in wanted]
-    assert training.RunFolder(run).metrics() == history
+    assert training.Run(run).metrics == history
     kept = everything(run / "remains-1")
     assert {str(path) for path in kept} >= {"metrics.jsonl", "last/state.json", "best/state.json"}
     assert all(before[path] == content for path, content in kept.items())
@@ -125,7 +125,7 @@ def test_a_network_to_start_from_is_one_of_its_settings(small, tmp_path):
 @pytest.mark.parametrize("data", [{}, [], 5, "x", {"train": "x"}, {"first_inputs": None}])
 def test_a_damaged_record_of_the_data_is_an_error_of_ours(small, tmp_path, data):
     run = stopped(small(), tmp_path / "run")
-    whole = run.config()["data"]
+    whole = run.read().config["data"]
     given = {**whole, **data} if isinstance(data, dict) and data else data
     change(run.config_path, lambda document: document.update(data=given))
     with pytest.raises(CheckpointError, match=r"record of the data in config\.json is damaged"):
@@ -140,7 +140,7 @@ def test_a_damaged_record_of_the_data_is_an_error_of_ours(small, tmp_path, data)
 def test_a_configuration_that_is_none_is_an_error_of_ours(small, tmp_path, content):
     run = stopped(small(), tmp_path / "run")
     run.config_path.write_text(content)
-    for use in (training.resume, training.open_run, lambda path: run.settings()):
+    for use in (training.resume, training.open_run, lambda path: run.read().settings):
         with pytest.raises(CheckpointError, match="holds no run"):
             use(run.path)
 
@@ -159,7 +159,7 @@ def test_settings_nested_deep_are_an_error_of_ours(small, tmp_path, depth):
     deep = '{"recipe": ' + "[" * depth + "]" * depth + "}"
     run.config_path.write_text('{"settings": ' + deep + ', "environment": {}}')
     with pytest.raises((CheckpointError, ConfigurationError)):
-        run.settings()
+        _ = run.read().settings
 
 
 @pytest.mark.parametrize(
@@ -311,21 +311,21 @@ def threads():
 def test_going_on_in_another_environment_is_said_and_written_down(small, tmp_path, threads):
     threads(1)
     run = stopped(small(), tmp_path / "run")
-    assert run.threads() == 1
+    assert run.read().threads == 1
     threads(2)
     with (
         pytest.warns(UserWarning, match=r"threads 1 before, 2 now.*not have the bits"),
         pytest.raises(InterruptedRunError),
     ):
         training.resume(run.path, watcher=StopAt(1))
-    assert run.config()["environment"]["threads"] == 1
-    assert run.config()["resumed"] == [{"epoch": pytest.approx(9 / 7), "threads": 2}]
-    assert run.threads() == 2
+    assert run.read().config["environment"]["threads"] == 1
+    assert run.read().config["resumed"] == [{"epoch": pytest.approx(9 / 7), "threads": 2}]
+    assert run.read().threads == 2
     training.resume(run.path)  # as before: nothing to be said
-    assert len(run.config()["resumed"]) == 1
+    assert len(run.read().config["resumed"]) == 1
     threads(1)
     training.resume(run.path)  # it is finished, so nothing goes on
-    assert len(run.config()["resumed"]) == 1
+    assert len(run.read().config["resumed"]) == 1
 
 
 def test_the_environment_is_that_of_the_engine(small, small_events, threads):
@@ -350,7 +350,7 @@ def test_the_command_line_goes_on_with_as_many_threads_as_before(small, tmp_path
     threads(1)
     done = CliRunner().invoke(app, ["train", "--resume", "--out", str(run.path)])
     assert done.exit_code == 0, done.output
-    assert "resumed" not in run.config()
+    assert "resumed" not in run.read().config
     assert torch.get_num_threads() == 2
 
 
@@ -365,18 +365,18 @@ def test_tensorboard_is_left_alone_unless_it_is_asked_for(small, tmp_path, monke
 
 def test_finished_epochs_need_their_checkpoint(small, tmp_path):
     run = stopped(small(), tmp_path / "run")
-    assert training.finished_epochs(run.path) == len(run.metrics()) == 1
-    run.append_metrics({**run.metrics()[0], "epoch": 2})
-    assert training.finished_epochs(run.path) == 1
+    assert run.read().finished_epochs == len(run.read().metrics) == 1
+    run.append_metrics({**run.read().metrics[0], "epoch": 2})
+    assert run.read().finished_epochs == 1
     (file,) = run.last.glob("*.safetensors")
     os.truncate(file, 10)
     with pytest.raises(CheckpointError, match="cut short"):
-        training.finished_epochs(run.path)
+        _ = run.read().finished_epochs
 
 
 def test_a_name_that_tensorboard_cannot_write_is_refused_before_anything_is_made(small, tmp_path):
     out = tmp_path / "run\udcff"
-    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*no Unicode"):
+    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*not Unicode"):
         training.train(small(), out, tensorboard=True)
     assert not list(tmp_path.iterdir())
 
@@ -396,14 +396,14 @@ def test_the_command_that_went_on_is_not_the_one_that_made_the_run(small, tmp_pa
         training.resume(run.path)
     finally:
         command.reset(token)
-    assert run.config()["environment"]["command"] == "threefactor train digits-fc"
+    assert run.read().config["environment"]["command"] == "threefactor train digits-fc"
 
 
 def test_a_report_leaves_out_a_run_whose_settings_were_edited(small, tmp_path):
     run = training.RunFolder(tmp_path / "run")
     training.train(small(), run.path)
     assert read_run(run.path).finished
-    document = run.config()
+    document = run.read().config
     document["settings"]["rule"] = {"name": "dfa", "options": {}}
     run.config_path.write_text(json.dumps(document))
     with pytest.raises(CheckpointError, match=r"other settings .*rule\.name: 'opzo' when"):

@@ -144,7 +144,7 @@ def test_schedulers_of_all_kinds_are_tried_without_an_effect(name):
 
 def test_a_new_kind_of_network_keeps_what_both_have():
     settings = changed(**{"network.kind": "conv5", "width": 0.5, "dropout": 0.1, "leak": 0.25})
-    assert settings.network == ConvNetworkSettings("conv5", 0.5, leak=0.25, dropout=0.1)
+    assert settings.network == ConvNetworkSettings(kind="conv5", width=0.5, leak=0.25, dropout=0.1)
     kept = recipe("cifar10-conv5").settings_for("dfa", {"network.kind": "fc", "hidden": [5]})
     assert kept.network.hidden == (5,) and kept.network.leak == 0.5
     loss = recipe("digits-events").settings_for("sfdfa", {"loss.kind": "first-spike"}).loss

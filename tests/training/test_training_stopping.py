@@ -40,7 +40,8 @@ def test_a_signal_leaves_a_checkpoint_of_its_moment(small, tmp_path, name):
     if signal.getsignal(number) is signal.SIG_IGN:
         pytest.skip(f"whoever started the tests ignores {name}, as nohup does, and so do they")
     before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
-    with pytest.raises(InterruptedRunError, match="stopped in epoch 2 after batch 3; go on") as end:
+    said = "stopped in epoch 2 after batch 3; resume with: threefactor train --resume"
+    with pytest.raises(InterruptedRunError, match=said) as end:
         training.train(small(), tmp_path, watcher=Send(10, number))
     assert end.value.exit_code == 128 + number
     assert moment(tmp_path) == (1, 3)

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from threefactor import analysis, clocked, data, events, training
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, InputError
 from threefactor.recipes import recipe
 from threefactor.training import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import make_settings
+from threefactor.training.tracking import MEASURES, check_measure
 
 BATCHES = 7  # of 16 from 100 samples
 TRACK = {"measures": ["alignment", "feedback", "firing"], "every": 3, "samples": 32}
@@ -118,7 +119,7 @@ def stop_soon():
 @pytest.mark.parametrize("batch", [3, 9])
 def test_numbers_are_those_of_the_analyses_on_the_checkpoint(small_events, tmp_path, batch):
     trainer = stopped(small_events("sfdfa", track=TRACK), tmp_path / "run", batch)
-    line = training.RunFolder(tmp_path / "run").tracked()[-1]
+    line = training.Run(tmp_path / "run").tracked[-1]
     assert line["batches"] == batch
     rule = trainer.experiment.rule
     x, y = trainer.experiment.data.test
@@ -139,7 +140,7 @@ def test_numbers_are_those_of_the_analyses_on_the_checkpoint(small_events, tmp_p
 def test_numbers_are_those_of_the_analyses_on_a_time_grid(small, tmp_path):
     settings = small("opzo", track=TRACK, dropout=0.3, seed=3)
     trainer = stopped(settings, tmp_path / "run", 6)
-    line = training.RunFolder(tmp_path / "run").tracked()[-1]
+    line = training.Run(tmp_path / "run").tracked[-1]
     rule, net = trainer.experiment.rule, trainer.experiment.network.eval()
     x, y = trainer.experiment.data.test
     batches = [(x[:16], y[:16]), (x[16:32], y[16:32])]
@@ -183,7 +184,7 @@ def assert_same(one, other):
     states = [checkpoint.load_state(run / "last") for run in (one, other)]
     weights, others = (state["network"]["lif1.weight"] for state in states)
     assert torch.equal(weights, others)
-    first, second = (without_times(training.RunFolder(run).metrics()) for run in (one, other))
+    first, second = (without_times(training.Run(run).metrics) for run in (one, other))
     assert first == second
 
 
@@ -299,3 +300,43 @@ def test_measurements_after_a_damaged_line_are_not_lost(small, tmp_path):
     with pytest.raises(CheckpointError, match=r"line 2 of .*tracked\.jsonl is damaged"):
         training.resume(run.path)
     assert run.tracked_path.read_text() == damaged
+
+
+def event_rule():
+    torch.manual_seed(0)
+    net = events.fc(64, (10,), 10, tau_s=0.13, thresholds=(0.05, 0.1), duration=0.2)
+    return events.DFA(net, rate_penalty=0.5, rate_target=1.0)
+
+
+def test_the_rate_penalty_is_back_afterwards_whatever_happens():
+    rule = event_rule()
+    digits = data.load_spikes("digits")
+    batch = (digits.test_spikes[:20], digits.test_labels[:20])
+    found = MEASURES["alignment"](rule, [batch], None)
+    assert rule.rate_penalty == 0.5
+    assert found["bp"]["lif1"]["angle"] != found["bp_with_rates"]["lif1"]["angle"]
+    with pytest.raises(InputError):
+        MEASURES["alignment"](rule, [], None)
+    assert rule.rate_penalty == 0.5
+
+
+def test_feedback_needs_output_weights_of_its_shape():
+    net = torch.nn.Sequential(
+        clocked.Conv2d(1, 4, 3, padding=1), clocked.LIF(), clocked.Linear(4, 3, pool=4)
+    )
+    rule = clocked.DFA(net, input_shape=(1, 4, 4))
+    check_measure("alignment", rule)
+    with pytest.raises(ConfigurationError) as caught:
+        check_measure("feedback", rule)
+    said = "the last synapse layer has weights of shape (3, 4); expected (3, 64)"
+    assert said in str(caught.value)
+    assert str(caught.value).endswith("leave it out of track.measures")
+
+
+def test_measures_without_meaning_or_name():
+    with pytest.raises(ConfigurationError, match="did you mean 'feedback'"):
+        check_measure("feedbak", event_rule())
+    without = events.ExactBP(event_rule().network)
+    with pytest.raises(ConfigurationError, match="ExactBP has no feedback"):
+        check_measure("feedback", without)
+    check_measure("firing", without)

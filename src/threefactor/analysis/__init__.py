@@ -1,20 +1,32 @@
-"""Measures of networks, rules and data, of both engines, as functions that return plain values."""
+"""Measures of networks, rules and data, of both engines, as functions that return plain values.
 
-from threefactor.analysis.activity import Firing, LayerFiring, firing
-from threefactor.analysis.alignment import Alignment, LayerAngle, alignment, backpropagation
-from threefactor.analysis.angles import angle, cosine
-from threefactor.analysis.batches import cut
-from threefactor.analysis.cost import Cost, cost
-from threefactor.analysis.feedback import FeedbackAlignment, LayerFeedback, feedback_alignment
-from threefactor.analysis.hair_triggers import (
-    FactorCurves,
-    HairTriggers,
-    LayerHairTriggers,
-    hair_trigger_factors,
-    hair_triggers,
+Analyses of finished runs are in `threefactor.analysis.runs`.
+"""
+
+from threefactor.analysis.alignment import (
+    Alignment,
+    LayerAngle,
+    alignment,
+    angle,
+    backpropagation,
+    cosine,
 )
-from threefactor.analysis.jacobian import mean_jacobian
-from threefactor.analysis.learning_curves import exact_against_modified
+from threefactor.analysis.batches import cut
+from threefactor.analysis.cost import (
+    Added,
+    Cost,
+    TrainingOperations,
+    cost,
+    training_operations,
+)
+from threefactor.analysis.feedback import (
+    FeedbackAlignment,
+    LayerFeedback,
+    feedback_alignment,
+    mean_jacobian,
+)
+from threefactor.analysis.firing import Firing, LayerFiring, firing
+from threefactor.analysis.hair_triggers import HairTriggers, LayerHairTriggers, hair_triggers
 from threefactor.analysis.measured import (
     MeasuredCost,
     MemoryAgainstSteps,
@@ -23,20 +35,19 @@ from threefactor.analysis.measured import (
 )
 from threefactor.analysis.operations import LayerOperations, Operations, operations
 from threefactor.analysis.records import Record
-from threefactor.analysis.toy_neuron import (
+from threefactor.analysis.single_neuron import (
+    FOUR_SPIKES,
+    FactorCurves,
     GradientField,
     NeuronTrace,
     gradient_field,
+    hair_trigger_factors,
     neuron_trace,
-)
-from threefactor.analysis.training_operations import (
-    Added,
-    TrainingOperations,
-    training_operations,
 )
 from threefactor.analysis.variance import GradientVariance, LayerVariance, gradient_variance
 
 __all__ = [
+    "FOUR_SPIKES",
     "Added",
     "Alignment",
     "Cost",
@@ -64,7 +75,6 @@ __all__ = [
     "cosine",
     "cost",
     "cut",
-    "exact_against_modified",
     "feedback_alignment",
     "firing",
     "gradient_field",

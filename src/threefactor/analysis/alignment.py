@@ -1,22 +1,70 @@
-"""Angles of a rule's gradient to that of backpropagation (SFDFA, figure 9)."""
+"""Angles between the gradients of a rule and those of backpropagation (SFDFA, figure 9)."""
 
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from threefactor import clocked, events
-from threefactor.analysis.angles import angle
-from threefactor.analysis.batches import AnyRule, Batch, gradients, undisturbed
+from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch, gradients, undisturbed
 from threefactor.analysis.records import Record
-from threefactor.analysis.variance import Spread
+from threefactor.analysis.variance import RunningVariance
 from threefactor.errors import InputError
 
-__all__ = ["Alignment", "LayerAngle", "alignment", "backpropagation"]
+__all__ = ["Alignment", "LayerAngle", "alignment", "angle", "backpropagation", "cosine"]
+
+
+def angle(a: Tensor, b: Tensor) -> float | None:
+    """Return the angle between two tensors, each taken as one vector, in degrees from 0 to 180.
+
+    The result is None if a tensor is all zero, or holds NaN or infinity. Such a tensor has no
+    direction, so neither 0 nor 90 degrees would be true. The half-angle formula is accurate near 0
+    and 180 degrees, where the cosine is flat.
+
+    Raises:
+        InputError: if they have different numbers of elements.
+
+    Example:
+        >>> angle(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 2.0]))
+        90.0
+        >>> angle(torch.zeros(2), torch.ones(2)) is None
+        True
+    """
+    if a.numel() != b.numel():
+        raise InputError(
+            f"tensors of shape {tuple(a.shape)} and {tuple(b.shape)} have no angle between them; "
+            "give as many elements"
+        )
+    vectors = [v.detach().flatten().double() for v in (a, b)]
+    # Scaled first, so that squares neither vanish nor overflow.
+    tops = [v.abs().max() if v.numel() else v.new_zeros(()) for v in vectors]
+    if any(not 0.0 < float(top) < math.inf for top in tops):
+        return None
+    scaled = [v / top for v, top in zip(vectors, tops, strict=True)]
+    one, other = (v / torch.linalg.vector_norm(v) for v in scaled)
+    apart = float(torch.linalg.vector_norm(one - other))
+    together = float(torch.linalg.vector_norm(one + other))
+    return math.degrees(2.0 * math.atan2(apart, together))
+
+
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """Return the cosine of the angle between two tensors; None where `angle` returns None.
+
+    Raises:
+        InputError: if they have different numbers of elements.
+
+    Example:
+        >>> cosine(torch.ones(3), -torch.ones(3))
+        -1.0
+    """
+    degrees = angle(a, b)
+    return None if degrees is None else math.cos(math.radians(degrees))
 
 
 @dataclass(frozen=True)
@@ -27,8 +75,8 @@ class LayerAngle(Record):
         angle: degrees, mean over the batches in which it is defined; None if it is in none.
         angle_of_means: degrees between the two gradients averaged over all batches, or None.
         batches: how many batches there were.
-        undefined: in how many of them one of the gradients was zero or not finite, so that there
-            is no angle.
+        undefined: in how many batches there is no angle, because one of the gradients was zero or
+            not finite.
         note: empty, or why angles are undefined.
     """
 
@@ -49,8 +97,8 @@ class Alignment(Record):
 def backpropagation(rule: AnyRule) -> AnyRule:
     """Return the rule that backpropagates on the same network, with the same loss.
 
-    `clocked.SpatialBP` with the same traces, or `events.ExactBP` with the exact local gradient
-    and the same firing-rate regularisation.
+    This is `clocked.SpatialBP` with the same traces, or `events.ExactBP` with the exact local
+    gradient and the same firing-rate regularisation.
     """
     if isinstance(rule, events.Rule):
         return events.ExactBP(
@@ -74,15 +122,14 @@ def alignment(
     steps: int | None = None,
     reference: AnyRule | None = None,
 ) -> Alignment:
-    r"""Measure the angle of every layer's gradient to that of backpropagation.
+    r"""Measure the angle between each layer's gradient and that of backpropagation.
 
     .. math:: \arccos \frac{\langle g, g_{BP} \rangle}{\lVert g \rVert \, \lVert g_{BP} \rVert}
 
-    in degrees, on the same batch with weights and feedback at rest. A gradient that is zero
-    (nothing spikes, or everything is saturated) has no angle: the result says so. The pass of
-    backpropagation has no noise. Rule, network and random generators are afterwards as they were;
-    dropout, if the network is in training mode, draws other masks for the two: call
-    `network.eval()` first.
+    in degrees. Both gradients are of the same batch; weights and feedback do not change. A gradient
+    of zero has no angle, and the result says so. The pass of backpropagation has no noise. Rule,
+    network and random generators are afterwards as they were. If the network is in training mode,
+    dropout draws different masks for the two gradients: call `network.eval()` first.
 
     Args:
         rule: the rule, of either engine.
@@ -108,7 +155,7 @@ def alignment(
     if other.network is not rule.network:
         raise InputError("rule and reference were built on different networks; give them the same")
     single: dict[str, list[float | None]] = {}
-    means: dict[str, tuple[Spread, Spread]] = {}
+    means: dict[str, tuple[RunningVariance, RunningVariance]] = {}
     learned = copy.deepcopy(rule.state_dict())
     with undisturbed(rule, other):
         for batch in batches:
@@ -116,42 +163,35 @@ def alignment(
             rule.load_state_dict(learned)  # every batch meets the feedback as it was
             for layer, vector in ours.items():
                 single.setdefault(layer, []).append(angle(vector, theirs[layer]))
-                pair = means.setdefault(layer, (Spread(), Spread()))
+                pair = means.setdefault(layer, (RunningVariance(), RunningVariance()))
                 pair[0].add(vector)
                 pair[1].add(theirs[layer])
     if not single:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
-    return Alignment({layer: _summary(angles, *means[layer]) for layer, angles in single.items()})
-
-
-def _summary(angles: list[float | None], ours: Spread, theirs: Spread) -> LayerAngle:
-    defined = [a for a in angles if a is not None]
-    undefined = len(angles) - len(defined)
-    assert ours.mean is not None and theirs.mean is not None
-    note = ""
-    if undefined:
-        note = f"undefined in {undefined} of {len(angles)} batches: {_why(ours.mean, theirs.mean)}"
-    return LayerAngle(
-        statistics.fmean(defined) if defined else None,
-        angle(ours.mean, theirs.mean),
-        len(angles),
-        undefined,
-        note,
-    )
+        raise InputError(NO_BATCH)
+    found = {}
+    for layer, angles in single.items():
+        one, two = (running.mean for running in means[layer])
+        assert one is not None and two is not None
+        defined = [a for a in angles if a is not None]
+        undefined = len(angles) - len(defined)
+        found[layer] = LayerAngle(
+            statistics.fmean(defined) if defined else None,
+            angle(one, two),
+            len(angles),
+            undefined,
+            f"undefined in {undefined} of {len(angles)} batches: {_why(one, two)}"
+            if undefined
+            else "",
+        )
+    return Alignment(found)
 
 
 def _why(ours: Tensor, theirs: Tensor) -> str:
     """Say which of two mean gradients has no direction."""
-    kinds = [_fault(v) for v in (ours, theirs)]
-    parts = [
-        f"the {who} gradient is {kind}"
-        for who, kind in zip(("rule's", "reference's"), kinds, strict=True)
-        if kind
-    ]
-    return " and ".join(parts) or "a gradient was zero in some batches"
-
-
-def _fault(mean: Tensor) -> str:
-    if not bool(mean.isfinite().all()):
-        return "not finite"
-    return "" if bool(mean.any()) else "zero"
+    reasons = []
+    for who, mean in (("rule's", ours), ("reference's", theirs)):
+        if not bool(mean.isfinite().all()):
+            reasons.append(f"the {who} gradient is not finite")
+        elif not bool(mean.any()):
+            reasons.append(f"the {who} gradient is zero")
+    return " and ".join(reasons) or "a gradient was zero in some batches"

@@ -1,9 +1,9 @@
-"""Gradients of single batches, with a rule and its network left as they were."""
+"""Batches of a data set, and gradients of single batches that leave rule and network unchanged."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,13 +12,24 @@ from torch import Tensor
 
 from threefactor import clocked, events
 from threefactor.errors import InputError
-from threefactor.training.evaluation import evaluating
 
-__all__ = ["AnyRule", "Batch", "cut", "evaluating", "gradients", "learn", "undisturbed"]
+__all__ = [
+    "NO_BATCH",
+    "AnyRule",
+    "Batch",
+    "check_no_steps",
+    "cut",
+    "gradients",
+    "learn",
+    "undisturbed",
+]
 
 AnyRule = clocked.Rule | events.Rule
 Batch = tuple[Any, Tensor]
 """Inputs, as the rule's `step` takes them, and targets."""
+
+NO_BATCH = "there was no batch; give at least one pair of inputs and targets"
+"""What a measure says that was given no batch."""
 
 
 def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> Iterator[Batch]:
@@ -27,11 +38,11 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
     Args:
         inputs: N samples that can be indexed by a slice: images, frames, a `SpikeBatch`.
         labels: (N,) class labels.
-        size: samples per batch; a rest that does not fill a batch is left out.
+        size: samples per batch. Samples at the end that do not fill a batch are left out.
         samples: how many samples to take at most; None for all.
 
     Raises:
-        InputError: if there is not one full batch.
+        InputError: if there are fewer samples than one batch needs.
 
     Example:
         >>> [len(y) for _, y in cut(torch.rand(7, 4), torch.zeros(7, dtype=torch.int64), 3)]
@@ -43,7 +54,7 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
             f"a batch of {size} cannot be cut from {total} samples; give a smaller batch size or "
             "more samples"
         )
-    # A part of a batch would have a variance of its own.
+    # The gradient of a smaller batch would vary more.
     starts = range(0, total - size + 1, size)
     return ((inputs[i : i + size], labels[i : i + size]) for i in starts)
 
@@ -52,7 +63,7 @@ def learn(rule: AnyRule, inputs: Any, targets: Tensor, steps: int | None) -> Non
     """Let a rule of either engine add the gradients of a batch to `.grad`.
 
     Raises:
-        InputError: if `steps` is given for a network that has no time grid.
+        InputError: if `steps` is given for a network of exact spike times.
     """
     if isinstance(rule, clocked.Rule):
         rule.step(inputs, targets, steps=steps)
@@ -72,8 +83,11 @@ def check_no_steps(steps: int | None) -> None:
 def gradients(rule: AnyRule, batch: Batch, steps: int | None) -> dict[str, Tensor]:
     """Return the gradient of one batch: a flat vector for every layer that has parameters.
 
-    A layer is a module with trainable parameters of its own; all of them (weights, bias, gain)
-    make up its vector. The `.grad` that were there are lost: call it within `undisturbed`.
+    A layer is a module with trainable parameters of its own. Its vector is all of them: weights,
+    bias, gain. Gradients that were in `.grad` before are lost: call it within `undisturbed`.
+
+    Raises:
+        InputError: if the network has no trainable parameters.
     """
     for parameter in (*rule.network.parameters(), *rule.parameters()):
         parameter.grad = None
@@ -97,9 +111,11 @@ def undisturbed(*rules: AnyRule) -> Iterator[None]:
     }
     kept = [(p, p.grad) for p in parameters.values()]
     states = [(rule, copy.deepcopy(rule.state_dict())) for rule in rules]
-    own = [(g, g.get_state()) for rule in rules for g in _generators(rule)]
+    owners = [owner for rule in rules for owner in (rule, rule.perturbation)]
+    given = [getattr(owner, "generator", None) for owner in owners]  # None: the global one
+    generators = [(g, g.get_state()) for g in given if g is not None]
     for parameter, _ in kept:
-        parameter.grad = None  # or rules would add to the tensors that are kept
+        parameter.grad = None  # rules would add to the tensors that are kept
     try:
         with torch.random.fork_rng():
             yield
@@ -108,13 +124,5 @@ def undisturbed(*rules: AnyRule) -> Iterator[None]:
             parameter.grad = grad
         for rule, state in states:
             rule.load_state_dict(state)
-        for generator, generator_state in own:
-            generator.set_state(generator_state)
-
-
-def _generators(rule: AnyRule) -> Iterable[torch.Generator]:
-    """The generators of a rule's own, if it does not use the global one."""
-    for owner in (rule, rule.perturbation):
-        generator = getattr(owner, "generator", None)
-        if generator is not None:
-            yield generator
+        for generator, before in generators:
+            generator.set_state(before)

@@ -1,29 +1,33 @@
-"""The cost of carrying errors to the hidden layers, with a network's true sizes (OPZO, table 5)."""
+"""The cost of learning, from a network's sizes and its spikes (OPZO, table 5)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
 
+import numpy as np
 from torch import nn
 
-from threefactor import events
+from threefactor import clocked, events
+from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch
 from threefactor.analysis.records import Record
-from threefactor.analysis.survey import Survey, SynapseSize, survey
+from threefactor.analysis.sizes import Sizes, sizes
+from threefactor.errors import InputError
 
-__all__ = ["Cost", "cost", "sizes"]
+__all__ = ["Added", "Cost", "TrainingOperations", "cost", "training_operations"]
 
 
 @dataclass(frozen=True)
 class Cost(Record):
-    """What one kind of rule needs beyond the forward pass, for one sample.
+    """What it takes one kind of rule to bring errors to the hidden layers, for one sample.
 
     Attributes:
-        memory: numbers held: backward weights (BP), feedback connections (DFA, OPZO), one (ZO).
-        operations: to bring errors to all hidden layers once: at each time step, or, with exact
-            spike times, once per error.
-        sequential: how many hidden layers have to wait for one another: all of them, one by one
-            (with branches in the network, at most), or 1 if they get their errors at once.
+        memory: numbers stored: backward weights (BP), feedback connections (DFA, OPZO), one (ZO).
+        operations: to bring errors to all hidden layers once. This happens at each time step, or,
+            with exact spike times, once per sample.
+        sequential: number of hidden layers that have to wait for one another. With BP all of them
+            do (if the network has branches, this is the maximum); otherwise it is 1, since all
+            layers get their errors at once.
     """
 
     memory: int
@@ -32,15 +36,16 @@ class Cost(Record):
 
 
 def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, Cost]:
-    """Evaluate table 5 for a network: by kind of rule, "bp", "dfa", "zo" and "opzo".
+    """Evaluate table 5 with the true sizes of a network, by kind of rule.
 
-    With exact spike times they are "bp", "dfa" and "sfdfa", which is not in the table: its feedback
-    has the size of DFA's.
+    The kinds are "bp", "dfa", "zo" and "opzo". With exact spike times they are "bp", "dfa" and
+    "sfdfa". The table does not have SFDFA; its feedback has the size of DFA's.
 
-    For N hidden layers of n neurons and m outputs that is, exactly: BP (N - 1) n^2 + m n of memory
-    and operations, DFA and OPZO N m n, ZO 1 and N n. In convolutions, BP stores the shared weights
-    once (it needs a copy with the direction reversed) and uses them at every pixel; feedback has
-    one row per unit. Learning the feedback is not in the table: see `training_operations`.
+    For N hidden layers of n neurons and m outputs, BP takes (N - 1) n^2 + m n of memory and
+    operations, DFA and OPZO N m n, ZO 1 and N n. In convolutions, BP stores the shared weights
+    once (it needs a copy with the direction reversed) and uses them at every pixel, while feedback
+    has a row for every unit. The table leaves out what it takes to learn the feedback: see
+    `training_operations`.
 
     Args:
         network: of either engine.
@@ -66,14 +71,155 @@ def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[s
     return {"bp": bp, "dfa": direct, "zo": Cost(1, neurons, 1), "opzo": direct}
 
 
-def sizes(network: nn.Module, input_shape: Sequence[int] | None = None) -> Survey:
-    """Return the sizes of a network of either engine."""
-    if not isinstance(network, events.Network):
-        return survey(network, input_shape)
-    layers = list(network.layers.items())
-    synapses = {
-        name: SynapseSize(layer.weight.numel(), layer.weight.numel(), layer.in_features, i > 0)
-        for i, (name, layer) in enumerate(layers)
-    }
-    hidden = {name: layer.neurons for name, layer in layers[:-1]}
-    return Survey(synapses, hidden, layers[-1][1].neurons)
+@dataclass(frozen=True)
+class Added(Record):
+    """Operations that training adds, by purpose: multiply-accumulates or simpler ones.
+
+    Attributes:
+        traces: updates of presynaptic traces; with exact spike times A and B of every input spike.
+        local: local derivatives, one per hidden neuron and time step; with exact spike times
+            updates of eligibilities, one per synapse of a neuron that spikes.
+        feedback: to bring errors to the hidden layers, by products with feedback connections or
+            with the transposed weights.
+        feedback_learning: to learn the feedback connections, and to send grades through weights.
+        readouts: read-outs of hidden layers: their outputs, their errors, their own weights.
+        noise: random numbers drawn and added.
+        second_pass: synaptic operations of a second forward pass.
+        weights: products of errors and traces that make the gradient; with exact spike times
+            products of errors and eligibilities.
+    """
+
+    traces: float = 0.0
+    local: float = 0.0
+    feedback: float = 0.0
+    feedback_learning: float = 0.0
+    readouts: float = 0.0
+    noise: float = 0.0
+    second_pass: float = 0.0
+    weights: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """Their sum."""
+        return float(sum(getattr(self, f.name) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class TrainingOperations(Record):
+    """What training adds to the forward pass.
+
+    Attributes:
+        added: by purpose.
+        total: their sum.
+        forward: synaptic operations of the forward pass, for comparison. On a time grid they are
+            the dense ones; with exact spike times, the weights that spikes reach.
+        unit: "per sample and time step" or "per sample".
+        counted: "from sizes, as if nothing were zero" or "from spikes".
+    """
+
+    added: Added
+    total: float
+    forward: float
+    unit: str
+    counted: str
+
+
+def training_operations(
+    rule: AnyRule, batches: Iterable[Batch] | None = None
+) -> TrainingOperations:
+    """Count the operations that a rule adds to the forward pass, without those of the optimiser.
+
+    On a time grid they follow from the sizes alone. Membrane potentials are hardly ever zero, and
+    so are local derivatives and errors: what training adds is dense even if spikes are sparse. With
+    exact spike times most operations happen at spikes, which are counted on batches. This library
+    computes some of them in another way (``traces="summed"`` and BP go backward over the input
+    spikes). They are counted as a chip would do them, with the eligibilities of the same rule.
+
+    Args:
+        rule: of either engine.
+        batches: pairs of inputs and targets, for exact spike times only; targets are not used.
+
+    Raises:
+        InputError: if batches are missing with exact spike times, or given on a time grid.
+
+    Example:
+        >>> from threefactor import clocked
+        >>> found = training_operations(clocked.DFA(clocked.fc(4, (8,), 3)))
+        >>> found.added.feedback, found.added.noise
+        (24.0, 0.0)
+
+    Source: Xiao et al. 2026 (OPZO), section 4.3 and table 5, and what the table leaves out; Bacho
+    & Chu (SFDFA), sections 2.2 and 2.5.
+    """
+    if isinstance(rule, events.Rule):
+        if batches is None:
+            raise InputError("give batches: with exact spike times, operations happen at spikes")
+        return _at_spikes(rule, batches)
+    if batches is not None:
+        raise InputError("leave batches out: on a time grid the operations follow from the sizes")
+    found = sizes(rule.network, rule.sample_shape)
+    added = _on_grid(rule, found)
+    forward = float(sum(s.dense for s in found.synapses.values()))
+    return TrainingOperations(
+        added,
+        added.total,
+        forward,
+        "per sample and time step",
+        "from sizes, as if nothing were zero",
+    )
+
+
+def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
+    neurons = sum(found.hidden.values())
+    dense = sum(s.dense for s in found.synapses.values())
+    feedback, learning, readouts = neurons, 0, 0
+    if rule.couples_layers:
+        feedback = sum(s.dense for s in found.synapses.values() if s.hidden_input)
+    elif isinstance(rule, clocked.FeedbackRule):
+        connections = list(rule.feedback)
+        if isinstance(rule, clocked.LocalLearningRule):
+            connections += rule.intermediate
+            readouts = sum(readout.weight.numel() for readout in rule.readouts)
+        feedback = sum(connection.matrix.numel() for connection in connections)
+        learning = feedback if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
+    return Added(
+        traces=float(sum(s.received for s in found.synapses.values())),
+        local=float(neurons),
+        feedback=float(feedback),
+        feedback_learning=float(learning),
+        readouts=float(3 * readouts),
+        noise=float(neurons if rule.perturbation is not None else 0),
+        second_pass=float(dense if rule.second_pass is not None else 0),
+        weights=float(dense),
+    )
+
+
+def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperations:
+    neurons, m = sum(rule.layer_sizes.values()), rule.outputs
+    direct = isinstance(rule, events.FeedbackRule)
+    learned = isinstance(rule, events.SFDFA)
+    samples, traces, local, noise, forward, between = 0, 0, 0, 0, 0, 0
+    for inputs, _ in batches:
+        samples += len(inputs)
+        for i, (layer, activity) in enumerate(
+            zip(rule.layers, rule.network.run(inputs), strict=True)
+        ):
+            arrived = int((activity.inputs.times < layer.duration).sum())
+            traces += 2 * arrived
+            local += len(activity.spikes.times) * layer.in_features
+            forward += arrived * layer.neurons
+            if i > 0:
+                between += arrived * layer.neurons
+            if i < len(rule.layers) - 1:
+                noise += int(np.count_nonzero(activity.spikes.counts()))
+    if not samples:
+        raise InputError(NO_BATCH)
+    added = Added(
+        traces=traces / samples,
+        local=local / samples,
+        feedback=float(m * neurons) if direct else between / samples,
+        feedback_learning=m * neurons + between / samples if learned else 0.0,
+        noise=noise / samples if learned else 0.0,
+        weights=float(sum(layer.weight.numel() for layer in rule.layers)),
+    )
+    return TrainingOperations(added, added.total, forward / samples, "per sample", "from spikes")

@@ -1,31 +1,34 @@
-"""Angles of feedback connections to what they should be (SFDFA, figure 10; OPZO, lemma 4.1)."""
+"""Feedback connections beside the weights they stand for (SFDFA, figure 10; OPZO, lemma 4.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.angles import angle, cosine
+from threefactor.analysis.alignment import angle, cosine
 from threefactor.analysis.batches import AnyRule, Batch
-from threefactor.analysis.jacobian import mean_jacobian
 from threefactor.analysis.records import Record
+from threefactor.clocked.neuron import Neuron
+from threefactor.clocked.session import Inputs, Session, from_rest
 from threefactor.errors import InputError
 
-__all__ = ["FeedbackAlignment", "LayerFeedback", "feedback_alignment"]
+__all__ = ["FeedbackAlignment", "LayerFeedback", "feedback_alignment", "mean_jacobian"]
 
 
 @dataclass(frozen=True)
 class LayerFeedback(Record):
-    """Feedback of one hidden layer beside what it is compared with.
+    """Feedback of one hidden layer, compared with another matrix.
 
     Attributes:
-        cosine: of the flattened matrices; None if one is zero.
-        angle: degrees, or None.
-        scale: norm of the feedback over that of the other; None if one is zero.
-        compared_with: "output weights" or "mean Jacobian".
+        cosine: of the angle between the two matrices, taken as vectors; None if there is no angle.
+        angle: degrees; None if one matrix is zero or not finite.
+        scale: norm of the feedback divided by that of the other matrix; None if there is no angle.
+        compared_with: the other matrix, "output weights" or "mean Jacobian".
         note: empty, or why there is no angle.
     """
 
@@ -46,12 +49,13 @@ class FeedbackAlignment(Record):
 def feedback_alignment(
     rule: AnyRule, batches: Iterable[Batch] | None = None, *, steps: int | None = None
 ) -> FeedbackAlignment:
-    """Compare feedback connections with output weights, or with the mean Jacobian.
+    """Compare feedback connections with the output weights, or with the mean Jacobian.
 
-    Without batches, the feedback of the last hidden layer meets the transposed output weights, for
-    both engines. With batches, for networks on a time grid, the feedback of every hidden layer
-    meets the mean Jacobian of the output by the layer's activity (see `mean_jacobian`), which is
-    what OPZO's connections estimate; for the last hidden layer that is the output weights again.
+    Without batches, the feedback of the last hidden layer is compared with the output weights. This
+    works for both engines. With batches, on a time grid only, the feedback of every hidden layer is
+    compared with the mean Jacobian of the output by the layer's activity (see `mean_jacobian`),
+    which OPZO's connections estimate. For the last hidden layer the mean Jacobian is the output
+    weights.
 
     Args:
         rule: one with feedback connections.
@@ -60,7 +64,8 @@ def feedback_alignment(
 
     Raises:
         InputError: if the rule has no feedback; if batches are given for a network of exact spike
-            times, or the output weights do not have the feedback's shape and none are given.
+            times; or if no batches are given and the output weights do not have the feedback's
+            shape.
 
     Example:
         >>> from threefactor import clocked
@@ -76,12 +81,12 @@ def feedback_alignment(
     names = list(rule.layer_sizes)
     if batches is None:
         return FeedbackAlignment(
-            {names[-1]: _compare(feedback[-1].matrix, output_weights(rule), "output weights")}
+            {names[-1]: _compare(feedback[-1].matrix, _output_weights(rule), "output weights")}
         )
     if isinstance(rule, events.Rule):
         raise InputError(
-            "spikes of exact times have no Jacobian by the layer's activity; leave batches out, "
-            "to compare with the output weights"
+            "exact spike times have no Jacobian by a layer's activity; leave batches out to "
+            "compare with the output weights"
         )
     jacobian = mean_jacobian(rule.network, (x for x, _ in batches), steps=steps)
     return FeedbackAlignment(
@@ -92,12 +97,8 @@ def feedback_alignment(
     )
 
 
-def output_weights(rule: AnyRule) -> Tensor:
-    """Return the weights from the last hidden layer to the output as (m, n), as feedback is kept.
-
-    Raises:
-        InputError: if the network's last synapse layer has another shape.
-    """
+def _output_weights(rule: AnyRule) -> Tensor:
+    """Return the weights from the last hidden layer to the output, (m, n) as feedback is kept."""
     n = list(rule.layer_sizes.values())[-1]
     if isinstance(rule, events.Rule):
         return rule.layers[-1].weight.detach().t()
@@ -106,7 +107,7 @@ def output_weights(rule: AnyRule) -> Tensor:
     if weight.shape != (rule.outputs, n):
         raise InputError(
             f"the last synapse layer has weights of shape {tuple(weight.shape)}; expected "
-            f"({rule.outputs}, {n}), from the last hidden layer to the outputs. Give batches, to "
+            f"({rule.outputs}, {n}), from the last hidden layer to the outputs. Give batches to "
             "compare with the mean Jacobian"
         )
     return weight
@@ -115,15 +116,89 @@ def output_weights(rule: AnyRule) -> Tensor:
 def _compare(matrix: Tensor, other: Tensor, name: str) -> LayerFeedback:
     between = angle(matrix, other)
     norms = [float(m.detach().double().norm()) for m in (matrix, other)]
-    zero = [
-        who for who, norm in zip(("the feedback", f"the {name}"), norms, strict=True) if not norm
+    if between is not None:
+        return LayerFeedback(cosine(matrix, other), between, norms[0] / norms[1], name, "")
+    named = zip(("the feedback", f"the {name}"), norms, strict=True)
+    zero = [who for who, norm in named if not norm]
+    reason = f"{' and '.join(zero)} is zero" if zero else "a value is not finite"
+    return LayerFeedback(None, None, None, name, f"undefined: {reason}")
+
+
+def mean_jacobian(
+    network: nn.Module, inputs: Iterable[Inputs], *, steps: int | None = None
+) -> dict[str, Tensor]:
+    r"""Return the mean Jacobian of the output by each hidden layer's activity.
+
+    .. math:: \bar J_l = \frac{1}{B T} \sum_{b, t} \frac{\partial o_b[t]}{\partial s_{l,b}[t]}
+
+    within a time step, by the chain rule with the neurons' own local derivatives. A spike has no
+    derivative, so LIF neurons use that of the surrogate, and the result depends on the surrogate's
+    width for all layers but the last hidden one. For smooth neurons it is the true Jacobian. In
+    training mode, dropout acts.
+
+    Args:
+        network: made of clocked layers.
+        inputs: one or more batches, as `clocked.run` takes them.
+        steps: T, for constant inputs.
+
+    Returns:
+        By hidden layer, (m, n_l): one row for each output, as feedback connections are kept.
+
+    Raises:
+        InputError: if there is no batch, or it does not fit the network.
+
+    Example:
+        >>> from threefactor import clocked
+        >>> net = clocked.fc(4, (8, 6), 3)
+        >>> found = mean_jacobian(net, [torch.rand(5, 4)], steps=6)
+        >>> torch.allclose(found["lif2"], net.readout.weight)
+        True
+
+    Source: Xiao et al. 2026 (OPZO), section 4.2 and lemma 4.1.
+    """
+    taps: dict[str, Tensor] = {}
+    hooks = [
+        module.register_forward_hook(_keep(name, taps))
+        for name, module in network.named_modules()
+        if isinstance(module, Neuron)
     ]
-    return LayerFeedback(
-        cosine(matrix, other),
-        between,
-        None if between is None else norms[0] / norms[1],
-        name,
-        f"undefined: {' and '.join(zero) or 'a value'} is {'zero' if zero else 'not finite'}"
-        if between is None
-        else "",
-    )
+    session = Session(network, trace_decay=0.0, learning=False)
+    sums: dict[str, Tensor] = {}
+    count = 0
+    try:
+        for batch in inputs:
+            _, sequence = session.time_steps(batch, steps)
+            with session.alone(), from_rest(network):
+                for x_t in sequence:
+                    with torch.enable_grad():
+                        output = network(x_t)
+                    count += len(output)
+                    _add(sums, output, taps)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not count:
+        raise InputError("there was no batch; give at least one")
+    return {name: total / count for name, total in sums.items()}
+
+
+def _keep(name: str, taps: dict[str, Tensor]) -> Any:
+    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        # Where the weights before are frozen, the graph begins here.
+        taps[name] = output if output.requires_grad else output.detach().requires_grad_()
+        return taps[name]
+
+    return hook
+
+
+def _add(sums: dict[str, Tensor], output: Tensor, taps: dict[str, Tensor]) -> None:
+    """Add the Jacobian of one time step, summed over the batch: one backward pass per output."""
+    layers = list(taps.values())
+    for o in range(output.shape[1]):
+        rows = torch.autograd.grad(
+            output[:, o].sum(), layers, retain_graph=True, materialize_grads=True
+        )
+        for name, row in zip(taps, rows, strict=True):
+            if name not in sums:
+                sums[name] = row.new_zeros(output.shape[1], row[0].numel())
+            sums[name][o] += row.flatten(1).sum(0)

@@ -1,4 +1,4 @@
-"""Hair triggers: spikes that only just reach the threshold (SFDFA, figures 1 to 4)."""
+"""Hair triggers: spikes whose potential barely reaches the threshold (SFDFA, section 2.4)."""
 
 from __future__ import annotations
 
@@ -8,86 +8,28 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from threefactor import events
-from threefactor.analysis.batches import Batch
+from threefactor.analysis.batches import NO_BATCH, Batch
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity
 from threefactor.events.parallel import over
 
 __all__ = [
-    "FactorCurves",
     "HairTriggers",
     "LayerHairTriggers",
-    "hair_trigger_factors",
     "hair_triggers",
     "spike_factors",
     "time_gradients",
 ]
 
 
-@dataclass(frozen=True)
-class FactorCurves(Record):
-    """The factor of the local gradient against the slope of the potential at the spike.
-
-    Attributes:
-        slopes: du/dt where the potential crosses the threshold, potential per second.
-        exact: 1 / slope, seconds per potential; diverges at slope 0.
-        modified: 1 / (slope + theta / tau), at most tau / theta.
-        bound: tau / theta.
-    """
-
-    slopes: list[float]
-    exact: list[float]
-    modified: list[float]
-    bound: float
-
-
-def hair_trigger_factors(slopes: ArrayLike, *, tau_s: float, threshold: float) -> FactorCurves:
-    r"""Return F_k / y_k, exact and modified, against the slope of the potential (figure 1).
-
-    At a spike :math:`du/dt = (I_k - \theta) / \tau`, so that
-
-    .. math:: \frac{F_k}{y_k} = \frac{\tau}{I_k - \theta} = \frac{1}{du/dt}
-              \quad\text{or}\quad
-              \frac{\tau}{I_k} = \frac{1}{du/dt + \theta/\tau}
-
-    Args:
-        slopes: du/dt, above 0.
-        tau_s: synaptic time constant in seconds.
-        threshold: theta_hat, as `events.fc` takes it.
-
-    Raises:
-        InputError: if a slope is not above 0, or a constant out of its range.
-
-    Example:
-        >>> curves = hair_trigger_factors([0.5, 4.0], tau_s=0.5, threshold=1.0)
-        >>> curves.exact, curves.modified, curves.bound
-        ([2.0, 0.25], [0.6666666666666666, 0.2], 1.0)
-
-    Source: Bacho & Chu (SFDFA), equations 14 and 18, figure 1.
-    """
-    given = np.asarray(slopes, np.float64).reshape(-1)
-    if not (np.isfinite(given) & (given > 0)).all() or not len(given):
-        raise InputError(
-            f"slopes are {given.tolist()}; give numbers above 0: a spike has du/dt > 0"
-        )
-    layer = events.Layer(1, 1, tau_s=tau_s, threshold=threshold, duration=1.0)
-    currents = layer.theta + given * layer.tau
-    return FactorCurves(
-        given.tolist(),
-        spike_factors(layer, currents, exact=True).tolist(),
-        spike_factors(layer, currents, exact=False).tolist(),
-        layer.tau / layer.theta,
-    )
-
-
 def spike_factors(
     layer: events.Layer, currents: NDArray[Any], *, exact: bool
 ) -> NDArray[np.float64]:
-    """Return F_k / y_k of spikes whose synaptic current is I_k, as the rules use it."""
+    """Return F_k / y_k of spikes with synaptic currents I_k, as the rules use it."""
     from threefactor.events.dynamics import factor  # needs Numba, which the layer has imported
 
     found = [factor(float(i), layer.theta, layer.tau, exact) for i in currents]
@@ -97,7 +39,7 @@ def spike_factors(
 def time_gradients(layer: events.Layer, activity: Activity, *, exact: bool) -> NDArray[np.float64]:
     r"""Return :math:`\sum_k dt_k / dw_{ij}` over all spikes and samples, (inputs, neurons).
 
-    Seconds per weight, the neurons' own earlier spikes taken into account (equations 13 to 18).
+    In seconds per weight, by equations 13 to 18. A neuron's own earlier spikes are included.
     """
     gradient, raw = np.zeros((layer.in_features, layer.neurons)), activity._raw
     over(
@@ -111,16 +53,16 @@ def time_gradients(layer: events.Layer, activity: Activity, *, exact: bool) -> N
 
 @dataclass(frozen=True)
 class LayerHairTriggers(Record):
-    """How near to the threshold the spikes of one layer pass.
+    """Hair triggers of one layer. All but `spikes` are None if there were no spikes.
 
     Attributes:
-        spikes: how many spikes there were.
-        share: of them with (I - theta) / theta below `below`; None without spikes.
-        nearest: the smallest (I - theta) / theta; None without spikes.
+        spikes: number of spikes.
+        share: share of the spikes with (I - theta) / theta below `below`, 0 to 1.
+        nearest: the smallest (I - theta) / theta.
         largest_ratio: the largest ratio of the exact factor to the modified one, as the rules
-            use it; None without spikes.
-        gradient_ratio: norm of the layer's summed local gradient (all spikes with equal errors),
-            exact over modified; None without spikes.
+            use them.
+        gradient_ratio: norm of the layer's exact local gradient, summed over all spikes with equal
+            errors, divided by that of the modified one.
     """
 
     spikes: int
@@ -132,7 +74,12 @@ class LayerHairTriggers(Record):
 
 @dataclass(frozen=True)
 class HairTriggers(Record):
-    """Hair triggers by layer; `below` is the margin under which a spike counts as one."""
+    """Hair triggers by layer.
+
+    Attributes:
+        layers: by name.
+        below: the (I - theta) / theta below which a spike counts as a hair trigger.
+    """
 
     layers: dict[str, LayerHairTriggers]
     below: float
@@ -141,15 +88,15 @@ class HairTriggers(Record):
 def hair_triggers(
     network: events.Network, batches: Iterable[Batch], *, below: float = 0.01
 ) -> HairTriggers:
-    """Find the spikes of a network whose potential only just reaches the threshold.
+    """Find the spikes of a network whose potential barely reaches the threshold.
 
     Args:
         network: of exact spike times.
         batches: pairs of inputs and targets; the targets are not used.
-        below: (I - theta) / theta under which a spike counts as a hair trigger.
+        below: a spike counts as a hair trigger if (I - theta) / theta is below this.
 
     Raises:
-        InputError: if the network is of another kind, `below` is not above 0, or there is no
+        InputError: if the network has no exact spike times, `below` is not above 0, or there is no
             batch.
 
     Example:
@@ -179,7 +126,7 @@ def hair_triggers(
                 both = [old + new for old, new in zip(sums[name], both, strict=True)]
             sums[name] = both
     if not sums:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     return HairTriggers(
         {
             name: _summary(layer, np.concatenate(currents[name]), sums[name], below)

@@ -1,4 +1,4 @@
-"""Time and memory of training, measured: rules side by side, and memory against T (table 6)."""
+"""Time and memory of training, measured for several rules, and for several T (OPZO, table 6)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 LENGTHS = (6, 60, 600)
-"""Numbers of time steps against which memory is measured."""
+"""Numbers of time steps T for which memory is measured."""
 
 MakeRule = Callable[[Any], AnyRule]
 """Builds a rule on a network: a rule's class, or `functools.partial` of it with options."""
@@ -45,16 +45,17 @@ MakeRule = Callable[[Any], AnyRule]
 
 @dataclass(frozen=True)
 class MeasuredCost(Record):
-    """What training with one rule cost here.
+    """Time and memory of training with one rule on this machine.
 
     Attributes:
         seconds_per_batch: median over the repeats.
-        fastest: the fastest of them, seconds.
-        seconds_per_epoch: the median times the number of batches of an epoch, or None.
-        relative_time: median of the ratios to the first rule, round by round.
-        peak_mebibytes: highest memory of a process that does nothing else, resident or, on a GPU,
-            of its tensors there; None where it cannot be told.
-        growth_mebibytes: by how much it rose after network and data were in place.
+        fastest: seconds of the fastest batch.
+        seconds_per_epoch: the median times the number of batches of an epoch; None if the number
+            of samples was not given.
+        relative_time: median over the rounds of the time divided by that of the first rule.
+        peak_mebibytes: peak memory of a process that only trains: resident memory, or memory of
+            tensors on a GPU. None if the platform does not report it.
+        growth_mebibytes: how much of the peak came after network and data were in place.
         state_bytes: what the rule itself keeps from batch to batch: feedback and read-outs.
     """
 
@@ -76,32 +77,36 @@ def measured_cost(
     samples: int | None = None,
     repeats: int = 7,
 ) -> dict[str, MeasuredCost]:
-    """Measure training steps of several rules side by side, AdamW included.
+    """Measure training steps of several rules, with AdamW as the optimiser.
 
-    The rules take turns, so that what else runs on the machine meets them all: compare ratios, not
-    seconds of different calls. Each has a copy of the network. Memory is measured in a process of
-    its own for each rule, which imports the script that calls this: guard it, as for
-    `multiprocessing`, with ``if __name__ == "__main__":``.
+    The rules take turns, so that other programs on the machine slow all of them down alike. Compare
+    the ratios of one call, not the seconds of two calls. Each rule has a copy of the network. The
+    memory of each rule is measured in a process of its own, which imports the script that calls
+    this function: guard the script, as for `multiprocessing`, with
+    ``if __name__ == "__main__":``.
 
     Args:
         network: of either engine.
-        rules: by name, how to build each; what they are made of must be picklable.
+        rules: how to build each rule, by name; must be picklable.
         batch: inputs and targets.
         steps: T, for constant inputs of clocked networks.
         samples: training samples of an epoch, for `seconds_per_epoch`.
-        repeats: timed rounds, after one that is not.
+        repeats: number of timed rounds; one round before them is not timed.
+
+    Returns:
+        Costs by name of the rule.
 
     Raises:
-        InputError: if there is no rule or no repeat.
+        InputError: if there is no rule or no repeat, or a process that measures memory ends early.
 
     Source: Xiao et al. 2026 (OPZO), table 6.
     """
     if not rules or repeats < 1:
         raise InputError(f"there are {len(rules)} rules and {repeats} repeats; give at least one")
-    trainers = {name: _trainer(network, make) for name, make in rules.items()}
+    built = {name: _build(network, make) for name, make in rules.items()}
     rounds = []
     for i in range(repeats + 1):
-        seconds = {name: _timed(trainer, batch, steps) for name, trainer in trainers.items()}
+        seconds = {name: _train(*one, batch, steps) for name, one in built.items()}
         if i:
             rounds.append(seconds)
     first = next(iter(rules))
@@ -117,7 +122,7 @@ def measured_cost(
             statistics.median(r[name] / r[first] for r in rounds),
             peak,
             None if peak is None or before is None else peak - before,
-            _bytes_of(trainers[name][0]),
+            sum(t.nbytes for t in (*built[name][0].parameters(), *built[name][0].buffers())),
         )
     return found
 
@@ -128,8 +133,8 @@ class MemoryAgainstSteps(Record):
 
     Attributes:
         steps: T of each measurement.
-        peak_mebibytes: highest memory of the process.
-        growth_mebibytes: by how much it rose after network and data were in place.
+        peak_mebibytes: peak memory of the process.
+        growth_mebibytes: how much of the peak came after network and data were in place.
     """
 
     steps: list[int]
@@ -143,19 +148,21 @@ def memory_against_steps(
     batch: Batch,
     steps: Sequence[int] = LENGTHS,
 ) -> MemoryAgainstSteps:
-    """Measure the peak memory of a training step against the number of time steps.
+    """Measure the peak memory of a training step for several numbers of time steps.
 
-    Each measurement is a process of its own that gets its input step by step. Guard the script
-    that calls this with ``if __name__ == "__main__":``.
+    Each measurement runs in a process of its own, which gets its input step by step. Guard the
+    script that calls this function with ``if __name__ == "__main__":``.
 
     Args:
         network: on a time grid.
         make_rule: builds the rule; must be picklable.
-        batch: (B, ...) input of one time step, shown at each with new noise of 1 %, and targets.
+        batch: input of one time step, (B, ...), and targets. Each time step adds new gaussian
+            noise of standard deviation 0.01.
         steps: the numbers of time steps.
 
     Raises:
-        InputError: if the network has no time grid, or memory cannot be told on this platform.
+        InputError: if the network has no time grid, a number of steps is below 1, the platform
+            does not report memory, or the process that measures ends early.
 
     Source: Xiao et al. 2022 (OTTT): memory that does not grow with T.
     """
@@ -167,48 +174,44 @@ def memory_against_steps(
     for count in steps:
         before, peak = _peak_of(network, make_rule, batch, None, count)
         if before is None or peak is None:
-            raise InputError(f"the peak memory of a process cannot be told on {sys.platform}")
+            raise InputError(f"the peak memory of a process cannot be measured on {sys.platform}")
         peaks.append(peak)
         growths.append(peak - before)
     return MemoryAgainstSteps(list(steps), peaks, growths)
 
 
-Trainer = tuple[AnyRule, torch.optim.Optimizer]
-
-
-def _trainer(network: nn.Module, make: MakeRule) -> Trainer:
+def _build(network: nn.Module, make: MakeRule) -> tuple[AnyRule, torch.optim.Optimizer]:
     rule = make(copy.deepcopy(network).train())  # with dropout, as in training
     optimizer = torch.optim.AdamW([*rule.network.parameters(), *rule.parameters()], lr=1e-6)
     return rule, optimizer
 
 
-def _timed(trainer: Trainer, batch: Batch, steps: int | None) -> float:
+def _train(
+    rule: AnyRule, optimizer: torch.optim.Optimizer, batch: Batch, steps: int | None
+) -> float:
+    """Train on one batch; return the seconds that it took."""
     device = batch[1].device
     _wait_for(device)
     start = time.perf_counter()
-    trainer[1].zero_grad()
-    learn(trainer[0], *batch, steps)
-    trainer[1].step()
+    optimizer.zero_grad()
+    learn(rule, *batch, steps)
+    optimizer.step()
     _wait_for(device)
     return time.perf_counter() - start
 
 
 def _wait_for(device: torch.device) -> None:
-    """Let the device end its work, which a GPU does at its own pace."""
+    """Wait until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _bytes_of(rule: AnyRule) -> int:
-    return sum(t.nbytes for t in (*rule.parameters(), *rule.buffers()))
 
 
 def _peak_of(
     network: nn.Module, make: MakeRule, batch: Batch, steps: int | None, length: int | None
 ) -> tuple[float | None, float | None]:
     """Train twice in a fresh process; return its peak memory before and after, in MiB."""
-    # Pickled here, since torch would share tensors through file handles instead. A part of a tensor
-    # is pickled with the whole, such as all pictures of a data set.
+    # Pickled here, since torch would share tensors through file handles. A part of a tensor is
+    # pickled with the whole, which may be all pictures of a data set: hence the clones.
     alone = tuple(part.clone() if isinstance(part, Tensor) else part for part in batch)
     given = pickle.dumps((network, make, alone, steps, length, torch.get_num_threads()))
     context = _context()
@@ -234,9 +237,9 @@ def _peak_of(
 
 
 def _context() -> BaseContext:
-    """Return how to begin processes: with PyTorch imported already, where it is safe to fork.
+    """Return how to start processes: with PyTorch already imported, where forking is safe.
 
-    The server that they are forked from only imports: it has no threads, and no network.
+    The server that they are forked from only imports modules. It has no threads and no network.
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
@@ -246,8 +249,8 @@ def _context() -> BaseContext:
 
 
 def _measure(answer: Connection, given: bytes) -> None:
-    """Send what `_train_alone` returns or raises; end at once when the process that asked does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is for who asked
+    """Send what `_train_alone` returns or raises; end at once if the process that asked ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asked
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -266,25 +269,21 @@ def _measure(answer: Connection, given: bytes) -> None:
 def _train_alone(given: bytes) -> tuple[float | None, float | None]:
     network, make, (inputs, targets), steps, length, threads = pickle.loads(given)
     torch.set_num_threads(threads)
-    trainer = _trainer(network, make)
-    before = peak_mebibytes(targets.device)
+    rule, optimizer = _build(network, make)
+    before = _peak_mebibytes(targets.device)
     for _ in range(2):
         if length is None:
-            _timed(trainer, (inputs, targets), steps)
-        else:
-            _timed(trainer, (_sequence(inputs, length), targets), length)
-    return before, peak_mebibytes(targets.device)
+            _train(rule, optimizer, (inputs, targets), steps)
+        else:  # a sequence that exists one step at a time, and never the same tensor twice
+            sequence = (inputs + 0.01 * torch.randn_like(inputs) for _ in range(length))
+            _train(rule, optimizer, (sequence, targets), length)
+    return before, _peak_mebibytes(targets.device)
 
 
-def _sequence(x: Tensor, length: int) -> Iterable[Tensor]:
-    """A sequence that exists one step at a time, and never the same tensor twice."""
-    return (x + 0.01 * torch.randn_like(x) for _ in range(length))
+def _peak_mebibytes(device: torch.device) -> float | None:
+    """Return the peak memory of this process so far; None if the platform does not report it.
 
-
-def peak_mebibytes(device: torch.device) -> float | None:
-    """Return the highest memory of this process so far; None where it cannot be told.
-
-    On the CPU that is its resident memory, on a GPU what PyTorch has taken there for tensors.
+    On the CPU this is its resident memory; on a GPU, the memory of PyTorch's tensors.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20

@@ -10,28 +10,29 @@ import numpy as np
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import Batch, check_no_steps, evaluating
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
-from threefactor.analysis.survey import fan_out, raw_fan_out
+from threefactor.analysis.sizes import fan_out, raw_fan_out
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
 __all__ = ["LayerOperations", "Operations", "operations"]
 
 
 @dataclass(frozen=True)
 class LayerOperations(Record):
-    """Operations of one synapse layer per sample, all time steps together; biases not counted.
+    """Operations of one synapse layer per sample, summed over time steps, without biases.
 
     Attributes:
-        effective_macs: products of inputs and weights that are both other than zero, in time steps
-            whose inputs (of the whole batch) are not all -1, 0 or 1. NeuroBench "Effective_MACs".
-        effective_acs: the same in time steps whose inputs are. NeuroBench "Effective_ACs".
-        dense: products if nothing were zero. NeuroBench "Dense"; None without a time grid.
-        spike_operations: weights other than zero that the incoming spikes reach. Spikes are inputs
-            that are zero or one and the same value (a scale of the activity folds into the
-            weights), before any pooling; inputs of other kinds count 0. What is proportional to
-            energy on neuromorphic hardware, and "SynOp" of table 7.
+        effective_macs: pairs of an input and a weight, both other than zero, in time steps in which
+            some input of the batch is not -1, 0 or 1. NeuroBench calls them "Effective_MACs".
+        effective_acs: the same pairs in all other time steps. NeuroBench: "Effective_ACs".
+        dense: all pairs, zeros included. NeuroBench: "Dense". None without a time grid.
+        spike_operations: weights other than zero that the incoming spikes reach, the "SynOp" of
+            table 7. On neuromorphic hardware, energy is proportional to them. Inputs count as
+            spikes if, before any pooling, all of them are zero or have one common value (a scale of
+            the activity folds into the weights). Other inputs count 0.
     """
 
     effective_macs: float
@@ -46,8 +47,8 @@ class Operations(Record):
 
     Attributes:
         layers: by name of the synapse layer.
-        total: summed over them.
-        samples: on how many samples they were counted.
+        total: summed over the layers.
+        samples: number of samples that were measured.
         steps: T; None without a time grid.
     """
 
@@ -83,18 +84,18 @@ class _Counter:
             self.raw_fan = raw_fan_out(module, self.fan, x.shape)
             self.all_weights = float(fan_out(module, received.shape, dense=True).sum())
         assert self.raw_fan is not None
-        operations = _meet(received, self.fan)
+        operations = _met(received, self.fan)
         if bool(((received == 0) | (received.abs() == 1)).all()):
             self.counts.acs += operations
         else:
             self.counts.macs += operations
         self.counts.dense += self.all_weights * len(x)
         if _are_spikes(x):
-            self.counts.spikes += _meet(x, self.raw_fan)
+            self.counts.spikes += _met(x, self.raw_fan)
 
 
-def _meet(x: Tensor, fan: Tensor) -> float:
-    """Return how many weights the values other than zero of a batch meet."""
+def _met(x: Tensor, fan: Tensor) -> float:
+    """Return how many weights meet the values of a batch that are not zero."""
     return float(((x != 0).sum(0).double() * fan).sum())
 
 
@@ -108,11 +109,11 @@ def operations(
 ) -> Operations:
     """Count the synaptic operations of the forward pass, without dropout or noise.
 
-    On a time grid, with NeuroBench's definitions: the operations of every time step, a constant
-    input's product at each. Pooling is part of a synapse layer here; effective operations are those
-    of what its weights see, as if pooling were a layer of its own. With exact spike times, an input
-    spike before the end of the simulation is one AC for every weight other than zero that it
-    meets, and there is no dense count.
+    On a time grid the definitions are NeuroBench's. Operations are counted at every time step, also
+    the product of a constant input. Pooling is part of a synapse layer here. Effective operations
+    are counted after it, on the values that the weights see. With exact spike times, an input spike
+    before the end of the simulation is one AC for every weight other than zero that it meets, and
+    there is no dense count.
 
     Args:
         network: of either engine.
@@ -166,7 +167,7 @@ def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
 
 def _summary(counts: dict[str, _Counts], samples: int, steps: int | None) -> Operations:
     if not samples:
-        raise InputError("there was no batch; give at least one pair of inputs and targets")
+        raise InputError(NO_BATCH)
     layers = {
         name: LayerOperations(
             c.macs / samples,

@@ -15,11 +15,17 @@ from threefactor.analysis.batches import AnyRule, Batch, gradients, learn, undis
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError, unknown_name
 
-__all__ = ["GradientVariance", "LayerVariance", "Spread", "gradient_variance"]
+__all__ = ["GradientVariance", "LayerVariance", "RunningVariance", "gradient_variance"]
 
 
-class Spread:
-    """Running mean and sum of squared distances from it (Welford), with one vector in memory."""
+class RunningVariance:
+    """Mean and variance of vectors that come one by one (Welford): keeps one vector in memory.
+
+    Attributes:
+        count: how many vectors there were.
+        mean: their mean; None before the first.
+        squares: sum of their squared distances from the mean.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -27,18 +33,18 @@ class Spread:
         self.mean: Tensor | None = None
 
     def add(self, vector: Tensor) -> None:
-        """Take in one vector."""
+        """Add one vector."""
         self.count += 1
         if self.mean is None:
             self.mean = vector.clone()
             return
         change = vector - self.mean
-        self.squares += squared_norm(change) * (self.count - 1) / self.count
+        self.squares += _squared_norm(change) * (self.count - 1) / self.count
         self.mean.add_(change, alpha=1.0 / self.count)
 
 
-def squared_norm(vector: Tensor) -> float:
-    """Return the sum of squares, added up in double precision."""
+def _squared_norm(vector: Tensor) -> float:
+    """Return the sum of squares, computed in double precision."""
     return float(torch.linalg.vector_norm(vector, dtype=torch.float64)) ** 2
 
 
@@ -51,9 +57,9 @@ class LayerVariance(Record):
         batches: how many batches it was measured on.
         variance: mean over batches and elements of (g_i - mean g)^2.
         mean_square: mean over elements of (mean g)^2.
-        relative: variance / mean_square, whatever the scale of the gradient; None if the mean
-            gradient is zero.
-        vacuous: whether the gradient was zero in every batch: the layer learns nothing, and its
+        relative: variance / mean_square, which does not depend on the scale of the gradient; None
+            if the mean gradient is zero.
+        vacuous: whether the gradient was zero in every batch. Such a layer learns nothing, and its
             variance of 0 says nothing about the rule.
     """
 
@@ -72,9 +78,9 @@ class GradientVariance(Record):
     rules: dict[str, dict[str, LayerVariance]]
 
     def ratio(self, rule: str, to: str, layer: str) -> float | None:
-        """Return how many times the variance of `rule` is that of `to` in a layer.
+        """Return the variance of `rule` divided by that of `to` in a layer.
 
-        None if either gradient was zero throughout or that of `to` has no variance.
+        None if one of the gradients was zero in every batch, or that of `to` has no variance.
 
         Raises:
             ConfigurationError: if a name is not among those measured.
@@ -97,22 +103,22 @@ def gradient_variance(
     steps: int | None = None,
     warmup: Iterable[Batch] = (),
 ) -> GradientVariance:
-    r"""Measure the variance of every layer's gradient over batches, with the weights at rest.
+    r"""Measure the variance of every layer's gradient over batches, with constant weights.
 
     .. math:: \frac{1}{K n} \sum_{i=1}^{K} \lVert g_i - \bar g \rVert^2
 
-    for K batches and n elements. All rules see the same batches. The mean is kept by Welford's
-    method: one gradient in memory for each rule, besides the one being made. Networks, gradients,
-    feedback and random generators are afterwards as they were. Dropout acts if the network is in
-    training mode: call `network.eval()` to leave it out.
+    for K batches and n elements. All rules see the same batches. Welford's method needs memory for
+    one mean gradient of each rule. Networks, gradients, feedback and random generators are
+    afterwards as they were. Dropout acts if the network is in training mode: call `network.eval()`
+    to switch it off.
 
     Args:
-        rules: by a name of your own, each built on a network; most often the same one.
+        rules: by a name of your choice, each built on a network, usually the same one.
         batches: at least two pairs of inputs and targets, of equal size.
         steps: T, for constant inputs of clocked networks.
-        warmup: batches on which rules learn their feedback before the measurement. OPZO's and
-            SFDFA's feedback starts at zero, and with it their gradients. Rules without feedback
-            that a step changes skip it.
+        warmup: batches on which rules learn their feedback before the measurement. The feedback of
+            OPZO and SFDFA starts at zero, so their first gradients are zero, too. Rules whose
+            feedback a step does not change skip these batches.
 
     Raises:
         InputError: if there is no rule, fewer than two batches, or a gradient that is not finite.
@@ -130,56 +136,59 @@ def gradient_variance(
     """
     if not rules:
         raise InputError('no rule was given; give a dict such as {"opzo": rule}')
-    spreads: dict[str, dict[str, Spread]] = {name: {} for name in rules}
+    running: dict[str, dict[str, RunningVariance]] = {name: {} for name in rules}
     with undisturbed(*rules.values()):
         _warm_up(list(rules.values()), warmup, steps)
         count = 0
         for count, batch in enumerate(batches, start=1):  # noqa: B007
             for name, rule in rules.items():
                 for layer, vector in gradients(rule, batch, steps).items():
-                    spreads[name].setdefault(layer, Spread()).add(vector)
+                    running[name].setdefault(layer, RunningVariance()).add(vector)
     if count < 2:
         raise InputError(
-            f"there were {count} batches; a variance needs at least 2, so more samples (--samples "
-            "of `threefactor analyse`) or smaller batches"
+            f"there were {count} batches; a variance needs at least 2, so give more samples "
+            "(--samples of `threefactor analyse`) or smaller batches"
         )
     return GradientVariance(
         {
             rule: {layer: _summary(rule, layer, s) for layer, s in found.items()}
-            for rule, found in spreads.items()
+            for rule, found in running.items()
         }
     )
 
 
 def _warm_up(rules: list[AnyRule], batches: Iterable[Batch], steps: int | None) -> None:
-    """Let rules learn their feedback; those with nothing that changes are left out."""
+    """Let rules learn their feedback. Rules that the first batch does not change are left out."""
     for i, batch in enumerate(batches):
-        before = [copy.deepcopy(rule.state_dict()) if i == 0 else None for rule in rules]
+        before = [copy.deepcopy(rule.state_dict()) for rule in rules] if i == 0 else []
         for rule in rules:
             learn(rule, *batch, steps)
         if i == 0:
             rules = [r for r, old in zip(rules, before, strict=True) if _changed(r, old)]
 
 
-def _changed(rule: AnyRule, before: dict[str, Any] | None) -> bool:
-    tensors = {k: v for k, v in (before or {}).items() if isinstance(v, Tensor)}
+def _changed(rule: AnyRule, before: dict[str, Any]) -> bool:
     now = rule.state_dict()
-    return any(not torch.equal(value, now[key]) for key, value in tensors.items())
+    return any(
+        not torch.equal(value, now[key])
+        for key, value in before.items()
+        if isinstance(value, Tensor)
+    )
 
 
-def _summary(rule: str, layer: str, spread: Spread) -> LayerVariance:
-    assert spread.mean is not None
-    elements = spread.mean.numel()
-    variance = spread.squares / (spread.count * elements)
-    mean_square = squared_norm(spread.mean) / elements
+def _summary(rule: str, layer: str, running: RunningVariance) -> LayerVariance:
+    assert running.mean is not None
+    elements = running.mean.numel()
+    variance = running.squares / (running.count * elements)
+    mean_square = _squared_norm(running.mean) / elements
     if not (math.isfinite(variance) and math.isfinite(mean_square)):
         raise InputError(
             f"the gradient of layer {layer!r} by {rule!r} is not finite in some batch, so it has "
-            "no variance; look at the weights, or, with exact spike times, for hair triggers"
+            "no variance; look at the weights or, with exact spike times, for hair triggers"
         )
     return LayerVariance(
         elements,
-        spread.count,
+        running.count,
         variance,
         mean_square,
         variance / mean_square if mean_square > 0.0 else None,

@@ -1,4 +1,4 @@
-"""The commands, and what becomes of an error on the command line."""
+"""The commands, and how errors end them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.training.memory import out_of_memory
 from threefactor.training.run_folder import command
-from threefactor.training.stopping import StoppedBySignal, leave_on_signals
+from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
 from threefactor.version import __version__
 
 __all__ = ["app", "main"]
@@ -75,6 +75,7 @@ def _refuse_nothing(arguments: Sequence[str]) -> None:
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     leave_on_signals()
+    leave_with_parent()
     command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     prepare()
     for one, mode in MARKUP.items():  # Typer's tables of options cut words where there is no room

@@ -39,8 +39,8 @@ Name = Annotated[str, typer.Argument(help="Data set.", autocompletion=dataset_na
 
 @app.command("list")
 def list_(data_dir: DataDir = None) -> None:
-    """List the data sets, and whether they are at hand."""
-    table = Table(Column("name", no_wrap=True), "title", "kind", "training", "test", "at hand")
+    """List the data sets, and whether they are found on this machine."""
+    table = Table(Column("name", no_wrap=True), "title", "kind", "training", "test", "found")
     for name, entry in data.DATASETS.items():
         here = "yes" if data.available(name, data_dir) else "no"
         counts = (f"{count:,}" if count else "any" for count in (entry.train, entry.test))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from threefactor import training
@@ -16,11 +17,10 @@ from threefactor.errors import ConfigurationError
 from threefactor.readable import readable
 from threefactor.recipes import recipe
 from threefactor.report import gather, html_page, study_sections
+from threefactor.report.drawing import draw_picture
+from threefactor.report.learning import learning_curves
 from threefactor.report.names import rule_name
-from threefactor.report.picture import draw_picture
-from threefactor.report.plots import learning_curves
-from threefactor.report.runs import Run
-from threefactor.report.tables import comparison_table, summary
+from threefactor.report.runs import ReportedRun
 from threefactor.training.checkpoint import write_atomically
 from threefactor.training.engines import ENGINES
 from threefactor.training.run_folder import environment
@@ -58,7 +58,7 @@ def demo(
     recipe("digits-fc").settings_for(changes=changes)  # refuses them before anything is made
     ENGINES["fc"].use_threads(threads)  # so small a network is slower on more
     out.mkdir(parents=True, exist_ok=True)  # fails before the training and not after
-    runs: list[Run] = []
+    runs: list[ReportedRun] = []
     numbers: dict[str, Any] = {}
     for name, (title, rules) in SHOWN.items():
         try:
@@ -77,25 +77,54 @@ def demo(
 
 def _show(
     name: str, title: str, rules: Sequence[str], changes: dict[str, Any]
-) -> tuple[list[Run], dict[str, Any]]:
+) -> tuple[list[ReportedRun], dict[str, Any]]:
     """Train a recipe with several rules and print their table; return runs and numbers."""
-    runs: list[Run] = []
+    runs: list[ReportedRun] = []
     rows: dict[str, dict[str, float]] = {}
     for rule in rules:
         settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
         trainer = training.Trainer(training.build(settings))
         with console.status(Text(f"{title}: training with {label}")):
             history = trainer.fit()
-        runs.append(Run(Path(name, rule), settings, environment(), tuple(history)))
-        rows[label] = summary(history, trainer.experiment.layer_sizes)
+        sizes = trainer.experiment.layer_sizes
+        runs.append(ReportedRun(Path(name, rule), settings, environment(), history, sizes))
+        rows[label] = _summary(history, sizes)
         say(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
     unit = trainer.experiment.engine.rate_unit
-    show(comparison_table(f"{title}: one network, one seed", rows, unit))
+    show(_comparison_table(f"{title}: one network, one seed", rows, unit))
     epochs = {label: list(run.history) for label, run in zip(rows, runs, strict=True)}
     return runs, {"summary": rows, "rate_unit": unit, "epochs": epochs}
 
 
-def _write_pages(runs: Sequence[Run], out: Path) -> None:
+def _summary(history: Sequence[Mapping[str, Any]], sizes: Mapping[str, int]) -> dict[str, float]:
+    """Return a row of the table: a run's last epoch, seconds, and rate over all hidden neurons."""
+    last = history[-1]
+    spikes = sum(last["firing_rates"][name] * n for name, n in sizes.items())
+    return {
+        "test_accuracy": last["test_accuracy"],
+        "test_loss": last["test_loss"],
+        "seconds": sum(line["seconds"] for line in history),
+        "firing_rate": spikes / max(sum(sizes.values()), 1),
+    }
+
+
+def _comparison_table(title: str, rows: Mapping[str, Mapping[str, float]], rate_unit: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("rule")
+    for name in ("test accuracy", "test loss", "seconds", rate_unit):
+        table.add_column(name, justify="right")
+    for name, row in rows.items():
+        table.add_row(
+            name,
+            f"{row['test_accuracy']:.2%}",
+            f"{row['test_loss']:.4f}",
+            f"{row['seconds']:.1f}",
+            f"{row['firing_rate']:.3f}",
+        )
+    return table
+
+
+def _write_pages(runs: Sequence[ReportedRun], out: Path) -> None:
     study = gather(runs)
     curves = {
         SHOWN[name][0]: learning_curves(name, groups)[:2] for name, groups in study.recipes.items()

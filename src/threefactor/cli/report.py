@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -69,10 +69,9 @@ def report(
     page = _page(format_, title, sections, target, figures)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, page.encode())
-    for section in sections:
-        if section.warning:
-            for line in section.text:
-                say(f"left out: {readable(line)}")
+    if sections.left_out is not None:
+        for line in sections.left_out.text:
+            say(f"left out: {readable(line)}")
     if figures is not None:
         count = len(write_figures(sections, figures))
         say(f"{count} files are in {readable(str(figures))}")
@@ -80,7 +79,7 @@ def report(
 
 
 def _page(
-    kind: Format, title: str, sections: Sequence[Section], target: Path, figures: Path | None
+    kind: Format, title: str, sections: Iterable[Section], target: Path, figures: Path | None
 ) -> str:
     if kind is Format.HTML:
         return html_page(title, sections)

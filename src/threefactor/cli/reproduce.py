@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -13,15 +13,14 @@ from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from threefactor.cli.completion import experiment_names
+from threefactor.cli.completion import exhibit_names
 from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.runs import Device
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.readable import readable
-from threefactor.reproduce import Outcome, Watcher, catalog, listing
-from threefactor.reproduce import reproduce as run_experiments
-from threefactor.reproduce.budgets import BUDGETS
+from threefactor.reproduce import Observer, Outcome, catalog, listing
+from threefactor.reproduce import reproduce as run_exhibits
 from threefactor.reproduce.grid import FAILED, FOREIGN
 from threefactor.training.engines import ENGINES, check_threads
 
@@ -32,8 +31,8 @@ QUIET = 60.0
 """Seconds between lines on the progress, where there is no terminal to draw a bar on."""
 
 
-class GridBar(Watcher):
-    """A bar over the epochs of all runs with the time left, and a line per finished run.
+class GridBar(Observer):
+    """A bar over the epochs of all runs, and a line for each run that has ended.
 
     Without a terminal the progress is a line once in a while.
     """
@@ -44,7 +43,6 @@ class GridBar(Watcher):
             BarColumn(),
             TextColumn("{task.completed:.0f} of {task.total:.0f} epochs"),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -68,20 +66,22 @@ class GridBar(Watcher):
 
     def start(self, epochs: int, done: int) -> None:
         self._total = epochs
-        self._task = self._bar.add_task("waiting", total=epochs, completed=done, left="")
+        self._task = self._bar.add_task("waiting", total=epochs, completed=done)
 
-    def progress(self, done: int, running: Sequence[str], left: float) -> None:
-        names, text = ", ".join(running), f"about {_duration(left)} left"
-        self._bar.update(self._task, completed=done, description=names, left=text)
+    def progress(self, done: int, running: Mapping[str, float | None]) -> None:
+        names = ", ".join(
+            name if left is None else f"{name} (about {_duration(left)} left)"
+            for name, left in running.items()
+        )
+        self._bar.update(self._task, completed=done, description=names)
         if self._bar.disable and running and time.monotonic() - self._told >= QUIET:
             self._told = time.monotonic()
-            line = f"{done} of {self._total} epochs, {text}: {names}"
-            say(line)
+            say(f"{done} of {self._total} epochs: {names}")
 
     def outcome(self, outcome: Outcome) -> None:
         self.failed += outcome.kind in (FAILED, FOREIGN)
-        cell, notes = outcome.cell, "; ".join(note.split("\n")[0] for note in outcome.notes)
-        line = f"{outcome.kind}: {cell.recipe} {cell.name}{': ' if notes else ''}{notes}"
+        run, notes = outcome.run, "; ".join(note.split("\n")[0] for note in outcome.notes)
+        line = f"{outcome.kind}: {run.recipe} {run.name}{': ' if notes else ''}{notes}"
         say(readable(line))
 
 
@@ -91,7 +91,7 @@ def reproduce(
         typer.Argument(
             metavar="NAME...",
             help="Tables and figures; all of them: all.",
-            autocompletion=experiment_names,
+            autocompletion=exhibit_names,
         ),
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List what there is, and stop.")] = False,
@@ -103,25 +103,25 @@ def reproduce(
     device: Device = "cpu",
 ) -> None:
     """
-    Reproduce tables and figures of the papers, as far as the data at hand allows.
+    Reproduce tables and figures of the papers, as far as there is data for them.
 
-    `threefactor reproduce opzo-table1 --budget quick` trains every rule on every data set that is
-    there, at a size that two cores can do, and writes a page with the published numbers beside the
-    measured ones. `--budget paper` takes the published settings and seeds. Stop it whenever you
-    like: the same command goes on, to the same numbers. Data that is absent is said to be.
+    `threefactor reproduce opzo-table1 --budget quick` trains every rule on every data set that it
+    finds, at a reduced size, and writes a page with the published numbers beside the measured ones.
+    `--budget paper` uses the published settings and seeds. You can stop the command at any time:
+    given again, it resumes and arrives at the same numbers. The page names the data that is absent.
     """  # fmt: skip
     if show:
         _list(data_dir)
         return
     if not names:
         raise ConfigurationError(
-            "give the names of tables or figures, or all; `threefactor reproduce --list` has them"
+            "give the names of tables or figures, or all; `threefactor reproduce --list` lists them"
         )
     ENGINES["fc"].check_device(device)
     check_threads(threads)
-    chosen = [one.experiment.name for one in listing(data_dir)] if names == ["all"] else names
+    chosen = list(catalog()) if names == ["all"] else names
     with GridBar() as bar:
-        pages = run_experiments(
+        pages = run_exhibits(
             chosen,
             out,
             budget=budget,
@@ -129,34 +129,28 @@ def reproduce(
             data_dir=data_dir,
             device=device,
             threads=threads,
-            watcher=bar,
+            observer=bar,
         )
     for page in pages:
         say(readable(str(page)))
     if bar.failed:
         raise ThreefactorError(
             f"{bar.failed} of the runs could not be made or used: see above, and the pages. "
-            "When that is mended, give the same command again"
+            "Once that is mended, give the same command again"
         )
 
 
 def _list(data_dir: Path | None) -> None:
     table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("name", min_width=max(len(name) for name in catalog()))
-    table.add_column("data", overflow="fold")
-    for budget in BUDGETS:
-        table.add_column(budget, justify="right", no_wrap=True)
+    table.add_column("shows")
+    table.add_column("data found", overflow="fold")
+    table.add_column("data absent", overflow="fold")
     for one in listing(data_dir):
-        what = one.experiment.title.partition(": ")[2]
-        parts = (", ".join(one.at_hand), "absent: " * bool(one.absent) + ", ".join(one.absent))
-        times = [_duration(s) if one.at_hand else "" for s in one.seconds.values()]
-        table.add_row(f"{one.experiment.name}\n{what}", "\n".join(filter(None, parts)), *times)
-        table.add_section()
+        shows = one.exhibit.title.partition(": ")[2]
+        table.add_row(one.exhibit.name, shows, ", ".join(one.found), ", ".join(one.absent))
     show(table)
-    say(
-        "Times are rough: one core that does nothing else, data at hand alone; --jobs 2 takes two "
-        "cores and about half the time. `threefactor data info NAME` says how to get data."
-    )
+    say("`threefactor data info NAME` says how to get data.")
 
 
 def _duration(seconds: float) -> str:

@@ -54,7 +54,7 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -68,18 +68,18 @@ def train(
     `--set epochs=6 --set lr=1e-3 --set "hidden=[400, 400]" --set momentum=0.999`.
 
     The run folder gets config.json, metrics.jsonl (one line per epoch), and the checkpoints last/
-    and best/ (by test accuracy). Ctrl-C leaves a checkpoint; `--resume` continues from the last
-    one, to the same weights as a run never interrupted, on as many threads as before.
+    and best/ (by test accuracy). Ctrl-C writes a checkpoint. `--resume` continues from the last
+    one, on as many threads as before, and ends with the weights of a run never interrupted.
     """
     settings = _settings(name, rule, _changes(assignments, seed, epochs), resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
         out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
-    run = training.RunFolder(out)
+    run = training.Run(out)
     if resume:
-        threads = threads or run.threads()
-    use(settings or run.settings(), device, threads)
+        threads = threads or run.threads
+    use(settings or run.settings, device, threads)
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
@@ -113,7 +113,7 @@ def finetune(
     tensorboard: TensorBoard = False,
 ) -> None:
     """
-    Go on with the network of a run, under the noise of hardware.
+    Fine-tune the network of a run under the noise of hardware.
 
     `threefactor finetune RUN --noise 0.1 --rule opzo` adds noise to the membrane potentials at
     every time step, in training and in testing. It first tests the network as it is (start.json),
@@ -126,7 +126,7 @@ def finetune(
         place = run.resolve() if run.name in ("", "..") else run
         out = place.with_name(f"{place.name}{ending}-{settings.rule.name}-seed{settings.seed}")
     use(settings, device, threads)
-    _announce(training.RunFolder(out))
+    _announce(training.Run(out))
     history = training.train(
         settings,
         out,
@@ -139,8 +139,8 @@ def finetune(
     _report(history, out)
 
 
-def _announce(run: training.RunFolder) -> None:
-    """Say that what is left of another run will be set aside, if anything is."""
+def _announce(run: training.Run) -> None:
+    """Say if what is left of an earlier run will be moved aside."""
     left = run.remains()
     if left:
         console.print(
@@ -213,7 +213,7 @@ def evaluate(
 
     Note that `best` was chosen by looking at the test data: quote `last`.
     """
-    use(training.RunFolder(run).settings(), device, threads)
+    use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     found = trainer.evaluate()
     line = {

@@ -1,4 +1,4 @@
-"""Hidden layers on a time grid: LIF neurons, and the contract for neurons of one's own."""
+"""Hidden layers on a time grid: LIF neurons, and the contract that a user's own neurons fulfil."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Neuron(nn.Module, ABC):
 
     A subclass says how its state advances (`advance`) and what its local derivative is
     (`modulate`). Dropout, whose mask is held over the time steps until `reset`, and the scale of
-    the activity are common to all. The state is no part of `state_dict`.
+    the activity are common to all. `state_dict` does not hold the state.
 
     Used on its own, the layer is differentiable within a time step (the surrogate derivative) and
     never across steps. A rule attaches a `Probe` while it works.

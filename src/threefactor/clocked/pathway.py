@@ -256,7 +256,7 @@ def _has_hooks(parameter: Tensor) -> bool:
 
 
 class _Transmission(torch.autograd.Function):
-    """A product made without autograd; its backward pass uses the trace in place of the input."""
+    """A product made without autograd; its backward pass uses the trace instead of the input."""
 
     @staticmethod
     def forward(

@@ -24,7 +24,7 @@ def average(x: Tensor, pool: int, synapse: nn.Module) -> Tensor:
     """Average (B, C, H, W) over squares of side `pool`; a row or column left over is dropped.
 
     Raises:
-        InputError: if the input is no batch of pictures, or smaller than a square; the message
+        InputError: if the input is not a batch of pictures, or smaller than a square; the message
             names the synapse.
     """
     if pool == 1:

@@ -217,6 +217,13 @@ class Session:
         found = (p for module in self._modules for p in module._parameters.values())
         return list({id(p): p for p in found if p is not None}.values())
 
+    @property
+    def first_parameter(self) -> Tensor:
+        """One parameter, which has the network's dtype and device."""
+        # Found by the modules that `attached` has looked through: a walk takes its time.
+        found = (p for module in self._modules for p in module._parameters.values())
+        return next(p for p in found if p is not None)
+
     @contextmanager
     def buffers_kept(self, *, always: bool = False) -> Iterator[None]:
         """Put the network's buffers back, objects and values, after an error or `always`."""
@@ -259,13 +266,13 @@ class Session:
         return decay
 
     def check_state(self) -> None:
-        """Refuse to go on with a stream that somebody else reset or ran on, or that failed."""
+        """Refuse to continue a stream that was reset or run from outside, or that failed."""
         if self.broken:
             raise InputError(
                 "the last time step of this stream failed half-way; call rule.reset() and begin "
                 "the stream again"
             )
-        weight = next(self.network.parameters())
+        weight = self.first_parameter
         if self._began_with is not None and self._began_with != (weight.dtype, weight.device):
             raise InputError(
                 f"the network was moved from {self._began_with} to {weight.dtype} on "
@@ -302,7 +309,7 @@ class Session:
         if version is not None and x_t._version != version:
             raise InputError(
                 "the network changes its input in place, and with it the caller's data; let its "
-                "forward work on a new tensor, as in x = x * 2 in place of x *= 2"
+                "forward work on a new tensor, as in x = x * 2 instead of x *= 2"
             )
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x_t):
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
@@ -429,7 +436,7 @@ class Session:
 
     def check_input(self, x_t: object) -> None:
         """Refuse one time step of input that has no meaning."""
-        weight = next(self.network.parameters())
+        weight = self.first_parameter
         if not isinstance(x_t, Tensor):
             raise InputError(
                 f"one time step of input is a {type(x_t).__name__}; expected a torch.Tensor "

@@ -1,4 +1,4 @@
-"""Synapse layers, and the contract for synapse layers of one's own."""
+"""Synapse layers, and the contract that a user's own synapse layers fulfil."""
 
 from __future__ import annotations
 

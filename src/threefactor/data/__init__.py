@@ -1,64 +1,81 @@
 """Data sets: what they are, where they lie, and how to get, check and load them."""
 
-from threefactor.data.aedat import read_aedat2, read_aedat3
-from threefactor.data.augmentation import (
-    AUGMENTATIONS,
+from threefactor.data.dataset import (
+    DataFile,
+    DataSet,
+    EventSet,
+    Files,
+    ImageFolderSet,
+    ImageSet,
+    SimulatedSet,
+    SpikeSet,
+)
+from threefactor.data.encode.framing import FrameSettings, frames
+from threefactor.data.encode.pictures import ImageSettings
+from threefactor.data.encode.saccades import SaccadeSettings, simulate_saccades
+from threefactor.data.fetch import fetch
+from threefactor.data.formats.aedat import read_aedat2, read_aedat3
+from threefactor.data.formats.events import EVENT
+from threefactor.data.formats.idx import read_idx
+from threefactor.data.info import available, describe
+from threefactor.data.inputs import Batched, Inputs, LoadsAhead, Movable, batches
+from threefactor.data.load import (
+    frame_settings,
+    has_frames,
+    load,
+    load_events,
+    load_frames,
+    load_spikes,
+)
+from threefactor.data.samples.augmented import (
     Augmentation,
+    AugmentedData,
+    AugmentedInputs,
     cutout,
     random_crop,
     random_flip,
 )
-from threefactor.data.augmented_data import AugmentedData, AugmentedInputs
-from threefactor.data.batches import batches
-from threefactor.data.download import fetch
-from threefactor.data.event_array import EVENT
-from threefactor.data.event_data import EventData
-from threefactor.data.event_loading import load_events
-from threefactor.data.folders import DATA_VARIABLE, data_folder
-from threefactor.data.frame_data import FrameData, Frames
-from threefactor.data.frame_loading import (
-    FRAME_SETTINGS,
-    frame_settings,
-    has_frames,
-    load_frames,
-)
-from threefactor.data.framing import FrameSettings, frames
-from threefactor.data.idx import read_idx
-from threefactor.data.image_files import ImageFiles
-from threefactor.data.image_folder import ImageFolderData, load_image_folder
-from threefactor.data.image_settings import ImageSettings
-from threefactor.data.images import ImageData
-from threefactor.data.info import available, describe
-from threefactor.data.loading import load
-from threefactor.data.nmnist import read_nmnist_file
-from threefactor.data.registry import DATASETS, DataFile, DataSet
-from threefactor.data.saccades import SaccadeSettings, simulate_saccades
-from threefactor.data.shd import read_shd_file
-from threefactor.data.spike_data import SpikeData
-from threefactor.data.spike_loading import load_spikes
-from threefactor.data.yin_yang import yin_yang
+from threefactor.data.samples.frames import FrameData, Frames
+from threefactor.data.samples.image_files import ImageFiles
+from threefactor.data.samples.image_folder import ImageFolderData, load_image_folder
+from threefactor.data.samples.images import ImageData
+from threefactor.data.samples.recordings import EventData
+from threefactor.data.samples.spikes import SpikeData
+from threefactor.data.sets.catalog import DATASETS
+from threefactor.data.sets.nmnist import read_nmnist_file
+from threefactor.data.sets.shd import read_shd_file
+from threefactor.data.sets.yin_yang import yin_yang
+from threefactor.data.where import DATA_VARIABLE, data_folder
 
 __all__ = [
-    "AUGMENTATIONS",
     "DATASETS",
     "DATA_VARIABLE",
     "EVENT",
-    "FRAME_SETTINGS",
     "Augmentation",
     "AugmentedData",
     "AugmentedInputs",
+    "Batched",
     "DataFile",
     "DataSet",
     "EventData",
+    "EventSet",
+    "Files",
     "FrameData",
     "FrameSettings",
     "Frames",
     "ImageData",
     "ImageFiles",
     "ImageFolderData",
+    "ImageFolderSet",
+    "ImageSet",
     "ImageSettings",
+    "Inputs",
+    "LoadsAhead",
+    "Movable",
     "SaccadeSettings",
+    "SimulatedSet",
     "SpikeData",
+    "SpikeSet",
     "available",
     "batches",
     "cutout",

@@ -1,20 +1,19 @@
-"""What a user may want to know of a data set before loading it."""
+"""Whether the files of a data set are there, and a description of it for users."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from threefactor.data.entry import DataSet
-from threefactor.data.finding import find_files
-from threefactor.data.folders import advice, search_folders
-from threefactor.data.registry import lookup
+from threefactor.data.dataset import DataSet, FramedSet, ImageFolderSet, SimulatedSet, SpikeSet
+from threefactor.data.sets.catalog import lookup
+from threefactor.data.where import advice, find_files, search_folders
 from threefactor.errors import DataError
 
 __all__ = ["available", "describe"]
 
 
 def available(name: str, data_dir: str | Path | None = None) -> bool:
-    """Tell whether the files of a data set would be found; their contents are not read.
+    """Return whether the files of a data set are found; their contents are not read.
 
     Raises:
         ConfigurationError: there is no data set of this name.
@@ -27,16 +26,20 @@ def available(name: str, data_dir: str | Path | None = None) -> bool:
 
 
 def describe(name: str, data_dir: str | Path | None = None) -> str:
-    """Describe a data set in a few lines: what it is, whose, where it was found or is to be had.
+    """Describe a data set in a few lines: samples, licence, source, and where its files are.
 
     Raises:
         ConfigurationError: there is no data set of this name.
     """
     entry = lookup(name)
+    samples = f"{entry.train} for training, {entry.test} for testing"
+    classes = f"{len(entry.classes)}: {', '.join(entry.classes)}"
+    if isinstance(entry, ImageFolderSet):
+        classes = f"{entry.class_folders}: named by their folders"
     facts = {
-        "samples": _samples(entry),
+        "samples": samples if entry.train else "as many as your files hold",
         "shape": _shape(entry),
-        "classes": _classes(entry),
+        "classes": classes,
         "licence": entry.licence,
         "source": entry.source,
         "homepage": entry.homepage,
@@ -48,31 +51,20 @@ def describe(name: str, data_dir: str | Path | None = None) -> str:
     return "\n".join([entry.title, *(f"  {key:{width}}{fact}" for key, fact in facts.items())])
 
 
-def _samples(entry: DataSet) -> str:
-    if not entry.train:
-        return "as many as your files hold"
-    return f"{entry.train} for training, {entry.test} for testing"
-
-
-def _classes(entry: DataSet) -> str:
-    names = ", ".join(entry.classes) or "named by their folders"
-    return f"{len(entry.classes) or entry.class_folders}: {names}"
-
-
 def _shape(entry: DataSet) -> str:
-    if entry.kind == "spikes":
+    if isinstance(entry, SpikeSet):
         return f"{entry.shape[0]} channels (spike times in seconds)"
-    if entry.kind in ("events", "simulated"):
+    if isinstance(entry, FramedSet):
         return f"{entry.shape[2]}x{entry.shape[1]} pixels, OFF and ON (times in microseconds)"
     return f"{'x'.join(str(size) for size in entry.shape)} (channels, height, width)"
 
 
 def _whereabouts(entry: DataSet, data_dir: str | Path | None) -> str:
-    if entry.base:
-        loader = f"made by threefactor.data.load_frames({entry.name!r}) from {entry.base}"
-        return f"{loader}: {_whereabouts(lookup(entry.base), data_dir)}"
-    if not entry.contents:
-        return f"{entry.origin}; nothing to download"
+    if isinstance(entry, SimulatedSet):
+        loader = f"made by threefactor.data.load_frames({entry.name!r}) from {entry.base.name}"
+        return f"{loader}: {_whereabouts(entry.base, data_dir)}"
+    if not entry.files.contents:
+        return f"{entry.files.not_needed}; nothing to download"
     try:
         return f"found in {find_files(entry, data_dir)[0].path.parent}"
     except DataError:

@@ -28,7 +28,7 @@ def can_learn(activity: Activity) -> bool:
     """Whether the weights that a layer used are to learn; those that are frozen are not.
 
     Raises:
-        InputError: if they are no tensor that can hold a gradient.
+        InputError: if they are not a tensor that can hold a gradient.
     """
     weight = activity._weight
     if not weight.requires_grad:

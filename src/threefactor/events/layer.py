@@ -335,7 +335,7 @@ def array_of(name: str, tensor: Any, shape: tuple[int, ...]) -> Reals:
     """Return a tensor's memory as an array that the kernels can use.
 
     Raises:
-        InputError: if it is no tensor of that shape, dense, float32 or float64 and on the CPU.
+        InputError: if it is not a tensor of that shape, dense, float32 or float64 and on the CPU.
     """
     if not isinstance(tensor, Tensor):
         raise InputError(f"{name} is a {type(tensor).__name__}; expected a tensor of shape {shape}")

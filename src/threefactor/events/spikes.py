@@ -248,7 +248,8 @@ class SpikeBatch:
         """Return one sample, or the chosen ones as a batch, in the order of the index.
 
         Raises:
-            InputError: if there is no such sample (then also an IndexError), or the index is none.
+            InputError: if there is no such sample (then also an IndexError), or the index is
+                not valid.
         """
         chosen = positions(index, len(self))
         if isinstance(chosen, int):

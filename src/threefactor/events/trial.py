@@ -108,7 +108,7 @@ class Trial:
         """Return errors of a layer's neurons as (B, n_l), in the precision of its weights.
 
         Raises:
-            InputError: if they are no real numbers, or cannot be expanded to that.
+            InputError: if they are not real numbers, or cannot be expanded to that shape.
         """
         counts = activity._raw.counts
         found = as_array(errors)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from threefactor.data import AUGMENTATIONS
+from typing_extensions import TypedDict, Unpack
+
+from threefactor.data import DATASETS
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
     ClockedNetworkSettings,
@@ -33,14 +35,22 @@ _IGL = {
 }
 
 
-def _data(name: str, **part: Any) -> DataSettings:
-    """Return a data set, augmented as published."""
-    given = AUGMENTATIONS.get(name)
+def _data(name: str, train: int | None = None) -> DataSettings:
+    """Return the first samples of a data set, or all, augmented as published."""
+    given = DATASETS[name].augmentation
     if given is None:
-        return DataSettings(name=name, **part)
+        return DataSettings(name=name, train=train)
     return DataSettings(
-        name=name, padding=given.padding, flip=given.flip, cutout=given.cutout, **part
+        name=name, train=train, padding=given.padding, flip=given.flip, cutout=given.cutout
     )
+
+
+class _Changes(TypedDict, total=False):
+    epochs: int
+    batch_size: int
+    steps: int
+    loss: CrossEntropySettings
+    rule: RuleSettings
 
 
 def _convolutional(
@@ -49,11 +59,15 @@ def _convolutional(
     data: DataSettings,
     network: ConvNetworkSettings,
     per_rule: Mapping[str, Mapping[str, Any]] = _ZO_CONV,
-    **changes: Any,
+    **changes: Unpack[_Changes],
 ) -> dict[str, Recipe]:
     """Return a recipe by its name, with the settings in which the paper's experiments agree."""
-    settings = {"epochs": 300, "data": data, "network": network, **changes}
-    return {recipe: Recipe(title, Settings(recipe=recipe, **settings), per_rule)}
+    agreed: _Changes = {"epochs": 300, **changes}
+    return {
+        recipe: Recipe(
+            title, Settings(recipe=recipe, data=data, network=network, **agreed), per_rule
+        )
+    }
 
 
 def _deeper(per_rule: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -62,8 +76,7 @@ def _deeper(per_rule: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
     return {rule: {**per_rule.get(rule, {}), **_IGL.get(rule, {})} for rule in rules}
 
 
-_GESTURE: dict[str, Any] = {
-    "data": DataSettings(name="dvs-gesture"),
+_GESTURE: _Changes = {
     "batch_size": 16,
     "steps": 20,
     "loss": _EVENT_LOSS,
@@ -140,19 +153,19 @@ CLOCKED: dict[str, Recipe] = {
         "cifar10-conv5",
         "CIFAR-10, conv5, 300 epochs: OPZO paper, tables 1 and 2",
         _data("cifar10"),
-        ConvNetworkSettings("conv5"),
+        ConvNetworkSettings(kind="conv5"),
     ),
     **_convolutional(
         "cifar100-conv5",
         "CIFAR-100, conv5, 300 epochs: OPZO paper, table 1",
         _data("cifar100"),
-        ConvNetworkSettings("conv5"),
+        ConvNetworkSettings(kind="conv5"),
     ),
     **_convolutional(
         "dvs-cifar10-conv5",
         "DVS-CIFAR10, conv5, 300 epochs: OPZO paper, table 1",
         _data("dvs-cifar10"),
-        ConvNetworkSettings("conv5", dropout=0.1),
+        ConvNetworkSettings(kind="conv5", dropout=0.1),
         {"zo": {**_ZO_SLOW, "network.dropout": 0.0}},
         steps=10,
         loss=_EVENT_LOSS,
@@ -160,36 +173,38 @@ CLOCKED: dict[str, Recipe] = {
     **_convolutional(
         "dvs-gesture-conv5",
         "DVS128 Gesture, conv5, 300 epochs: OPZO paper, table 1",
-        network=ConvNetworkSettings("conv5"),
-        per_rule={},
+        DataSettings(name="dvs-gesture"),
+        ConvNetworkSettings(kind="conv5"),
+        {},
         **_GESTURE,
     ),
     **_convolutional(
         "cifar100-conv9",
         "CIFAR-100, conv9 with local and intermediate learning: OPZO paper, table 3",
         _data("cifar100"),
-        ConvNetworkSettings("conv9"),
+        ConvNetworkSettings(kind="conv9"),
         _deeper(_ZO_CONV),
     ),
     **_convolutional(
         "dvs-gesture-conv9",
         "DVS128 Gesture, conv9 with local and intermediate learning: OPZO paper, table 3",
-        network=ConvNetworkSettings("conv9"),
-        per_rule=_deeper({}),
+        DataSettings(name="dvs-gesture"),
+        ConvNetworkSettings(kind="conv9"),
+        _deeper({}),
         **_GESTURE,
     ),
     **_convolutional(
         "cifar10-conv5-small",
         "10,000 images of CIFAR-10, conv5 of width 0.25, 20 epochs: an hour on one core",
         _data("cifar10", train=10_000),
-        ConvNetworkSettings("conv5", width=0.25),
+        ConvNetworkSettings(kind="conv5", width=0.25),
         epochs=20,
     ),
     **_convolutional(
         "fashion-mnist-conv5-small",
         "10,000 images of Fashion-MNIST, conv5 of width 0.25, 20 epochs (not in the paper)",
         DataSettings(name="fashion-mnist", train=10_000),
-        ConvNetworkSettings("conv5", width=0.25),
+        ConvNetworkSettings(kind="conv5", width=0.25),
         epochs=20,
     ),
     "cifar10-conv5-small-noise": Recipe(
@@ -200,7 +215,7 @@ CLOCKED: dict[str, Recipe] = {
             start="runs/cifar10-conv5-small-spatial-bp-seed0",
             hardware_noise=0.5,
             data=_data("cifar10", train=10_000),
-            network=ConvNetworkSettings("conv5", width=0.25),
+            network=ConvNetworkSettings(kind="conv5", width=0.25),
             optimizer=OptimizerSettings(lr=2e-5, options={"weight_decay": 0.0}),
         ),
         per_rule={**_BP_SHORT, "zo": {"optimizer.lr": 2e-6}},

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.settings import (
     DataSettings,
@@ -24,15 +21,13 @@ __all__ = ["EVENTS"]
 def _settings(
     recipe: str,
     data: str,
-    hidden: Sequence[int],
-    thresholds: Sequence[float],
+    network: EventNetworkSettings,
     rates: tuple[float, float],
     *,
     lr: float = 3e-3,
     epochs: int = 30,
     batch_size: int = 50,
     track: TrackSettings | None = None,
-    **network: Any,
 ) -> Settings:
     """Return settings in which the paper's experiments agree, completed.
 
@@ -44,7 +39,7 @@ def _settings(
         batch_size=batch_size,
         steps=None,
         data=DataSettings(name=data),
-        network=EventNetworkSettings(hidden=tuple(hidden), thresholds=tuple(thresholds), **network),
+        network=network,
         rule=RuleSettings("sfdfa", {"rate_penalty": rates[0], "rate_target": rates[1]}),
         loss=SpikeCountSettings(),
         optimizer=OptimizerSettings("Adam", lr, {}),
@@ -57,38 +52,27 @@ def _deep(
     recipe: str,
     title: str,
     data: str,
-    hidden: int,
-    thresholds: Sequence[float],
+    network: EventNetworkSettings,
     every: int,
-    **changes: Any,
+    batch_size: int = 50,
 ) -> dict[str, Recipe]:
     """Return a recipe by its name: three equal hidden layers, whose angles are tracked."""
     track = TrackSettings(("alignment", "feedback", "firing"), every)
-    rates = (1.0, 0.25)
-    settings = _settings(recipe, data, [hidden] * 3, thresholds, rates, track=track, **changes)
+    settings = _settings(recipe, data, network, (1.0, 0.25), batch_size=batch_size, track=track)
     without_feedback = {"track.measures": ["alignment", "firing"]}
     return {recipe: Recipe(title, settings, {"exact-bp": without_feedback})}
 
 
 _DFA_RATES = {"dfa": {"rule.options.rate_penalty": 1.0, "rule.options.rate_target": 0.4}}
 
-# The published BP figures are of Bacho & Chu 2023, which knows no firing-rate regularisation.
+# The published BP figures are of Bacho & Chu 2023, which has no firing-rate regularisation.
 _BP = {"rule.options.rate_penalty": 0.0}
 
 
 def _spoken(title: str, data: str) -> Recipe:
     """Return the experiment with the Spiking Heidelberg Digits, on a set of their layout."""
-    settings = _settings(
-        f"{data}-events",
-        data,
-        [128],
-        [1.0, 1.2],
-        (0.03, 2.0),
-        lr=1e-3,
-        epochs=150,
-        tau_s=0.100,
-        duration=1.0,
-    )
+    network = EventNetworkSettings(hidden=(128,), thresholds=(1.0, 1.2), tau_s=0.100, duration=1.0)
+    settings = _settings(f"{data}-events", data, network, (0.03, 2.0), lr=1e-3, epochs=150)
     return Recipe(title, settings, per_rule={"exact-bp": _BP})
 
 
@@ -96,7 +80,12 @@ def _spoken(title: str, data: str) -> Recipe:
 EVENTS: dict[str, Recipe] = {
     "mnist-events": Recipe(
         "MNIST, 784-800-10, exact spike times: SFDFA paper, table 1",
-        _settings("mnist-events", "mnist", [800], [0.2, 0.7], (0.1, 0.2)),
+        _settings(
+            "mnist-events",
+            "mnist",
+            EventNetworkSettings(hidden=(800,), thresholds=(0.2, 0.7)),
+            (0.1, 0.2),
+        ),
         per_rule={
             **_DFA_RATES,
             "exact-bp": {**_BP, "network.thresholds": [0.2, 1.3], "epochs": 100},
@@ -104,7 +93,12 @@ EVENTS: dict[str, Recipe] = {
     ),
     "emnist-events": Recipe(
         "EMNIST balanced, 784-800-47, exact spike times: SFDFA paper, table 1",
-        _settings("emnist-events", "emnist-balanced", [800], [0.2, 0.7], (0.3, 0.2)),
+        _settings(
+            "emnist-events",
+            "emnist-balanced",
+            EventNetworkSettings(hidden=(800,), thresholds=(0.2, 0.7)),
+            (0.3, 0.2),
+        ),
         per_rule={"exact-bp": _BP},
     ),
     "fashion-mnist-events": Recipe(
@@ -112,8 +106,7 @@ EVENTS: dict[str, Recipe] = {
         _settings(
             "fashion-mnist-events",
             "fashion-mnist",
-            [400, 400],
-            [0.2, 0.2, 0.7],
+            EventNetworkSettings(hidden=(400, 400), thresholds=(0.2, 0.2, 0.7)),
             (0.3, 0.4),
             epochs=50,
         ),
@@ -135,35 +128,40 @@ EVENTS: dict[str, Recipe] = {
     ),
     "digits-events": Recipe(
         "scikit-learn's 8x8 digits, 64-200-10, exact spike times (embedded data)",
-        _settings("digits-events", "digits", [200], [0.1, 0.3], (0.1, 0.2), batch_size=20),
+        _settings(
+            "digits-events",
+            "digits",
+            EventNetworkSettings(hidden=(200,), thresholds=(0.1, 0.3)),
+            (0.1, 0.2),
+            batch_size=20,
+        ),
         per_rule=_DFA_RATES,
     ),
     **_deep(
         "mnist-events-deep",
         "MNIST, 784-800-800-800-10, exact spike times: SFDFA paper, figures 9 and 10",
         "mnist",
-        800,
-        [0.03, 0.08],
+        EventNetworkSettings(hidden=(800, 800, 800), thresholds=(0.03, 0.08), tau_s=0.010),
         every=200,
-        tau_s=0.010,
     ),
     # Potentials and thresholds shrink alike, so that no spike changes; grades do.
     **_deep(
         "mnist-events-deep-scaled",
         "The same, weights and thresholds between hidden layers times 0.1 (not in the paper)",
         "mnist",
-        800,
-        [0.03, 0.003, 0.003, 0.08],
+        EventNetworkSettings(
+            hidden=(800, 800, 800),
+            thresholds=(0.03, 0.003, 0.003, 0.08),
+            tau_s=0.010,
+            weight_ranges=((-1.0, 1.0), (-0.1, 0.1), (-0.1, 0.1), (-1.0, 1.0)),
+        ),
         every=200,
-        tau_s=0.010,
-        weight_ranges=((-1.0, 1.0), (-0.1, 0.1), (-0.1, 0.1), (-1.0, 1.0)),
     ),
     **_deep(
         "digits-events-deep",
         "scikit-learn's 8x8 digits, 64-100-100-100-10, exact spike times (embedded data)",
         "digits",
-        100,
-        [0.1, 0.3],
+        EventNetworkSettings(hidden=(100, 100, 100), thresholds=(0.1, 0.3)),
         every=36,
         batch_size=20,
     ),

@@ -1,4 +1,4 @@
-"""Settings to go on with the network of a run, on hardware that is noisy."""
+"""Settings that fine-tune the network of a run on noisy hardware."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.overrides import override
-from threefactor.training.run_folder import RunFolder
+from threefactor.training.run import Run
 from threefactor.training.settings import Settings
 
 __all__ = ["finetuning"]
@@ -45,7 +45,7 @@ def finetuning(
 
     Source: Xiao et al. 2026 (OPZO), section 5.2 and appendix C.2.2.
     """
-    before = RunFolder(run).settings()
+    before = Run(run).settings
     name = rule or before.rule.name
     optimizer = dataclasses.asdict(before.optimizer)
     optimizer["lr"] = _full_rate(before) / SLOWER.get(name, SLOWER_ELSE)

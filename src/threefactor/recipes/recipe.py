@@ -51,7 +51,7 @@ class Recipe:
                 f"the rule is {rule!r} and rule.name {clipped(name)}; give one of them"
             )
         engine = engine_of(self.settings)
-        defaults = engine.rule_options(name)
+        defaults = engine.rule_defaults(name)
         shared = {k: v for k, v in self.settings.rule.options.items() if k in defaults}
         settings = override(
             self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}

@@ -2,11 +2,10 @@
 
 from threefactor.report.citing import citation
 from threefactor.report.figures import Figure, Series
-from threefactor.report.grouping import Group, Study, gather
 from threefactor.report.page import Listing, Section, html_page, markdown_page, write_figures
 from threefactor.report.published import find_published, published_table, published_tables
-from threefactor.report.sections import report_sections, study_sections
-from threefactor.report.study import collect
+from threefactor.report.sections import ReportSections, report_sections, study_sections
+from threefactor.report.study import Group, Study, collect, gather
 from threefactor.report.values import Number, Spread, Table
 
 __all__ = [
@@ -14,6 +13,7 @@ __all__ = [
     "Group",
     "Listing",
     "Number",
+    "ReportSections",
     "Section",
     "Series",
     "Spread",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from threefactor.analysis.records import rows
 from threefactor.errors import CheckpointError
 from threefactor.report.costs import (
     cost_tables,
@@ -16,10 +17,9 @@ from threefactor.report.costs import (
     memory_tables,
 )
 from threefactor.report.figures import Figure, Series
-from threefactor.report.grouping import LeftOut
-from threefactor.report.names import rule_name
-from threefactor.report.naming import slug
+from threefactor.report.names import rule_name, slug
 from threefactor.report.page import Section
+from threefactor.report.study import LeftOut
 from threefactor.report.values import Cell, Number, Table
 from threefactor.training.files import read_json
 
@@ -31,7 +31,7 @@ MOST = 1e100
 
 @dataclass(frozen=True)
 class Shown:
-    """Which number of an analysis is drawn as bars, a group per layer."""
+    """The number of an analysis that is drawn as bars, with a group for each layer."""
 
     measure: str
     label: str
@@ -51,7 +51,7 @@ TABLES: dict[str, Callable[[str, Mapping[str, Any]], tuple[Table, ...]]] = {
     "measured-cost": measured_tables,
     "memory": memory_tables,
 }
-"""Tables made for one analysis; all others show every number there is."""
+"""Tables made for one analysis. For all others, a table shows every number."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,17 @@ class Analysis:
 
 
 def find_analyses(paths: Sequence[str | Path]) -> tuple[list[Analysis], list[LeftOut]]:
-    """Read every JSON file in a folder named "analysis", at any depth below the paths.
+    """Read all JSON files in folders named "analysis", at any depth below the paths.
 
     Returns:
-        The analyses, and the files that hold none.
+        The analyses, and the files that are not analyses.
     """
     files = {f.resolve(): f for p in paths for f in sorted(Path(p).rglob("analysis/**/*.json"))}
     return read_analyses(files.values())
 
 
 def read_analyses(files: Iterable[Path]) -> tuple[list[Analysis], list[LeftOut]]:
-    """Read files of analyses; return also those that hold none."""
+    """Read files of analyses; return also the files that are not analyses."""
     found, left_out = [], []
     for file in files:
         try:
@@ -108,7 +108,7 @@ def read_analyses(files: Iterable[Path]) -> tuple[list[Analysis], list[LeftOut]]
 
 
 def _check_numbers(part: Any) -> None:
-    """Refuse numbers that no analysis gives, and that no figure can be drawn of."""
+    """Refuse numbers that no analysis gives and no figure can show."""
     if isinstance(part, (dict, list)):
         for inner in part.values() if isinstance(part, dict) else part:
             _check_numbers(inner)
@@ -139,29 +139,18 @@ def _section(name: str, analyses: Sequence[Analysis]) -> Section:
 
 
 def _tables(title: str, result: Mapping[str, Any]) -> tuple[Table, ...]:
-    """Show a row for every innermost dict, its numbers in columns."""
-    rows = dict(_rows(result))
-    columns = list(dict.fromkeys(key for row in rows.values() for key in row))
-    # What is the same text in every row is a note.
-    same = {key: {str(row.get(key)) for row in rows.values()} for key in columns}
-    notes = [
-        key
-        for key in columns
-        if len(same[key]) == 1 and all(isinstance(row.get(key), str) for row in rows.values())
-    ]
+    """Show a row for every innermost dict, its numbers in columns; equal texts become notes."""
+    body = {", ".join(path) or "all": row for path, row in rows(result)}
+    columns = list(dict.fromkeys(key for row in body.values() for key in row))
+    notes: dict[str, str] = {}
+    for key in columns:
+        values = [row.get(key) for row in body.values()]
+        if len(set(map(str, values))) == 1 and isinstance(values[0], str):
+            notes[key] = values[0]
     shown = [key for key in columns if key not in notes]
-    body = tuple((name, *(_cell(row.get(key)) for key in shown)) for name, row in rows.items())
-    said = tuple(f"{key.replace('_', ' ')}: {same[key].copy().pop()}" for key in notes)
-    return (Table(title, ("", *(key.replace("_", " ") for key in shown)), body, said),)
-
-
-def _rows(result: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    own = {key: v for key, v in result.items() if isinstance(v, (str, int, float))}
-    if own:
-        yield name or "all", own
-    for key, part in result.items():
-        if isinstance(part, dict):
-            yield from _rows(part, f"{name}, {key}".removeprefix(", "))
+    cells = tuple((name, *(_cell(row.get(key)) for key in shown)) for name, row in body.items())
+    said = tuple(f"{key.replace('_', ' ')}: {text}" for key, text in notes.items())
+    return (Table(title, ("", *(key.replace("_", " ") for key in shown)), cells, said),)
 
 
 def _cell(value: Any) -> Cell:
@@ -190,7 +179,7 @@ def _figures(name: str, of: str, result: Mapping[str, Any]) -> Iterator[Figure]:
 
 
 def _series(part: Mapping[str, Any], shown: Shown, label: str) -> Iterator[Series]:
-    """Find the dicts of layers, at whatever depth; what is above them is the label."""
+    """Find the dicts of layers at any depth; the key above them is the label."""
     layers = {
         key: value[shown.measure]
         for key, value in part.items()

@@ -1,4 +1,4 @@
-"""BibTeX of what an experiment used, and of nothing else."""
+"""BibTeX of exactly what an experiment used."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import unknown_name
 from threefactor.readable import readable
 from threefactor.recipes import recipe as find_recipe
@@ -38,31 +38,19 @@ REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
         "own-clocked": (),
         "own-events": (),
     },
-    "data set": {
-        "digits": ("alpaydin1998digits",),
-        "mnist": ("lecun1998gradient",),
-        "fashion-mnist": ("xiao2017fashion",),
-        "emnist-balanced": ("cohen2017emnist",),
-        "cifar10": ("krizhevsky2009cifar",),
-        "cifar100": ("krizhevsky2009cifar",),
-        "shd": ("cramer2022shd",),
-        "shd-like": (),
-        "yin-yang": ("kriener2022yinyang",),
-        "nmnist": ("orchard2015nmnist",),
-        "dvs-gesture": ("amir2017gesture",),
-        "dvs-cifar10": ("li2017cifar10dvs",),
-        "imagenet": ("deng2009imagenet",),
-    },
 }
-"""Keys in `references.bib` of what rules, networks and data sets are built on, by name."""
+"""Keys in `references.bib` of what rules and networks are built on, by name.
+
+Those of a data set are in its description, `data.DATASETS[name].references`.
+"""
 
 
 def citation(rule: str | None = None, recipe: str | None = None) -> str:
     """Return the BibTeX of a rule, of a recipe with its rule, or of threefactor alone.
 
-    It names the papers of the rule, of the engine (OTTT for the traces on a time grid; exact spike
-    times), of the network and of the data, and threefactor itself; nothing that was not used. The
-    engine of a rule that both have, DFA, is told by the recipe.
+    It contains the papers of the rule, of the engine (OTTT for the traces on a time grid; exact
+    spike times), of the network and of the data, and threefactor itself. Both engines have DFA;
+    its engine is known only with a recipe.
 
     Args:
         rule: name of a rule; with a recipe, its own by default.
@@ -89,9 +77,9 @@ def citation(rule: str | None = None, recipe: str | None = None) -> str:
 
 
 def cite_settings(experiments: Iterable[Settings]) -> str:
-    """Return the BibTeX of experiments, such as those of a report; each entry once.
+    """Return the BibTeX of experiments, such as those of a report, with each entry once.
 
-    Rules and data of one's own are named in a comment: only their author knows what to cite.
+    A comment names rules and data that threefactor does not have: their author knows what to cite.
     """
     experiments = list(experiments)
     keys = dict.fromkeys(key for settings in experiments for key in _keys(settings))
@@ -118,23 +106,19 @@ def _keys(settings: Settings) -> Iterator[str]:
     yield _EXACT_TIMES if exact else _TRACES
     yield from REFERENCES["network"].get(settings.network.kind, ())
     entry = DATASETS.get(settings.data.name)
-    if entry is not None and entry.base:  # saccades over the images of a set
-        yield from REFERENCES["data set"]["nmnist"]
-    name = settings.data.name if entry is None or not entry.base else entry.base
-    yield from REFERENCES["data set"].get(name, ())
+    yield from entry.references if entry is not None else ()
 
 
 def _own_parts(settings: Settings) -> Iterator[str]:
-    """Give what these settings use and threefactor does not come with."""
+    """Give what these settings use and threefactor does not have."""
     if settings.rule.name not in REFERENCES["rule"]:
         yield f"rule {settings.rule.name!r}"
-    entry = DATASETS.get(settings.data.name)
-    if settings.data.name not in REFERENCES["data set"] and not (entry and entry.base):
+    if settings.data.name not in DATASETS:
         yield f"data set {settings.data.name!r}"
 
 
 def _foreign(parts: Sequence[str]) -> str:
-    lines = (f"% {readable(part)} is no part of threefactor: ask its author.\n" for part in parts)
+    lines = (f"% {readable(part)} is not part of threefactor: ask its author.\n" for part in parts)
     return "".join(lines) + ("\n" if parts else "")
 
 

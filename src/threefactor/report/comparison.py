@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
-from threefactor.report.grouping import Group
-from threefactor.report.published import Published, find_published
-from threefactor.report.runs import Run, has_effect, plain_settings
+from threefactor.report.published import find_published
+from threefactor.report.runs import ReportedRun, has_effect, plain_settings
+from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
 
 __all__ = [
@@ -22,16 +23,16 @@ __all__ = [
 ]
 
 DIRECT_TEST = "direct test accuracy"
-"""The quantity of published numbers that are of a network before any fine-tuning."""
+"""The quantity of published numbers of networks before any fine-tuning."""
 
 DIRECT = "direct test, %"
 LAST = "last epoch, %"
 BEST = "best epoch, % (biased)"
 DIFFERENCE = "last \N{MINUS SIGN} published"
 NO_ACCURACY = "\N{EN DASH}"
-"""Stands where there is no accuracy, as of targets that are no classes."""
+"""Stands where there is no accuracy, for example because targets are not classes."""
 ABOUT_DIRECT = (
-    "“Direct test” is the test accuracy of the network that the training goes on with, before the "
+    "“Direct test” is the test accuracy of the network that the training starts from, before the "
     "first epoch, under the noise of these runs."
 )
 ABOUT_BEST = (
@@ -42,24 +43,36 @@ ABOUT_BEST = (
 
 
 def overview_table(groups: Sequence[Group]) -> Table:
-    """Put every group beside the published number: one row each, all recipes in one table."""
-    rows = tuple((group.recipe, *_compared(group)) for group in groups)
+    """Show the accuracy of every group beside the published one, all recipes in one table."""
+    rows = []
+    for group in groups:
+        found = _compare(group)
+        accuracies = (found.last, found.published, found.difference)
+        rows.append((group.recipe, group.label, len(group.runs), *accuracies))
     columns = ("recipe", "rule", "seeds", LAST, "published, %", DIFFERENCE)
-    return without_empty_columns(Table("All recipes: test accuracy", columns, rows))
+    return without_empty_columns(Table("All recipes: test accuracy", columns, tuple(rows)))
 
 
 def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
     """Show the accuracies of a recipe: last epoch, best epoch, published, and the difference."""
     rows = []
     for group in groups:
-        label, seeds, last, published, difference = _compared(group)
-        epochs = len(group.runs[0].history)
-        best = group.percent(lambda run: run.best) or NO_ACCURACY
-        found = find_published(group.settings)
-        source = found[0].source if found else None
+        found = _compare(group)
         before = find_published(group.settings, DIRECT_TEST)
-        direct = (group.direct, before[0].cell if before else None)
-        rows.append((label, seeds, epochs, *direct, last, best, published, difference, source))
+        rows.append(
+            (
+                group.label,
+                len(group.runs),
+                len(group.runs[0].history),
+                group.direct,
+                before[0].cell if before else None,
+                found.last,
+                group.percent(lambda run: run.best) or NO_ACCURACY,
+                found.published,
+                found.difference,
+                found.source,
+            )
+        )
     columns = (
         *("rule", "seeds", "epochs", DIRECT, f"published {DIRECT}", LAST, BEST),
         *("published, %", DIFFERENCE, "source"),
@@ -71,7 +84,7 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
 
 
 def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
-    """Show what training took: time per epoch, speed, whole time."""
+    """Show the time that training took."""
     rows = tuple(
         (
             group.label,
@@ -87,8 +100,8 @@ def cost_table(recipe: str, groups: Sequence[Group]) -> Table:
     return Table(f"{recipe}: time of training", columns, rows, (note,))
 
 
-def run_table(runs: Sequence[Run]) -> Table:
-    """List the runs with where and with what they were made."""
+def run_table(runs: Sequence[ReportedRun]) -> Table:
+    """List the runs with their accuracies, versions and machines."""
     rows: tuple[tuple[Cell, ...], ...] = tuple(
         (
             str(run.path),
@@ -107,29 +120,32 @@ def run_table(runs: Sequence[Run]) -> Table:
     return Table("All runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
 
 
-def _compared(group: Group) -> tuple[Cell, ...]:
-    last = group.percent(lambda run: run.last)
+@dataclass(frozen=True)
+class _Compared:
+    """Accuracy of a group after the last epoch, beside the published one, and the difference."""
+
+    last: Cell
+    published: Cell = None
+    difference: Cell = None
+    source: str | None = None
+
+
+def _compare(group: Group) -> _Compared:
+    last, published = group.percent(lambda run: run.last), find_published(group.settings)
+    source = published[0].source if published else None
     if last is None:
-        return (group.label, len(group.runs), NO_ACCURACY, None, None)
-    published: tuple[Published, ...] = find_published(group.settings)
+        return _Compared(NO_ACCURACY, source=source)
     if not published:
-        return (group.label, len(group.runs), last, None, None)
-    # Of other settings than the published ones, a difference would say nothing.
-    comparable = _finished(group) and _own_changes(group) <= published[0].stands_for
-    difference = Number(last.mean - published[0].mean, signed=True) if comparable else None
-    return (group.label, len(group.runs), last, published[0].cell, difference)
-
-
-def _finished(group: Group) -> bool:
-    return all(run.finished for run in group.runs)
-
-
-def _own_changes(group: Group) -> set[str]:
-    """Return what was changed of the recipe, without what follows from it."""
-    follows = {"start"}
-    if group.settings["hardware_noise"] is not None:  # rules perturb by the hardware's own noise
-        follows.add("rule.options.noise_scale")
-    return set(_changed(group)) - follows
+        return _Compared(last)
+    # What was changed of the recipe, without what follows from it: the start, and that rules
+    # perturb by the noise of the hardware where there is some.
+    changed = _changed(group).keys() - {"start"}
+    if group.settings["hardware_noise"] is not None:
+        changed -= {"rule.options.noise_scale"}
+    # A difference between other settings would say nothing.
+    same = all(run.finished for run in group.runs) and changed <= published[0].stands_for
+    difference = Number(last.mean - published[0].mean, signed=True) if same else None
+    return _Compared(last, published[0].cell, difference, source)
 
 
 def _deviation_note(groups: Sequence[Group]) -> Iterator[str]:
@@ -147,7 +163,7 @@ def _other_numbers(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _changes(groups: Sequence[Group]) -> Iterator[str]:
-    """Say what of the settings is not the recipe's."""
+    """Name the settings that differ from those of the recipe."""
     for group in groups:
         changed = _changed(group)
         if changed:
@@ -156,7 +172,7 @@ def _changes(groups: Sequence[Group]) -> Iterator[str]:
 
 
 def _changed(group: Group) -> dict[str, tuple[Any, Any]]:
-    """Return the settings of a group that are not its recipe's, with those of the recipe."""
+    """Return the settings that differ from the recipe: their values in the group and there."""
     first = group.runs[0].settings
     if first.recipe not in RECIPES:
         return {}
@@ -164,12 +180,9 @@ def _changed(group: Group) -> dict[str, tuple[Any, Any]]:
         recipe = RECIPES[first.recipe].settings_for(first.rule.name, {"seed": first.seed})
     except ConfigurationError:  # a rule of one's own
         return {}
-    return dict(_differences(group.settings, plain_settings(recipe)))
-
-
-def _differences(
-    ours: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for key in sorted({*ours, *theirs}):
-        if has_effect(key) and ours.get(key) != theirs.get(key):
-            yield key, (ours.get(key), theirs.get(key))
+    ours, theirs = group.settings, plain_settings(recipe)
+    return {
+        key: (ours.get(key), theirs.get(key))
+        for key in sorted({*ours, *theirs})
+        if has_effect(key) and ours.get(key) != theirs.get(key)
+    }

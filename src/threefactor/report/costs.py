@@ -1,4 +1,4 @@
-"""What training costs, counted and measured, beside tables 5 and 6 of the OPZO paper."""
+"""Counted and measured cost of training, beside tables 5 and 6 of the OPZO paper."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threefactor.report.values import Cell, Number, Table, without_empty_columns
 __all__ = ["cost_tables", "measured_tables", "memory_figure", "memory_tables"]
 
 Result = Mapping[str, Mapping[str, Any]]
-"""What an analysis found, by rule."""
+"""The result of an analysis, by rule."""
 
 BASE = "spatial-bp"
 COUNTED = ("memory", "operations")
@@ -22,7 +22,7 @@ SECONDS, GIGABYTES = "seconds per epoch", "memory, GB"
 
 
 def cost_tables(title: str, result: Result) -> tuple[Table, ...]:
-    """Put the numbers of the analysis "cost" beside the formulas of table 5."""
+    """Show the numbers of the analysis "cost" beside the formulas of table 5."""
     table = published_table("opzo-table5")
     rows: list[tuple[Cell, ...]] = []
     for line in table.rows:
@@ -38,15 +38,15 @@ def cost_tables(title: str, result: Result) -> tuple[Table, ...]:
     columns = ("rule", *kinds, "layers in turn")
     notes = (
         f"Formulas: OPZO, {table.where}, orders of magnitude; {table.note}.",
-        "Here: numbers held, and operations per error to be sent back (on a time grid at each "
-        "step), with the network's true sizes. Learning the feedback is not part of it.",
-        "Layers in turn: hidden layers that have to wait for one another.",
+        "Here: numbers stored, and operations for each error that is sent back (on a time grid at "
+        "each step), with the network's true sizes. Learning the feedback is not counted.",
+        "Layers in turn: hidden layers that wait for one another.",
     )
     return (Table(title, columns, tuple(rows), notes),)
 
 
 def measured_tables(title: str, result: Result) -> tuple[Table, ...]:
-    """Put the numbers of the analysis "measured-cost" beside table 6: time, and memory."""
+    """Show the numbers of the analysis "measured-cost" beside table 6: time, and memory."""
     base = BASE if BASE in result else next(iter(result))
     table = published_table("opzo-table6") if base == BASE else None
     lines = {_key(line): line for line in table.rows} if table is not None else {}
@@ -108,12 +108,12 @@ def memory_figure(name: str, title: str, result: Result) -> Figure:
     return Figure(name, title, _MEMORY, *labels, series, log_x=True, from_zero=True)
 
 
-_TURNS = "Rules take turns, so compare ratios. Seconds depend on what else the machine did."
+_TURNS = "The rules take turns: compare ratios. Seconds depend on what else the machine did."
 _PEAK = (
-    "Peak: of a process that trains with this rule alone, PyTorch included. Of it training: by how "
-    "much it rose after network and data were in place."
+    "Peak: memory of a process that trains with this rule alone, including PyTorch. Of it "
+    "training: the increase after network and data were there."
 )
-_MEMORY = "Peak memory of a process that trains with sequences of T steps, PyTorch itself included."
+_MEMORY = "Peak memory of a process that trains with sequences of T steps, including PyTorch."
 
 
 def _counted(table: PublishedTable, line: Line, found: Mapping[str, Any], name: str) -> list[Cell]:
@@ -122,7 +122,7 @@ def _counted(table: PublishedTable, line: Line, found: Mapping[str, Any], name: 
 
 
 def _key(line: Line) -> str:
-    """Return the name of a published row's rule among those of an analysis, or else its title."""
+    """Return the name that an analysis has for the rule of a published row, or the row's title."""
     if line.match is None:
         return line.title
     local = line.match.get("rule.options.local_learning")
@@ -130,7 +130,7 @@ def _key(line: Line) -> str:
 
 
 def _ratio(found: Mapping[str, Any], base: Mapping[str, Any], name: str) -> Cell:
-    """Return a number's ratio to that of spatial BP, if there are both."""
+    """Return the ratio of a number to that of spatial BP, if there are both."""
     own, other = found.get(name), base.get(name)
     return Number(own / other) if own is not None and other else None
 
@@ -164,7 +164,7 @@ def _published_notes(table: PublishedTable | None) -> tuple[str, ...]:
         return ()
     note = (
         f"Published: OPZO, {table.where}, {table.note}; ratios to spatial BP in the same code "
-        "style. Another machine and, but for dvs-cifar10-conv5, another network: only ratios can "
-        "be compared."
+        "style. The machine is another one, and the network too, except for dvs-cifar10-conv5: "
+        "only ratios can be compared."
     )
     return (note,)

@@ -1,4 +1,4 @@
-"""Figures drawn by Matplotlib, as SVG."""
+"""Figures drawn with Matplotlib: as SVG in the colours of a page or of paper, or as one picture."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import io
 import re
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,26 @@ import numpy as np
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.readable import readable
 from threefactor.report.figures import Figure, Series
-from threefactor.report.naming import slug
-from threefactor.report.theme import DASHES, INK, LINE, SERIES
+from threefactor.report.names import slug
 
-__all__ = ["HEIGHT", "STYLE", "WIDTH", "draw", "matplotlib", "svg"]
+__all__ = ["colour_variables", "draw_picture", "follow_page", "on_paper", "svg"]
+
+# For colour-blind readers these hues are as far apart as those of Okabe and Ito, and they have a
+# contrast of at least 3:1 to white. Each has a counterpart for dark ground. Dashes help in print.
+SERIES = ("#0b6bab", "#c64f00", "#067d59", "#a53c89", "#866000", "#3a89ba", "#5d6472", "#8f2d2d")
+_SERIES_DARK = (
+    "#5bb0ea",
+    "#ff9552",
+    "#3ecb9f",
+    "#e693cb",
+    "#e3b341",
+    "#9ad2f5",
+    "#aab1be",
+    "#ef8f8f",
+)
+DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), ":", (0, (3, 3)))
+INK, LINE = "#24292f", "#d3d8de"
+_INK_DARK, _LINE_DARK = "#e4e8ed", "#3b424b"
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small, searchable, in the page's own font
@@ -53,7 +70,86 @@ FEW = 4  # points that are marked
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
-def matplotlib() -> Any:
+def svg(figure: Figure) -> str:
+    """Draw a figure. The same figure gives the same text.
+
+    Args:
+        figure: what to show.
+
+    Returns:
+        An SVG document with a view box, a title and a description, in the light colours.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+        InputError: if the points of a heatmap are not a complete grid.
+    """
+    library = _matplotlib()
+    figure = _shown(figure)
+    panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
+    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
+        # Text stays text, and whoever shows it has the letters.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        size = (WIDTH, HEIGHT + _room_for_legend(figure))
+        canvas = library.figure.Figure(figsize=size, layout="constrained")
+        axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
+        if panels == 1:
+            _draw(figure, axes[0])
+        else:
+            for one, axis in zip(figure.series, axes, strict=True):
+                _panel(figure, one, axis)
+                axis.set(title=one.label, ylabel="")
+            axes[0].set_ylabel(figure.y_label)
+        if figure.kind == "heatmap":
+            canvas.colorbar(axes[-1].collections[0], ax=list(axes))
+        stream = io.StringIO()
+        canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    return _accessible(stream.getvalue(), figure)
+
+
+def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
+    """Draw rows of figures into one file.
+
+    Args:
+        rows: figures side by side, equally many in each row, by the row's title.
+        path: the picture to write; its suffix (.png, .svg, .pdf) gives the format.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+    """
+    library = _matplotlib()
+    columns = max(map(len, rows.values()))
+    with library.rc_context(STYLE):
+        size = (WIDTH * columns, (HEIGHT + 0.5) * len(rows))
+        canvas = library.figure.Figure(figsize=size, layout="constrained")
+        parts = canvas.subfigures(len(rows), 1, squeeze=False)[:, 0]
+        for part, (title, figures) in zip(parts, rows.items(), strict=True):
+            part.suptitle(title)
+            axes = part.subplots(1, columns, squeeze=False)[0]
+            for figure, axis in zip(figures, axes, strict=True):
+                _draw(figure, axis)
+        canvas.savefig(path, dpi=150)
+
+
+def colour_variables(dark: bool) -> str:
+    """Return the CSS declarations of all colours of figures, for light or dark ground."""
+    colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
+    return " ".join(f"{name}: {c};" for name, c in zip(_variables().values(), colours, strict=True))
+
+
+def on_paper(svg: str) -> str:
+    """Give a figure a white ground, for a file that may be shown on any ground."""
+    ground = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return svg.replace("</desc>", f"</desc>\n {ground}", 1)
+
+
+def follow_page(svg: str) -> str:
+    """Replace the colours of a figure by CSS variables of the page around it."""
+    names = _variables()
+    pattern = re.compile("|".join(names), re.IGNORECASE)
+    return pattern.sub(lambda found: f"var({names[found.group().lower()]})", svg)
+
+
+def _matplotlib() -> Any:
     """Import Matplotlib.
 
     Raises:
@@ -69,44 +165,13 @@ def matplotlib() -> Any:
     return matplotlib
 
 
-def svg(figure: Figure) -> str:
-    """Draw a figure; the same figure gives the same text.
-
-    Args:
-        figure: what to show.
-
-    Returns:
-        An SVG document with a view box, a title and a description, in the light colours.
-
-    Raises:
-        ConfigurationError: if matplotlib is not installed.
-        InputError: if the points of a heatmap are no complete grid.
-    """
-    library = matplotlib()
-    figure = _shown(figure)
-    panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
-    with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
-        # Text stays text, and whoever shows it has the letters.
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        size = (WIDTH, HEIGHT + _room_for_legend(figure))
-        canvas = library.figure.Figure(figsize=size, layout="constrained")
-        axes = canvas.subplots(1, panels, squeeze=False, sharey=True)[0]
-        if panels == 1:
-            draw(figure, axes[0])
-        else:
-            for one, axis in zip(figure.series, axes, strict=True):
-                _panel(figure, one, axis)
-                axis.set(title=one.label, ylabel="")
-            axes[0].set_ylabel(figure.y_label)
-        if figure.kind == "heatmap":
-            canvas.colorbar(axes[-1].collections[0], ax=list(axes))
-        stream = io.StringIO()
-        canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    return _accessible(stream.getvalue(), figure)
+def _variables() -> dict[str, str]:
+    series = {colour: f"--series-{i}" for i, colour in enumerate(SERIES, start=1)}
+    return {**series, INK: "--ink", LINE: "--line"}
 
 
 def _shown(figure: Figure) -> Figure:
-    """Return a figure whose name is one of XML, and whose texts can be shown."""
+    """Return a figure with a name that is valid in XML and texts that can be shown."""
     series = (replace(one, label=_short(one.label)) for one in figure.series)
     return replace(
         figure,
@@ -124,7 +189,7 @@ def _short(text: str, longest: int = LONGEST_TEXT) -> str:
     return shown if len(shown) <= longest else f"{shown[:longest]}..."
 
 
-def draw(figure: Figure, axis: Any) -> None:
+def _draw(figure: Figure, axis: Any) -> None:
     """Draw a figure of one panel onto axes, with its legend above them."""
     if figure.kind in ("heatmap", "quiver"):
         _panel(figure, figure.series[0], axis)
@@ -139,14 +204,14 @@ def draw(figure: Figure, axis: Any) -> None:
 
 
 def _legend(labels: Sequence[str]) -> tuple[list[str], int]:
-    """Return the labels as they are broken into lines, and in how many columns."""
+    """Return the labels broken into lines, and the number of columns."""
     broken = [textwrap.fill(label, LONGEST_LABEL) for label in labels]
     columns = _legend_columns([line for label in broken for line in label.split("\n")])
     return broken, min(columns, len(broken))
 
 
 def _room_for_legend(figure: Figure) -> float:
-    """Return by how many inches a figure is higher than others, lest its legend leaves no room."""
+    """Return how many inches a figure needs in addition for a long legend."""
     if figure.kind in ("heatmap", "quiver") or len(figure.series) < 2:
         return 0.0
     labels, columns = _legend([one.label for one in figure.series])
@@ -156,12 +221,12 @@ def _room_for_legend(figure: Figure) -> float:
 
 
 def _legend_columns(labels: Sequence[str]) -> int:
-    """Return how many entries, with their samples, have room beside each other."""
+    """Return how many entries fit side by side."""
     return max(1, min(len(labels), LEGEND_LETTERS // (max(map(len, labels)) + 6)))
 
 
 def _lines(figure: Figure, axis: Any) -> list[Any]:
-    """Draw the series; return what stands for each in the legend."""
+    """Draw the series; return their handles for the legend."""
     handles = []
     for i, one in enumerate(figure.series):
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
@@ -203,7 +268,7 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
 
 
 def _scales(figure: Figure, axis: Any) -> None:
-    ticker = matplotlib().ticker
+    ticker = _matplotlib().ticker
     if all(isinstance(x, int) for one in figure.series for x in one.xs):
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for wanted, name, one in (
@@ -243,7 +308,7 @@ def _heatmap(one: Series, axis: Any, low: float, high: float) -> None:
 
 
 def _accessible(document: str, figure: Figure) -> str:
-    """Name the picture for those who hear it, and make its ids unique on a page."""
+    """Give the picture a title and description for screen readers, and ids unique on a page."""
     text = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.S)
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     text = re.sub(r' id="([^"]+)"', lambda id_: id_.group() if id_[1] in used else "", text)

@@ -1,4 +1,4 @@
-"""Figures as values: what they show, without saying how it is drawn."""
+"""Figures as values: they say what is shown, and not how it is drawn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Series:
         xs: places; strings for the groups of a bar chart.
         ys: heights; for heatmaps and arrows the places along the other axis. None leaves a gap in
             a line.
-        error: half the height of a band or bar of error, or nothing.
+        error: half the height of a band or bar of error, or None.
         values: what a heatmap shows, one per point of a complete grid.
         us, vs: components of arrows.
 
@@ -55,11 +55,11 @@ class Series:
 
     @property
     def positive(self) -> bool:
-        """Whether all heights are above zero; a logarithmic axis has no place for others."""
+        """Whether all heights are above zero, as a logarithmic axis needs."""
         return all(y is not None and y > 0 for y in self.ys)
 
     def columns(self) -> dict[str, Column]:
-        """Return what is given, by its name in a CSV file."""
+        """Return what is given, by the name in a CSV file."""
         every: dict[str, Column | None] = {
             "x": self.xs,
             "y": self.ys,
@@ -81,7 +81,7 @@ class Figure:
     Attributes:
         name: of its files, such as "mnist-fc-test-error"; unique on a page.
         title: what it shows.
-        caption: what to know in order to read it.
+        caption: what readers need to know.
         x_label, y_label: of the axes, with units.
         series: at least one. Heatmaps and arrows get a panel for each.
         kind: "line", "bar" (grouped), "heatmap" or "quiver" (arrows).
@@ -89,8 +89,8 @@ class Figure:
         from_zero: whether the heights of lines begin at 0.
 
     Raises:
-        InputError: if there is no series, one lacks what the kind needs, or has gaps and is no
-            line.
+        InputError: if there is no series, or a series lacks what the kind needs, or has gaps and
+            is not a line.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Text as a part of GitHub's Markdown that shows nothing but the text."""
+"""Any text as GitHub's Markdown that shows just this text."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plain_html(text: str) -> str:
 
 
 def fenced(text: str) -> str:
-    """Return text in a block of code that nothing in it can end."""
+    """Return text as a block of code, with a fence that the text does not contain."""
     shown = readable(text, keep="\n\t")
     longest = max(map(len, re.findall("`+", shown)), default=0)
     fence = "`" * max(3, longest + 1)

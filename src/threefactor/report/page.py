@@ -1,21 +1,20 @@
-"""Pages out of sections: one HTML file that needs nothing else, or Markdown."""
+"""Pages made of sections: one self-contained HTML file, or Markdown."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError
 from threefactor.readable import readable
-from threefactor.report.drawing import svg
+from threefactor.report.drawing import colour_variables, follow_page, on_paper, svg
 from threefactor.report.figures import Figure, figure_csv
 from threefactor.report.markdown import address, fenced, in_line, paragraph, plain_html
-from threefactor.report.naming import part_names
-from threefactor.report.theme import colour_variables, follow_page, on_paper
+from threefactor.report.names import part_names
 from threefactor.report.values import Table, cell_data, cell_text, table_csv
 from threefactor.training.files import make_folder, write_atomically
 from threefactor.version import __version__
@@ -25,7 +24,7 @@ __all__ = ["Listing", "Section", "html_page", "markdown_page", "write_figures"]
 
 @dataclass(frozen=True)
 class Listing:
-    """Text to be shown as it is: settings, commands, BibTeX; folded away on a page."""
+    """Text shown unchanged, such as settings, commands or BibTeX; a page folds it away."""
 
     title: str
     text: str
@@ -37,11 +36,11 @@ class Section:
 
     Attributes:
         title: its heading, unique on the page.
-        text: paragraphs below it.
-        tables: the first is the main one and comes before the figures, the others after them.
+        text: paragraphs below the heading.
+        tables: the first comes before the figures, the others after them.
         figures: side by side where there is room.
         listings: at the end.
-        warning: whether it tells of something that went wrong.
+        warning: whether it reports something that went wrong.
     """
 
     title: str
@@ -52,8 +51,8 @@ class Section:
     warning: bool = False
 
 
-def html_page(title: str, sections: Sequence[Section]) -> str:
-    """Make one HTML file: no network, no script, light and dark, for screens small and large.
+def html_page(title: str, sections: Iterable[Section]) -> str:
+    """Make one HTML file without scripts that loads nothing; it has a light and a dark theme.
 
     Args:
         title: of the page.
@@ -70,8 +69,8 @@ def html_page(title: str, sections: Sequence[Section]) -> str:
     return _render("page.html", title, sections)
 
 
-def markdown_page(title: str, sections: Sequence[Section], figures: str | None = None) -> str:
-    """Make a page of GitHub's Markdown.
+def markdown_page(title: str, sections: Iterable[Section], figures: str | None = None) -> str:
+    """Make a page in GitHub's Markdown.
 
     Args:
         title: of the page.
@@ -84,22 +83,23 @@ def markdown_page(title: str, sections: Sequence[Section], figures: str | None =
     return re.sub(r"\n{3,}", "\n\n", _render("page.md", title, sections, figures=figures))
 
 
-def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]:
-    """Write every figure as SVG on white ground, and the data of figures and tables as CSV.
+def write_figures(sections: Iterable[Section], folder: str | Path) -> list[Path]:
+    """Write every figure as SVG on a white ground, and the data of figures and tables as CSV.
 
     Args:
         sections: of a page.
-        folder: where to; it is made if need be. The files have the figures' names and the tables'
-            titles, in letters and digits that are safe on every system.
+        folder: where to write; created if it is missing. Files are named after the figures' names
+            and the tables' titles, in letters and digits that are safe on every system.
 
     Returns:
-        The files.
+        The paths of the files.
 
     Raises:
         ConfigurationError: if matplotlib is not installed.
         CheckpointError: if a file cannot be written.
     """
     contents: dict[str, str] = {}
+    sections = list(sections)
     names = _names(sections)
     for section in sections:
         for figure in section.figures:
@@ -115,7 +115,7 @@ def write_figures(sections: Sequence[Section], folder: str | Path) -> list[Path]
     return files
 
 
-def _render(template: str, title: str, sections: Sequence[Section], **more: Any) -> str:
+def _render(template: str, title: str, sections: Iterable[Section], **more: Any) -> str:
     try:
         import jinja2
         from markupsafe import Markup
@@ -124,6 +124,7 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
             "pages need jinja2; install it with: pip install 'threefactor[report]'"
         ) from problem
 
+    sections = list(sections)
     names = _names(sections)
 
     def drawn(figure: Figure) -> dict[str, Any]:
@@ -166,8 +167,8 @@ def _render(template: str, title: str, sections: Sequence[Section], **more: Any)
     )
 
 
-def _names(sections: Sequence[Section]) -> dict[int, str]:
-    """Return the names of all parts of a page, by their `id`."""
+def _names(sections: Iterable[Section]) -> dict[int, str]:
+    """Return the names of all parts of a page by Python's `id` of the part."""
     parts: list[tuple[Any, str]] = []
     for section in sections:
         parts.append((section, section.title))
@@ -177,10 +178,10 @@ def _names(sections: Sequence[Section]) -> dict[int, str]:
 
 
 def _shown(value: Any) -> Any:
-    """Write out what cannot be shown; a drawing was made of such text already."""
+    """Write control characters out; text in a drawing was treated before it was drawn."""
     return readable(value, keep="\n\t") if type(value) is str else value
 
 
 def _address(text: str, kind: str) -> str:
-    """Return an address that holds the text itself."""
+    """Return a data URL that contains the text."""
     return f"data:{kind};charset=utf-8;base64,{base64.b64encode(text.encode()).decode()}"

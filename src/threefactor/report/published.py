@@ -20,10 +20,12 @@ __all__ = ["Published", "PublishedTable", "find_published", "published_table", "
 
 @dataclass(frozen=True)
 class Line:
-    """A column or row: its published heading, and the settings that runs of it have.
+    """A column or row of a published table.
 
-    `match` is None where no run of this library stands beside it. `layer` is the network's name of
-    the layer that the numbers are of, or "total".
+    Attributes:
+        title: its heading as published.
+        match: settings of the runs that belong to it; None if no run of this library does.
+        layer: the network's name of the layer that the numbers belong to, or "total".
     """
 
     title: str
@@ -33,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Value:
-    """A number as printed, with its standard deviation, or a formula as text."""
+    """A number as printed, with its standard deviation; or a formula as text."""
 
     mean: float | None = None
     sd: float | None = None
@@ -42,16 +44,16 @@ class Value:
 
 @dataclass(frozen=True)
 class Published:
-    """A published number beside which a run may stand.
+    """A published number to compare runs with.
 
     Attributes:
-        mean, sd: as printed, in `unit`; sd is None if none was given.
-        unit: of both.
+        mean, sd: as printed, in `unit`; sd is None if it was not given.
+        unit: of mean and sd.
         table: its name, such as "opzo-table1".
         source: paper and table, such as "OPZO, table 1".
         key: of the paper in `references.bib`.
-        layer: that it is of, or None.
-        stands_for: full names of the settings that make a run one of this number.
+        layer: the layer that it belongs to, or None.
+        stands_for: full names of the settings by which a run is compared with this number.
     """
 
     mean: float
@@ -65,7 +67,7 @@ class Published:
 
     @property
     def cell(self) -> Spread:
-        """The number for a table."""
+        """The number as a cell of a table."""
         return Spread(self.mean, self.sd, None)
 
 
@@ -76,11 +78,11 @@ class PublishedTable:
     Attributes:
         name: such as "opzo-table1".
         paper: "opzo" or "sfdfa".
-        where: the table's number in the paper.
+        where: number of the table in the paper.
         quantity: what the numbers are, such as "test accuracy".
         unit: of the numbers.
-        note: what to know about them.
-        match: settings that all runs of this table have, by full name.
+        note: what readers should know about the numbers.
+        match: settings of all runs of this table, by full name.
         columns, rows: headings, with the settings of each.
         values: one list per row, one entry per column; None where nothing was published.
     """
@@ -97,7 +99,7 @@ class PublishedTable:
     values: list[list[Value | None]] = field(repr=False)
 
     def value(self, row: str, column: str) -> Value | None:
-        """Return what stands in a row and column, by their published headings.
+        """Return the value in a row and column, by their published headings.
 
         Raises:
             ConfigurationError: if there is no such row or column.
@@ -139,10 +141,10 @@ def published_table(name: str) -> PublishedTable:
 def find_published(
     settings: Mapping[str, Any], quantity: str = "test accuracy"
 ) -> tuple[Published, ...]:
-    """Return the published numbers of an experiment, the main table's first.
+    """Return the published numbers of an experiment, that of the main table first.
 
     Args:
-        settings: of a run, flat, by full name, options of the rule included; see `plain_settings`.
+        settings: of a run, by full name, with all options of the rule; see `plain_settings`.
         quantity: "test accuracy" or "firing rate".
     """
     tables = (table for table in _document().tables if table.quantity == quantity)

@@ -1,51 +1,48 @@
-"""Finished runs, read from their folders."""
+"""A run as reports see it: what was read from its folder, and the numbers that follow from it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
-from threefactor.training import checkpoint
 from threefactor.training.engines import engine_of
-from threefactor.training.files import parse_json, read_bytes
-from threefactor.training.lines import MOST_BYTES
-from threefactor.training.run_folder import RunFolder, flat
+from threefactor.training.run import Run, flat
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
 
-__all__ = ["Run", "has_effect", "plain_settings", "read_run"]
+__all__ = ["ReportedRun", "has_effect", "plain_settings", "read_run"]
 
-_NUMBERS = ("train_loss", "test_loss", "seconds")
 MEASURED = {"alignment": ("angle",), "feedback": ("angle", "cosine"), "firing": ("rate",)}
-"""Numbers of every layer that are shown of what was measured while training."""
-_ACCURACIES = ("train_accuracy", "test_accuracy")
+"""Numbers of every layer that are shown of what was measured during training."""
 
 
 @dataclass(frozen=True)
-class Run:
+class ReportedRun:
     """One run as it is reported.
 
     Attributes:
         path: its folder.
-        settings: all of them.
+        settings: all settings.
         environment: versions, platform, threads, command.
-        history: the metrics of its epochs.
-        tracked: what was measured while it trained, moment by moment.
-        start: how the network of another run did before the first epoch, if it began with one.
-        resumed: what of the environment became another one, and at which epoch.
+        history: the metrics of its epochs; at least one.
+        layer_sizes: number of neurons of each hidden layer, by name; empty if it is not known.
+        tracked: what was measured during training, moment by moment.
+        start: how the network of another run did before the first epoch, if the run began with one.
+        resumed: what changed in the environment, and at which epoch.
     """
 
     path: Path
     settings: Settings
     environment: Mapping[str, Any]
-    history: tuple[Mapping[str, Any], ...]
-    tracked: tuple[Mapping[str, Any], ...] = ()
+    history: Sequence[Mapping[str, Any]]
+    layer_sizes: Mapping[str, int] = field(default_factory=dict)
+    tracked: Sequence[Mapping[str, Any]] = ()
     start: Mapping[str, Any] | None = None
-    resumed: tuple[Mapping[str, Any], ...] = ()
+    resumed: Sequence[Mapping[str, Any]] = ()
 
     @property
     def direct(self) -> float | None:
@@ -69,13 +66,13 @@ class Run:
 
     @property
     def best(self) -> float | None:
-        """Highest test accuracy of all epochs, a fraction: biased, it is chosen by test data."""
+        """Highest test accuracy of all epochs, a fraction: biased, since test data chose it."""
         found = [e["test_accuracy"] for e in self.history if e["test_accuracy"] is not None]
         return max(found, default=None)
 
     @property
     def best_epoch(self) -> int | None:
-        """The first epoch that had it."""
+        """The first epoch with the highest test accuracy."""
         best = self.best
         if best is None:
             return None
@@ -87,45 +84,46 @@ class Run:
         return math.fsum(float(line["seconds"]) for line in self.history)
 
 
-def read_run(path: str | Path) -> Run:
-    """Read a run folder; checkpoints are not needed.
+def read_run(path: str | Path) -> ReportedRun:
+    """Read a run folder for a report; checkpoints are not needed.
 
     Raises:
-        CheckpointError: if there is no run, it is of a version that this one cannot read, its
-            metrics or measurements are damaged, or its checkpoint is there and of other settings.
+        CheckpointError: if there is no run, this version cannot read it, its metrics or
+            measurements are damaged, or its checkpoint was made with other settings.
     """
-    folder = RunFolder(path)
-    config = folder.config()
-    environment = config["environment"]
+    run = Run(path)
     try:
-        settings = folder.settings()
+        settings = run.settings
     except ConfigurationError as problem:
-        version = environment.get("threefactor", "unknown")
+        version = run.environment.get("threefactor", "unknown")
         raise CheckpointError(
             f"it was made by threefactor {version}, and {__version__} cannot read its settings "
             f"({problem}); report it with the version that made it"
         ) from problem
-    history = _history(folder)
-    if len(history) > settings.epochs:
-        raise CheckpointError(
-            f"metrics.jsonl has {len(history)} epochs, and config.json says {settings.epochs}"
-        )
-    try:
-        state = checkpoint.load_state(folder.last, tensors=False)
-    except CheckpointError:  # whoever copies runs to report them leaves the checkpoints out
-        pass
-    else:
-        folder.check_trained_with(state)
-    tracked, resumed = _tracked(folder), tuple(folder.resumptions())
-    return Run(folder.path, settings, environment, history, tracked, _start(folder), resumed)
+    if run.problems:
+        raise CheckpointError("; ".join(run.problems))
+    if not run.metrics:
+        raise CheckpointError("it has no finished epoch yet")
+    if len({frozenset(_measured(line)) for line in run.tracked}) > 1:
+        raise CheckpointError("tracked.jsonl has other measures or layers at other moments")
+    return ReportedRun(
+        path=run.path,
+        settings=settings,
+        environment=run.environment,
+        history=run.metrics,
+        layer_sizes=run.layer_sizes,
+        tracked=run.tracked,
+        start=run.start,
+        resumed=run.resumed,
+    )
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Return settings flat, by full name, with the defaults of options that are younger."""
+    """Return settings by full name; options younger than the settings have their defaults."""
     found = flat(settings)
     try:
-        options = engine_of(settings).rule_options(settings.rule.name)
-    except ConfigurationError:  # a rule of one's own: its options are as they are
+        options = engine_of(settings).rule_defaults(settings.rule.name)
+    except ConfigurationError:  # a rule of one's own, whose options have no defaults here
         return found
     defaults = {f"rule.options.{key}": value for key, value in options.items()}
     return {**defaults, **found}
@@ -136,34 +134,11 @@ def has_effect(setting: str) -> bool:
     return setting.partition(".")[0] != "track"
 
 
-def _history(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
-    try:
-        texts = read_bytes(folder.metrics_path, MOST_BYTES).decode().splitlines()
-    except (CheckpointError, OSError, UnicodeDecodeError) as problem:
-        raise CheckpointError(f"metrics.jsonl cannot be read ({problem})") from problem
-    if not texts:
-        raise CheckpointError("it has no finished epoch yet")
-    lines = tuple(_line(text, epoch) for epoch, text in enumerate(texts, start=1))
-    if any(line["firing_rates"].keys() != lines[0]["firing_rates"].keys() for line in lines):
-        raise CheckpointError("metrics.jsonl has firing rates of other layers in other epochs")
-    return lines
-
-
-def _tracked(folder: RunFolder) -> tuple[Mapping[str, Any], ...]:
-    lines = tuple(folder.tracked())
-    moments = [line["batches"] for line in lines]
-    if moments != sorted(set(moments)):
-        raise CheckpointError("tracked.jsonl does not hold one moment after the other")
-    if len({frozenset(_measured(line)) for line in lines}) > 1:
-        raise CheckpointError("tracked.jsonl has other measures or layers at other moments")
-    return lines
-
-
 def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Give what was measured at a moment: measure, kind and layer of all numbers.
 
     Raises:
-        CheckpointError: if there is something else than numbers, or None with a note.
+        CheckpointError: if there is something other than numbers, or None with a note.
     """
     for measure in MEASURED.keys() & line.keys():
         kinds = line[measure] if measure == "alignment" else {"": line[measure]}
@@ -172,7 +147,8 @@ def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 for key in MEASURED[measure]:
                     value = _object(entry, f"{measure} of {layer}").get(key, "absent")
                     noted = value is None and isinstance(entry.get("note"), str)
-                    if not (noted or _number(value)):
+                    number = type(value) in (int, float) and abs(value) < 1e300
+                    if not (noted or number):
                         raise CheckpointError(
                             f"tracked.jsonl is damaged: {key} of {layer} is {value!r:.60}"
                         )
@@ -181,44 +157,5 @@ def _measured(line: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise CheckpointError(f"tracked.jsonl is damaged: {name} is {value!r:.60}, no object")
+        raise CheckpointError(f"tracked.jsonl is damaged: {name} is {value!r:.60}, not an object")
     return value
-
-
-def _start(folder: RunFolder) -> Mapping[str, Any] | None:
-    try:
-        line = folder.start()
-        ok = line is None or _share(line["test_accuracy"])
-    except (OSError, ValueError, KeyError, TypeError) as problem:
-        raise CheckpointError(f"start.json cannot be read ({problem!r})") from problem
-    if not ok:
-        raise CheckpointError("start.json holds a number that is not finite")
-    return line
-
-
-def _line(text: str, epoch: int) -> Mapping[str, Any]:
-    try:
-        line = parse_json(text)
-        ok = line["epoch"] == epoch and all(_number(line[name]) for name in _NUMBERS)
-        ok = ok and all(_share(line[name]) for name in _ACCURACIES)
-        ok = ok and all(_number(rate) for rate in line["firing_rates"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
-        raise CheckpointError(
-            f"line {epoch} of metrics.jsonl is cut short or damaged ({problem!r})"
-        ) from problem
-    if not ok:
-        raise CheckpointError(
-            f"line {epoch} of metrics.jsonl is not that of epoch {epoch}, or holds a number that "
-            "is not finite, or an accuracy that is no share"
-        )
-    return line  # type: ignore[no-any-return]
-
-
-def _number(value: Any) -> bool:
-    """Whether a value is a finite number, of a size that numbers of a training have."""
-    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
-
-
-def _share(value: Any) -> bool:
-    """Whether a value is an accuracy, or None, where there is none."""
-    return value is None or (_number(value) and 0 <= value <= 1)

@@ -1,14 +1,14 @@
-"""The page of a study: which sections, in which order."""
+"""A report on runs: which sections it has, and in which order."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from threefactor.recipes import RECIPES
-from threefactor.report.analyses import analysis_sections, find_analyses
+from threefactor.report.analyses import Analysis, analysis_sections, find_analyses
 from threefactor.report.citing import cite_settings
 from threefactor.report.comparison import (
     accuracy_table,
@@ -16,25 +16,48 @@ from threefactor.report.comparison import (
     overview_table,
     run_table,
 )
-from threefactor.report.firing import firing_rates, firing_table
-from threefactor.report.grouping import Group, Study
+from threefactor.report.courses import tracked_sections
+from threefactor.report.learning import firing_figure, firing_rates, firing_table, learning_curves
 from threefactor.report.page import Listing, Section
-from threefactor.report.plots import firing_figure, learning_curves
-from threefactor.report.study import collect
-from threefactor.report.tracked import tracked_sections
+from threefactor.report.study import Group, Study, collect
 from threefactor.training.description import OWN
 from threefactor.training.settings import OwnNetworkSettings
 
-__all__ = ["report_sections", "study_sections"]
+__all__ = ["ReportSections", "report_sections", "study_sections"]
+
+
+@dataclass(frozen=True)
+class ReportSections:
+    """The parts of a report on runs. Iterating gives its sections in the order of the page.
+
+    Attributes:
+        left_out: folders and files that could not be used, each with the reason.
+        overview: the accuracies of all recipes in one table, if there are several.
+        recipes: for each recipe its results, and what was measured while its networks trained.
+        analyses: one for each kind of analysis.
+        runs: every run with the command that made it.
+        citing: BibTeX of what the runs used.
+    """
+
+    left_out: Section | None
+    overview: Section | None
+    recipes: tuple[Section, ...]
+    analyses: tuple[Section, ...]
+    runs: Section
+    citing: Section
+
+    def __iter__(self) -> Iterator[Section]:
+        first = (one for one in (self.left_out, self.overview) if one is not None)
+        return iter((*first, *self.recipes, *self.analyses, self.runs, self.citing))
 
 
 def report_sections(
     paths: Sequence[str | Path], *, unfinished: bool = False, split: bool = False
-) -> list[Section]:
+) -> ReportSections:
     """Read runs and their analyses and return the sections of their report.
 
     Args:
-        paths: run folders, or folders that hold some at any depth.
+        paths: run folders, or folders that contain some at any depth.
         unfinished, split: see `collect`.
 
     Raises:
@@ -43,27 +66,36 @@ def report_sections(
     study = collect(paths, unfinished=unfinished, split=split)
     analyses, unread = find_analyses(paths)
     study = replace(study, left_out=(*study.left_out, *unread))
-    *results, runs, citing = study_sections(study)
-    return [*results, *analysis_sections(analyses), runs, citing]
+    return study_sections(study, analyses)
 
 
-def study_sections(study: Study, measure: str | None = None) -> list[Section]:
-    """Return the sections of a study; the last two are "Runs" and "How to cite".
+def study_sections(
+    study: Study, analyses: Sequence[Analysis] = (), *, measure: str | None = None
+) -> ReportSections:
+    """Return the sections of a report on a study.
 
     Args:
-        study: what they are about.
-        measure: the one that is shown of those that were taken while training; None for all.
+        study: what to report.
+        analyses: of its runs, from `find_analyses` or `read_analyses`.
+        measure: which of the measures that were taken during training to show; None for all.
     """
-    sections = [_left_out(study)] if study.left_out else []
+    overview = None
     if len(study.recipes) > 1:
-        text = ("Measured beside published, where there is such a number. Details follow.",)
-        sections.append(Section("Overview", text, (overview_table(study.groups),)))
+        text = ("Measured accuracies beside published ones, where there are any.",)
+        overview = Section("Overview", text, (overview_table(study.groups),))
+    recipes: list[Section] = []
     for recipe, groups in study.recipes.items():
-        sections += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
-    cited = cite_settings(run.settings for run in study.runs)
-    text = ("What the runs above are built on: rules, engines, networks, data, and threefactor.",)
-    citing = Section("How to cite", text, listings=(Listing("BibTeX", cited),))
-    return [*sections, _runs(study), citing]
+        recipes += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
+    cited = Listing("BibTeX", cite_settings(run.settings for run in study.runs))
+    text = ("What these runs are built on: rules, engines, networks, data, and threefactor.",)
+    return ReportSections(
+        left_out=_left_out(study) if study.left_out else None,
+        overview=overview,
+        recipes=tuple(recipes),
+        analyses=tuple(analysis_sections(analyses)),
+        runs=_runs(study),
+        citing=Section("How to cite", text, listings=(cited,)),
+    )
 
 
 def _left_out(study: Study) -> Section:

@@ -1,31 +1,109 @@
-"""Runs that belong together, collected from folders."""
+"""Which runs belong together: collected from folders, grouped by recipe and rule over seeds."""
 
 from __future__ import annotations
 
+import itertools
+import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
-from threefactor.report.grouping import LeftOut, Study, gather
-from threefactor.report.runs import Run, read_run
+from threefactor.recipes import RECIPES
+from threefactor.report.names import RULE_NAMES, experiment_label
+from threefactor.report.runs import ReportedRun, has_effect, plain_settings, read_run
+from threefactor.report.values import Spread, spread
+from threefactor.version import __version__
 
-__all__ = ["collect"]
+__all__ = ["Group", "LeftOut", "Study", "collect", "gather"]
+
+MOST_NAMED = 4
+"""How many differing settings a message names."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed and the fold of samples that they test on.
+
+    Attributes:
+        recipe: name of the recipe.
+        label: name of the rule for people; unique within the recipe.
+        runs: in the order of seeds and folds.
+    """
+
+    recipe: str
+    label: str
+    runs: tuple[ReportedRun, ...]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by full name; the seed is that of the first run."""
+        return plain_settings(self.runs[0].settings)
+
+    def over_seeds(self, measure: Callable[[ReportedRun], float], digits: int = 2) -> Spread:
+        """Return mean and standard deviation of a measure over the runs."""
+        return spread([measure(run) for run in self.runs], digits)
+
+    @property
+    def direct(self) -> Spread | None:
+        """Accuracy before the first epoch, %, if all runs began with the network of another."""
+        return self.percent(lambda run: run.direct)
+
+    def percent(self, measure: Callable[[ReportedRun], float | None]) -> Spread | None:
+        """Return a fraction in percent over the runs; None unless all of them have it."""
+        found = [100 * share for share in map(measure, self.runs) if share is not None]
+        return spread(found) if len(found) == len(self.runs) else None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A folder or file that a report does not use, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """The runs of a report.
+
+    Attributes:
+        groups: in the order of the recipes, then of the rules.
+        left_out: folders and files that could not be used.
+        remarks: what readers should know about the runs.
+    """
+
+    groups: tuple[Group, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def recipes(self) -> dict[str, tuple[Group, ...]]:
+        """The groups by recipe."""
+        names = dict.fromkeys(group.recipe for group in self.groups)
+        return {name: tuple(g for g in self.groups if g.recipe == name) for name in names}
+
+    @property
+    def runs(self) -> tuple[ReportedRun, ...]:
+        """All runs, group by group."""
+        return tuple(run for group in self.groups for run in group.runs)
 
 
 def collect(paths: Iterable[str | Path], *, unfinished: bool = False, split: bool = False) -> Study:
-    """Read runs and put together what differs in nothing but the seed.
+    """Read runs and group those that differ in nothing but the seed.
 
     Args:
-        paths: run folders, or folders that hold some at any depth.
-        unfinished: whether runs that have not come to their last epoch are taken in, marked.
-        split: whether runs of one recipe and rule with differing settings become groups of their
-            own, which otherwise is an error.
+        paths: run folders, or folders that contain some at any depth.
+        unfinished: whether to use runs before their last epoch, too, with a mark.
+        split: whether runs of one recipe and rule whose settings differ become groups of their
+            own; otherwise this is an error.
 
     Raises:
-        CheckpointError: if a path is no folder, or holds no run that can be used.
-        ConfigurationError: if settings differ, or a seed is there twice.
+        CheckpointError: if a path is not a folder, or contains no run that can be used.
+        ConfigurationError: if settings differ, or a seed occurs twice.
 
     Example:
         >>> collect(["nowhere"])
@@ -39,7 +117,8 @@ some
         try:
             run = read_run(folder)
         except CheckpointError as problem:
-            left_out.append(LeftOut(folder, str(problem).removeprefix(f"{folder} holds no run: ")))
+            reason = str(problem).removeprefix(f"{folder} holds no run: ")
+            left_out.append(LeftOut(folder, reason.replace(f"{folder}{os.sep}", "")))
             continue
         if run.finished or unfinished:
             runs.append(run)
@@ -53,16 +132,45 @@ some
     return replace(gather(runs, split=split), left_out=tuple(left_out))
 
 
-def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
-    """Leave out runs with firing rates of other layers than most of the same settings have.
+def gather(runs: Sequence[ReportedRun], *, split: bool = False) -> Study:
+    """Group runs by recipe and rule.
 
-    Their metrics were changed, since settings decide which layers there are.
+    Args:
+        runs: at least one.
+        split: see `collect`.
+
+    Raises:
+        ConfigurationError: if settings differ within a group, or a seed and fold occurs twice.
+    """
+    found: dict[tuple[str, str], list[ReportedRun]] = {}
+    for run in runs:
+        label = experiment_label(run.settings)
+        if not run.finished:
+            label += f" ({len(run.history)} of {run.settings.epochs} epochs)"
+        found.setdefault((run.settings.recipe, label), []).append(run)
+    groups = []
+    for (recipe, label), members in sorted(found.items(), key=lambda item: _order(*item)):
+        for name, part in _alike(recipe, label, members, split):
+            ordered = sorted(part, key=_seed_and_fold)
+            _check_seeds(recipe, name, ordered)
+            groups.append(Group(recipe, name, tuple(ordered)))
+    return Study(tuple(groups), remarks=tuple(_remarks(groups)))
+
+
+def _of_one_shape(runs: Sequence[ReportedRun]) -> tuple[list[ReportedRun], list[LeftOut]]:
+    """Leave out runs whose firing rates are of other layers than in most runs of their settings.
+
+    Settings decide which layers there are, so somebody changed the metrics of these runs.
     """
     layers: dict[str, Counter[frozenset[str]]] = {}
-    found = [(run, _same_layers(run), frozenset(run.history[-1]["firing_rates"])) for run in runs]
-    for _, settings, names in found:
+    found = []
+    for run in runs:
+        # What runs with the same layers have in common.
+        settings = repr((run.settings.recipe, run.settings.rule.name, run.settings.network))
+        names = frozenset(run.history[-1]["firing_rates"])
         layers.setdefault(settings, Counter())[names] += 1
-    kept: list[Run] = []
+        found.append((run, settings, names))
+    kept: list[ReportedRun] = []
     left_out: list[LeftOut] = []
     for run, settings, names in found:
         most = layers[settings].most_common(1)[0][0]
@@ -72,12 +180,6 @@ def _of_one_shape(runs: Sequence[Run]) -> tuple[list[Run], list[LeftOut]]:
             said = f"its firing rates are of {sorted(names)}, others have {sorted(most)}"
             left_out.append(LeftOut(run.path, f"metrics.jsonl is damaged: {said}"))
     return kept, left_out
-
-
-def _same_layers(run: Run) -> str:
-    """Return what runs have in common that have the same layers."""
-    settings = run.settings
-    return repr((settings.recipe, settings.rule.name, settings.network))
 
 
 def _folders(paths: Iterable[str | Path]) -> list[Path]:
@@ -96,9 +198,112 @@ def _folders(paths: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _unfinished(run: Run) -> str:
+def _unfinished(run: ReportedRun) -> str:
     done, epochs = len(run.history), run.settings.epochs
     return (
-        f"stopped after epoch {done} of {epochs}; go on with: threefactor train --resume --out "
+        f"stopped after epoch {done} of {epochs}; resume it with: threefactor train --resume --out "
         f"{run.path}, or add --unfinished to report it as it is"
     )
+
+
+def _order(key: tuple[str, str], members: list[ReportedRun]) -> tuple[int, int, str]:
+    recipes, rules = list(RECIPES), list(RULE_NAMES)
+    rule = members[0].settings.rule.name
+    return (
+        recipes.index(key[0]) if key[0] in recipes else len(recipes),
+        rules.index(rule) if rule in rules else len(rules),
+        f"{key[0]} {key[1]}",
+    )
+
+
+def _alike(
+    recipe: str, label: str, runs: list[ReportedRun], split: bool
+) -> Iterator[tuple[str, list[ReportedRun]]]:
+    """Give the runs as one part, or as several if their settings differ and `split` allows it."""
+    settings = [_comparable(run) for run in runs]
+    keys = sorted({key for one in settings for key in one})
+    differ = [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+    if differ and not split:
+        raise ConfigurationError(_differences(recipe, label, runs, settings, differ))
+    parts: dict[str, list[ReportedRun]] = {}
+    for run, one in zip(runs, settings, strict=True):
+        values = (f"{key.rpartition('.')[2]}={one.get(key)}" for key in differ)
+        parts.setdefault(", ".join([label, *values]), []).append(run)
+    yield from parts.items()
+
+
+def _comparable(run: ReportedRun) -> dict[str, Any]:
+    """Return the settings that must be equal within a group."""
+    found = plain_settings(run.settings)
+    del found["seed"]
+    found = {key: value for key, value in found.items() if has_effect(key)}
+    if run.settings.data.folds is not None:
+        del found["data.fold"]
+    if run.settings.start is not None:  # runs of several seeds start from several others
+        found["start"] = re.sub(r"seed\d+(-[0-9a-f]{10})?", "seedN", run.settings.start)
+    return found
+
+
+def _differences(
+    recipe: str,
+    label: str,
+    runs: Sequence[ReportedRun],
+    settings: Sequence[Mapping[str, Any]],
+    differ: Sequence[str],
+) -> str:
+    lines = []
+    for key in differ[:MOST_NAMED]:
+        values: dict[str, list[str]] = {}
+        for run, one in zip(runs, settings, strict=True):
+            values.setdefault(repr(one.get(key)), []).append(str(run.path))
+        shown = []
+        for value, folders in values.items():
+            more = f" (and {len(folders) - 1} more)" if len(folders) > 1 else ""
+            shown.append(f"{value} in {folders[0]}{more}")
+        lines.append(f"{key} is {' but '.join(shown)}")
+    if len(differ) > MOST_NAMED:
+        lines.append(f"and {len(differ) - MOST_NAMED} more settings")
+    return (
+        f"runs of differing settings have no common mean ({recipe}, {label}): {'; '.join(lines)}. "
+        "Report them apart, or add --split for a row each"
+    )
+
+
+def _seed_and_fold(run: ReportedRun) -> tuple[int, int]:
+    return run.settings.seed, run.settings.data.fold
+
+
+def _check_seeds(recipe: str, label: str, runs: list[ReportedRun]) -> None:
+    for one, other in itertools.pairwise(runs):
+        if _seed_and_fold(one) == _seed_and_fold(other):
+            data = one.settings.data
+            which = f"seed {one.settings.seed}"
+            which += "" if data.folds is None else f", fold {data.fold}"
+            raise ConfigurationError(
+                f"{one.path} and {other.path} are both {recipe}, {label}, {which}; "
+                "a mean counts each once: leave one out"
+            )
+
+
+def _remarks(groups: Iterable[Group]) -> Iterator[str]:
+    for group in groups:
+        for run in group.runs:
+            for change in run.resumed:
+                now = ", ".join(f"{key} {value}" for key, value in change.items() if key != "epoch")
+                yield (
+                    f"{run.path} was resumed in another environment after epoch "
+                    f"{change['epoch']:.4g} ({now}): it may not have the bits of "
+                    "a run that never stopped."
+                )
+        for what in ("threefactor", "torch"):
+            versions = sorted({str(run.environment.get(what, "unknown")) for run in group.runs})
+            if len(versions) > 1:
+                yield (
+                    f"{group.recipe}, {group.label}: the seeds were run with different versions of "
+                    f"{what}: {', '.join(versions)}."
+                )
+            elif what == "threefactor" and versions != [__version__]:
+                yield (
+                    f"{group.recipe}, {group.label}: made by threefactor {versions[0]}; this "
+                    f"report by {__version__}."
+                )

@@ -1,4 +1,4 @@
-"""What stands in the tables of a report: numbers that stay exact behind their rounded text."""
+"""Tables of a report and their cells: numbers are shown rounded and keep their exact value."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 @dataclass(frozen=True)
 class Number:
-    """A number and how it is shown.
+    """A number with the way it is shown.
 
     >>> Number(-0.125, signed=True).text
     '−0.12'
 
     Attributes:
         value: the exact number.
-        digits: digits after the point; None for four significant ones.
-        signed: whether a plus sign is shown, too.
+        digits: digits after the point; None for four significant digits.
+        signed: whether to show a plus sign.
     """
 
     value: float
@@ -66,9 +66,9 @@ class Spread:
 
     Attributes:
         mean: mean.
-        sd: sample standard deviation (n - 1); None if there are too few seeds for one.
-        n: number of seeds; None if it is not known, as of some published numbers.
-        digits: digits after the point that are shown.
+        sd: sample standard deviation (n - 1); None for a single seed.
+        n: number of seeds; None if unknown, as for some published numbers.
+        digits: digits shown after the point.
     """
 
     mean: float
@@ -85,7 +85,7 @@ class Spread:
 
 
 Cell = str | int | Number | Spread | None
-"""What a table may hold; None is an empty cell."""
+"""What a table may contain; None is an empty cell."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def spread(values: Sequence[float], digits: int = 2) -> Spread:
 
 
 def cell_text(cell: Cell) -> str:
-    """Return what people read."""
+    """Return the text of a cell."""
     if isinstance(cell, (Number, Spread)):
         return cell.text
     return "" if cell is None else str(cell)
@@ -154,7 +154,7 @@ def table_csv(table: Table) -> str:
 
 
 def without_empty_columns(table: Table) -> Table:
-    """Leave out columns in which nothing stands."""
+    """Leave out empty columns."""
     kept = [i for i in range(len(table.columns)) if any(row[i] is not None for row in table.rows)]
     rows = tuple(tuple(row[i] for i in kept) for row in table.rows)
     return replace(table, columns=tuple(table.columns[i] for i in kept), rows=rows)
@@ -163,7 +163,7 @@ def without_empty_columns(table: Table) -> Table:
 def csv_text(rows: Iterable[Iterable[Any]]) -> str:
     """Write rows as CSV; numbers keep all their digits.
 
-    Text that a spreadsheet would take for a formula gets an apostrophe in front.
+    Text that a spreadsheet would take for a formula starts with an apostrophe.
 
     >>> print(csv_text([["-0.5", "=1+1", -0.5]]), end="")
     -0.5,'=1+1,-0.5

@@ -1,19 +1,19 @@
 """Tables and figures of the papers by name: grids of runs that survive interruption."""
 
-from threefactor.reproduce.catalog import catalog, experiment
-from threefactor.reproduce.cells import Cell
-from threefactor.reproduce.experiments import Experiment, Row
-from threefactor.reproduce.grid import Outcome, Watcher, run_grid
-from threefactor.reproduce.running import listing, reproduce
+from threefactor.reproduce.catalog import catalog, exhibit
+from threefactor.reproduce.exhibits import Exhibit, Row
+from threefactor.reproduce.grid import Observer, Outcome, run_grid
+from threefactor.reproduce.planned import PlannedRun
+from threefactor.reproduce.reproduction import listing, reproduce
 
 __all__ = [
-    "Cell",
-    "Experiment",
+    "Exhibit",
+    "Observer",
     "Outcome",
+    "PlannedRun",
     "Row",
-    "Watcher",
     "catalog",
-    "experiment",
+    "exhibit",
     "listing",
     "reproduce",
     "run_grid",

@@ -1,4 +1,4 @@
-"""How much of an experiment is run: in under a minute, in some minutes, or as published."""
+"""How much of a table or figure is run: whether it works, a quick look, or as published."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from threefactor.data.registry import DATASETS
+from threefactor.data.sets.catalog import DATASETS
 from threefactor.recipes import recipe
-from threefactor.reproduce.estimates import USUAL_STEPS
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     EventNetworkSettings,
@@ -20,14 +19,15 @@ __all__ = ["BUDGETS", "changes_for", "seeds_for"]
 
 BUDGETS: Mapping[str, str] = MappingProxyType(
     {
-        "smoke": "does it run? one epoch on few samples; its numbers mean nothing",
-        "quick": "what two cores do in some 20 minutes: fewer samples, epochs, channels; one seed",
+        "smoke": "does it run? one epoch on few samples; the numbers mean nothing",
+        "quick": "a quick look: fewer samples, epochs and channels; one seed",
         "paper": "the published settings and seeds",
     }
 )
-# Of the budget quick: training samples of 6 time steps, for a network without convolutions, with
-# them, and of residual blocks at the size of ImageNet's pictures.
+# Training samples of the budget quick at 6 time steps: for networks without convolutions, with
+# convolutions, and with residual blocks on images of ImageNet's size.
 QUICK_SAMPLES, QUICK_PICTURES, QUICK_LARGE_PICTURES = 30000, 1500, 100
+USUAL_STEPS = 6
 OPZO_SEEDS, SFDFA_SEEDS = (2022, 0, 1), (0, 1, 2)
 
 
@@ -40,7 +40,7 @@ def seeds_for(name: str, budget: str) -> tuple[int, ...]:
 
 
 def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
-    """Return what a budget changes of a recipe's settings for a rule, by full name."""
+    """Return the settings of a recipe and rule that a budget changes, by full name."""
     settings = recipe(name).settings_for(rule)
     if budget == "paper":
         return {}
@@ -51,7 +51,7 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
             changes["track.every"] = 1
         return {**changes, "network.width": 0.03} if wide else changes
     entry = DATASETS[settings.data.name]
-    if not entry.files and not entry.by_hand:  # embedded data is small
+    if entry.files.not_needed:  # embedded data is small
         return {}
     changes = {"epochs": min(settings.epochs, 3)}
     if isinstance(settings.network, EventNetworkSettings):
@@ -65,7 +65,7 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
 
 
 def _quick_samples(settings: Settings) -> int:
-    """Return how many training samples all networks on a time grid have about the same time for."""
+    """Return how many training samples a network gets: fewer, the more time steps they have."""
     special = {ClockedNetworkSettings: QUICK_SAMPLES, ResNetSettings: QUICK_LARGE_PICTURES}
     most = special.get(type(settings.network), QUICK_PICTURES)
     return most * USUAL_STEPS // (settings.steps or USUAL_STEPS)

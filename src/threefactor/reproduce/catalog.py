@@ -7,14 +7,14 @@ from functools import cache
 from typing import Any
 
 from threefactor.errors import unknown_name
-from threefactor.reproduce.experiments import Experiment, Row, from_table
+from threefactor.reproduce.exhibits import Exhibit, Row, from_rows, from_table
 from threefactor.reproduce.single_neuron import factor_curves, field, trace
 
-__all__ = ["catalog", "experiment"]
+__all__ = ["catalog", "exhibit"]
 
 Beside = Mapping[str, tuple[str, Mapping[str, Any]]]
 
-# Data that is embedded or easily had, in the place of what is not: always named as what it is.
+# Data that is embedded or easy to get: in rows of its own, which are marked as not in the paper.
 _FC: Beside = {"digits-fc": ("digits-fc", {}), "fashion-mnist-fc": ("fashion-mnist-fc", {})}
 _SACCADES: Beside = {"digits-saccades-conv": ("digits-saccades-conv", {})}
 _CONV: Beside = {**_SACCADES, "cifar10-conv5-small": ("cifar10-conv5-small", {})}
@@ -37,12 +37,10 @@ _STARTS = {
 }
 
 
-def _curves(number: int, name: str, beside: Beside | None = None) -> Experiment:
+def _curves(number: int, name: str, beside: Beside | None = None) -> Exhibit:
     """Learning curves of the rules with exact spike times on one data set."""
     title = f"SFDFA, figure {number}: learning curves of {name}"
-    return from_table(
-        "sfdfa-table1", title, only=name, experiment=f"sfdfa-figure{number}", beside=beside
-    )
+    return from_table("sfdfa-table1", title, name=f"sfdfa-figure{number}", only=name, beside=beside)
 
 
 def _opzo(*names: str) -> list[Row]:
@@ -59,8 +57,8 @@ def _gradients(name: str, in_paper: bool) -> list[Row]:
     ]
 
 
-def _over_training(number: int, title: str, measure: str) -> Experiment:
-    """A measure while the deep network trains; both figures are of the same runs."""
+def _over_training(number: int, title: str, measure: str) -> Exhibit:
+    """A measure taken while the deep network trains; both figures show the same runs."""
     scaled = "mnist-events-deep, hidden weights times 0.1"
     rows = [
         Row(data, method, name, rule, in_paper=in_paper)
@@ -72,10 +70,10 @@ def _over_training(number: int, title: str, measure: str) -> Experiment:
         for method, rule in (("SFDFA", "sfdfa"), ("DFA", "dfa"))
     ]
     title = f"SFDFA, figure {number}: {title}"
-    return Experiment(f"sfdfa-figure{number}", title, tuple(rows), tracked=measure)
+    return from_rows(f"sfdfa-figure{number}", title, rows, tracked=measure)
 
 
-def _experiments() -> list[Experiment]:
+def _exhibits() -> list[Exhibit]:
     return [
         from_table("opzo-table1", "OPZO, table 1: test accuracy", beside={**_FC, **_CONV}),
         from_table("opzo-table2", "OPZO, table 2: kinds of noise", beside=_CONV),
@@ -86,23 +84,23 @@ def _experiments() -> list[Experiment]:
             beside=_NOISE,
             start=_STARTS.get,
         ),
-        Experiment(
+        from_rows(
             "opzo-table5",
             "OPZO, table 5: memory and operations of bringing errors back",
             (
                 Row("mnist-fc", "OPZO", "mnist-fc", "opzo"),
                 *_opzo("digits-fc", "digits-saccades-conv"),
             ),
-            {"OPZO": ("cost", "training-operations")},
+            analyses={"OPZO": ("cost", "training-operations")},
         ),
-        Experiment(
+        from_rows(
             "opzo-table6",
             "OPZO, table 6: memory and time of training, and memory against T",
             (
                 Row("dvs-cifar10-conv5", "OPZO", "dvs-cifar10-conv5", "opzo"),
                 *_opzo("digits-fc", "digits-saccades-conv"),
             ),
-            {"OPZO": ("measured-cost", "memory")},
+            analyses={"OPZO": ("measured-cost", "memory")},
         ),
         from_table(
             "opzo-table7-cifar-10",
@@ -117,34 +115,34 @@ def _experiments() -> list[Experiment]:
             analyses={"OPZO": ("operations",), "spatial BP": ("operations",)},
         ),
         from_table("opzo-table8", "OPZO, table 8: Kolen-Pollack feedback", beside={**_FC, **_CONV}),
-        Experiment(
+        from_rows(
             "opzo-figure2",
             "OPZO, figure 2: variance of the gradient by layer and rule",
             (
                 Row("mnist-fc", "OPZO", "mnist-fc", "opzo"),
                 *_opzo("digits-fc"),
             ),
-            {"OPZO": ("variance",)},
+            analyses={"OPZO": ("variance",)},
         ),
         from_table(
             "opzo-table1",
             "OPZO, figure 3: learning curves of N-MNIST",
             only="nmnist-fc",
             beside={"digits-fc": ("digits-fc", {})},
-            experiment="opzo-figure3-nmnist",
+            name="opzo-figure3-nmnist",
         ),
         from_table(
             "opzo-table1",
             "OPZO, figure 3: learning curves of DVS-CIFAR10",
             only="dvs-cifar10-conv5",
             beside=_SACCADES,
-            experiment="opzo-figure3-dvs-cifar10",
+            name="opzo-figure3-dvs-cifar10",
         ),
         from_table("sfdfa-table1", "SFDFA, table 1: test accuracy", beside=_EXACT),
-        Experiment("sfdfa-figure1", "SFDFA, figure 1: factor at a spike", drawn=factor_curves),
-        Experiment("sfdfa-figure2", "SFDFA, figure 2: field of gradients", drawn=field),
-        Experiment("sfdfa-figure3", "SFDFA, figure 3: a neuron in time", drawn=trace),
-        Experiment(
+        Exhibit("sfdfa-figure1", "SFDFA, figure 1: factor at a spike", drawn=factor_curves),
+        Exhibit("sfdfa-figure2", "SFDFA, figure 2: field of gradients", drawn=field),
+        Exhibit("sfdfa-figure3", "SFDFA, figure 3: a neuron in time", drawn=trace),
+        from_rows(
             "sfdfa-figure4",
             "SFDFA, figure 4: exact against modified local gradient",
             (*_gradients("mnist-events", True), *_gradients("digits-events", False)),
@@ -159,13 +157,13 @@ def _experiments() -> list[Experiment]:
 
 
 @cache
-def catalog() -> dict[str, Experiment]:
+def catalog() -> dict[str, Exhibit]:
     """Return every table and figure by its name."""
-    return {one.name: one for one in _experiments()}
+    return {one.name: one for one in _exhibits()}
 
 
-def experiment(name: str) -> Experiment:
-    """Return an experiment by name.
+def exhibit(name: str) -> Exhibit:
+    """Return a table or figure by its name.
 
     Raises:
         ConfigurationError: with the nearest known name.

@@ -1,11 +1,11 @@
-"""The page of an experiment: what was run beside what was published, and what was not."""
+"""The page of a table or figure: what was run, beside what was published, and what was not run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from threefactor.report.analyses import analysis_sections, read_analyses
+from threefactor.report.analyses import read_analyses
 from threefactor.report.comparison import DIRECT_TEST
 from threefactor.report.page import Section
 from threefactor.report.runs import read_run
@@ -14,10 +14,10 @@ from threefactor.report.study import collect
 from threefactor.report.values import Cell as TableCell
 from threefactor.report.values import Number, Table, spread, without_empty_columns
 from threefactor.reproduce.budgets import BUDGETS
-from threefactor.reproduce.experiments import Experiment, Row
+from threefactor.reproduce.exhibits import Exhibit, Row
 from threefactor.reproduce.grid import FINISHED, NO_DATA, Outcome
 
-__all__ = ["experiment_sections"]
+__all__ = ["exhibit_sections"]
 
 COLUMNS = (
     "data",
@@ -34,64 +34,64 @@ COLUMNS = (
 )
 
 
-def experiment_sections(
-    experiment: Experiment,
+def exhibit_sections(
+    exhibit: Exhibit,
     budget: str,
     outcomes: Mapping[Path, Outcome],
     root: Path,
     analyses: Sequence[Path] = (),
     problems: Sequence[str] = (),
 ) -> list[Section]:
-    """Return the sections of the page of an experiment.
+    """Return the sections of the page of a table or figure.
 
     Args:
-        experiment: what was run.
-        budget: how much of it.
-        outcomes: of its cells, by run folder.
+        exhibit: the table or figure.
+        budget: how much of it was run.
+        outcomes: of its runs, by run folder.
         root: folder of the run folders.
-        analyses: files of those that belong to it; they are its results, and come first.
+        analyses: files of the analyses that belong to it. They are its results, and come first.
         problems: what else went wrong, such as analyses that failed.
     """
-    sections = [*(experiment.drawn() if experiment.drawn is not None else [])]
-    if not experiment.rows:
-        return sections
-    finished = [folder for folder, one in outcomes.items() if one.kind == FINISHED]
-    sections.insert(0, _overview(experiment, budget, outcomes, root))
+    drawn = exhibit.drawn() if exhibit.drawn is not None else []
+    if not exhibit.rows:
+        return drawn
+    sections = [_overview(exhibit, budget, outcomes, root), *drawn]
     notes = _notes(list(outcomes.values())) + list(problems)
     if notes:
         sections.append(Section("What is missing, and why", tuple(notes), warning=True))
+    finished = [folder for folder, one in outcomes.items() if one.kind == FINISHED]
     if finished:
         study = collect(finished, split=True)
-        *results, runs, citing = study_sections(study, experiment.tracked)
-        results = [section for section in results if section.title != "Overview"]
-        sections += [*analysis_sections(read_analyses(analyses)[0]), *results, runs, citing]
+        parts = study_sections(study, read_analyses(analyses)[0], measure=exhibit.tracked)
+        left_out = [] if parts.left_out is None else [parts.left_out]
+        sections += [*parts.analyses, *left_out, *parts.recipes, parts.runs, parts.citing]
     return sections
 
 
 def _overview(
-    experiment: Experiment, budget: str, outcomes: Mapping[Path, Outcome], root: Path
+    exhibit: Exhibit, budget: str, outcomes: Mapping[Path, Outcome], root: Path
 ) -> Section:
-    rows = tuple(_row(experiment, row, budget, outcomes, root) for row in experiment.rows)
+    rows = tuple(_row(exhibit, row, budget, outcomes, root) for row in exhibit.rows)
     text = (f"Budget {budget!r}: {BUDGETS[budget]}.",)
     about = (
         "The difference is in percentage points."
         if budget == "paper"
-        else "The published numbers are of the published settings, which these runs do not have."
+        else "The published numbers belong to the published settings, which these runs do not have."
     )
     notes = (f"{about} Rows marked * are not in the paper.", *_advice(outcomes.values()))
     table = without_empty_columns(Table("Overview", COLUMNS, rows, notes))
-    return Section(experiment.title, text, (table,))
+    return Section(exhibit.title, text, (table,))
 
 
 def _row(
-    experiment: Experiment, row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
+    exhibit: Exhibit, row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
 ) -> tuple[TableCell, ...]:
-    ends = [outcomes[cell.folder(root)] for cell in row.cells(budget)]
+    ends = [outcomes[run.folder(root)] for run in row.runs(budget)]
     runs = [read_run(end.folder) for end in ends if end.kind == FINISHED]
     data = row.data if row.in_paper else f"{row.data} *"
     state = ", ".join(dict.fromkeys(end.kind for end in ends))
-    published = experiment.published(row)
-    before_learning = experiment.published(row, DIRECT_TEST)
+    published = exhibit.published(row)
+    before_learning = exhibit.published(row, DIRECT_TEST)
     shown = published.cell if published else None
     source = published.source if published else None
     direct = before_learning.cell if before_learning else None
@@ -108,7 +108,7 @@ def _row(
 
 
 def _advice(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """Say how to get data that is absent."""
+    """Say how to get absent data."""
     absent = [note for one in outcomes if one.kind == NO_DATA for note in one.notes[-1:]]
     for note in dict.fromkeys(absent):
         yield f"No data: {note}"
@@ -119,5 +119,5 @@ def _notes(outcomes: Sequence[Outcome]) -> list[str]:
     for one in outcomes:
         if one.kind == NO_DATA:
             continue  # the table says it
-        found += [f"{one.cell.recipe} {one.cell.name}: {note}" for note in one.notes]
+        found += [f"{one.run.recipe} {one.run.name}: {note}" for note in one.notes]
     return list(dict.fromkeys(found))

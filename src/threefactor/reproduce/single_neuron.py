@@ -1,4 +1,4 @@
-"""Figures 1 to 3 of SFDFA: one neuron, which needs no data and no training."""
+"""Figures 1 to 3 of SFDFA: a single neuron, without data and training."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _EQUAL = "Arrows show the direction of descent of the spike times; all have one 
 
 
 def _panels(points: int) -> tuple[list[float], list[float], dict[str, NDArray[np.float64]]]:
-    """Return places on a grid of weights, and there the gradients, exact and modified."""
+    """Return the points of a grid of weights, with the exact and modified gradients there."""
     grid = np.linspace(-0.2, 2.0, points)
     found = gradient_field(grid, tau_s=TAU_S, threshold=THRESHOLD)
     first, second = np.meshgrid(grid, grid, indexing="ij")
@@ -87,12 +87,12 @@ def _panels(points: int) -> tuple[list[float], list[float], dict[str, NDArray[np
 
 
 def _directed(gradients: NDArray[np.float64], axis: int) -> list[float]:
-    """Return one component of arrows of length 1, and 0 where the neuron is silent."""
+    """Return one component of arrows of length 1; 0 where the neuron is silent."""
     lengths = np.maximum(np.linalg.norm(gradients, axis=-1), np.finfo(np.float64).tiny)
     return (-gradients[..., axis] / lengths).ravel().tolist()  # type: ignore[no-any-return]
 
 
-def critical_weight() -> float:
+def _critical_weight() -> float:
     """Return a weight of both inputs at which the neuron's second spike only just happens."""
     low, high = 0.0, 4.0
     for _ in range(STEPS):
@@ -104,7 +104,7 @@ def critical_weight() -> float:
 
 def trace() -> list[Section]:
     """Figure 3: potential, current, factor and local gradient of one neuron at a hair trigger."""
-    weight = critical_weight()
+    weight = _critical_weight()
     found = neuron_trace([weight, weight], tau_s=TAU_S, threshold=THRESHOLD)
     milliseconds = [1000 * t for t in found.times]
     spikes = [1000 * t for t in found.spike_times]

@@ -4,7 +4,8 @@ from threefactor.training.build import Experiment, build
 from threefactor.training.evaluation import Evaluation, evaluate
 from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
-from threefactor.training.run_folder import RunFolder, finished_epochs
+from threefactor.training.run import Run
+from threefactor.training.run_folder import RunFolder
 from threefactor.training.running import open_run, resume, train
 from threefactor.training.settings import Settings, make_settings
 
@@ -12,12 +13,12 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "InterruptedRunError",
+    "Run",
     "RunFolder",
     "Settings",
     "Trainer",
     "build",
     "evaluate",
-    "finished_epochs",
     "make_settings",
     "open_run",
     "override",

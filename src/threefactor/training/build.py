@@ -19,7 +19,7 @@ from threefactor.training.description import Made, check_buildable, made_of
 from threefactor.training.engines import DTYPES, Engine, engine_of
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
-from threefactor.training.run_folder import RunFolder
+from threefactor.training.run import Run
 from threefactor.training.settings import RuleSettings, Settings
 
 __all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
@@ -29,8 +29,8 @@ __all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
 class Experiment:
     """The live objects of one experiment.
 
-    Any of them may be one's own: in place of what `build` made (`dataclasses.replace`), or all of
-    them, made by hand. What is written about the run then says so.
+    Any of them may be the user's own: replace what `build` made (`dataclasses.replace`), or make
+    all of them by hand. The run folder then says so.
     """
 
     settings: Settings
@@ -43,7 +43,7 @@ class Experiment:
 
     @property
     def engine(self) -> Engine:
-        """What makes and runs networks of the settings' kind."""
+        """Makes and runs networks of the kind that the settings name."""
         return engine_of(self.settings)
 
     @property
@@ -98,7 +98,7 @@ def build(
 
 
 def check_parts(experiment: Experiment) -> None:
-    """Refuse parts that do not belong together: a network would be tested that is never trained.
+    """Refuse parts that do not belong together, of which a network would stay untrained.
 
     Raises:
         ConfigurationError: if the network has no parameters, the rule was built on another network,
@@ -112,8 +112,8 @@ def check_parts(experiment: Experiment) -> None:
         raise ConfigurationError(f"the network {type(network).__name__} has no parameters to train")
     if getattr(rule, "network", network) is not network:
         raise ConfigurationError(
-            "the rule was built on another network than the experiment's, which would never be "
-            "trained; build the rule on this network, and the optimiser of its parameters"
+            "the rule was built on another network than that of the experiment, which would never "
+            "be trained; build the rule on this network, and the optimiser of its parameters"
         )
     if getattr(experiment.scheduler, "optimizer", optimizer) is not optimizer:
         raise ConfigurationError(
@@ -125,8 +125,8 @@ def check_parts(experiment: Experiment) -> None:
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     if held - known:
         raise ConfigurationError(
-            f"the optimiser has {len(held - known)} parameters that are none of the network or "
-            "rule (of a network or layer before it was replaced?); make it of "
+            f"the optimiser has {len(held - known)} parameters that belong neither to the network "
+            "nor to the rule (perhaps to a network or layer that was replaced); make it of "
             "network.parameters()"
         )
     left = [name for name, p in network.named_parameters() if p.requires_grad and id(p) not in held]
@@ -158,18 +158,17 @@ def begin(experiment: Experiment) -> None:
     start = experiment.settings.start
     if start is None:
         return
-    run = RunFolder(start)
+    run = Run(start)
     try:
-        there = checkpoint.exists(run.last)
-    except (OSError, ValueError):  # no name of a folder
+        there = "last" in run.checkpoints
+    except (OSError, ValueError):  # not the name of a folder
         there = False
     if not there:
         raise CheckpointError(
             f"start is {clipped(start)}, which holds no trained run; train one first, or give the "
             "folder of another as --set start=RUN"
         )
-    state = checkpoint.load_state(run.last)
-    run.check_trained_with(state)
+    state = run.checkpoint("last")
     try:
         checkpoint.check_tensors(experiment.network.state_dict(), state["network"])
     except ValueError as problem:
@@ -182,9 +181,9 @@ def begin(experiment: Experiment) -> None:
 
 
 def option_names(settings: Settings) -> list[str]:
-    """Return the full names beyond the fields that `override` should accept for these settings."""
+    """Return the full names of options that `override` should accept, beside the fields."""
     options = {
-        "rule": engine_of(settings).option_names(settings.rule.name),
+        "rule": engine_of(settings).rule_options(settings.rule.name),
         "optimizer": settings.optimizer.options,
         "scheduler": settings.scheduler.options,
     }
@@ -197,7 +196,7 @@ def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     scale = options.get("noise_scale")
     if isinstance(scale, (list, tuple)):
         options["noise_scale"] = _schedule(scale)
-    engine.check_options(given.name, options)
+    options = engine.checked_options(given.name, options)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
     return call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
@@ -212,7 +211,7 @@ def _schedule(ends: Sequence[Any]) -> LinearSchedule:
 
 
 def _check_noise(settings: Settings, engine: Engine) -> None:
-    """Refuse noise of the rule's own beside that of the hardware."""
+    """Refuse noise of the rule beside the noise of the hardware."""
     given = settings.rule.options
     for key, value in engine.noise_options(settings).items():
         if given.get(key) != value:

@@ -49,7 +49,7 @@ MOST_BYTES = 16 * 2**30
 """Of a file of tensors that is read."""
 MOST_CHANGES = 1000
 """How often a reader begins again since the checkpoint was replaced meanwhile."""
-ADVICE = "use another one of the run (best or last), or start the run anew"
+ADVICE = "use the other one of the run (best or last), or start the run again"
 
 
 def exists(folder: Path) -> bool:
@@ -79,20 +79,20 @@ def save_state(folder: Path, state: Any) -> None:
 
 
 def clear(folder: Path) -> None:
-    """Remove what is no part of the checkpoint: of one before it, or of one that was cut short.
+    """Remove files of earlier checkpoints, and of one that was cut short.
 
     Call it only where nobody else writes to the folder.
     """
     clear_unfinished(folder)
     try:
         named = _read(folder)["tensors"]["file"] if exists(folder) else None
-    except CheckpointError:  # a damaged one stays as it is, for whoever can mend it
+    except CheckpointError:  # a damaged one stays as it is: somebody may mend it
         return
     for path in folder.glob("tensors-*.safetensors"):
         if path.name != named:
             try:
                 path.unlink(missing_ok=True)
-            except OSError:  # such as a disk that became read-only: the file is in nobody's way
+            except OSError:  # such as a disk that became read-only: the file does no harm
                 return
 
 
@@ -125,7 +125,7 @@ def load_state(folder: Path, tensors: bool = True) -> Any:
 
 
 def _read(folder: Path) -> Any:
-    """Return what state.json holds, once it has proved itself."""
+    """Return what state.json holds, after checking its checksum."""
     path = folder / STATE
     try:
         document = read_json(path)
@@ -141,7 +141,7 @@ def _read(folder: Path) -> Any:
     if "sha256" not in document:
         raise CheckpointError(
             f"{path} has no checksum: it was written by an earlier version of threefactor, or "
-            "changed. Use it with the version that wrote it, or train the run anew"
+            "changed. Use it with the version that wrote it, or train the run again"
         )
     if document["sha256"] != digest:
         raise CheckpointError(
@@ -176,7 +176,7 @@ def _tensors(folder: Path, about: dict[str, Any], wanted: bool) -> dict[str, Ten
         raise CheckpointError(
             f"{path} is not the file that was saved: {size} bytes, expected {about['bytes']} with "
             f"SHA-256 {about['sha256'][:12]}...; it was cut short or changed. Use another "
-            "checkpoint of the run, or start it anew"
+            "checkpoint of the run, or start it again"
         )
     if content is None:
         return None
@@ -217,17 +217,17 @@ def _decode(value: Any, tensors: dict[str, Tensor] | None) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if not isinstance(value, dict) or len(value) != 1:
-        raise ValueError(f"{value!r:.100} is no part of a state")
+        raise ValueError(f"{value!r:.100} is not part of a state")
     ((kind, content),) = value.items()
     if kind == "tensor":
         return None if tensors is None else tensors[content]
     if kind == "dict":
         found = {_decode_key(k): _decode(v, tensors) for k, v in content}
         if len(found) != len(content):
-            raise ValueError("a key is there twice")
+            raise ValueError("a key occurs twice")
         return found
     if kind not in ("list", "tuple"):
-        raise ValueError(f"{kind!r:.100} is no kind of value")
+        raise ValueError(f"{kind!r:.100} is not a kind of value")
     items = [_decode(v, tensors) for v in content]
     return tuple(items) if kind == "tuple" else items
 
@@ -235,15 +235,15 @@ def _decode(value: Any, tensors: dict[str, Tensor] | None) -> Any:
 def _decode_key(key: Any) -> Any:
     if key is None or isinstance(key, (bool, int, float, str)):
         return key
-    raise ValueError(f"{key!r:.100} is no key")
+    raise ValueError(f"{key!r:.100} is not a key")
 
 
 def check_tensors(here: Mapping[str, Any], there: Any) -> None:
-    """Refuse tensors that are not those of a module: other names, shapes, types, or not finite.
+    """Refuse tensors that do not fit a module: other names, shapes or types, or not finite.
 
     Args:
-        here: `state_dict` of the module; what is no tensor in it is left to the module.
-        there: out of a checkpoint.
+        here: `state_dict` of the module; the module checks what is not a tensor in it.
+        there: from a checkpoint.
 
     Raises:
         ValueError: names what differs.
@@ -258,7 +258,7 @@ def check_tensors(here: Mapping[str, Any], there: Any) -> None:
             continue
         found = there[name]
         if not isinstance(found, Tensor):
-            raise ValueError(f"{name} is {found!r:.80} and no tensor")
+            raise ValueError(f"{name} is {found!r:.80}, not a tensor")
         if (found.shape, found.dtype) != (value.shape, value.dtype):
             raise ValueError(
                 f"{name} is {found.dtype} of shape {tuple(found.shape)}, expected {value.dtype} "

@@ -1,4 +1,4 @@
-"""What a run remembers of its data, so that it never goes on with other samples unnoticed."""
+"""The record of a run's data, so that a run is never resumed with other samples unnoticed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.data import Frames, LoadsAhead
 from threefactor.errors import CheckpointError
+from threefactor.events import SpikeBatch
 
 __all__ = ["describe_data", "describe_own_data", "difference", "shape_of"]
 
@@ -19,7 +21,7 @@ PROBES = 8
 TOLERANCE = 1e-4
 """Statistics of inputs agree to this on all machines; those of a recompressed copy do not."""
 LARGEST = 2**31
-"""Bytes of inputs of one's own up to which their digest is one of all of them."""
+"""Bytes of own inputs up to which the record has a digest of all of them."""
 
 
 def describe_data(samples: Any) -> dict[str, Any]:
@@ -40,7 +42,7 @@ def describe_data(samples: Any) -> dict[str, Any]:
 
 
 def describe_own_data(samples: Any) -> dict[str, Any]:
-    """Return what `describe_data` does, and what else tells data that nobody else has.
+    """Return what `describe_data` does, and more, for data that only the user has.
 
     `inputs` is a digest of all inputs, None where they are files or too large.
     """
@@ -88,15 +90,17 @@ def _arrays(inputs: Any) -> list[Any] | None:
     """Return the values of inputs that are in memory; None for others."""
     if isinstance(inputs, Tensor):
         return [_bytes(inputs)]
-    if hasattr(inputs, "offsets"):  # spikes
-        return [memoryview(getattr(inputs, a)) for a in ("offsets", "times", "addresses")]
-    array = getattr(inputs, "array", None)  # frames
-    return None if array is None or not array.flags["C_CONTIGUOUS"] else [memoryview(array)]
+    if isinstance(inputs, SpikeBatch):
+        spikes: list[Any] = [inputs.offsets, inputs.times, inputs.addresses]
+        return [memoryview(array) for array in spikes]
+    if isinstance(inputs, Frames) and inputs.array.flags["C_CONTIGUOUS"]:
+        return [memoryview(inputs.array)]
+    return None
 
 
 def _probe(inputs: Any, available: int) -> list[float]:
     """Return a number for each of the first inputs that tells it from others."""
-    if hasattr(inputs, "batches"):  # files of images are cropped anew each time they are read
+    if isinstance(inputs, LoadsAhead):  # files of images are cropped anew each time they are read
         return []
     found = []
     for i in range(min(PROBES, available)):
@@ -107,14 +111,14 @@ def _probe(inputs: Any, available: int) -> list[float]:
 
 
 def difference(there: Any, here: Mapping[str, Any]) -> str | None:
-    """Say how the data of a run differs from that at hand; None if it does not, or is not known.
+    """Say how the data of a run differs from other data; None if it does not, or is not known.
 
     Args:
-        there: what the run remembers, out of a file that anybody may have changed.
+        there: the record in config.json, which anybody may have changed.
         here: what `describe_data` or `describe_own_data` returned.
 
     Raises:
-        CheckpointError: if `there` is no such record.
+        CheckpointError: if `there` is not such a record.
     """
     if there is None:  # written by an earlier version
         return None
@@ -123,22 +127,22 @@ def difference(there: Any, here: Mapping[str, Any]) -> str | None:
         if there[part] != here[part]:
             return f"{there[part]} samples for {part}ing there, {here[part]} here"
     if there["labels"] != here["labels"]:
-        return "the labels are others"
+        return "the labels differ"
     pairs = zip(there["first_inputs"], here["first_inputs"], strict=False)
     if not all(math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) for a, b in pairs):
-        return "the inputs are others"
+        return "the inputs differ"
     for part in ("shape", "classes", "inputs"):
         if part in there and part in here and there[part] != here[part]:
-            return f"the {part} are others" if part != "shape" else "the shape is another"
+            return f"the {part} differ" if part != "shape" else "the shape differs"
     return None
 
 
 def _check(there: Any) -> None:
-    """Refuse what is no record of data."""
+    """Refuse what is not a record of data."""
     for problem in _problems(there):
         raise CheckpointError(
             f"the record of the data in config.json is damaged: {problem}; put it back as it was, "
-            "or train anew in another folder with --out"
+            "or train again in another folder with --out"
         )
 
 

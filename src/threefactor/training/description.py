@@ -1,7 +1,7 @@
-"""What an experiment is, told from its live objects: settings that are true of any of them.
+"""A description of any experiment, from its live objects, in the form of settings.
 
-Settings say what `build` makes. Whoever then puts a network, data, a rule, a loss or an optimiser
-of their own in its place has an experiment that these settings are no longer true of.
+Settings say what `build` makes. They are no longer true once the user replaces the network, data,
+rule, loss or optimiser; then the description says what there is instead.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
 __all__ = ["OWN", "Description", "Made", "check_buildable", "describe", "made_of"]
 
 OWN = "own"
-"""Name of data, and the first word of names, that no settings can make."""
+"""Name of data, and first word of other names, that settings cannot make."""
 DEEPEST = 4
 _PLAIN = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
 class Made:
-    """What `build` made, as it was then: fingerprints of each part of an experiment."""
+    """Fingerprints of the parts of an experiment when `build` had made them."""
 
     settings: Settings
     parts: Mapping[str, str]
@@ -57,16 +57,18 @@ class Made:
 
 @dataclass(frozen=True)
 class Description:
-    """What is written about an experiment.
+    """What config.json says about an experiment.
 
     Attributes:
-        settings: true of it. Where a part is one's own, they say what it is, and cannot make it.
+        settings: they describe the experiment, and cannot rebuild parts of the user's own.
         data: the record of its samples.
-        own: which parts are one's own, with what is known of them; None if none is.
+        layer_sizes: number of neurons of each hidden layer, by name.
+        own: the parts that are the user's own, with details; None if there are none.
     """
 
     settings: Settings
     data: Mapping[str, Any]
+    layer_sizes: Mapping[str, int]
     own: Mapping[str, Any] | None
 
 
@@ -94,9 +96,10 @@ def made_of(experiment: Experiment) -> Made:
 def describe(experiment: Experiment) -> Description:
     """Return what an experiment is. Call it before any training."""
     settings, own = experiment.settings, _own_parts(experiment)
+    sizes = experiment.layer_sizes
     if not own:
         assert experiment.made is not None
-        return Description(settings, experiment.made.record, None)
+        return Description(settings, experiment.made.record, sizes, None)
     record = describe_own_data if "data" in own else describe_data
     samples = record(experiment.data)
     changes: dict[str, Any] = {part: _TOLD[part](experiment) for part in own}
@@ -110,11 +113,11 @@ def describe(experiment: Experiment) -> Description:
         changes["dtype"] = _precision(experiment.network) or settings.dtype
         told = [samples if "data" in own else None, changes.get("network")]
         changes["recipe"] = f"{OWN}-{_sum(_facts(told))[:6]}"
-    return Description(dataclasses.replace(settings, **changes), samples, known)
+    return Description(dataclasses.replace(settings, **changes), samples, sizes, known)
 
 
 def check_buildable(settings: Settings) -> None:
-    """Refuse settings that only describe an experiment of one's own.
+    """Refuse settings that only describe an experiment with parts of the user's own.
 
     Raises:
         ConfigurationError: names what cannot be made, and says what to do.
@@ -132,9 +135,9 @@ def check_buildable(settings: Settings) -> None:
     own = [f"{part} {name!r}" for part, name in names.items() if _is_own(name)]
     if own:
         raise ConfigurationError(
-            f"this is an experiment of one's own ({', '.join(own)}), which settings cannot make "
-            "again: build the same objects as before, give them to a Trainer, and call its "
-            "load(...); see docs/training.md"
+            f"this experiment has parts of the user's own ({', '.join(own)}), which settings "
+            "cannot make again: build the same objects as before, give them to a Trainer, and call "
+            "its load(...); see docs/training.md"
         )
 
 
@@ -297,7 +300,7 @@ def _options(group: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _structure(network: nn.Module) -> Any:
-    """Return what a network is, but for the values of its tensors and its mode as a whole."""
+    """Return the structure of a network, without the values of its tensors."""
     modules = [
         [name, _name(module), module.training is network.training, _plain_attributes(module)]
         for name, module in network.named_modules()
@@ -317,7 +320,7 @@ def _rule_facts(rule: Any) -> dict[str, Any]:
 
 
 def _plain_attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes that no computation changes: plain values, and functions by name."""
+    """Return the attributes that computations do not change: plain values, functions by name."""
     kinds = (*_PLAIN[:-1], tuple, list, FunctionType, BuiltinFunctionType)
     found = {k: v for k, v in _attributes(value).items() if isinstance(v, kinds)}
     return {key: _facts(v) for key, v in sorted(found.items()) if key != "training"}

@@ -1,16 +1,14 @@
-"""What the two kinds of network differ in, as far as the training loop is concerned."""
+"""How the training loop makes and runs networks of the two kinds."""
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.options import Option, options_of
 from threefactor.readable import clipped
 from threefactor.training.settings import (
     CrossEntropySettings,
@@ -30,7 +29,7 @@ from threefactor.training.settings import (
 if TYPE_CHECKING:
     from threefactor.training.build import Experiment
 
-__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "checked_value", "engine_of"]
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
@@ -38,11 +37,11 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "conv9": clocked.conv9,
     "nf-resnet34": clocked.nf_resnet34,
 }
-# What a rule is given by the experiment and not by its options.
-NOT_OPTIONS = {"self", "network", "loss", "generator", "perturbation", "input_shape"}
+# The experiment gives these to a rule; they are not among its options.
+NOT_OPTIONS = {"network", "loss", "generator", "perturbation", "input_shape"}
 MOST_THREADS = 256
 """The most threads on any machine; one with more cores than that may use all of them."""
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
+_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # the string "no" is not a bool
 
 
 class Engine(ABC):
@@ -108,7 +107,7 @@ class Engine(ABC):
             dtype: of weights and data.
 
         Raises:
-            ConfigurationError: saying what to do.
+            ConfigurationError: says what to do.
         """
         try:
             if self.device_type in (None, torch.device(device).type):
@@ -140,62 +139,45 @@ class Engine(ABC):
             )
         return found
 
-    def option_names(self, name: str) -> list[str]:
-        """Return the names of a rule's options."""
-        return list(self._parameters(name))
+    def rule_options(self, name: str) -> dict[str, Option]:
+        """Return the options of a rule, with their types and defaults.
 
-    def rule_options(self, name: str) -> dict[str, Any]:
-        """Return the options of a rule with their defaults, as plain values.
-
-        Options without a default are left out, and those whose default is no plain value.
+        Raises:
+            ConfigurationError: with the nearest known name.
         """
-        found = {key: _plain(one.default) for key, one in self._parameters(name).items()}
+        found = options_of(self.rule(name))
+        return {key: option for key, option in found.items() if key not in NOT_OPTIONS}
+
+    def rule_defaults(self, name: str) -> dict[str, Any]:
+        """Return the options of a rule with their defaults, as values of config.json.
+
+        Options without a default are left out, and those whose default cannot stand there.
+        """
+        found = {key: _plain(one.default) for key, one in self.rule_options(name).items()}
         return {key: value for key, value in found.items() if _is_plain(value)}
 
-    def _parameters(self, name: str) -> dict[str, inspect.Parameter]:
-        found: dict[str, inspect.Parameter] = {}
-        for make in self._constructors(name):
-            for key, one in inspect.signature(make).parameters.items():
-                if key not in NOT_OPTIONS and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL):
-                    found[key] = one
-        return found
-
-    def _constructors(self, name: str) -> list[Callable[..., None]]:
-        """Return the constructors of a rule, that of the most general class first."""
-        kinds = [kind for kind in reversed(self.rule(name).__mro__) if issubclass(kind, self.base)]
-        return [vars(kind)["__init__"] for kind in kinds if "__init__" in vars(kind)]
-
-    def check_options(self, name: str, options: Mapping[str, Any]) -> None:
-        """Refuse options that a rule does not have, or whose values are of another type.
+    def checked_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options of a rule, once their names and types are checked.
 
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
-        known = self.option_names(name)
-        types: dict[str, Any] = {}
-        for make in self._constructors(name):
-            with suppress(NameError, TypeError):  # of a rule of one's own, which may say anything
-                types.update(get_type_hints(make))
-        for key, value in options.items():
+        known = self.rule_options(name)
+        for key in options:
             if key not in known:
                 raise unknown_name(f"option of rule {name!r}:", key, known)
-            try:
-                TypeAdapter(types.get(key, Any), config=_EXACT).validate_python(value)
-            except ValidationError as problem:
-                why = "; ".join(dict.fromkeys(error["msg"].lower() for error in problem.errors()))
-                raise ConfigurationError(
-                    f"{key} is {clipped(value)}; rule {name!r} does not take that ({why})"
-                ) from problem
+        what = f"rule {name!r}"
+        return {k: checked_value(what, k, value, known[k].type) for k, value in options.items()}
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
-        """Return the options with which the settings' rule learns from the hardware's noise.
+        """Return the options with which the rule learns from the noise of the hardware.
 
-        They are those of rules that have noise of their own; empty for all others.
+        Only rules that have noise of their own have such options.
         """
         return {}
 
     def given(self, settings: Settings) -> dict[str, Any]:
-        """Return the rule's arguments that come from the experiment and are no options."""
+        """Return the arguments of the rule that come from the experiment."""
         return {"loss": self.loss(settings)}
 
     def loss(self, settings: Settings) -> Loss:
@@ -205,7 +187,9 @@ class Engine(ABC):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
             return events.FirstSpike(given.true, given.false)
-        assert isinstance(given, CrossEntropySettings)  # one's own is refused before
+        assert isinstance(
+            given, CrossEntropySettings
+        )  # a loss of the user's own was refused before
         return clocked.CrossEntropyMSE(given.mse_weight)
 
 
@@ -283,7 +267,7 @@ class EventEngine(Engine):
     rate_unit = "spikes per neuron and sample"
 
     def _use_threads(self, threads: int) -> None:
-        torch.set_num_threads(1)  # its waiting threads would take the cores from the kernels
+        torch.set_num_threads(1)  # PyTorch's waiting threads would take the cores from the kernels
         events.set_num_threads(threads)
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
@@ -321,7 +305,7 @@ def check_threads(threads: int) -> None:
     """Refuse a number of threads below 1, or far above the number of cores.
 
     Raises:
-        ConfigurationError: saying what there is.
+        ConfigurationError: says how many cores there are.
     """
     most = max(MOST_THREADS, os.cpu_count() or 1)
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= most:
@@ -335,7 +319,7 @@ def engine_of(settings: Settings) -> Engine:
     """Return the engine that the settings' kind of network needs.
 
     Raises:
-        ConfigurationError: if they are no settings.
+        ConfigurationError: if they are not settings.
     """
     if not isinstance(settings, Settings):
         raise ConfigurationError(
@@ -373,3 +357,28 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def checked_value(what: str, key: str, value: Any, kind: Any) -> Any:
+    """Return the value of an option if it has the declared type; a list may stand for a tuple.
+
+    Args:
+        what: the rule, optimiser or scheduler, for the error.
+        key: name of the option.
+        value: as given.
+        kind: the declared type. A value of a type that cannot be checked is returned as it is.
+
+    Raises:
+        ConfigurationError: names what was given and what is expected.
+    """
+    for candidate in (value, tuple(value) if isinstance(value, list) else value):
+        try:
+            TypeAdapter(kind, config=_EXACT).validate_python(candidate)
+        except ValidationError as problem:
+            errors = problem.errors()
+        except Exception:  # such as a type that pydantic has no schema for
+            return value
+        else:
+            return candidate
+    why = "; ".join(dict.fromkeys(error["msg"].lower() for error in errors))
+    raise ConfigurationError(f"{key} is {clipped(value)}; {what} does not take that ({why})")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from threefactor.data import batches
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
-__all__ = ["Evaluation", "Sums", "evaluate", "evaluating", "evaluation_batch", "has_accuracy"]
+__all__ = ["Evaluation", "Sums", "evaluate", "evaluation_batch", "has_accuracy"]
 
 EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
@@ -75,10 +75,10 @@ class Sums:
 
 
 def has_accuracy(targets: Tensor, outputs: int) -> bool:
-    """Whether a share of right answers has a meaning.
+    """Whether the data has an accuracy.
 
-    It has if the targets are one class label for each sample, every label has an output of its
-    own, and there are two outputs at least: of one alone the largest is always right.
+    It has one if the targets are one class label for each sample, every label has an output, and
+    there are at least two outputs. With a single output the largest is always right.
 
     Args:
         targets: of a whole data set, (N, ...).
@@ -91,18 +91,6 @@ def has_accuracy(targets: Tensor, outputs: int) -> bool:
         return False
     low, high = (int(value) for value in targets.aminmax())
     return low >= 0 and high < outputs
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Switch dropout and the like off, and back to what every module had, whatever happens."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import batches
+from threefactor.data import Movable, batches
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -28,10 +28,10 @@ from threefactor.training import checkpoint
 from threefactor.training.build import Experiment, check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
-from threefactor.training.loggers import TensorBoard
 from threefactor.training.memory import in_memory
-from threefactor.training.progress import Quiet, Watcher
-from threefactor.training.run_folder import RunFolder, check_settings
+from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.run import check_trained_with
+from threefactor.training.run_folder import RunFolder
 from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 from threefactor.training.state import Progress, put_back, state_of
@@ -55,14 +55,14 @@ class InterruptedRunError(ThreefactorError):
 
 
 class _StopAskedError(Exception):
-    """A stop was asked for within an evaluation, which leaves no state to go on from."""
+    """A stop was asked for during an evaluation, which cannot be resumed in its middle."""
 
 
 class Trainer:
-    """Trains one experiment, and can stop and go on at any batch with the same bits.
+    """Trains one experiment. It can stop at any batch and be resumed with the same bits.
 
-    A module of the network that is in evaluation mode (a frozen dropout, say) stays so; if the
-    whole network is, all of it is put into training mode.
+    A module of the network that is in evaluation mode, such as a frozen dropout, stays in it. A
+    network that is in evaluation mode as a whole is put into training mode.
 
     Args:
         experiment: the live objects, from `build`, or made by hand.
@@ -102,7 +102,7 @@ class Trainer:
         self._stands_at: Path | None = None
         """The checkpoint that this trainer wrote or read last."""
         self._halfway = False
-        """Whether an error may have left a batch or epoch half taken in."""
+        """Whether an error may have come in the middle of a batch or of the end of an epoch."""
         self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
         self._train = _place("train", experiment.data, self._device)
@@ -111,7 +111,7 @@ class Trainer:
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
         if tensorboard and run is not None:
-            self._tensorboard = TensorBoard(run.path)
+            self._tensorboard = TensorBoard(run.tensorboard)
 
     @cached_property
     def described(self) -> Description:
@@ -133,7 +133,7 @@ class Trainer:
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
 
-        To go on with a run, `load` its last checkpoint first. If a new one fails because the
+        To resume a run, `load` its last checkpoint first. If a new one fails because the
         experiment is at fault, and no epoch was finished, nothing of it stays in the folder.
 
         Raises:
@@ -146,9 +146,9 @@ class Trainer:
         """
         if self._halfway:
             raise CheckpointError(
-                "this trainer was stopped by an error in the middle of a batch or epoch, part of "
-                "which the network has learned already: go back to a checkpoint with load(...), "
-                "such as run.last, or build the experiment anew"
+                "an error stopped this trainer in the middle of a batch or epoch, part of which "
+                "the network has learned already: go back to a checkpoint with load(...), such as "
+                "run.last, or build the experiment again"
             )
         alone = nullcontext() if self.run is None else only_one(self.run.path)
         with alone, self._stop:
@@ -182,30 +182,31 @@ class Trainer:
         return self.history
 
     def _enter(self, run: RunFolder, fresh: bool) -> None:
-        """Begin in a run folder, or go on in it; nothing that was finished there is lost."""
+        """Begin in a run folder, or resume the run in it; no finished epoch is ever lost."""
         run.clear()
         if fresh:
-            epochs = len(run.metrics())
+            epochs = len(run.read().metrics)
             if epochs or checkpoint.exists(run.best):
                 kept = f"the metrics of {epochs} epochs" if epochs else "the checkpoint best"
                 raise CheckpointError(
-                    f"{run.path} holds {kept}, but {run.last} is gone, so it cannot be gone on "
-                    "with. Put the checkpoint back, or train anew in another folder"
+                    f"{run.path} holds {kept}, but {run.last} is gone, so it cannot be resumed. "
+                    "Put the checkpoint back, or train again in another folder"
                 )
             if self._batches_done:
                 raise CheckpointError(
-                    f"this trainer has done {self._batches_done} batches, which {run.path} knows "
-                    "nothing of; begin it with a fresh experiment, or give no folder"
+                    f"this trainer has done {self._batches_done} batches, which {run.path} does "
+                    "not hold; begin with a fresh experiment, or give no folder"
                 )
             run.describe(self.described, str(self._device))
             return
         if self._stands_at != run.last.resolve():
             raise CheckpointError(
-                f"{run.path} already holds a training; call load(run.last) to go on with it, or "
+                f"{run.path} already holds a training; call load(run.last) to resume it, or "
                 "choose another folder"
             )
-        run.check_same(self.described.settings)
-        run.check_same_data(self.described.data)
+        there = run.read()
+        there.check_settings(self.described.settings)
+        there.check_data(self.described.data)
         self.history = run.keep_metrics(self.epoch)
         if self.epoch < self.experiment.settings.epochs:
             at = self._batches_done / self._batches_per_epoch
@@ -240,9 +241,9 @@ class Trainer:
         return self.epoch * self._batches_per_epoch + self._sums.batch
 
     def _begin_tracking(self, fresh: bool) -> None:
-        """Drop measurements that the checkpoint does not know; at the very start make one.
+        """Drop measurements later than the checkpoint; at the very start make the first one.
 
-        Whatever was measured up to the moment of a checkpoint was written before it.
+        Measurements up to the moment of a checkpoint were written before it.
         """
         if self.run is not None:
             self.tracked = self.run.keep_tracked(-1 if fresh else self._batches_done)
@@ -250,7 +251,7 @@ class Trainer:
             self._track(None)
 
     def _track(self, accuracy: float | None) -> None:
-        """Measure what the settings want; the training accuracy is that of the epoch so far."""
+        """Take the measures that the settings name; `accuracy` is that of the epoch so far."""
         if self._tracker is None:
             return
         done = self._batches_done
@@ -265,7 +266,7 @@ class Trainer:
             self.run.append_tracked(line)
 
     def _test_directly(self, start: str) -> None:
-        """Report and keep what the network of another run reaches before any learning."""
+        """Report and write how the network of another run does before any learning."""
         found = self.evaluate()
         line = {
             "start": start,
@@ -334,17 +335,17 @@ class Trainer:
 
     def _interrupt(self, number: int) -> NoReturn:
         if self.run is None:
-            message = "stopped; nothing was kept, since the run has no folder"
+            message = "stopped; nothing was kept, because the run has no folder"
             raise InterruptedRunError(message, number)
         with self._stop.undisturbed():
             self.save(self.run.last)
         raise InterruptedRunError(
             f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"go on with: {self._how_to_go_on(self.run)}",
+            f"resume with: {self._how_to_resume(self.run)}",
             number,
         )
 
-    def _how_to_go_on(self, run: RunFolder) -> str:
+    def _how_to_resume(self, run: RunFolder) -> str:
         if self.described.own is not None:
             return "load(run.last) and fit() of a Trainer of the same objects"
         return f"threefactor train --resume --out {shlex.quote(str(run.path))}"
@@ -355,7 +356,7 @@ class Trainer:
         start = time.perf_counter()
         try:
             test = self._evaluate(stoppable=True)
-        except _StopAskedError:  # all batches are done: the run goes on with this evaluation
+        except _StopAskedError:  # all batches are done: a resumed run begins with this evaluation
             assert self._stop.number is not None
             self._interrupt(self._stop.number)
         if not math.isfinite(test.loss):
@@ -402,7 +403,7 @@ class Trainer:
             self._tensorboard.write(line)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint of everything that decides how the run goes on."""
+        """Write a checkpoint of everything that the rest of the run depends on."""
         state = state_of(self.experiment, self.described.settings, self.progress)
         checkpoint.save_state(folder, state)
         self._stands_at = folder.resolve()
@@ -411,7 +412,7 @@ class Trainer:
         """Go back to a checkpoint.
 
         Args:
-            folder: of the checkpoint, such as `run.last`, with which `fit` then goes on.
+            folder: of the checkpoint, such as `run.last`, from which `fit` then resumes.
 
         Raises:
             CheckpointError: if it is corrupt, or belongs to other settings or objects.
@@ -419,7 +420,7 @@ class Trainer:
         folder = Path(folder)
         described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
-        check_settings(folder, state, described)
+        check_trained_with(folder, state, described)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         self._stands_at, self._halfway = folder.resolve(), False
 
@@ -429,24 +430,24 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
     pair = getattr(samples, part, None)
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Tensor)):
         raise InputError(
-            f"{part} of the data ({type(samples).__name__}) is no pair of inputs and a tensor of "
-            "targets; give one, such as (torch.rand(60, 64), torch.randint(10, (60,)))"
+            f"{part} of the data ({type(samples).__name__}) is not a pair of inputs and a tensor "
+            "of targets; give one, such as (torch.rand(60, 64), torch.randint(10, (60,)))"
         )
     inputs, targets = pair
     if isinstance(inputs, (list, tuple, np.ndarray)):
         raise InputError(
-            f"the inputs of {part} are a {type(inputs).__name__}, of which a batch cannot be "
-            "taken; give a tensor, a SpikeBatch, or what a tensor of positions is an index of"
+            f"the inputs of {part} are a {type(inputs).__name__}, from which no batch can be "
+            "taken; give a tensor, a SpikeBatch, or an object that a tensor of positions can index"
         )
-    number = len(inputs) if hasattr(inputs, "__len__") else len(targets)
+    number = len(inputs) if isinstance(inputs, Sized) else len(targets)
     if not number or number != len(targets):
         raise InputError(
             f"for {part}ing there are {number} inputs and {len(targets)} targets; give one target "
             "for each input, and one input at least"
         )
-    return inputs.to(device) if hasattr(inputs, "to") else inputs, targets.to(device)
+    return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
 
 
 def progress_of(epoch: int, settings: Settings) -> float:
-    """Return which share of the training an epoch, counted from 0, stands at: 0 to 1."""
+    """Return the share of the training done at an epoch, counted from 0: 0 to 1."""
     return epoch / (settings.epochs - 1) if settings.epochs > 1 else 0.0

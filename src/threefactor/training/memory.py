@@ -1,4 +1,4 @@
-"""Whether an experiment fits into this machine's memory, and words where it did not."""
+"""Whether an experiment fits into the memory of this machine, and an error that says so."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from threefactor.clocked.neuron import Neuron
 from threefactor.data import has_frames
 from threefactor.errors import ConfigurationError
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import ConvNetworkSettings, ResNetSettings, Settings
-from threefactor.training.sizes import convolutional_sizes
 
-__all__ = ["available_memory", "check_memory", "in_memory", "out_of_memory"]
+__all__ = ["available_memory", "check_memory", "counts", "in_memory", "out_of_memory"]
 
 BYTES = {"float32": 4, "float64": 8}
 _FAILURES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
@@ -42,7 +43,7 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     if room is None:
         return
     size = BYTES[settings.dtype]
-    weights, neurons = _counts(settings, samples)
+    weights, neurons = counts(settings, samples)
     batch = min(settings.batch_size, len(samples.train[1]))
     inputs = math.prod(samples.input_shape)
     if has_frames(settings.data.name) and settings.steps is not None:
@@ -60,25 +61,27 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     )
 
 
-def _counts(settings: Settings, samples: Any) -> tuple[int, int]:
-    """Return the number of weights, and of neurons."""
+def counts(settings: Settings, samples: Any) -> tuple[int, int]:
+    """Return the number of weights of a network, and of its neurons per sample.
+
+    A convolutional network is built on PyTorch's device "meta", which has no values, and is shown
+    one sample without values: that takes no memory.
+    """
     network = settings.network
-    if isinstance(network, (ConvNetworkSettings, ResNetSettings)):
-        return _convolutional_weights(settings, samples), sum(
-            convolutional_sizes(settings).values()
-        )
-    sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
-    return sum(a * b for a, b in itertools.pairwise(sizes)), sum(sizes[1:])
-
-
-def _convolutional_weights(settings: Settings, samples: Any) -> int:
-    from dataclasses import asdict
-
-    options = asdict(settings.network)
+    if not isinstance(network, (ConvNetworkSettings, ResNetSettings)):
+        sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
+        return sum(a * b for a, b in itertools.pairwise(sizes)), sum(sizes[1:])
+    options, neurons = asdict(network), list[int]()
     build = CONVOLUTIONAL[options.pop("kind")]
-    with torch.device("meta"):
-        network = build(samples.input_shape, samples.outputs, **options)
-    return sum(weight.numel() for weight in network.parameters())
+    with torch.device("meta"), torch.no_grad():
+        made = build(samples.input_shape, samples.outputs, **options).eval()
+        for module in made.modules():
+            if isinstance(module, Neuron):
+                module.register_forward_hook(
+                    lambda module, inputs, output: neurons.append(output[0].numel())
+                )
+        made(torch.empty(1, *samples.input_shape))
+    return sum(weight.numel() for weight in made.parameters()), sum(neurons)
 
 
 def available_memory(device: str = "cpu") -> int | None:
@@ -132,10 +135,10 @@ def out_of_memory(problem: BaseException) -> bool:
 
 @contextmanager
 def in_memory() -> Iterator[None]:
-    """Say in words that memory did not suffice.
+    """Turn the errors of other libraries about too little memory into one of this library.
 
     Raises:
-        ConfigurationError: in place of the many errors of other libraries.
+        ConfigurationError: if memory did not suffice.
     """
     try:
         yield

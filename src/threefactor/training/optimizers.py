@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import nn
 from torch.optim import lr_scheduler
 
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
+from threefactor.training.engines import checked_value
 from threefactor.training.memory import out_of_memory
 from threefactor.training.settings import OptimizerSettings, Settings
 
@@ -23,16 +23,15 @@ LEFT_OUT = (
     *("LBFGS", "SparseAdam"),
     *("ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"),
 )
-"""What needs more than a dense gradient at each step, a measure, or options that are no values."""
+"""These need more than a dense gradient at each step, a metric, or options that JSON lacks."""
 
 TRIED_EPOCHS = 10_000  # of a scheduler, in a tenth of a second
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # "no" is no bool
 
 
 def make_optimizer(
     given: OptimizerSettings, parameters: Iterable[nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """Make an optimiser, after another one of its kind was tried on a small matrix.
+    """Make an optimiser, after trying another one of its kind on a small matrix.
 
     Raises:
         ConfigurationError: for a name that is not known, or options that it cannot work with.
@@ -55,7 +54,7 @@ def make_optimizer(
 def make_scheduler(
     settings: Settings, optimizer: torch.optim.Optimizer
 ) -> lr_scheduler.LRScheduler | None:
-    """Make a scheduler, after another one of its kind was tried over all epochs.
+    """Make a scheduler, after trying another one of its kind over all epochs.
 
     Raises:
         ConfigurationError: for a name that is not known, options that it cannot work with, or a
@@ -85,10 +84,10 @@ def make_scheduler(
 
 
 def call(function: Any, what: str, *args: Any, **options: Any) -> Any:
-    """Call what may refuse its options in any way.
+    """Call a function whose errors about its options may be of any kind.
 
     Raises:
-        ConfigurationError: in place of whatever it raised.
+        ConfigurationError: instead of the error of the function.
     """
     try:
         return function(*args, **options)
@@ -128,22 +127,8 @@ def _checked(kind: Any, what: str, given: Mapping[str, Any], own: set[str]) -> d
             )
         if key not in known:
             raise unknown_name(f"option of {what}:", key, known)
-        found[key] = _value(what, key, value, types.get(key, Any))
+        found[key] = checked_value(what, key, value, types.get(key, Any))
     return found
-
-
-def _value(what: str, key: str, value: Any, kind: Any) -> Any:
-    for candidate in (value, tuple(value) if isinstance(value, list) else value):
-        try:
-            TypeAdapter(kind, config=_EXACT).validate_python(candidate)
-        except ValidationError as problem:
-            errors = problem.errors()
-        except Exception:  # a type that cannot be checked
-            return value
-        else:
-            return candidate
-    why = "; ".join(dict.fromkeys(error["msg"].lower() for error in errors))
-    raise ConfigurationError(f"{key} is {clipped(value)}; {what} does not take that ({why})")
 
 
 def _classes(module: Any, base: type) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def override(
 
 
 def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
-    """Return those fields of a network that one of another kind has, too."""
+    """Return the fields of a network that another kind has, too."""
     classes = (ClockedNetworkSettings, ConvNetworkSettings, ResNetSettings, EventNetworkSettings)
     found = [one for one in classes if kind in get_args(get_type_hints(one)["kind"])]
     names = {field.name for one in found for field in dataclasses.fields(one)}
@@ -134,7 +134,7 @@ def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
 
 
 def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
-    fields = list(_leaves(settings))
+    fields = list(_field_names(settings))
     if (
         key in fields
         or key in named
@@ -153,12 +153,12 @@ def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     raise unknown_name("setting", key, known, next(iter(meant), None))
 
 
-def _leaves(settings: Any, prefix: str = "") -> Iterator[str]:
+def _field_names(settings: Any, prefix: str = "") -> Iterator[str]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if field.name == "track" and value is None:
             value = TrackSettings()  # its fields can be set all the same
         if dataclasses.is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{field.name}.")
+            yield from _field_names(value, f"{prefix}{field.name}.")
         else:
             yield prefix + field.name

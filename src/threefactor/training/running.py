@@ -1,4 +1,4 @@
-"""From settings or a run folder to a training, or to the live objects of one."""
+"""Train from settings, resume a run folder, or open one as live objects."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError
-from threefactor.training import checkpoint
 from threefactor.training.build import begin, build
 from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
+from threefactor.training.run import Run
 from threefactor.training.run_folder import RunFolder
 from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
@@ -37,8 +37,8 @@ def train(
         device: where to train, such as "cpu" or "cuda".
         watcher: shown the progress.
         tensorboard: see `Trainer`.
-        set_aside: whether what is left in the folder of a run without its config.json is moved to
-            `remains-1`, or the next free number, in it; otherwise it is an error.
+        set_aside: whether to move what is left of an earlier run without its config.json into
+            `remains-1`, or the next free number, in the folder. Otherwise it is an error.
 
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
@@ -53,7 +53,7 @@ def train(
     with only_one(run.path):
         if set_aside:
             run.set_aside()
-        run.create(settings, describe_data(experiment.data))
+        run.create(settings, describe_data(experiment.data), experiment.layer_sizes)
         return trainer.fit()
 
 
@@ -66,7 +66,7 @@ def resume(
     watcher: Watcher | None = None,
     tensorboard: bool = False,
 ) -> list[dict[str, Any]]:
-    """Go on with a run from its last checkpoint; return the metrics lines of all epochs.
+    """Resume a run from its last checkpoint; return the metrics lines of all epochs.
 
     The result has the same bits as that of a run never interrupted, on the same machine with the
     same number of threads.
@@ -82,17 +82,18 @@ def resume(
             it.
     """
     run = RunFolder(out)
-    run.config()  # refuses a folder without a run before it is locked
+    _ = run.read().config  # refuses a folder that holds no run before it is locked
     with only_one(run.path):
+        there = run.read()
         if settings is not None:
-            run.check_same(settings)
-        experiment = build(run.settings(), data_dir, device)
-        run.check_same_data(describe_data(experiment.data))
-        if not checkpoint.exists(run.last):
-            begin(experiment)
+            there.check_settings(settings)
+        experiment = build(there.settings, data_dir, device)
+        there.check_data(describe_data(experiment.data))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
-        if checkpoint.exists(run.last):
+        if "last" in there.checkpoints:
             trainer.load(run.last)
+        else:
+            begin(experiment)
         return trainer.fit()
 
 
@@ -103,7 +104,7 @@ def open_run(
     data_dir: str | Path | None = None,
     device: str = "cpu",
 ) -> Trainer:
-    """Turn a run folder back into live objects: `trainer.experiment` has network, rule and data.
+    """Open a run folder as live objects: `trainer.experiment` has network, rule and data.
 
     The noise of the rule has the scale of the last epoch that was trained. Nothing is written to
     the folder.
@@ -119,9 +120,8 @@ def open_run(
     """
     if checkpoint_name not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
-    folder = RunFolder(out)
-    settings = folder.settings()
-    trainer = Trainer(build(settings, data_dir, device))
-    trainer.load(folder.last if checkpoint_name == "last" else folder.best)
-    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), settings))
+    run = Run(out)
+    trainer = Trainer(build(run.settings, data_dir, device))
+    trainer.load(run.last if checkpoint_name == "last" else run.best)
+    trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer

@@ -21,7 +21,10 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from typing_extensions import dataclass_transform
 
+from threefactor import clocked
+from threefactor.clocked.convnets import ACTIVITY_SCALE
 from threefactor.errors import ConfigurationError
+from threefactor.options import options_of
 from threefactor.readable import clipped
 
 __all__ = [
@@ -50,7 +53,7 @@ MOST_LETTERS, TINY, HUGE = 4000, 1e-30, 1e38
 
 
 def _no_guess(value: Any) -> Any:
-    """Refuse what could be read as a number and is none."""
+    """Refuse booleans and strings, which pydantic would convert to numbers."""
     if isinstance(value, (bool, str, bytes)):
         raise ValueError("give a number")
     return value
@@ -81,7 +84,7 @@ def _plain_option(key: str, value: Any, depth: int) -> Any:
 
 
 def _in_bounds(value: Any) -> Any:
-    """Refuse a number that single precision holds with no or few digits."""
+    """Refuse a number that single precision cannot hold, or only with few digits."""
     if not (value == 0 or HUGE >= abs(value) >= TINY):
         raise ValueError(
             f"give 0, or a number between {TINY:g} and {HUGE:g}, which single precision holds"
@@ -121,10 +124,10 @@ _KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own")
 class DataSettings:
     """Which data, and how much of it: the first `train` and `test` samples, or all.
 
-    With `folds`, the training samples are split into so many, of which number `fold` is tested on.
+    `folds` splits the training samples into that many folds; the run is tested on fold `fold`.
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
-    `sort` puts events of recordings that run backwards in time into order, which else are an error.
-    `window` is the time in seconds over which an event-driven network gets an image as spikes.
+    `sort` orders the events of recordings whose time runs backwards, otherwise an error.
+    `window` is the time over which an image becomes spikes for an event-driven network, s.
     """
 
     name: str = "digits"
@@ -139,46 +142,46 @@ class DataSettings:
     window: Real = Field(default=0.1, gt=0)
 
 
+_LIF = {name: option.default for name, option in options_of(clocked.LIF).items()}
+
+
 @_settings
-class ClockedNetworkSettings:
-    """A network on a time grid; see `clocked.fc` for the fields."""
+class NeuronSettings:
+    """The neurons of every network on a time grid; see `clocked.LIF` for the fields."""
+
+    leak: Real = Field(default=_LIF["leak"], ge=0, le=1)
+    threshold: Real = Field(default=_LIF["threshold"], gt=0)
+    dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
+    surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
+    reset: clocked.Reset = _LIF["reset"]
+
+
+@_settings
+class ClockedNetworkSettings(NeuronSettings):
+    """A fully connected network on a time grid; see `clocked.fc` for the fields."""
 
     kind: Literal["fc"] = "fc"
     hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
     dropout: Real = Field(default=0.2, ge=0, lt=1)
-    surrogate_width: Real = Field(default=0.25, gt=0)
-    reset: Literal["subtract", "zero"] = "subtract"
 
 
 @_settings
-class ConvNetworkSettings:
+class ConvNetworkSettings(NeuronSettings):
     """A convolutional network on a time grid; see `clocked.conv5` for the fields."""
 
     kind: Literal["conv5", "conv9"] = "conv5"
     width: Real = Field(default=1.0, gt=0, le=100)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
-    dropout: Real = Field(default=0.0, ge=0, lt=1)
-    scale: Real = Field(default=2.74, gt=0)
-    surrogate_width: Real = Field(default=0.25, gt=0)
-    reset: Literal["subtract", "zero"] = "subtract"
+    scale: Real = Field(default=ACTIVITY_SCALE, gt=0)
 
 
 @_settings
-class ResNetSettings:
+class ResNetSettings(NeuronSettings):
     """A residual network on a time grid; see `clocked.nf_resnet34` for the fields."""
 
     kind: Literal["nf-resnet34"] = "nf-resnet34"
     width: Real = Field(default=1.0, gt=0, le=100)
     depths: tuple[Depth, Depth, Depth, Depth] = (3, 4, 6, 3)
-    leak: Real = Field(default=0.5, ge=0, le=1)
-    threshold: Real = Field(default=1.0, gt=0)
-    dropout: Real = Field(default=0.0, ge=0, lt=1)
-    scale: Real = Field(default=2.74, gt=0)
-    surrogate_width: Real = Field(default=0.25, gt=0)
-    reset: Literal["subtract", "zero"] = "subtract"
+    scale: Real = Field(default=ACTIVITY_SCALE, gt=0)
 
 
 @_settings
@@ -196,7 +199,7 @@ class EventNetworkSettings:
 
 @_settings
 class OwnNetworkSettings:
-    """What a network of one's own is; nothing here can make it again.
+    """A description of the user's own network, which settings cannot build.
 
     Attributes:
         name: of its class.
@@ -252,7 +255,7 @@ class FirstSpikeSettings:
 
 @_settings
 class OwnLossSettings:
-    """What a loss of one's own is; nothing here can make it again."""
+    """A description of the user's own loss, which settings cannot build."""
 
     kind: Literal["own"]
     name: str
@@ -311,16 +314,16 @@ class SchedulerSettings:
 
 @_settings
 class TrackSettings:
-    """What is measured while the network trains, without any effect on the training.
+    """What is measured during training, without any effect on it.
 
-    At the start, at the end of every epoch, and between.
+    Measures are taken at the start, at the end of every epoch, and in between.
 
     Attributes:
-        measures: names of `analysis.tracked.MEASURES`.
+        measures: names of `training.tracking.MEASURES`.
         every: batches between two measurements, counted from the start of the training; None for
             once an epoch.
-        samples: test samples that are measured on, the first ones, in batches of the run's size;
-            a rest that fills no batch is left out.
+        samples: number of test samples, the first ones, in batches of the run's size; an
+            incomplete last batch is left out.
     """
 
     measures: tuple[str, ...] = Field(default=("alignment", "feedback"), min_length=1)
@@ -337,16 +340,15 @@ class Settings:
         seed: seeds initial weights, feedback, noise, dropout and the order of the data.
         epochs: passes over the training data.
         batch_size: samples per batch.
-        steps: time steps T: for how many a static image is shown, or into how many frames the whole
-            of a recording is made; None for event-driven networks, which have no time grid.
+        steps: number of time steps T for which an image is shown, or number of frames of a
+            recording; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
         start: run folder from whose last checkpoint the network is taken; None for fresh weights.
         hardware_noise: standard deviation of gaussian noise on the membrane potential of every
             hidden neuron at every time step, in training and in testing, as of imprecise
-            hardware; None for none. Rules with noise of their own learn from this one in its
-            place.
-        track: what is measured while the network trains; None for nothing.
+            hardware; None for none. Rules with noise of their own use this noise instead.
+        track: what is measured during training; None for nothing.
     """
 
     recipe: str = Field(min_length=1, max_length=MOST_LETTERS)

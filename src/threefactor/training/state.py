@@ -1,4 +1,4 @@
-"""The state of a training: what is taken from live objects into a checkpoint, and put back."""
+"""The state of a training: taken from live objects into a checkpoint, and put back."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Progress:
 
 
 def state_of(experiment: Experiment, settings: Settings, progress: Progress) -> dict[str, Any]:
-    """Return everything that decides how a run goes on, and the settings that it is of."""
+    """Return everything that the rest of a run depends on, and the settings of the run."""
     scheduler = experiment.scheduler
     return {
         "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
@@ -126,19 +126,19 @@ def _progress(state: Any, epochs: int, batches: int) -> Progress:
     for rates in (sums.spikes, sums.capped):
         for layer, number in dict(rates).items():
             if not isinstance(layer, str):
-                raise ValueError(f"{layer!r:.80} is no layer")
+                raise ValueError(f"{layer!r:.80} is not the name of a layer")
             _check_number(layer, number)
     return Progress(epoch, by, best, sums)
 
 
 def _check_number(name: str, value: Any) -> None:
-    """Refuse what is no finite number of a size that computers know."""
+    """Refuse what is not a finite number, or too large for a float."""
     if type(value) not in (int, float) or not abs(value) < 1e300 or not math.isfinite(value):
-        raise ValueError(f"{name} is {value!r:.80}, and no finite number")
+        raise ValueError(f"{name} is {value!r:.80}, not a finite number")
 
 
 def _checked_groups(optimizer: torch.optim.Optimizer, state: Any) -> Any:
-    """Refuse options of an optimiser that are of another kind than those it has, or not finite."""
+    """Refuse options of an optimiser of other types than those it has, or not finite."""
     groups = state["param_groups"]
     if len(groups) != len(optimizer.param_groups):
         raise ValueError(f"{len(groups)} groups of parameters")
@@ -179,16 +179,16 @@ def _check_scheduler(experiment: Experiment, state: Any) -> None:
     scheduler = experiment.scheduler
     if scheduler is None:
         if state is not None:
-            raise ValueError("there is no scheduler here, and one in the checkpoint")
+            raise ValueError("the checkpoint has a scheduler, the experiment none")
         return
     here = _plain_state(scheduler.state_dict())
     if not isinstance(state, Mapping) or set(state) != set(here):
-        raise ValueError("the state of the scheduler is another one's")
+        raise ValueError("the state in the checkpoint is that of another scheduler")
     _check_alike("scheduler", here, state)
 
 
 def _check_alike(what: str, here: Mapping[str, Any], there: Any) -> None:
-    """Refuse plain values that are of another kind than those that are there now."""
+    """Refuse plain values of other types than the current ones."""
     for key, value in here.items():
         found = there[key]
         kinds = (type(value), *(NUMBERS if isinstance(value, NUMBERS) else ()))
@@ -198,7 +198,7 @@ def _check_alike(what: str, here: Mapping[str, Any], there: Any) -> None:
             raise ValueError(f"{key} of the {what} is {found!r:.80}")
         for number in _numbers(found):
             if math.isnan(number):
-                raise ValueError(f"{key} of the {what} is no number")
+                raise ValueError(f"{key} of the {what} is not a number")
 
 
 def _numbers(value: Any) -> Iterator[float]:
@@ -210,6 +210,6 @@ def _numbers(value: Any) -> Iterator[float]:
 
 
 def _plain_state(state: dict[str, Any]) -> dict[str, Any]:
-    """Leave out what a scheduler keeps that is no state, such as wrapped functions."""
+    """Leave out what a scheduler keeps beside its state, such as wrapped functions."""
     plain = (bool, int, float, str, list, dict, tuple, type(None), Tensor)
     return {key: value for key, value in state.items() if isinstance(value, plain)}

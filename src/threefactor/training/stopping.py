@@ -1,10 +1,11 @@
-"""What becomes of a process that is asked to stop: by Ctrl-C, SIGTERM or SIGHUP.
+"""How a process stops on Ctrl-C, SIGTERM or SIGHUP.
 
 Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -14,11 +15,22 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-__all__ = ["StopRequest", "StoppedBySignal", "leave_if_asked", "leave_on_signals"]
+__all__ = [
+    "WITH_PARENT",
+    "StopRequest",
+    "StoppedBySignal",
+    "leave_if_asked",
+    "leave_on_signals",
+    "leave_with_parent",
+]
 
 OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 AT_ONCE = 1.0
-"""Seconds: asked twice within less is asked once, by the terminal and by what started this."""
+"""Seconds; two signals within less count as one: a terminal and a parent may both send it."""
+
+
+WITH_PARENT = "THREEFACTOR_STOPS_WITH_PARENT"
+"""Environment variable of commands that another process starts; see `leave_with_parent`."""
 
 
 class StoppedBySignal(SystemExit):
@@ -42,6 +54,28 @@ def leave_on_signals() -> None:
         sys.unraisablehook = _tell
 
 
+def leave_with_parent() -> None:
+    """Leave when the process that started this one ends or closes our standard input.
+
+    Only if that process set `WITH_PARENT`; it has the other end of the pipe that is our standard
+    input. It also decides about Ctrl-C, which a terminal sends to both: a training then takes note
+    of it, and nothing else does.
+    """
+    if os.environ.pop(WITH_PARENT, None) is None:  # not for processes that this one starts
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_at_end_of_input, daemon=True).start()
+
+
+def _leave_at_end_of_input() -> None:
+    while os.read(sys.stdin.fileno(), 1024):
+        pass
+    if hasattr(signal, "pthread_kill"):  # ends whatever the main thread waits for
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
+    else:
+        signal.raise_signal(signal.SIGTERM)
+
+
 _asked: list[int] = []  # signals that `_leave` was called for
 
 
@@ -50,7 +84,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
     raise StoppedBySignal(number)
 
 
-_told: list[Any] = []  # who tells of exceptions that nobody can catch
+_told: list[Any] = []  # hooks that report exceptions nobody can catch
 
 
 def _tell(problem: sys.UnraisableHookArgs) -> None:
@@ -70,7 +104,7 @@ def leave_if_asked() -> None:
 
 
 class StopRequest:
-    """Takes note of signals that ask for a stop, while it is entered: the work ends when it can.
+    """Notes signals that ask for a stop while it is entered, so that work ends at a good moment.
 
     Ctrl-C for the second time raises KeyboardInterrupt, but not within `undisturbed`. Signals that
     the user's program handles itself or ignores are left to it, but for Ctrl-C. Outside the main

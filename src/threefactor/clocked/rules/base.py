@@ -75,10 +75,10 @@ class Rule(nn.Module, ABC):
     """A learning rule: a way to obtain the error that reaches the activity of each hidden layer.
 
     Everything else is common to all rules: the forward pass, the presynaptic traces (OTTT), the
-    local surrogate derivative, the read-out's gradient. A rule of one's own subclasses this and
+    local surrogate derivative, the read-out's gradient. Your own rule subclasses this and
     implements `layer_errors`; see the page on adding a rule.
 
-    The network is no submodule: `rule.state_dict()` holds what the rule itself learns (feedback
+    The network is not a submodule: `rule.state_dict()` holds what the rule itself learns (feedback
     connections, if any), and `rule.parameters()` what the optimiser should also train.
 
     A rule of direct feedback gives every hidden layer its error straight from the output. The
@@ -373,13 +373,14 @@ class Rule(nn.Module, ABC):
                 "torch.nn.utils.parametrize.cached() is on, which keeps weights, with their graph, "
                 "longer than a step; leave it for this call: a rule computes them once by itself"
             )
-        weight = next(self.network.parameters())
+        weight = self._session.first_parameter
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "
                 "float32: train network.float(), and convert it afterwards"
             )
-        for name, tensor in (*self.named_parameters(), *self.named_buffers()):
+        parameters, buffers = self._own_tensors()
+        for name, tensor in (*parameters.items(), *buffers.items()):
             if tensor.is_floating_point() and (
                 tensor.dtype != weight.dtype or tensor.device != weight.device
             ):
@@ -388,6 +389,20 @@ class Rule(nn.Module, ABC):
                     f"{weight.dtype} on {weight.device}; move the rule along with "
                     f"rule.to({str(weight.device)!r}, {weight.dtype})"
                 )
+
+    def _own_tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the rule's own parameters and buffers by name, each once, in one walk."""
+        parameters: dict[str, Tensor] = {}
+        buffers: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for name, module in self.named_modules():
+            start = f"{name}." if name else ""
+            for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
+                for key, tensor in own.items():
+                    if tensor is not None and id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        found[start + key] = tensor
+        return parameters, buffers
 
     def _say_what_never_learns(self) -> None:
         """Refuse neurons with parameters that no rule teaches; name all others in a warning."""
@@ -421,9 +436,10 @@ class Rule(nn.Module, ABC):
             apart: whether to gather the gradients of the step apart, so that those of before can
                 be put back. An optimiser that works during the step needs them in `.grad`.
         """
-        parameters = [*self._session.parameters(), *self.parameters()]
+        own, buffers = self._own_tensors()
+        parameters = [*self._session.parameters(), *own.values()]
         before = [p.grad for p in parameters] if apart else []
-        moving = [b for name, b in self.named_buffers() if self.moves(name)]
+        moving = [b for name, b in buffers.items() if self.moves(name)]
         # Feedback with many outputs may be too large to exist twice.
         fits = sum(b.nbytes for b in moving) <= MAX_KEPT_BYTES
         kept = [(b, b.clone()) for b in moving] if fits else []

@@ -17,7 +17,7 @@ __all__ = ["DKP"]
 
 
 class DKP(FeedbackRule):
-    r"""Direct Kolen-Pollack learning, with traces in place of activations.
+    r"""Direct Kolen-Pollack learning, with traces instead of activations.
 
     .. math:: g_l[t] = B_l e[t], \qquad \nabla B_l = \sum_t \hat a_l[t] e[t]^T
 

@@ -47,7 +47,7 @@ class Rule(nn.Module, ABC):
 
     .. math:: \frac{dL}{dw_{ij}} = \sum_k q_k \frac{dt_k}{dw_{ij}}
 
-    with q_k the error of spike k of neuron i. The network is no submodule: `rule.state_dict()`
+    with q_k the error of spike k of neuron i. The network is not a submodule: `rule.state_dict()`
     holds what the rule itself learns. Layers may be replaced, moved or frozen after the rule was
     built, and its loss and settings changed: each step takes them as they are, or refuses them.
     Hooks of weights see the gradients.

@@ -187,7 +187,7 @@ class SFDFA(FeedbackRule):
 
 
 def _check_state(state: Any, own: dict[str, Any], feedback: list[Tensor]) -> None:
-    """Refuse a state that the feedback's optimiser cannot go on with."""
+    """Refuse a state that does not fit the feedback's optimiser."""
     try:
         groups, entries = state["param_groups"], state["state"]
         fits = len(groups) == 1 and groups[0].keys() == own["param_groups"][0].keys()

@@ -16,8 +16,8 @@ from threefactor import clocked, events
 from threefactor.clocked.session import Inputs, from_rest
 from threefactor.errors import InputError, warn_user
 from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
+from threefactor.modes import evaluating
 from threefactor.readable import clipped
-from threefactor.training.evaluation import evaluating
 
 __all__ = ["to_nir"]
 

@@ -1,0 +1,621 @@
+"""Write every table, sentence and picture that is made from the JSON in this folder.
+
+`make tables`, or `python results/tables.py`, writes
+
+- what stands between `<!-- table: NAME -->` and `<!-- end -->` in the pages of PAGES,
+- `picture.svg`, which the README shows,
+- `report.md`, all runs in full, as `threefactor report` writes it,
+- `figures/`, the figures of FIGURES with their data.
+
+`--out DIR` writes the same files below DIR. The tests do so and compare them with the committed
+ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from threefactor.report import (
+    markdown_page,
+    published_table,
+    report_sections,
+    write_figures,
+)
+
+RESULTS = Path(__file__).resolve().parent
+ROOT = RESULTS.parent
+PAGES = (
+    "README.md",
+    "docs/analysis.md",
+    "docs/choosing-a-rule.md",
+    "results/README.md",
+)
+BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
+
+CLOCKED = {"OPZO": "opzo", "spatial BP": "spatial-bp", "DKP": "dkp", "DFA": "dfa", "ZO": "zo"}
+EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
+PAPER = {"spatial BP": "Spatial BP & SG"}  # headings of the OPZO paper that differ from ours
+
+FIGURES = {  # a figure of the report, and the runs that it shows: all, if none are named
+    "cifar10-conv5-small-test-error": [
+        "cifar10-conv5-small/spatial-bp-seed0",
+        "cifar10-conv5-small/opzo-ll-seed0",
+        "cifar10-conv5-small/opzo-ll-seed1",
+        "cifar10-conv5-small/opzo-seed0",
+        "cifar10-conv5-small/opzo-seed1",
+        "cifar10-conv5-small/dfa-ll-seed0",
+        "cifar10-conv5-small/dfa-seed0",
+        "cifar10-conv5-small/zo-seed0",
+    ],
+    "mnist-events-test-error": [
+        "mnist-events/exact-bp-seed0",
+        "mnist-events/sfdfa-seed0",
+        "mnist-events/sfdfa-seed1",
+        "mnist-events/dfa-seed0",
+    ],
+    "variance-mnist-fc-opzo-seed-0-figure": [],
+}
+
+TABLES: dict[str, Callable[[], str]] = {}
+
+
+def table(make: Callable[[], str]) -> Callable[[], str]:
+    """Register a function under its name, with hyphens, for the pages to ask for its text."""
+    TABLES[make.__name__.replace("_", "-")] = make
+    return make
+
+
+# Reading
+
+
+def load(path: str) -> Any:
+    """Return what a JSON file of this folder holds."""
+    return json.loads((RESULTS / path).read_text(encoding="utf-8"))
+
+
+def metrics(recipe: str, run: str) -> list[list[dict[str, Any]]]:
+    """Return the metrics of every epoch of every run whose folder matches, the lowest seed first.
+
+    Raises:
+        FileNotFoundError: if no folder matches.
+    """
+    files = sorted((RESULTS / recipe).glob(f"{run}/metrics.jsonl"))
+    if not files:
+        raise FileNotFoundError(f"no run matches results/{recipe}/{run}")
+    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+
+
+def accuracies(recipe: str, run: str) -> list[list[float]]:
+    """Return the test accuracies in percent: one list for each run, one number for each epoch."""
+    return [[100 * epoch["test_accuracy"] for epoch in one] for one in metrics(recipe, run)]
+
+
+def last(recipe: str, run: str) -> list[float]:
+    """Return the test accuracy after the last epoch, in percent, of each run."""
+    return [epochs[-1] for epochs in accuracies(recipe, run)]
+
+
+# Writing
+
+
+def percent(values: Sequence[float]) -> str:
+    """Return a mean in percent, with the sample standard deviation if there are several values."""
+    deviation = "" if len(values) == 1 else f" ± {statistics.stdev(values):.2f}"
+    return f"{statistics.mean(values):.2f}{deviation} %"
+
+
+def published(name: str, row: str, column: str) -> str:
+    """Return a published accuracy, or nothing where there is none."""
+    found = published_table(name).value(PAPER.get(row, row), column)
+    return "" if found is None else f"{found.mean:.2f} %"
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# Networks on a time grid
+
+
+@table
+def claim() -> str:
+    step = load("benchmarks/clocked_step.json")["rows"]["threefactor opzo"]["ratio_of_medians"]
+    low, high = memory_range()
+    seeds = last("mnist-fc", "opzo-seed*")
+    cifar = {
+        run: percent(last("cifar10-conv5-small", run))
+        for run in ("opzo-seed1", "opzo-ll-seed1", "spatial-bp-seed0")
+    }
+    return (
+        f"On MNIST, OPZO reaches {percent(seeds)} test accuracy ({len(seeds)} seeds) without any "
+        f"backpropagation.\nBackpropagation within each time step reaches "
+        f"{percent(last('mnist-fc', 'spatial-bp-seed0'))} (1 seed). A training step takes "
+        f"{step:.2f} times as long as\nSpikingJelly's BPTT on one CPU thread. Peak memory at 600 "
+        f"time steps is {low:.2f} to {high:.2f} times that at 6.\nIn convolutions a gap remains. "
+        f"On 10,000 images of CIFAR-10, OPZO reaches {cifar['opzo-seed1']}, with local learning\n"
+        f"{cifar['opzo-ll-seed1']}, and backpropagation {cifar['spatial-bp-seed0']}."
+    )
+
+
+@table
+def mnist() -> str:
+    rows = []
+    for name, rule in CLOCKED.items():
+        (epochs,) = metrics("mnist-fc", f"{rule}-seed0")
+        paper = (
+            published("opzo-table8", "DKP", "MNIST")
+            if name == "DKP"
+            else published("opzo-table1", name, "MNIST")
+        )
+        rates = ", ".join(f"{rate:.2f}" for rate in epochs[-1]["firing_rates"].values())
+        rows.append((name, percent(last("mnist-fc", f"{rule}-seed0")), paper, rates))
+    rates = "spikes per neuron and step, layers 1 and 2"
+    return markdown(("rule", "test accuracy", "published", rates), rows)
+
+
+@table
+def mnist_seeds() -> str:
+    return f"OPZO with the paper's seeds 2022, 0 and 1: {percent(last('mnist-fc', 'opzo-seed*'))}."
+
+
+@table
+def fashion_mnist() -> str:
+    names = ("spatial BP", "OPZO", "DFA")
+    rows = [(name, percent(last("fashion-mnist-fc", f"{CLOCKED[name]}-seed0"))) for name in names]
+    return markdown(("rule", "test accuracy"), rows)
+
+
+@table
+def cifar10() -> str:
+    runs = (
+        ("spatial BP", "spatial-bp", "spatial BP"),
+        ("OPZO with local learning", "opzo-ll", "OPZO (w/ LL)"),
+        ("OPZO", "opzo", "OPZO"),
+        ("DFA with local learning of weight 1", "dfa-ll-scale1", None),
+        ("DFA with local learning", "dfa-ll", "DFA (w/ LL)"),
+        ("DFA", "dfa", "DFA"),
+        ("ZO", "zo", "ZO"),
+    )
+    folder = RESULTS / "cifar10-conv5-small"
+    rows = []
+    for name, run, paper in runs:
+        seeds = [
+            percent(last(folder.name, f"{run}-seed{seed}"))
+            if (folder / f"{run}-seed{seed}").exists()
+            else ""
+            for seed in (0, 1)
+        ]
+        full = "" if paper is None else published("opzo-table1", paper, "CIFAR-10")
+        rows.append((name, *seeds, full))
+    return markdown(("rule", "seed 0", "seed 1", "published, full experiment"), rows)
+
+
+@table
+def cifar10_noise() -> str:
+    rows = []
+    for kind, ending in (("Gaussian", ""), ("Rademacher", "-rademacher")):
+        ours = [
+            percent(last("cifar10-conv5-small", f"opzo{place}{ending}-seed1"))
+            for place in ("", "-before")
+        ]
+        theirs = [
+            published("opzo-table2", kind, place) for place in ("after neuron", "before neuron")
+        ]
+        rows.append((kind, *ours, *theirs))
+    head = ("noise", "after the neuron", "before it", "published, after", "published, before")
+    return markdown(head, rows)
+
+
+@table
+def fine_tuning() -> str:
+    folder = "cifar10-conv5-small"
+    rules = ("OPZO", "spatial BP", "DFA", "ZO")
+    direct = {
+        load(f"{folder}/noise-{CLOCKED[name]}-seed0/start.json")["test_accuracy"] for name in rules
+    }
+    (start,) = direct  # all begin with the same network
+    rows = [("none", "0", percent([100 * start]), "")]
+    for name in rules:
+        (epochs,) = accuracies(folder, f"noise-{CLOCKED[name]}-seed0")
+        rows.append((name, str(len(epochs)), percent(epochs[-1:]), percent(epochs[:1])))
+    head = ("rule", "epochs", "test accuracy under noise", "after 1 epoch")
+    return markdown(head, rows)
+
+
+@table
+def nmnist() -> str:
+    rows = []
+    for name in ("spatial BP", "OPZO", "DFA"):
+        rule = CLOCKED[name]
+        rows.append(
+            (
+                name,
+                percent(last("nmnist-fc", f"{rule}-fold[0-9]")),
+                percent(last("nmnist-fc", f"{rule}-batch128-fold0")),
+                published("opzo-table1", name, "N-MNIST"),
+            )
+        )
+    head = ("rule", "batches of 32, five folds", "batches of 128, one fold", "published, all data")
+    return markdown(head, rows)
+
+
+@table
+def digits() -> str:
+    rows = [(name, percent(last("digits-fc", f"{rule}-seed*"))) for name, rule in CLOCKED.items()]
+    return markdown(("rule", "test accuracy"), rows)
+
+
+@table
+def variance() -> str:
+    rules = load("analysis/variance_mnist.json")["result"]["rules"]
+    names = {
+        "ZO": "zo",
+        "OPZO with the factor $1/\\alpha$": "opzo, 1/alpha",
+        "OPZO without it, as in training": "opzo",
+        "DFA": "dfa",
+    }
+    bp = {layer: found["variance"] for layer, found in rules["spatial-bp"].items()}
+    rows = [
+        (name, *(f"{rules[rule][layer]['variance'] / bp[layer]:,.3f}" for layer in bp))
+        for name, rule in names.items()
+    ]
+    return markdown(("rule", "layer 1", "layer 2", "read-out"), rows)
+
+
+# Networks of exact spike times
+
+
+@table
+def events() -> str:
+    experiments: tuple[tuple[str, str, str | None], ...] = (
+        ("MNIST, 784-800-10", "mnist-events", "MNIST 800-10"),
+        ("Fashion-MNIST, 784-400-400-10", "fashion-mnist-events", "Fashion-MNIST 400-400-10"),
+        ("synthetic spoken digits, 700-128-20", "shd-like-events", None),
+        ("digits, 64-200-10", "digits-events", None),
+        ("Yin-Yang, 5-100-3", "yin-yang-events", None),
+    )
+    rows = []
+    for title, recipe, row in experiments:
+        for name, rule in EVENTS.items():
+            found = accuracies(recipe, f"{rule}-seed*")
+            wanted = load(f"{recipe}/{rule}-seed0/config.json")["settings"]["epochs"]
+            (done,) = {len(one) for one in found}  # a mean is over runs of one length
+            epochs = str(done) if done == wanted else f"{done} of {wanted}"
+            best = percent([max(one) for one in found])
+            heading = name.removeprefix("exact ")
+            paper = "" if row is None else published("sfdfa-table1", row, heading)
+            end = percent([one[-1] for one in found])
+            rows.append((title, name, str(len(found)), epochs, end, best, paper))
+    head = ("data, network", "rule", "seeds", "epochs", "last epoch", "best epoch", "published")
+    return markdown(head, rows)
+
+
+@table
+def shd_published() -> str:
+    found = {
+        name: published("sfdfa-table1", "SHD 128-20", name.removeprefix("exact "))
+        for name in EVENTS
+    }
+    listed = ", ".join(f"{name} {value}" for name, value in found.items())
+    return f"Published for SHD itself: {listed}."
+
+
+@table
+def alignment() -> str:
+    courses = {}
+    for rule in ("sfdfa", "dfa"):
+        file = RESULTS / "mnist-events-deep-scaled" / f"{rule}-seed0" / "tracked.jsonl"
+        courses[rule] = {
+            line["batches"]: line for line in map(json.loads, file.read_text().splitlines())
+        }
+
+    def angle(line: dict[str, Any], layer: str) -> str:
+        found = line["alignment"]["bp"][layer]["angle"]
+        return "undefined" if found is None else f"{found:.1f}°"
+
+    def cosine(line: dict[str, Any]) -> str:
+        found = line["feedback"]["lif3"]["cosine"]
+        return "undefined" if found is None else f"{found:.2f}"
+
+    rows = []
+    for batches in (0, 200, 400, 600, 800, 1000, 1200, 2400, 6000):
+        ours, dfa = courses["sfdfa"][batches], courses["dfa"][batches]
+        accuracy = ours["train_accuracy"]
+        rows.append(
+            (
+                str(batches),
+                "" if accuracy is None else percent([100 * accuracy]),
+                *(angle(ours, layer) for layer in ("lif3", "lif2", "lif1")),
+                cosine(ours),
+                angle(dfa, "lif3"),
+                cosine(dfa),
+            )
+        )
+    head = (
+        "batches of 50",
+        "SFDFA: training accuracy of the epoch so far",
+        "last hidden layer",
+        "second",
+        "first",
+        "cosine of feedback and output weights",
+        "DFA: last hidden layer",
+        "cosine",
+    )
+    return markdown(head, rows)
+
+
+# Benchmarks
+
+
+def ratios(row: dict[str, float]) -> str:
+    """Return the ratio of medians and that of minima."""
+    return f"{row['ratio_of_medians']:.2f}; {row['ratio_of_minima']:.2f}"
+
+
+def shown(contestant: str) -> str:
+    """Return a contestant as other tables write it: threefactor opzo is threefactor, OPZO."""
+    library, _, rest = contestant.partition(" ")
+    rule, comma, option = rest.partition(",")
+    ours = {value: name for name, value in CLOCKED.items()}
+    return f"{library}, {ours.get(rule, rule)}{comma}{option}"
+
+
+def step_times(file: str) -> str:
+    """Return how long a training step of each contestant takes, the quickest first."""
+    rows = load(f"benchmarks/{file}.json")["rows"]
+    quickest = sorted(rows, key=lambda name: rows[name]["ratio_of_medians"])
+    head = ("", "relative time: medians; minima")
+    return markdown(head, [(shown(name), ratios(rows[name])) for name in quickest])
+
+
+TABLES["step"] = partial(step_times, "clocked_step")
+TABLES["step-2-threads"] = partial(step_times, "clocked_step_2_threads")
+TABLES["step-conv5"] = partial(step_times, "clocked_step_conv5")
+
+
+@table
+def profile() -> str:
+    rows = load("benchmarks/clocked_step_conv5_profile.json")["rows"]
+    parts = list(next(iter(rows.values())))
+    return markdown(
+        ("rule, shares in %", *parts),
+        [
+            (shown(name), *(f"{100 * row[part]:.1f}" for part in parts))
+            for name, row in rows.items()
+        ],
+    )
+
+
+MEMORY = {
+    "784-800-800-10": "clocked_memory",
+    "conv5": "clocked_memory_conv5",
+    "conv9": "clocked_memory_conv9",
+    "NF-ResNet-34": "clocked_memory_nf_resnet34",
+}
+
+
+def memory_range() -> tuple[float, float]:
+    """Return the lowest and the highest ratio of peak memory at T = 600 to that at T = 6."""
+    tables = [load(f"benchmarks/{file}.json")["rows"] for file in MEMORY.values()]
+    found = [row["ratio"] for rows in tables for row in rows.values()]
+    return min(found), max(found)
+
+
+@table
+def memory() -> str:
+    files = {name: load(f"benchmarks/{file}.json")["rows"] for name, file in MEMORY.items()}
+    rows = [
+        (name, *(f"{found[rule]['ratio']:.2f}" for found in files.values()))
+        for name, rule in CLOCKED.items()
+    ]
+    return markdown(("rule", *files), rows)
+
+
+@table
+def loading() -> str:
+    rows = load("benchmarks/loading.json")["rows"]
+    return markdown(
+        ("recipe", "batch", "taking it, ms", "a step, ms", "ratio"),
+        [
+            (
+                name,
+                str(row["batch"]),
+                f"{row['loading_ms']:.2f}",
+                f"{row['step_ms']:,.1f}",
+                f"{row['ratio']:.4f}",
+            )
+            for name, row in rows.items()
+        ],
+    )
+
+
+@table
+def events_step() -> str:
+    found = load("benchmarks/events_step.json")
+    lines = [row for row in found["rules"] if row["threads"] == 1]
+    rows = []
+    for row in lines:
+        per_event, per_spike, _ = found["fit"][row["what"]]
+        rows.append((row["what"], ratios(row), f"{per_event:.2f}", f"{per_spike:.0f}"))
+    head = ("", "relative time: medians; minima", "ns a synaptic event", "ns a hidden spike")
+    return markdown(head, rows)
+
+
+@table
+def events_memory() -> str:
+    rows = load("benchmarks/events_step.json")["memory"]
+    return markdown(
+        ("samples", "added to peak memory, MiB"),
+        [(f"{row['samples']:,}", f"{row['added_mib']:.2f}") for row in rows],
+    )
+
+
+@table
+def yin_yang() -> str:
+    found = load("benchmarks/events_yin_yang.json")["yin-yang"]
+    rows = [
+        (
+            name,
+            f"{row['train_median_s']:.3f}; {row['train_min_s']:.3f}",
+            f"{row['test_median_s']:.3f}; {row['test_min_s']:.3f}",
+        )
+        for name, row in (
+            ("jaxsnn 0.3.0", found["jaxsnn"]),
+            ("threefactor, exact BP", found["threefactor"]),
+        )
+    ]
+    rows.append(
+        (
+            "jaxsnn relative to threefactor",
+            f"{found['train_ratio_of_median']:.1f}; {found['train_ratio_of_min']:.1f}",
+            f"{found['test_ratio_of_median']:.1f}; {found['test_ratio_of_min']:.1f}",
+        )
+    )
+    return markdown(("median; minimum", "epoch of training, s", "test, s"), rows)
+
+
+@table
+def choice() -> str:
+    times = load("benchmarks/clocked_step.json")["rows"]
+    rows = []
+    for name, rule in CLOCKED.items():
+        seed = 1 if name == "OPZO" else 0  # its seed 0 may have a fault, see README.md
+        small = RESULTS / "cifar10-conv5-small" / f"{rule}-seed{seed}"
+        rows.append(
+            (
+                name,
+                percent(last("mnist-fc", f"{rule}-seed0")),
+                percent(last(small.parent.name, small.name)) if small.exists() else "",
+                f"{times[f'threefactor {rule}']['ratio_of_medians']:.2f}",
+            )
+        )
+    head = ("rule", "MNIST, fc", "CIFAR-10 (JPEG) in small, conv5", "time of a step, MNIST")
+    return markdown(head, rows)
+
+
+# The picture
+
+
+def picture() -> str:
+    """Return the README's picture: test error on MNIST, and time of a training step.
+
+    The colours follow the reader's choice of light or dark. The ground is drawn, because a page may
+    be dark where the system is light.
+    """
+    step = load("benchmarks/clocked_step.json")["rows"]
+    errors = [
+        (name, 100 - statistics.mean(last("mnist-fc", f"{rule}-seed*")))
+        for name, rule in CLOCKED.items()
+    ]
+    times = [
+        (shown, step[name]["ratio_of_medians"])
+        for shown, name in (
+            ("OPZO", "threefactor opzo"),
+            ("spatial BP", "threefactor spatial-bp"),
+            ("SpikingJelly, BPTT", "SpikingJelly BPTT"),
+            ("snnTorch, BPTT", "snnTorch BPTT"),
+            ("SpikingJelly, OTTT", "SpikingJelly OTTT"),
+        )
+    ]
+    panels = (
+        (20, 90, "Test error on MNIST, %", errors),
+        (410, 140, "Time of a training step (BPTT = 1)", times),
+    )
+    parts = []
+    for left, label, title, bars in panels:
+        parts.append(f'<text class="title" x="{left}" y="26">{escape(title)}</text>')
+        scale = 175 / max(value for _, value in bars)
+        for i, (name, value) in enumerate(bars):
+            y, width = 44 + 30 * i, scale * value
+            kind = "ours" if name == "OPZO" else "other"
+            start = left + label
+            parts += [
+                f'<text x="{start - 8}" y="{y + 15}" text-anchor="end">{escape(name)}</text>',
+                f'<rect class="{kind}" x="{start}" y="{y}" width="{width:.1f}" height="21"/>',
+                f'<text x="{start + width + 6:.1f}" y="{y + 15}">{value:.2f}</text>',
+            ]
+    described = "; ".join(
+        f"{title}: " + ", ".join(f"{name} {value:.2f}" for name, value in bars)
+        for _, _, title, bars in panels
+    )
+    body = "\n".join(parts)
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 770 200" role="img" aria-labelledby="t d">
+<title id="t">OPZO beside other rules and libraries</title>
+<desc id="d">{escape(described)}</desc>
+<style>
+text {{ font: 13px system-ui, sans-serif; fill: #1f2328; }}
+.title {{ font-weight: 600; }}
+.ground {{ fill: #ffffff; }}
+.ours {{ fill: #0969da; }}
+.other {{ fill: #8c959f; }}
+@media (prefers-color-scheme: dark) {{
+text {{ fill: #e6edf3; }}
+.ground {{ fill: #0d1117; }}
+.ours {{ fill: #58a6ff; }}
+.other {{ fill: #6e7681; }}
+}}
+</style>
+<rect class="ground" width="770" height="200" rx="6"/>
+{body}
+</svg>
+"""
+
+
+# All of it
+
+
+def fill(page: str) -> str:
+    """Return a page with every table made anew.
+
+    Raises:
+        KeyError: if a table has no function here.
+        ValueError: if the end of a table is missing.
+    """
+    text, *rest = page.split(BEGIN)
+    for part in rest:
+        name, _, old = part.partition(CLOSE)
+        _, end, after = old.partition(END)
+        if not end:
+            raise ValueError(f"no {END} follows {BEGIN}{name}")
+        text += f"{BEGIN}{name}{CLOSE}\n{TABLES[name]()}\n\n{END}{after}"
+    return text
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT, help="folder to write below")
+    out: Path = parser.parse_args(arguments).out.resolve()
+    for page in PAGES:
+        target = out / page
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(fill((ROOT / page).read_text(encoding="utf-8")), encoding="utf-8")
+    (out / "results" / "picture.svg").write_text(picture(), encoding="utf-8")
+    os.chdir(RESULTS)  # the report names runs by their paths from here
+    sections = report_sections(["."], split=True, unfinished=True)
+    report = markdown_page("Results", sections)
+    (out / "results" / "report.md").write_text(report, encoding="utf-8")
+    for name, runs in FIGURES.items():
+        found = report_sections(runs, unfinished=True) if runs else sections
+        shown = [
+            replace(section, figures=(figure,), tables=())
+            for section in found
+            for figure in section.figures
+            if figure.name == name
+        ]
+        write_figures(shown, out / "results" / "figures")
+
+
+if __name__ == "__main__":
+    main()

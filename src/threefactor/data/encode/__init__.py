@@ -1,0 +1,1 @@
+"""How samples become what a network takes: spikes, frames, images of one size."""

@@ -1,0 +1,1 @@
+"""Files on disk: reading, unpacking and transferring them safely."""

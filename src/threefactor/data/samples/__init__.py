@@ -1,0 +1,1 @@
+"""What a loaded data set is: samples of each kind with labels."""

@@ -1,0 +1,115 @@
+"""What data sets of all kinds have in common once they are loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from threefactor.data.inputs import Inputs, Selectable
+from threefactor.errors import InputError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["LabelledData"]
+
+InputsT = TypeVar("InputsT", bound=Inputs)
+
+
+class LabelledData(Generic[InputsT]):
+    """A data set, split for training and testing. Its subclasses are frozen dataclasses.
+
+    A subclass names its inputs: if `inputs` is "images", it has the fields `train_images` and
+    `test_images`, and `train_labels` and `test_labels`, (N,), torch.int64, between 0 and
+    `outputs` - 1.
+    """
+
+    inputs: ClassVar[str]
+    if TYPE_CHECKING:  # fields of the subclasses, each of which has an order of its own
+
+        @property
+        def train_labels(self) -> Tensor: ...
+        @property
+        def test_labels(self) -> Tensor: ...
+        @property
+        def classes(self) -> tuple[str, ...]: ...
+
+    @property
+    def outputs(self) -> int:
+        """The number of classes."""
+        return len(self.classes)
+
+    @property
+    def train(self) -> tuple[InputsT, Tensor]:
+        """The inputs for training and their labels."""
+        return getattr(self, f"train_{self.inputs}"), self.train_labels
+
+    @property
+    def test(self) -> tuple[InputsT, Tensor]:
+        """The inputs for testing and their labels."""
+        return getattr(self, f"test_{self.inputs}"), self.test_labels
+
+    def subset(self, train: int | None = None, test: int | None = None) -> Self:
+        """Return the first `train` and `test` samples, as views; None keeps all.
+
+        Statistics of the whole set, such as its mean, stay.
+
+        Raises:
+            InputError: a number is not between 1 and the number of samples there are.
+        """
+        fields: dict[str, Any] = {}
+        for part, number in (("train", train), ("test", test)):
+            inputs, labels = getattr(self, part)
+            _check_number(part, number, len(labels))
+            # A slice of some inputs is a batch.
+            first = inputs.first(number) if isinstance(inputs, Selectable) else inputs[:number]
+            fields[f"{part}_{self.inputs}"] = first
+            fields[f"{part}_labels"] = labels[:number]
+        return replace(self, **fields)  # type: ignore[type-var]
+
+    def fold(self, number: int, folds: int) -> Self:
+        """Return one fold of the training samples for testing, and all others for training.
+
+        The test samples are left out. The folds are random but always the same, and have the
+        classes in the proportions of the training samples (scikit-learn's `StratifiedKFold`).
+
+        Args:
+            number: which fold to test on, from 0 to `folds` - 1.
+            folds: how many, at least 2 and at most as many as the rarest class has samples.
+
+        Raises:
+            InputError: a number is out of its range.
+        """
+        from sklearn.model_selection import StratifiedKFold
+
+        inputs, labels = self.train
+        rarest = int(np.unique(labels.numpy(), return_counts=True)[1].min())
+        whole = all(type(value) is int for value in (number, folds))
+        if not (whole and 2 <= folds <= rarest and 0 <= number < folds):
+            raise InputError(
+                f"fold {number!r} of {folds!r} was asked for; give 2 to {rarest} folds (the rarest "
+                f"class has {rarest} samples), and the number of one, counted from 0"
+            )
+        split = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
+        parts = dict(zip(("train", "test"), list(split)[number], strict=True))
+        fields: dict[str, Any] = {}
+        for part, places in parts.items():
+            index = torch.from_numpy(places)
+            chosen = inputs.choose(index) if isinstance(inputs, Selectable) else inputs[index]
+            fields[f"{part}_{self.inputs}"] = chosen
+            fields[f"{part}_labels"] = labels[index]
+        return replace(self, **fields)  # type: ignore[type-var]
+
+
+def _check_number(part: str, number: Any, available: int) -> None:
+    if number is None:
+        return
+    if isinstance(number, bool) or not isinstance(number, int) or not 1 <= number <= available:
+        raise InputError(
+            f"{part} is {number!r}; expected a whole number of samples from 1 to {available}, "
+            "or None for all"
+        )

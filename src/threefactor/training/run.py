@@ -1,0 +1,409 @@
+"""The reader of run folders: what was trained, how it went, what checkpoints there are.
+
+This is the only reader of run folders: reports, grids, analyses and resumed trainings all see a run
+through it, by one set of rules. The writer is `threefactor.training.run_folder.RunFolder`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.readable import clipped
+from threefactor.training import checkpoint
+from threefactor.training.data_record import difference
+from threefactor.training.engines import engine_of
+from threefactor.training.files import read_json, read_lines
+from threefactor.training.settings import Settings, make_settings
+
+__all__ = ["Run", "RunFiles", "check_trained_with", "flat"]
+
+NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
+ACCURACIES = ("train_accuracy", "test_accuracy")
+ADVICE = "Put the file back, or train again in another folder with --out"
+
+
+class RunFiles:
+    """Where the files of a run lie.
+
+    Args:
+        folder: of the run.
+
+    Attributes:
+        path: the folder.
+        config_path: settings, environment, a record of the data, sizes of the layers.
+        metrics_path: one line for each epoch.
+        tracked_path: what was measured during training, one line for each moment.
+        start_path: how the network of another run did, if this one began with it.
+        last, best: folders of checkpoints.
+        tensorboard: folder of what TensorBoard shows.
+
+    Raises:
+        CheckpointError: if the path is empty, or not one that a system knows.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        if not (isinstance(folder, (str, Path)) and str(folder) and "\0" not in str(folder)):
+            raise CheckpointError(
+                f"the run folder is {clipped(folder)}, which names no folder; give a name, or . "
+                "for the current folder"
+            )
+        self.path = Path(folder)
+        self.config_path = self.path / "config.json"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.tracked_path = self.path / "tracked.jsonl"
+        self.start_path = self.path / "start.json"
+        self.last = self.path / "last"
+        self.best = self.path / "best"
+        self.tensorboard = self.path / "tensorboard"
+
+    def remains(self) -> list[str]:
+        """Return the names of what is left of a run whose config.json is gone."""
+        if self.config_path.exists():
+            return []
+        files = (self.metrics_path, self.tracked_path, self.start_path)
+        folders = (self.last, self.best, self.path / "analysis", self.tensorboard)
+        return [part.name for part in (*files, *folders) if part.exists()]
+
+
+class Run(RunFiles):
+    """What a run folder holds.
+
+    Each file is read when it is first asked for, and not again: make a new `Run` to see what has
+    changed since. Any property raises `CheckpointError` if its file is damaged. What a kill, a full
+    disk or a copy of a part of the folder may leave is not damage; `problems` names it.
+
+    Args:
+        folder: of the run. It need not exist yet: then `config` raises.
+
+    Example:
+        >>> from threefactor import training
+        >>> run = training.Run("runs/digits-fc-opzo-seed0")
+        >>> run.checkpoints
+        ()
+    """
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The content of config.json.
+
+        Raises:
+            CheckpointError: if the folder holds no run.
+        """
+        try:
+            document = read_json(self.config_path)
+            for part in ("settings", "environment"):
+                if not isinstance(document[part], dict):
+                    raise TypeError(f"{part!r} is not an object")
+        except (CheckpointError, OSError, KeyError, TypeError) as problem:
+            left = self.remains()
+            more = f"; of a run, {', '.join(left)} are there: put its config.json back"
+            raise CheckpointError(
+                f"{self.path} holds no run: config.json cannot be read ({problem})"
+                f"{more if left else ''}"
+            ) from problem
+        return document  # type: ignore[no-any-return]
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The settings of the run.
+
+        Raises:
+            CheckpointError: if the folder holds no run.
+            ConfigurationError: if these are not settings of this version.
+        """
+        try:
+            return make_settings(self.config["settings"])
+        except RecursionError as problem:
+            raise CheckpointError(
+                f"{self.path} holds no run: the settings in config.json are nested too deep"
+            ) from problem
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """Versions, platform, threads, device and command with which the run began."""
+        return self.config["environment"]  # type: ignore[no-any-return]
+
+    @property
+    def resumed(self) -> list[dict[str, Any]]:
+        """What changed in the environment, with the epoch, each time the run was resumed."""
+        changes = self.config.get("resumed", [])
+        if not isinstance(changes, list) or not all(
+            isinstance(change, dict) and _finite(change.get("epoch")) for change in changes
+        ):
+            raise CheckpointError(f"{self.config_path} is damaged: resumed is {changes!r:.80}")
+        return changes
+
+    @property
+    def threads(self) -> int | None:
+        """On how many threads the run was last trained; None if that is not known."""
+        found = self.environment.get("threads")
+        for change in self.resumed:
+            found = change.get("threads", found)
+        return found if type(found) is int and 1 <= found <= 4096 else None
+
+    @property
+    def layer_sizes(self) -> dict[str, int]:
+        """Number of neurons of each hidden layer, by name; empty if config.json does not say."""
+        sizes = self.config.get("layer_sizes", {})
+        if not isinstance(sizes, dict) or not all(map(_whole, sizes.values())):
+            raise CheckpointError(f"{self.config_path} is damaged: layer_sizes is {sizes!r:.80}")
+        return sizes
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics of the finished epochs, in order.
+
+        Line n is that of epoch n. It has finite losses and seconds, accuracies of 0 to 1 or None,
+        and the firing rates of the same layers as all lines. A last line that was cut short is left
+        out, since a kill or a full disk may do that; it is in `problems`.
+
+        Raises:
+            CheckpointError: names the first line that is damaged, repeated or missing.
+        """
+        return self._metrics[0]
+
+    @cached_property
+    def _metrics(self) -> tuple[list[dict[str, Any]], str]:
+        found, torn = read_lines(self.metrics_path)
+        for number, line in enumerate(found, start=1):
+            for what in _wrong_in_epoch(line, number, found[0]):
+                raise CheckpointError(
+                    f"line {number} of {self.metrics_path} is damaged: {what}. {ADVICE}"
+                )
+        return found, torn
+
+    @property
+    def tracked(self) -> list[dict[str, Any]]:
+        """What was measured during training, one moment after the other.
+
+        A last line that was cut short is left out; it is in `problems`.
+
+        Raises:
+            CheckpointError: names a line that does not say after how many batches and epochs it was
+                measured, or does not come after the one before it.
+        """
+        return self._tracked[0]
+
+    @cached_property
+    def _tracked(self) -> tuple[list[dict[str, Any]], str]:
+        found, torn = read_lines(self.tracked_path)
+        before = -1
+        for number, line in enumerate(found, start=1):
+            what = None
+            if not (_whole(line.get("batches")) and _finite(line.get("epoch"))):
+                what = "it does not say when it was measured"
+            elif line["batches"] <= before:
+                what = "it was not measured after the one before it"
+            if what is not None:
+                raise CheckpointError(
+                    f"line {number} of {self.tracked_path} is damaged: {what}. {ADVICE}"
+                )
+            before = line["batches"]
+        return found, torn
+
+    @cached_property
+    def start(self) -> dict[str, Any] | None:
+        """How the network of another run did before the first epoch; None if it began with none.
+
+        Raises:
+            CheckpointError: if the file cannot be read, or holds something else.
+        """
+        try:
+            found = read_json(self.start_path)
+        except FileNotFoundError:
+            return None
+        if not isinstance(found, dict):
+            raise CheckpointError(f"{self.start_path} is damaged: it does not hold an object")
+        if "test_accuracy" not in found or not _share(found["test_accuracy"]):
+            accuracy = found.get("test_accuracy", "missing")
+            raise CheckpointError(
+                f"{self.start_path} is damaged: test_accuracy is {accuracy!r:.80}"
+            )
+        return found
+
+    @property
+    def finished(self) -> bool:
+        """Whether there are metrics of all epochs."""
+        return len(self.metrics) == self.settings.epochs
+
+    @property
+    def finished_epochs(self) -> int:
+        """How many epochs have both a metrics line and the checkpoint after them.
+
+        A kill or a full disk may come between the two. Whoever used the network then would use that
+        of the epoch before. Of the tensors of the checkpoint, only the size of their file is read.
+
+        Raises:
+            CheckpointError: if the last checkpoint or the metrics are damaged.
+        """
+        if not checkpoint.exists(self.last):
+            return 0
+        state = checkpoint.load_state(self.last, tensors=False)
+        epoch: Any = state.get("epoch") if isinstance(state, dict) else None
+        if not _whole(epoch):
+            raise CheckpointError(f"{self.last} is damaged: its epoch is {epoch!r:.80}")
+        return min(int(epoch), len(self.metrics))
+
+    @property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Which of the checkpoints "last" and "best" are there."""
+        return tuple(part.name for part in (self.last, self.best) if checkpoint.exists(part))
+
+    def checkpoint(self, name: str = "last", *, tensors: bool = True) -> Any:
+        """Return the state of a checkpoint that was made with the settings of the run.
+
+        Args:
+            name: "last" or "best".
+            tensors: whether to read them; else None stands for each.
+
+        Raises:
+            CheckpointError: if it is absent, damaged, or was made with settings that config.json
+                does not hold any more.
+        """
+        state = checkpoint.load_state(self.path / name, tensors=tensors)
+        check_trained_with(self.path, state, self.settings)
+        return state
+
+    @cached_property
+    def problems(self) -> tuple[str, ...]:
+        """What is not as a finished training leaves it, in words; a report refuses such a run.
+
+        Lines that were cut short, metrics that are missing or of more epochs than the settings
+        have, and a last checkpoint that was made with other settings. A run can be resumed in spite
+        of the cut lines, and reported without its checkpoints.
+        """
+        found = []
+        if not self.metrics_path.exists():
+            found.append("metrics.jsonl cannot be read: it is missing")
+        found += [torn for _, torn in (self._metrics, self._tracked) if torn]
+        if len(self.metrics) > self.settings.epochs:
+            found.append(
+                f"metrics.jsonl has {len(self.metrics)} epochs, and config.json says "
+                f"{self.settings.epochs}"
+            )
+        try:
+            state = checkpoint.load_state(self.last, tensors=False)
+        except CheckpointError:  # a copy of a run that is only reported needs no checkpoints
+            return tuple(found)
+        try:
+            check_trained_with(self.path, state, self.settings)
+        except CheckpointError as problem:
+            found.append(str(problem))
+        return tuple(found)
+
+    def differences(self, settings: Settings) -> str:
+        """Say how settings differ from those of the run; an empty string if they do not.
+
+        Raises:
+            ConfigurationError: if they are not valid settings.
+        """
+        engine_of(settings)
+        # Settings that are younger than the run had their defaults.
+        return _differences(flat(self.settings), flat(settings), "there", "asked")
+
+    def check_settings(self, settings: Settings) -> None:
+        """Refuse settings other than those of the run.
+
+        Raises:
+            CheckpointError: names those that differ.
+        """
+        differ = self.differences(settings)
+        if differ:
+            raise CheckpointError(
+                f"{self.path} is a run of another configuration ({differ}); "
+                "resume it with its own settings, or choose another folder with --out"
+            )
+
+    def check_data(self, record: Mapping[str, Any]) -> None:
+        """Refuse samples other than those of the run, if config.json says which it had.
+
+        Args:
+            record: of the samples, from `describe_data`.
+
+        Raises:
+            CheckpointError: says in what they differ.
+        """
+        differ = difference(self.config.get("data"), record)
+        if differ is not None:
+            raise CheckpointError(
+                f"{self.path} was trained on other data than what was found ({differ}); name the "
+                "folder of its data with --data-dir, or train again in another folder with --out"
+            )
+
+
+def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
+    """Refuse the state of a checkpoint that was made with other settings.
+
+    Raises:
+        CheckpointError: names the settings, or says that there are none in the checkpoint.
+    """
+    try:
+        there = make_settings(state["settings"])  # younger settings had their defaults
+    except (ConfigurationError, KeyError, TypeError, ValueError) as problem:
+        raise CheckpointError(
+            f"the checkpoint in {where} is damaged: it does not say its settings ({problem})"
+        ) from problem
+    differ = _differences(flat(there), flat(settings), "when it was trained", "now")
+    if differ:
+        raise CheckpointError(
+            f"the checkpoint in {where} was made with other settings ({differ}); put config.json "
+            "back as it was, or train with the new settings in a folder of its own"
+        )
+
+
+def flat(settings: Settings) -> dict[str, Any]:
+    """Return settings by full name ("network.dropout"), as plain values of JSON."""
+    return dict(_leaves(json.loads(json.dumps(dataclasses.asdict(settings)))))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], there: str, here: str) -> str:
+    return "; ".join(
+        f"{key}: {old.get(key)!r:.100} {there}, {new.get(key)!r:.100} {here}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    )
+
+
+def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any]) -> Iterator[str]:
+    """Say what is wrong in the metrics of an epoch."""
+    if type(line.get("epoch")) is not int or line["epoch"] != epoch:
+        yield f"it is not that of epoch {epoch}; its epoch is {line.get('epoch')!r:.80}"
+    for name in NUMBERS_OF_EPOCH:
+        if not _finite(line.get(name)):
+            yield f"{name} is {line.get(name)!r:.80}, not a finite number"
+    for name in ACCURACIES:
+        if name not in line or not _share(line[name]):
+            yield f"{name} is {line.get(name, 'missing')!r:.80}, not a share"
+    rates = line.get("firing_rates")
+    if not isinstance(rates, dict) or not all(map(_finite, rates.values())):
+        yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"
+    elif rates.keys() != first["firing_rates"].keys():
+        yield "it has firing rates of other layers than the first line"
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _share(value: Any) -> bool:
+    return value is None or (_finite(value) and 0 <= value <= 1)
+
+
+def _finite(value: Any) -> bool:
+    """Whether a value is a finite number, of a size that numbers of a training have."""
+    return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
