@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check smoke tables fuzz bench clean
+.PHONY: help demo test check interop smoke tables fuzz bench clean
 
 help:
 	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
 	@echo "make test    run the linter, the type checker and all tests"
+	@echo "make interop install the libraries whose networks the tests train and read; without, these tests are skipped"
 	@echo "make smoke   make a tiny version of every table and figure of the papers; a browser checks the pages"
 	@echo "make tables  write the tables of README, docs and results again, from the JSON in results/"
 	@echo "make fuzz    feed 100,000 damaged or malicious inputs to everything that reads (about half an hour)"
@@ -38,6 +39,9 @@ check: $(VENV)/dev-installed
 
 test: check
 	$(BIN)/python -m pytest
+
+interop: $(VENV)/dev-installed
+	$(INSTALL) --no-deps -r requirements-interop.txt
 
 # With SMOKE=--need-browser, a missing browser is an error.
 smoke: $(VENV)/demo-installed

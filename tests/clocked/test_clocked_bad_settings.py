@@ -49,6 +49,13 @@ class Twice(nn.Module):
 
 
 LINEAR, LIF = clocked.Linear, clocked.LIF
+
+
+class OwnLinear(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).abs()
+
+
 BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "noise scale 0": (lambda: zo(noise_scale=0.0), r"noise scale is 0.0 .*above 0"),
     "noise scale -1": (lambda: opzo(noise_scale=-1.0), r"noise scale is -1.0 .*above 0"),
@@ -83,13 +90,17 @@ BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "layer of True": (lambda: clocked.fc(7, (True,), 3), r"True.*whole number"),
     "layer of 2.5": (lambda: clocked.fc(7, (2.5,), 3), r"2\.5.*whole number"),
     "negative outputs": (lambda: clocked.fc(7, (6,), -3), r"-3.*at least 1"),
-    "plain Linear": (
-        lambda: clocked.DFA(row(LINEAR(7, 6), LIF(), nn.Linear(6, 3))),
-        r"layer 'layer2' .*Linear.*use threefactor\.clocked\.Linear",
+    "linear layer with a forward pass of its own": (
+        lambda: clocked.DFA(row(LINEAR(7, 6), LIF(), OwnLinear(6, 3))),
+        r"layer 'layer2' .*OwnLinear keeps no presynaptic trace.*Write a clocked\.Synapse",
     ),
-    "plain convolution": (
-        lambda: clocked.run(row(nn.Conv1d(7, 7, 1)), torch.zeros(1, 7), steps=2),
-        r"layer 'layer0' .*Conv1d.*no presynaptic trace",
+    "product of two inputs": (
+        lambda: clocked.DFA(row(LINEAR(7, 6), LIF(), nn.Bilinear(6, 6, 3))),
+        r"layer 'layer2' .*Bilinear keeps no presynaptic trace",
+    ),
+    "recurrent layer of PyTorch's": (
+        lambda: clocked.run(row(nn.LSTM(7, 7)), torch.zeros(1, 7), steps=2),
+        r"layer 'layer0' .*LSTM keeps no presynaptic trace",
     ),
     "different leaks": (
         lambda: clocked.DFA(row(LINEAR(7, 6), LIF(0.5), LINEAR(6, 5), LIF(0.9), LINEAR(5, 3))),

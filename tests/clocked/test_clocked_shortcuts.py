@@ -188,6 +188,7 @@ def test_a_layer_that_is_no_longer_called_is_refused(case: str, constant: bool) 
         torch.manual_seed(0)
         network = Skipping((True, *called)).double()  # the first is for building the rule
         rule = make_rule(case, network)
+        network.t = 1
         x = torch.randn(BATCH, WIDTH, dtype=torch.float64)
         inputs, steps = (x, 4) if constant else (x.expand(4, *x.shape), None)
         if called[0]:
@@ -321,6 +322,9 @@ class Delayed(nn.Module):
         total = current if self.before is None else current + self.before
         self.before = current.detach() if self.detach else current
         return self.readout(self.lif(total))
+
+
+clocked.register_state(Delayed, ("before",))
 
 
 @pytest.mark.parametrize("case", ["spatial-bp", "dfa", "opzo"])

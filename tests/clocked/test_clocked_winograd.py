@@ -56,7 +56,7 @@ def test_every_product_of_a_layer(shape: tuple[int, int, int], given: int, wante
     leaf = x.double().requires_grad_()
     output = F.conv2d(leaf, exact, bias, padding=1)
     output.backward(delta.double())
-    layer.pathway = clocked.synapse.Pathway(layer, 0.5)
+    layer.pathway = clocked.pathway.Pathway(layer, 0.5)
     with torch.no_grad():
         assert_near(layer.transmit(x), output)
         assert_near(layer.input_error(delta, x.shape), leaf.grad)

@@ -13,6 +13,7 @@ from threefactor import clocked, events
 from threefactor.analysis.alignment import angle, cosine
 from threefactor.analysis.batches import AnyRule, Batch
 from threefactor.analysis.records import Record
+from threefactor.clocked.foreign import layers_of, refuse_foreign
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.session import Inputs, Session, from_rest
 from threefactor.errors import InputError
@@ -102,7 +103,8 @@ def _output_weights(rule: AnyRule) -> Tensor:
     n = list(rule.layer_sizes.values())[-1]
     if isinstance(rule, events.Rule):
         return rule.layers[-1].weight.detach().t()
-    synapses = [m for m in rule.network.modules() if isinstance(m, clocked.Synapse)]
+    layers = [layer for _, layer in layers_of(rule.network)]
+    synapses = [layer for layer in layers if isinstance(layer, clocked.Synapse)]
     weight = synapses[-1].weight.detach()
     if weight.shape != (rule.outputs, n):
         raise InputError(
@@ -156,6 +158,7 @@ def mean_jacobian(
 
     Source: Xiao et al. 2026 (OPZO), section 4.2 and lemma 4.1.
     """
+    refuse_foreign(network, "mean Jacobians")
     taps: dict[str, Tensor] = {}
     hooks = [
         module.register_forward_hook(_keep(name, taps))

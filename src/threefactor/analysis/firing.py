@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
+from threefactor.clocked.foreign import refuse_foreign
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -135,6 +136,7 @@ def _on_grid(
 
         return hook
 
+    refuse_foreign(network, "firing rates of neurons")
     neurons = {name: m for name, m in network.named_modules() if isinstance(m, Neuron)}
     hooks = [neuron.register_forward_hook(count(name)) for name, neuron in neurons.items()]
     tallies = {name: _Tally() for name in neurons}

@@ -13,6 +13,7 @@ from threefactor import clocked, events
 from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import fan_out, raw_fan_out
+from threefactor.clocked.foreign import refuse_foreign
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -136,6 +137,7 @@ def operations(
     if isinstance(network, events.Network):
         check_no_steps(steps)
         return _of_events(network, batches)
+    refuse_foreign(network, "synaptic operations")
     counters = {n: _Counter() for n, m in network.named_modules() if isinstance(m, Synapse)}
     hooks = [network.get_submodule(n).register_forward_pre_hook(c) for n, c in counters.items()]
     samples, count = 0, 0

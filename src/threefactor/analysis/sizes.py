@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from threefactor import events
 from threefactor.clocked.conv import Conv2d
+from threefactor.clocked.foreign import refuse_foreign
 from threefactor.clocked.neuron import Neuron, reset_state
 from threefactor.clocked.session import Session
 from threefactor.clocked.synapse import Synapse
@@ -83,7 +84,8 @@ def _on_grid(network: nn.Module, input_shape: Sequence[int] | None) -> Sizes:
             "the network has no attribute input_shape; give input_shape=, the shape of one sample "
             "at one time step"
         )
-    Session(network, trace_decay=0.0, learning=False)  # refuses layers that are not clocked
+    Session(network, trace_decay=0.0, learning=False)  # refuses what cannot be run
+    refuse_foreign(network, "sizes of networks")
     synapses: dict[str, SynapseSize] = {}
     hidden: dict[str, int] = {}
 

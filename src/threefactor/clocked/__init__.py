@@ -2,6 +2,8 @@
 
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
+from threefactor.clocked.foreign import register_neuron
+from threefactor.clocked.kept_state import register_state
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import (
@@ -68,6 +70,8 @@ __all__ = [
     "fc",
     "from_autograd",
     "nf_resnet34",
+    "register_neuron",
+    "register_state",
     "reset_state",
     "run",
     "surrogate_times",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import graph
+from threefactor.clocked.foreign import layers_of, refuse_compiled, refuse_hidden_modules
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.synapse import Synapse
@@ -18,7 +19,6 @@ from threefactor.errors import InputError
 __all__ = ["check_layers", "common_leak", "refuse_autocast", "refuse_chain", "whole_steps"]
 
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
-_UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase)
 
 
 def whole_steps(steps: int) -> int:
@@ -50,14 +50,11 @@ def check_layers(network: nn.Module) -> None:
             "gradients over the processes after rule.step with torch.distributed.all_reduce"
         )
     for name, module in network.named_modules():
-        if isinstance(module, _UNTRACED) and not isinstance(module, Synapse):
-            raise InputError(
-                f"layer {name!r} is a {type(module).__module__}.{type(module).__name__}, which "
-                "keeps no presynaptic trace; use threefactor.clocked.Linear for torch.nn.Linear "
-                "and threefactor.clocked.Conv2d for torch.nn.Conv2d"
-            )
-        if isinstance(module, Neuron):
-            module.check(name)
+        refuse_compiled(name, module)
+    refuse_hidden_modules(network)
+    for name, layer in layers_of(network):
+        if isinstance(layer, Neuron):
+            layer.check(name)
     first = next(iter(network.named_parameters()), None)
     if first is None:
         raise InputError("the network has no parameters")
@@ -127,22 +124,41 @@ def _between(network: nn.Module, sources: list[str], name: str) -> str:
     )
 
 
-def common_leak(neurons: Iterable[tuple[str, Neuron]]) -> float:
-    """Return the leak of all neurons, the default decay of the traces; 0 if none has one."""
-    leaks = set()
+def common_leak(neurons: Iterable[tuple[str, Neuron]], which: str = "leak") -> float | None:
+    """Return the leak of all neurons, the default decay of the traces.
+
+    Args:
+        neurons: by name.
+        which: "leak", of the potential, or "synaptic_leak", of a current before it.
+
+    Returns:
+        None if no neuron has one.
+
+    Raises:
+        InputError: if they differ, or are not one number for a layer.
+    """
+    leaks: set[float | None] = set()
     for name, neuron in neurons:
-        leak = getattr(neuron, "leak", None)
+        leak = getattr(neuron, which, None)
         if leak is None:
+            if which == "leak" and getattr(neuron, "foreign", False):
+                raise InputError(
+                    f"layer {name!r} has no single leak from which the decay of the presynaptic "
+                    "traces follows; give trace_decay="
+                )
+            if which == "synaptic_leak":
+                leaks.add(None)
             continue
         if isinstance(leak, bool) or not isinstance(leak, numbers.Real):
             raise InputError(
-                f"the leak of layer {name!r} is a {type(leak).__name__}, from which no common "
+                f"the {which} of layer {name!r} is a {type(leak).__name__}, from which no common "
                 "decay of the presynaptic traces follows; give trace_decay="
             )
         leaks.add(float(leak))
     if len(leaks) > 1:
         raise InputError(
-            f"the neurons have different leaks, {sorted(leaks)}; "
+            f"the neurons have different leaks, {sorted(leaks, key=str)}"
+            f"{' of the synaptic current' * (which != 'leak')}; "
             "give trace_decay=, the decay of the presynaptic traces"
         )
-    return leaks.pop() if leaks else 0.0
+    return leaks.pop() if leaks else None

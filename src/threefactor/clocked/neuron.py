@@ -109,6 +109,8 @@ class Neuron(nn.Module, ABC):
     state_attributes: tuple[str, ...] = ("state",)
     """Names of the attributes that hold the state; None, or as `reset` leaves them, at rest. A
     subclass that keeps more than `state` adds the names, or sessions would share what they hold."""
+    foreign = False
+    """Whether this is a view of a layer of another library, whose resets it cannot count."""
     resets = 0
     """How often `reset` was called; tells a rule that its stream was reset from outside."""
 
@@ -166,6 +168,10 @@ class Neuron(nn.Module, ABC):
     def __getstate__(self) -> dict[str, Any]:
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
+
+    def put(self, probe: Observer | None) -> None:
+        """Let a probe stand in for the forward pass; None for nobody."""
+        self.__dict__["probe"] = probe
 
     def everything(self) -> dict[str, Any]:
         """Return all that `reset` forgets, and the number of resets, by attribute."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
+from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Session
@@ -142,7 +143,7 @@ def outline(
     weight = next(network.parameters())
     modes = [(module, module.training) for module in network.modules()]
     frozen = [p for p in network.parameters() if not p.requires_grad]
-    with session.alone(), session.buffers_kept(always=True):
+    with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
         try:
             with session.attached(), torch.enable_grad():
                 network.eval()
@@ -157,7 +158,10 @@ def outline(
                         f"the network's forward pass leaves out its layers {unused}, at least in "
                         "evaluation mode, in which it is tried"
                     )
-                return _follow(session, output, shape, couples, chain)
+                found = _follow(session, output, shape, couples, chain)
+                moved = torch.linspace(0.0, 3.0, shape.numel()).view(1, *shape).to(weight)
+                refuse_unknown_state(session, moved)
+                return found
         except RuntimeError as problem:
             raise InputError(
                 f"the network does not run on one sample of shape {tuple(shape)}: {problem}"

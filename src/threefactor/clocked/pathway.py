@@ -25,6 +25,10 @@ class Pathway:
     :math:`\sum_t \delta[t] \hat a[t]^T` to the weight gradient (Xiao et al. 2022, OTTT). The bias
     has no presynaptic trace; its gradient is :math:`\sum_t \delta[t]`.
 
+    Neurons with a synaptic current, :math:`i[t] = \alpha i[t-1] + I[t]`, in front of the potential
+    need the trace of a trace: :math:`\hat a[t] = \lambda \hat a[t-1] + \hat c[t]`,
+    :math:`\hat c[t] = \alpha \hat c[t-1] + s[t]`.
+
     A few steps of traces and deltas are gathered before they are multiplied: one large product
     instead of several small ones. The number is bounded, so memory does not grow with T.
 
@@ -35,6 +39,8 @@ class Pathway:
     Args:
         synapse: the layer.
         decay: lambda of the trace.
+        synaptic_decay: alpha, if the neurons have a synaptic current before the potential; None
+            without one.
         learning: whether currents get a graph node that fills the gradients.
         name: the layer's name in the network, for messages.
         check_chain: called with an input that depends on other weights within the time step; None
@@ -48,12 +54,14 @@ class Pathway:
         decay: float,
         learning: bool = True,
         *,
+        synaptic_decay: float | None = None,
         name: str = "",
         check_chain: Callable[[Pathway, Tensor], None] | None = None,
         turn: Turn | None = None,
     ) -> None:
         self.synapse = synapse
         self.decay = decay
+        self.synaptic_decay = synaptic_decay
         self.learning = learning
         self.name = name
         self.check_chain = check_chain
@@ -69,7 +77,8 @@ class Pathway:
         self._traces: Tensor | None = None
         self._deltas: Tensor | None = None
         self._gathered = 0
-        self._gain = 0.0
+        self._gain = self._current_gain = 0.0
+        self._current_trace: Tensor | None = None
         self._varies = False
         self._input: Tensor | None = None
         self._held: dict[str, tuple[Tensor, Tensor]] = {}
@@ -115,7 +124,8 @@ class Pathway:
         if self.used:
             raise InputError(
                 f"{self.synapse} is used twice in one time step, but has one presynaptic trace; "
-                "give each use a layer of its own"
+                "give each use a layer of its own. A forward pass that loops over time has to "
+                "become one time step: the rule makes the loop"
             )
         self.used = True
         self._watch_weights()
@@ -186,13 +196,21 @@ class Pathway:
 
     def _follow(self, x: Tensor, constant: bool) -> None:
         """Advance the trace to this step."""
+        alpha = self.synaptic_decay
         if constant:
-            self._gain = self.decay * self._gain + 1.0
+            self._current_gain = 1.0 if alpha is None else alpha * self._current_gain + 1.0
+            self._gain = self.decay * self._gain + self._current_gain
             return
         if not self._varies:
             self._varies = True
             if self._gain and self._input is not None:
                 self.trace = self._input * self._gain
+                if alpha is not None:
+                    self._current_trace = self._input * self._current_gain
+        if alpha is not None:
+            before = self._current_trace
+            x = x.clone() if before is None else torch.add(x, before, alpha=alpha, out=before)
+            self._current_trace = x
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
             self._traces = x.new_empty((steps, *x.shape))

@@ -76,7 +76,8 @@ class Probe:
         self._before = neuron.everything()
         self._before_probe = neuron.probe
         at_rest = all(v is None for n, v in self._before.items() if n != "resets")
-        if kept is not None and self._stays and at_rest:
+        gone = at_rest or (neuron.foreign and not self._is_shown())
+        if kept is not None and self._stays and gone:
             self.disturbed = True  # the state that was left in the neuron is gone
         # Where another session is at work, what it finds later has to be its own.
         self._stays = neuron.probe is None and (at_rest or self._is_shown())
@@ -90,7 +91,7 @@ class Probe:
                 self.disturbed = True
             neuron.take(kept)
         self._resets = neuron.resets
-        neuron.__dict__["probe"] = self
+        neuron.put(self)
 
     def put_back(self) -> None:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
@@ -99,7 +100,7 @@ class Probe:
         self._kept = {**neuron.everything(), "resets": resets}
         self._versions = _versions(self._kept)
         neuron.take(self._kept if self._stays else self._before)
-        neuron.__dict__["probe"] = self._before_probe
+        neuron.put(self._before_probe)
 
     def take_off(self) -> None:
         """Leave the neuron at rest if it shows the state of this stream."""
@@ -112,7 +113,9 @@ class Probe:
         if self._kept is None:
             return False
         now = self.neuron.everything()
-        return all(now[name] is value for name, value in self._kept.items() if name != "resets")
+        return all(
+            _same(now[name], value) for name, value in self._kept.items() if name != "resets"
+        )
 
     @property
     def size(self) -> int:
@@ -131,7 +134,8 @@ class Probe:
         if self.used:
             raise InputError(
                 f"hidden layer {self.name!r} is used twice in one time step, but has one state; "
-                "give each use a layer of its own"
+                "give each use a layer of its own. A forward pass that loops over time has to "
+                "become one time step: the rule makes the loop"
             )
         self.used = True
         noise = self._draw(current) if self.perturbation else None
@@ -198,3 +202,10 @@ def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:
             if isinstance(part, Tensor) and not part.is_inference():
                 found.append((id(part), part._version))
     return found
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two states are made of the very same objects."""
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(map(_same, one, other))
+    return one is other

@@ -20,6 +20,8 @@ from threefactor.clocked.checks import (
     refuse_chain,
     whole_steps,
 )
+from threefactor.clocked.foreign import layers_of, single_step
+from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -97,10 +99,10 @@ class Session:
         check_layers(network)
         self.network = network
         self._modules = list(network.modules())
-        self._layers = _layers_of(network)
-        self._neurons = [(name, m) for name, m in self._layers if isinstance(m, Neuron)]
+        self.layers = layers_of(network)
+        self.neurons = [(name, m) for name, m in self.layers if isinstance(m, Neuron)]
         self._given_decay = trace_decay
-        self.trace_decay = self._decay()
+        self.trace_decay, self.synaptic_decay = self._decays()
         self.turn = Turn()
         self.ignored: set[int] = set()
         """Identities of parameters that do not count as trainable while a network is tried."""
@@ -108,18 +110,21 @@ class Session:
         self.chain = chain
         self.pathways = [
             Pathway(
-                module, self.trace_decay, learning, name=name, check_chain=refuse, turn=self.turn
+                layer,
+                self.trace_decay,
+                learning,
+                synaptic_decay=self.synaptic_decay,
+                name=name,
+                check_chain=refuse,
+                turn=self.turn,
             )
-            for name, module in network.named_modules()
-            if isinstance(module, Synapse)
+            for name, layer in self.layers
+            if isinstance(layer, Synapse)
         ]
-        self.probes = [
-            make_probe(name, module)
-            for name, module in network.named_modules()
-            if isinstance(module, Neuron)
-        ]
+        self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
+        self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
         self.batch: int | None = None
         self.sample_shape: torch.Size | None = None
@@ -142,7 +147,7 @@ class Session:
                 raise InputError(IN_THE_MIDDLE)
             for probe in self.probes:
                 probe.take_off()
-            for part in self._parts:
+            for part in (*self._parts, *self.kept):
                 part.reset()
             self.set_constant_input(None)
             self.batch = None
@@ -152,7 +157,7 @@ class Session:
 
     def alone(self) -> AbstractContextManager[None]:
         """Keep other threads from working on the network; see `turns.alone`."""
-        return alone(module for _, module in self._layers)
+        return alone(module for _, module in self.layers)
 
     def set_constant_input(self, inputs: Tensor | None) -> None:
         """Tell the pathways which tensor stays the same at every step."""
@@ -173,22 +178,29 @@ class Session:
             self._follow_network()
             before = [(pathway.synapse, pathway.synapse.pathway) for pathway in self.pathways]
             placed: list[Probe] = []
+            shown: list[KeptState] = []
             self.busy = True
             try:
                 for pathway in self.pathways:
-                    pathway.synapse.__dict__["pathway"] = pathway
+                    pathway.synapse.put(pathway)
                 for probe in self.probes:
-                    probe.put_in_place()
                     placed.append(probe)
-                yield
+                    probe.put_in_place()
+                for state in self.kept:
+                    shown.append(state)
+                    state.put_in_place()
+                with single_step(self._modules), self._attributes_kept():
+                    yield
             finally:
                 self.busy = False
                 for synapse, pathway_before in before:
-                    synapse.__dict__["pathway"] = pathway_before
+                    synapse.put(pathway_before)
                 for pathway in self.pathways:
                     pathway.forget()
                 for probe in placed:
                     probe.put_back()
+                for state in shown:
+                    state.put_back()
 
     def _follow_network(self) -> None:
         """Take up what may change in a network between two calls, and refuse the rest."""
@@ -200,14 +212,14 @@ class Session:
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
-        for name, neuron in self._neurons:
+        for name, neuron in self.neurons:
             neuron.check(name)
         tensors = self.parameters()
         if any(p.dtype != tensors[0].dtype or p.device != tensors[0].device for p in tensors):
             check_layers(self.network)  # names the one
-        self.trace_decay = self._decay()
+        self.trace_decay, self.synaptic_decay = self._decays()
         for pathway in self.pathways:
-            pathway.decay = self.trace_decay
+            pathway.decay, pathway.synaptic_decay = self.trace_decay, self.synaptic_decay
         for probe in self.probes:
             if probe.trace_decay is not None:
                 probe.trace_decay = self.trace_decay
@@ -226,10 +238,15 @@ class Session:
 
     @contextmanager
     def buffers_kept(self, *, always: bool = False) -> Iterator[None]:
-        """Put the network's buffers back, objects and values, after an error or `always`."""
+        """Put the network's buffers back, objects and values, after an error or `always`.
+
+        Neurons that keep their state in buffers have it put back by their probes.
+        """
+        neurons = {getattr(neuron, "module", neuron) for _, neuron in self.neurons}
         kept = [
             (module, name, buffer, buffer.clone())
             for module in self._modules
+            if module not in neurons
             for name, buffer in module._buffers.items()
             if buffer is not None and not buffer.is_inference()
         ]
@@ -248,10 +265,10 @@ class Session:
                         module._buffers[name] = buffer
 
     def _refuse_other_layers(self) -> None:
-        found = _layers_of(self.network)
-        if found != self._layers:
+        found = layers_of(self.network)
+        if found != self.layers:
             names = sorted(
-                {name or "(the network itself)" for name, _ in set(found) ^ set(self._layers)}
+                {name or "(the network itself)" for name, _ in set(found) ^ set(self.layers)}
             )
             raise InputError(
                 f"the layers {names} were replaced, added or removed since the rule was built on "
@@ -259,11 +276,36 @@ class Session:
                 "layers that did not change)"
             )
 
-    def _decay(self) -> float:
-        decay = common_leak(self._neurons) if self._given_decay is None else self._given_decay
+    def _decays(self) -> tuple[float, float | None]:
+        """Return the decay of the traces, and that of the synaptic current before, if any."""
+        if self._given_decay is not None:
+            decay, synaptic = self._given_decay, None
+        else:
+            decay = common_leak(self.neurons) or 0.0
+            synaptic = common_leak(self.neurons, "synaptic_leak")
         if not 0.0 <= decay <= 1.0:
             raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
-        return decay
+        return decay, synaptic
+
+    @contextmanager
+    def _attributes_kept(self) -> Iterator[None]:
+        """Put back what a network keeps of states that the neurons of other libraries return."""
+        if not any(getattr(neuron, "foreign", False) for _, neuron in self.neurons):
+            yield
+            return
+        layers = {getattr(layer, "module", layer) for _, layer in self.layers}
+        layers.update(state.module for state in self.kept)
+        holders = [m for m in self._modules if m not in layers]
+        before = [(m, {k: v for k, v in vars(m).items() if _is_state(v)}) for m in holders]
+        try:
+            yield
+        finally:
+            for module, kept in before:
+                now = {k: v for k, v in vars(module).items() if _is_state(v)}
+                for name in now.keys() - kept.keys():
+                    if now[name] is not None:
+                        del module.__dict__[name]
+                module.__dict__.update(kept)
 
     def check_state(self) -> None:
         """Refuse to continue a stream that was reset or run from outside, or that failed."""
@@ -311,12 +353,30 @@ class Session:
                 "the network changes its input in place, and with it the caller's data; let its "
                 "forward work on a new tensor, as in x = x * 2 instead of x *= 2"
             )
+        output = self._without_states(output)
         if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x_t):
             given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise InputError(f"the network returned {given}; expected a (batch, outputs) tensor")
         for pathway in self.pathways:
             pathway.check_use()
         return output
+
+    def _without_states(self, output: Any) -> Any:
+        """Return the output alone of a network that returns the states of its neurons, too."""
+        if not isinstance(output, tuple | list) or not output or not self.neurons:
+            return output
+        first, *rest = output
+        waiting, states = list(rest), True
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, tuple | list):
+                waiting.extend(part)
+            elif isinstance(part, Tensor):
+                states = states and not part.requires_grad
+            else:
+                states = states and part is None
+        foreign = any(getattr(neuron, "foreign", False) for _, neuron in self.neurons)
+        return first if foreign and states else output
 
     def second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
         """Run the time step once more, without learning, and return the output.
@@ -342,6 +402,8 @@ class Session:
             for probe in self.probes:
                 probe.swap_state()
                 probe.noise_factor, probe.main_pass = noise_factor, main
+            for state in self.kept:
+                state.swap()
             for pathway in self.pathways:
                 pathway.learning = main
 
@@ -541,7 +603,7 @@ def run(
 @contextmanager
 def from_rest(network: nn.Module) -> Iterator[None]:
     """Begin with all neurons at rest, and put back the states and masks that were there."""
-    neurons = [module for module in network.modules() if isinstance(module, Neuron)]
+    neurons = [layer for _, layer in layers_of(network) if isinstance(layer, Neuron)]
     before = [(neuron, neuron.everything()) for neuron in neurons]
     try:
         for neuron in neurons:
@@ -564,10 +626,8 @@ def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
         yield inputs
 
 
-def _layers_of(network: nn.Module) -> tuple[tuple[str, nn.Module], ...]:
-    """The synapse and neuron layers of a network, by name."""
-    return tuple(
-        (name, module)
-        for name, module in network.named_modules()
-        if isinstance(module, Synapse | Neuron)
-    )
+def _is_state(value: object) -> bool:
+    """Return whether an attribute may hold the state of neurons: tensors, alone or in a tuple."""
+    if value is None or (isinstance(value, Tensor) and not isinstance(value, nn.Parameter)):
+        return True
+    return isinstance(value, tuple | list) and all(_is_state(v) for v in value) and len(value) > 0

@@ -46,6 +46,10 @@ class Synapse(nn.Module):
         """
         return x
 
+    def put(self, pathway: Carrier | None) -> None:
+        """Let a pathway stand in for the forward pass; None for nobody."""
+        self.__dict__["pathway"] = pathway
+
     def held(self, name: str) -> Tensor:
         """Return one of this layer's parameters as a leaf whose `.grad` may be added to.
 

@@ -1,0 +1,248 @@
+"""Neuron layers of other libraries, and of one's own, seen as this library's neuron layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked.foreign.affine import stand_in
+from threefactor.clocked.neuron import Neuron
+from threefactor.errors import InputError
+
+__all__ = ["ForeignNeuron", "register_neuron", "registered"]
+
+
+class ForeignNeuron(Neuron):
+    """A view of a neuron layer that knows nothing of rules.
+
+    In every time step the layer runs on a leaf, with its own autograd, so that its own surrogate
+    gives the local derivative. Its state is detached after the step and stays where the layer
+    keeps it.
+
+    A subclass says which attributes hold the state (`names`), how the layer is called, and its
+    leaks.
+
+    Args:
+        module: the layer.
+        name: its name in the network, for messages.
+
+    Raises:
+        InputError: when called, if the layer gives spikes without a derivative.
+    """
+
+    state_attributes = ("state", "memory")
+    names: tuple[str, ...] = ()
+    """Attributes of the layer that hold its state."""
+    leak: float | None = None
+    """Share of the potential that is kept from step to step, as the trace needs it; None if there
+    is no one number."""
+    synaptic_leak: float | None = None
+    """Share of the synaptic current that is kept from step to step; None without such a current."""
+    foreign = True
+    module: Any
+    """The layer. Its attributes are those of another library, unknown to type checkers."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(
+            module=module, name=name, dropout=0.0, scale=1.0, state=None, gate=None, probe=None
+        )
+
+    def __repr__(self) -> str:
+        return repr(self.module)
+
+    @property
+    def memory(self) -> Any:
+        """The state that the layer keeps; None at rest."""
+        kept = tuple(self.value_of(name) for name in self.names)
+        return None if all(self.is_rest(value) for value in kept) else kept
+
+    @memory.setter
+    def memory(self, kept: Any) -> None:
+        for i, name in enumerate(self.names):
+            self.set_value(name, self.rest_of(name) if kept is None else kept[i])
+
+    def value_of(self, name: str) -> Any:
+        return getattr(self.module, name)
+
+    def set_value(self, name: str, value: Any) -> None:
+        setattr(self.module, name, value)
+
+    def rest_of(self, name: str) -> Any:
+        """Return a state at rest."""
+        return torch.zeros(0)
+
+    def is_rest(self, value: Any) -> bool:
+        """Return whether a state is that of a layer at rest."""
+        return not isinstance(value, Tensor) or value.numel() == 0
+
+    def take(self, state: dict[str, Any]) -> None:
+        plain = {name: value for name, value in state.items() if name != "memory"}
+        self.__dict__.update(plain)
+        self.memory = state["memory"]
+
+    def reset(self) -> None:
+        super().reset()
+        self.memory = None
+
+    def put(self, probe: Any) -> None:
+        self.__dict__["probe"] = probe
+        stand_in(self.module, None if probe is None else self._step)
+
+    def _step(self, current: Tensor, *given: Any, **named: Any) -> Any:
+        """Stand in for the layer's forward pass."""
+        assert self.probe is not None
+        self.check_given(given, named)
+        return self.answer(self.probe.step(current))
+
+    def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Refuse arguments beside the current."""
+        if given or named:
+            raise InputError(
+                f"neuron layer {self.name!r} is called with more than its input current; while a "
+                "rule works, the state of the neurons is kept by the rule"
+            )
+
+    def answer(self, activity: Tensor) -> Any:
+        """Return what the layer's forward pass returns, with this activity."""
+        return activity
+
+    def call(self, current: Tensor) -> Tensor:
+        """Run the layer itself for one step, from the state it has; return its raw output."""
+        kind: Any = type(self.module)
+        return kind.forward(self.module, current)  # type: ignore[no-any-return]
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        given = current if noise is None else current + noise
+        if torch.is_inference_mode_enabled():
+            return self.call(given)
+        leaf = given.detach().requires_grad_()
+        with torch.enable_grad():
+            raw = self.call(leaf).to(leaf.dtype)  # some give spikes in single precision, always
+        if not raw.requires_grad:
+            raise InputError(
+                f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without "
+                "a derivative; give it a surrogate gradient"
+            )
+        kept = self.memory
+        self.memory = None if kept is None else _detached(kept)
+        self.state = (leaf, raw)
+        return raw.detach()
+
+    def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
+        leaf, raw = state
+        return torch.autograd.grad(raw, leaf, error * gate, retain_graph=True)[0]
+
+    def check(self, name: str = "") -> None:
+        """Nothing to check: the settings are the other library's."""
+
+
+def _detached(kept: Any) -> Any:
+    if isinstance(kept, Tensor):
+        return kept.detach()
+    if isinstance(kept, tuple):
+        parts = [_detached(part) for part in kept]
+        return type(kept)(*parts) if hasattr(kept, "_fields") else tuple(parts)
+    return kept
+
+
+@dataclass(frozen=True)
+class _Description:
+    """What a user said of a neuron layer of their own."""
+
+    state: tuple[str, ...]
+    leak: Callable[[Any], float] | float | None
+    synaptic_leak: Callable[[Any], float] | float | None
+    rest: dict[str, Any]
+
+
+_REGISTERED: dict[type[nn.Module], _Description] = {}
+
+
+def _description(module: nn.Module) -> _Description | None:
+    return next((_REGISTERED[c] for c in type(module).__mro__ if c in _REGISTERED), None)
+
+
+class _Registered(ForeignNeuron):
+    """A neuron layer whose class its user described with `register_neuron`."""
+
+    @property
+    def said(self) -> _Description:
+        found = _description(self.module)
+        assert found is not None
+        return found
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.said.state
+
+    @property
+    def leak(self) -> float | None:  # type: ignore[override]
+        return self._number(self.said.leak)
+
+    @property
+    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+        return self._number(self.said.synaptic_leak)
+
+    def _number(self, given: Callable[[Any], float] | float | None) -> float | None:
+        value = given(self.module) if callable(given) else given
+        return None if value is None else float(value)
+
+    def rest_of(self, name: str) -> Any:
+        return self.said.rest[name]
+
+    def is_rest(self, value: Any) -> bool:
+        return any(value is rest for rest in self.said.rest.values())
+
+
+def register_neuron(
+    kind: type[nn.Module],
+    *,
+    state: Sequence[str],
+    leak: Callable[[Any], float] | float | None,
+    synaptic_leak: Callable[[Any], float] | float | None = None,
+    rest: dict[str, Any] | None = None,
+) -> None:
+    """Say what a rule has to know of a neuron layer of one's own, which stays as it is.
+
+    Its forward pass takes the current of one time step, (B, ...), advances its state and returns
+    the spikes. The derivative of the spikes by the current is that of its own surrogate.
+
+    Args:
+        kind: the class of the layer; its subclasses are known, too.
+        state: the attributes that hold the state.
+        leak: the share of the potential that is kept from step to step, as a number or as a
+            function of the layer: the decay of the presynaptic traces. None if there is no such
+            number; rules on the network then need `trace_decay`.
+        synaptic_leak: the same for a synaptic current before the potential; None without one.
+        rest: the value of each attribute of the state at rest; None by default.
+
+    Raises:
+        InputError: if the class is no module, or no attribute is named.
+
+    Example:
+        >>> class Mine(nn.Module):
+        ...     v = None
+        ...
+        ...     def forward(self, x):
+        ...         v = x if self.v is None else 0.5 * self.v + x
+        ...         spikes = (v >= 1.0).to(x) + torch.sigmoid(v) - torch.sigmoid(v).detach()
+        ...         self.v = v - spikes.detach()
+        ...         return spikes
+        >>> register_neuron(Mine, state=("v",), leak=0.5)
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(f"{kind!r} is not a class of torch.nn.Module; give the class of the layer")
+    if isinstance(state, str) or not state:
+        raise InputError(f"state is {state!r}; give the names of the attributes, as in ('v',)")
+    at_rest = {name: (rest or {}).get(name) for name in state}
+    _REGISTERED[kind] = _Description(tuple(state), leak, synaptic_leak, at_rest)
+
+
+def registered(module: nn.Module) -> type[ForeignNeuron] | None:
+    """Return the view of a layer whose class was registered."""
+    return None if _description(module) is None else _Registered

@@ -1,0 +1,48 @@
+"""Neuron layers of sinabs: LIF and IAF, with time as a dimension or squeezed into the batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.snntorch import one_number
+
+__all__ = ["view"]
+
+
+class _SinabsNeuron(ForeignNeuron):
+    """The layer is shown one time step at a time, (B, 1, ...)."""
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(n for n, b in self.module._buffers.items() if b is not None)
+
+    @property
+    def leak(self) -> float | None:  # type: ignore[override]
+        alpha = getattr(self.module, "alpha_mem_calculated", 1.0)
+        return one_number(alpha)
+
+    @property
+    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+        alpha = getattr(self.module, "alpha_syn_calculated", None)
+        return None if alpha is None else one_number(alpha)
+
+    def call(self, current: Tensor) -> Tensor:
+        layer = next(c for c in type(self.module).__mro__ if c.__name__ in ("LIF", "IAF"))
+        given: Any = layer.forward(self.module, current.unsqueeze(1))  # type: ignore[attr-defined]
+        return given.squeeze(1)  # type: ignore[no-any-return]
+
+
+_VIEWS = ("LIF", "LIFSqueeze", "IAF", "IAFSqueeze")
+
+
+def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
+    """Return the view of a layer of sinabs, why there is none, or None for other modules."""
+    kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("sinabs")]
+    if not kinds or "StatefulLayer" not in kinds:
+        return None
+    if kinds[0] in _VIEWS:
+        return _SinabsNeuron
+    return f"{kinds[0]} of sinabs is not known; known are {', '.join(_VIEWS)}"

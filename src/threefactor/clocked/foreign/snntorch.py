@@ -1,0 +1,111 @@
+"""Neuron layers of snnTorch: Leaky, Lapicque and Synaptic."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.errors import InputError
+
+__all__ = ["view"]
+
+
+class _SnnTorchNeuron(ForeignNeuron):
+    """With `init_hidden` or with an explicit state; whatever the reset and its delay.
+
+    An explicit state may be kept wherever the network likes between two steps. The rule keeps the
+    one that counts: a step is refused that is given another one than the step before returned.
+    """
+
+    names: tuple[str, ...] = ("mem",)
+    answered: tuple[Any, ...] | None
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        self.__dict__["answered"] = None
+
+    @property
+    def leak(self) -> float | None:  # type: ignore[override]
+        return one_number(self.module.beta.clamp(0, 1))
+
+    def rest_of(self, name: str) -> Any:
+        return torch.zeros(0, device=self.module.threshold.device)
+
+    def reset(self) -> None:
+        super().reset()
+        self.__dict__["answered"] = None
+
+    def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if self.answered is None:
+            return
+        values = (*given, *named.values())
+        if not values and self.module.init_hidden:
+            return
+        same = len(values) == len(self.answered) and all(
+            v is a for v, a in zip(values, reversed(self.answered), strict=True)
+        )
+        ordered = len(values) == len(self.answered) and all(
+            v is a for v, a in zip(values, self.answered, strict=True)
+        )
+        if not (same or ordered):
+            raise InputError(
+                f"neuron layer {self.name!r} is given another state than it returned in the time "
+                "step before, as a network does that makes the state anew in each step; use "
+                "init_hidden=True, or keep the state in an attribute of the network"
+            )
+
+    def answer(self, activity: Tensor) -> Any:
+        if self.module.init_hidden and not self.module.output:
+            return activity
+        kept = self.memory
+        assert kept is not None
+        self.__dict__["answered"] = kept
+        return (activity, *kept)
+
+    def call(self, current: Tensor) -> Tensor:
+        given: Any = super().call(current)
+        return given[0] if isinstance(given, tuple) else given  # type: ignore[no-any-return]
+
+
+class _Lapicque(_SnnTorchNeuron):
+    @property
+    def leak(self) -> float | None:  # type: ignore[override]
+        layer = self.module
+        return one_number(1 - layer.time_step / (layer.R * layer.C))
+
+
+class _Synaptic(_SnnTorchNeuron):
+    names = ("syn", "mem")
+
+    @property
+    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+        return one_number(self.module.alpha.clamp(0, 1))
+
+
+def one_number(value: Any) -> float | None:
+    """Return a setting as one number; None if it differs between neurons."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    first = value.detach().flatten()[0]
+    return first.item() if bool((value == first).all()) else None
+
+
+_VIEWS = {"Leaky": _SnnTorchNeuron, "Lapicque": _Lapicque, "Synaptic": _Synaptic}
+
+
+def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
+    """Return the view of a layer of snnTorch, why there is none, or None for other modules."""
+    kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("snntorch")]
+    if not kinds:
+        return None
+    if kinds[0] in _VIEWS:
+        return _VIEWS[kinds[0]]
+    if "SpikingNeuron" not in kinds and not hasattr(module, "init_hidden"):
+        return None
+    return (
+        f"{kinds[0]} of snnTorch has no presynaptic trace of one or two exponentials, or weights "
+        f"of its own; known are {', '.join(_VIEWS)}"
+    )

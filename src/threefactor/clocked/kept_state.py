@@ -1,0 +1,243 @@
+"""State that a network keeps from one time step to the next, outside of its neuron layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from threefactor.clocked.foreign.spikingjelly import memories_of
+from threefactor.clocked.neuron import Neuron
+from threefactor.errors import InputError
+
+if TYPE_CHECKING:
+    from threefactor.clocked.session import Session
+
+__all__ = ["KeptState", "attributes_kept", "kept_states", "refuse_unknown_state", "register_state"]
+
+_REGISTERED: dict[type[nn.Module], dict[str, Any]] = {}
+
+
+def register_state(
+    kind: type[nn.Module], state: Sequence[str], rest: dict[str, Any] | None = None
+) -> None:
+    """Say which attributes of a module of one's own are state, such as those of a delay.
+
+    A rule then begins each sequence with them at rest, keeps them for the time steps of a stream,
+    and leaves the module as it found it. A layer of neurons is told by `register_neuron`.
+
+    Args:
+        kind: the class of the module; its subclasses are known, too.
+        state: names of the attributes. Tensors in them have to be detached: errors do not go back
+            in time.
+        rest: the value of each attribute at rest; None by default.
+
+    Raises:
+        InputError: if the class is no module, or no attribute is named.
+
+    Example:
+        >>> class Delay(nn.Module):
+        ...     before = None
+        ...
+        ...     def forward(self, x):
+        ...         given = torch.zeros_like(x) if self.before is None else self.before
+        ...         self.before = x.detach()
+        ...         return given
+        >>> register_state(Delay, ("before",))
+    """
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+        raise InputError(
+            f"{kind!r} is not a class of torch.nn.Module; give the class of the module"
+        )
+    if isinstance(state, str) or not state:
+        raise InputError(f"state is {state!r}; give the names of the attributes, as in ('before',)")
+    _REGISTERED[kind] = {name: (rest or {}).get(name) for name in state}
+
+
+def kept_states(network: nn.Module) -> list[KeptState]:
+    """Return what keeps the registered states of a network's modules for a session."""
+    found = []
+    for module in network.modules():
+        rest = next((_REGISTERED[c] for c in type(module).__mro__ if c in _REGISTERED), None)
+        rest = memories_of(module) if rest is None else rest
+        if rest is not None:
+            found.append(KeptState(module, rest))
+    return found
+
+
+class KeptState:
+    """The registered state of a module, in turns with that of other sessions.
+
+    Args:
+        module: the module.
+        rest: its attributes that are state, with their values at rest.
+    """
+
+    def __init__(self, module: nn.Module, rest: dict[str, Any]) -> None:
+        self.module, self.rest = module, rest
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the state of the stream, and that of the second forward pass."""
+        self._mine = self._second = dict(self.rest)
+
+    def put_in_place(self) -> None:
+        """Show the state of this session's stream."""
+        self._before = self._look()
+        self._put(self._mine)
+
+    def put_back(self) -> None:
+        """Undo `put_in_place`."""
+        self._mine = self._look()
+        self._put(self._before)
+
+    def swap(self) -> None:
+        """Exchange the state with that of the second forward pass."""
+        now = self._look()
+        self._put(self._second)
+        self._second = now
+
+    def _look(self) -> dict[str, Any]:
+        return {name: getattr(self.module, name) for name in self.rest}
+
+    def _put(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self.module, name, value)
+
+
+def refuse_unknown_state(session: Session, x_t: Tensor) -> None:
+    """Refuse a module with a state that no rule knows, and so nobody resets.
+
+    The network runs twice. Tensors that a module has put into its attributes are then changed, one
+    by one: if the time step comes out otherwise, the module has read what it kept.
+
+    Args:
+        session: attached, in evaluation mode, at rest.
+        x_t: (B, ...) input of one time step.
+
+    Raises:
+        InputError: naming the module and the attribute.
+    """
+    neurons = [neuron for _, neuron in session.neurons]
+    with torch.no_grad(), torch.random.fork_rng():
+        _look(session, x_t, _others(session), neurons)
+
+
+@contextmanager
+def attributes_kept(session: Session) -> Iterator[None]:
+    """Put back what a trial run leaves in the attributes of modules that are no layers."""
+    before = [(m, dict(vars(m)), dict(m._buffers)) for _, m in _others(session)]
+    try:
+        yield
+    finally:
+        for module, plain, buffers in before:
+            module.__dict__.clear()
+            module.__dict__.update(plain)
+            module._buffers.clear()
+            module._buffers.update(buffers)
+
+
+def _others(session: Session) -> list[tuple[str, nn.Module]]:
+    """The modules that are neither layers with weights or neurons nor PyTorch's own."""
+    layers = {getattr(layer, "module", layer) for _, layer in session.layers}
+    inside = {part for layer in layers for part in layer.modules()}
+    return [
+        (name, module)
+        for name, module in session.network.named_modules()
+        if module not in inside and not type(module).__module__.startswith("torch.nn.")
+    ]
+
+
+def _look(
+    session: Session, x_t: Tensor, others: list[tuple[str, nn.Module]], neurons: list[Neuron]
+) -> None:
+    before = [_stamps(module) for _, module in others]
+    try:
+        session.forward(x_t)
+    except InputError:  # the network differs from step to step; a rule says so when it runs
+        return
+    given = {id(part) for neuron in neurons for part in _tensors(neuron.everything())}
+    known = {(kept.module, name) for kept in session.kept for name in kept.rest}
+    kept = [
+        (name, module, attribute)
+        for (name, module), old in zip(others, before, strict=True)
+        for attribute, stamp in _stamps(module).items()
+        if old.get(attribute) != stamp
+        and stamp[0] not in given
+        and (module, attribute) not in known
+    ]
+    states = [{k: _copy(v) for k, v in neuron.everything().items()} for neuron in neurons]
+    values = [(module, name, _get(module, name).clone()) for _, module, name in kept]
+
+    def run() -> list[Tensor]:
+        torch.manual_seed(0)
+        for neuron, state in zip(neurons, states, strict=True):
+            neuron.take({k: _copy(v) for k, v in state.items()})
+        output = session.forward(x_t)
+        activities = [p.activity for p in session.probes if p.activity is not None]
+        return [part.clone() for part in (output, *activities)]
+
+    def put() -> None:
+        for module, name, value in values:
+            _set(module, name, value.clone())
+
+    for name, module, attribute in kept:
+        put()
+        expected = run()
+        for more in (3, -30):
+            put()
+            value = _get(module, attribute)
+            _set(module, attribute, value + more if value.is_floating_point() else value ^ 1)
+            if not any(map(_differ, expected, run())):
+                continue
+            raise InputError(
+                f"module {name or '(the network itself)'!r}, a {type(module).__name__}, keeps "
+                f"{attribute!r} from one time step to the next. No rule knows this state, and it "
+                "would go from one sequence into the next. Say what it is with "
+                "clocked.register_neuron, if the module is a layer of neurons, or with "
+                "clocked.register_state"
+            )
+
+
+def _stamps(module: nn.Module) -> dict[str, tuple[int, int]]:
+    """Tell which tensors a module has in its attributes, and how often each was written to."""
+    found = {**vars(module), **module._buffers}
+    return {
+        name: (id(value), value._version)
+        for name, value in found.items()
+        if isinstance(value, Tensor) and not value.is_inference()
+    }
+
+
+def _get(module: nn.Module, name: str) -> Tensor:
+    return getattr(module, name)  # type: ignore[no-any-return]
+
+
+def _set(module: nn.Module, name: str, value: Tensor) -> None:
+    place: dict[str, Any] = module._buffers if name in module._buffers else vars(module)
+    place[name] = value
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | tuple | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy of a state with tensors of its own."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, tuple):
+        parts = [_copy(part) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    return one.shape != other.shape or not torch.equal(one, other)

@@ -1,0 +1,737 @@
+"""Networks of other libraries' layers, against a plain loop that runs them layer by layer."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from reference.foreign import Stage, gradients
+from torch import nn
+
+from threefactor import analysis, clocked
+from threefactor.analysis.sizes import sizes
+from threefactor.errors import InputError
+
+STEPS = 7
+
+
+def linear(n_in, n_out):
+    """A layer of PyTorch whose neurons spike now and then."""
+    layer = nn.Linear(n_in, n_out)
+    nn.init.normal_(layer.weight, 0.1, 0.6 / n_in**0.5)
+    nn.init.uniform_(layer.bias, -0.1, 0.3)
+    return layer
+
+
+class Own(nn.Module):
+    """A neuron of a user's own, in plain PyTorch, with a triangle as surrogate."""
+
+    def __init__(self, leak=0.7):
+        super().__init__()
+        self.leak, self.v = leak, None
+
+    def forward(self, x):
+        v = x if self.v is None else self.leak * self.v + x
+        soft = torch.clamp(v, 0.0, 2.0) - 0.5 * torch.clamp(v - 1.0, 0.0, 1.0)
+        spikes = (v >= 1.0).to(x) + soft - soft.detach()
+        self.v = v - spikes.detach()
+        return spikes
+
+
+clocked.register_neuron(Own, state=("v",), leak=lambda layer: layer.leak)
+
+
+def own():
+    return Own()
+
+
+def leaky(**options):
+    snn = pytest.importorskip("snntorch")
+    options = {"beta": 0.6, "init_hidden": True, "spike_grad": snn.surrogate.atan(), **options}
+    return snn.Leaky(**options)
+
+
+def lapicque():
+    snn = pytest.importorskip("snntorch")
+    return snn.Lapicque(R=1.0, C=3.0, init_hidden=True, spike_grad=snn.surrogate.fast_sigmoid(5))
+
+
+def synaptic(**options):
+    snn = pytest.importorskip("snntorch")
+    options = {"init_hidden": True, "spike_grad": snn.surrogate.sigmoid(4), **options}
+    return snn.Synaptic(alpha=0.5, beta=0.8, **options)
+
+
+def jelly(kind="LIFNode", **options):
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    return getattr(neuron, kind)(**options)
+
+
+def norse(kind, **options):
+    torch_norse = pytest.importorskip("norse.torch")
+    p = {
+        "LIFBoxCell": lambda: torch_norse.LIFBoxParameters(tau_mem_inv=torch.tensor(400.0)),
+        "LIFCell": lambda: torch_norse.LIFParameters(
+            tau_mem_inv=torch.tensor(500.0), tau_syn_inv=torch.tensor(300.0)
+        ),
+    }[kind]()
+    return getattr(torch_norse, kind)(p=p, dt=0.001)
+
+
+def sinabs(kind="LIF", **options):
+    layers = pytest.importorskip("sinabs.layers")
+    return getattr(layers, kind)(**options)
+
+
+NEURONS = {
+    "own": (own, 0.7, None),
+    "snntorch leaky, reset delayed": (leaky, 0.6, None),
+    "snntorch leaky, reset at once": (lambda: leaky(reset_delay=False), 0.6, None),
+    "snntorch leaky, reset to zero": (lambda: leaky(reset_mechanism="zero"), 0.6, None),
+    "snntorch leaky without reset": (lambda: leaky(reset_mechanism="none"), 0.6, None),
+    "snntorch leaky, a threshold each": (lambda: leaky(threshold=torch.tensor([0.8])), 0.6, None),
+    "snntorch lapicque": (lapicque, 1 - 1 / 3, None),
+    "snntorch synaptic": (synaptic, 0.8, 0.5),
+    "spikingjelly LIF, hard": (lambda: jelly(tau=2.5), 1 - 1 / 2.5, None),
+    "spikingjelly LIF, soft": (
+        lambda: jelly(tau=2.0, decay_input=False, v_reset=None),
+        0.5,
+        None,
+    ),
+    "spikingjelly LIF, rest elsewhere": (lambda: jelly(tau=2.0, v_reset=-0.2), 0.5, None),
+    "spikingjelly LIF, steps at once": (lambda: jelly(tau=2.0, step_mode="m"), 0.5, None),
+    "spikingjelly IF": (lambda: jelly("IFNode"), 1.0, None),
+    "spikingjelly PLIF": (lambda: jelly("ParametricLIFNode", init_tau=2.0), 0.5, None),
+    "norse LIFBox": (lambda: norse("LIFBoxCell"), 0.6, None),
+    "norse LIF": (lambda: norse("LIFCell"), 0.5, 0.7),
+    "sinabs LIF": (lambda: sinabs(tau_mem=2.0), 0.6065306597, None),
+    "sinabs LIF, single spikes": (
+        lambda: sinabs(tau_mem=2.0, norm_input=False, spike_fn=single_spike()),
+        0.6065306597,
+        None,
+    ),
+    "sinabs LIF with a current": (
+        lambda: sinabs(tau_mem=3.0, tau_syn=2.0),
+        0.7165313,
+        0.6065306597,
+    ),
+    "sinabs IAF": (lambda: sinabs("IAF"), 1.0, None),
+    "sinabs IAF, squeezed": (lambda: sinabs("IAFSqueeze", batch_size=4), 1.0, None),
+}
+
+
+def single_spike():
+    return pytest.importorskip("sinabs.activation").SingleSpike
+
+
+def stepper(neuron):
+    """Run a copy of a neuron layer step by step as its library says, with its state cut."""
+    layer, kind = copy.deepcopy(neuron), type(neuron).__module__.split(".")[0]
+    state = [None]
+
+    def step(x):
+        if kind == "snntorch":
+            given = layer(x)
+            layer.mem = layer.mem.detach()
+            if hasattr(layer, "syn"):
+                layer.syn = layer.syn.detach()
+            return given
+        if kind == "spikingjelly":
+            given = layer(x) if layer.step_mode == "s" else layer(x.unsqueeze(0)).squeeze(0)
+            layer.detach()
+            return given
+        if kind == "norse":
+            given, new = layer(x, state[0])
+            state[0] = type(new)(*(part.detach() for part in new))
+            return given
+        if kind == "sinabs":
+            squeezed = hasattr(layer, "batch_size")
+            given = layer(x) if squeezed else layer(x.unsqueeze(1)).squeeze(1)
+            for name, buffer in list(layer.named_buffers()):
+                setattr(layer, name, buffer.detach())
+            return given
+        given = layer(x)
+        layer.v = layer.v.detach()
+        return given
+
+    return step
+
+
+def reset(network):
+    for module in network.modules():
+        if isinstance(module, Own):
+            module.v = None
+
+
+RULES = ["spatial-bp", "dfa"]
+PRODUCTS = {
+    "linear": (lambda: linear(8, 12), lambda: linear(12, 9), (8,)),
+    "conv1d": (lambda: nn.Conv1d(2, 3, 3, padding=1), lambda: linear(24, 9), (2, 8)),
+    "conv2d": (lambda: nn.Conv2d(2, 4, 3, padding=1), lambda: linear(64, 9), (2, 4, 4)),
+    "conv2d, circular, strided, grouped": (
+        lambda: nn.Conv2d(2, 8, 3, 2, padding=1, groups=2, padding_mode="circular"),
+        lambda: linear(72, 9),
+        (2, 6, 6),
+    ),
+    "conv2d, padding same": (
+        lambda: nn.Conv2d(2, 2, 2, padding="same"),
+        lambda: linear(32, 9),
+        (2, 4, 4),
+    ),
+    "conv3d": (lambda: nn.Conv3d(1, 2, 2), lambda: linear(2 * 8, 9), (1, 3, 3, 3)),
+    "transposed": (
+        lambda: nn.ConvTranspose2d(2, 3, 2, 2, output_padding=1, bias=False),
+        lambda: linear(3 * 49, 9),
+        (2, 3, 3),
+    ),
+}
+
+
+def build(make_neuron, product="linear", gain=1.0):
+    first, second, shape = PRODUCTS[product]
+    torch.manual_seed(3)
+    flatten = [] if product == "linear" else [nn.Flatten()]
+    layers = [first(), make_neuron(), *flatten, second(), make_neuron(), linear(9, 3)]
+    with torch.no_grad():
+        for layer in layers:
+            if hasattr(layer, "weight") and isinstance(layer.weight, nn.Parameter):
+                layer.weight.mul_(gain)
+    if type(layers[1]).__module__.startswith("norse"):  # whose cells return their state, too
+        return pytest.importorskip("norse.torch").SequentialState(*layers), shape
+    return nn.Sequential(*layers), shape
+
+
+def stages(network):
+    products = [m for m in network if hasattr(m, "weight")]
+    neurons = [m for m in network if not hasattr(m, "weight") and not isinstance(m, nn.Flatten)]
+    flatten = (lambda x: x.flatten(1)) if any(isinstance(m, nn.Flatten) for m in network) else None
+    found = []
+    for i, product in enumerate(products):
+        neuron = stepper(neurons[i]) if i < len(neurons) else None
+        between = flatten if flatten and i == 1 else (lambda x: x)
+        found.append(Stage(copy.deepcopy(product), neuron, between))
+    return found
+
+
+def compare(network, shape, rule_name, leak, synaptic_leak, tolerance):
+    inputs = 2.5 * torch.rand(STEPS, 4, *shape)
+    labels = torch.tensor([0, 2, 1, 1])
+    options = {"feedback_scale": 0.5} if rule_name == "dfa" else {}
+    rule = clocked.RULES[rule_name](network, input_shape=shape, **options)
+    feedback = None
+    if rule_name == "dfa":
+        feedback = [part.matrix.detach() for part in rule.feedback]
+        feedback = [m if m.shape[0] == 3 else m.t() for m in feedback]
+    expected, rates = gradients(
+        stages(network), list(inputs), labels, leak, synaptic_leak=synaptic_leak, feedback=feedback
+    )
+    result = rule.step(inputs, labels)
+    assert all(rate > 0.01 for rate in rates), rates  # there is something to compare
+    torch.testing.assert_close(
+        torch.stack(list(result.firing_rates.values())).double(),
+        torch.tensor(rates, dtype=torch.float64),
+        rtol=1e-5,
+        atol=1e-7,
+    )
+    found = [list(m.parameters()) for m in network if hasattr(m, "weight")]
+    for ours, theirs in zip(found, expected, strict=True):
+        for parameter, reference in zip(ours, theirs, strict=True):
+            largest = reference.abs().max().item()
+            assert largest > 0
+            assert (parameter.grad - reference).abs().max().item() <= tolerance * largest
+
+
+def warns_of_own_parameters(network):
+    """Neurons' own parameters learn nothing, of which a rule warns."""
+    trained = {id(p) for m in network if hasattr(m, "weight") for p in m.parameters()}
+    return any(p.requires_grad and id(p) not in trained for p in network.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+@pytest.mark.parametrize("rule_name", RULES)
+@pytest.mark.parametrize("which", NEURONS)
+def test_gradients_with_the_neurons_of_other_libraries(which, rule_name):
+    make, leak, synaptic_leak = NEURONS[which]
+    network, shape = build(make, gain=3.0 if "norse" in which or "sinabs" in which else 1.5)
+    keys = {name: value.clone() for name, value in network.state_dict().items()}
+    compare(network, shape, rule_name, leak, synaptic_leak, 2e-6)
+    after = network.state_dict()
+    assert list(after) == list(keys) and all(torch.equal(after[k], v) for k, v in keys.items())
+    assert not any("forward" in vars(m) or "pathway" in vars(m) for m in network.modules())
+
+
+@pytest.mark.parametrize("rule_name", RULES)
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_gradients_of_the_layers_of_pytorch(product, rule_name):
+    torch.set_default_dtype(torch.float64)
+    try:
+        network, shape = build(own, product, gain=2.5)
+        compare(network, shape, rule_name, 0.7, None, 1e-12)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def twins(make_neuron):
+    """A network of this library, and the same of PyTorch's layers with other neurons."""
+    torch.manual_seed(0)
+    ours = clocked.fc(12, (20, 15), 5, leak=0.5, threshold=1.0)
+    products = [m for m in ours.modules() if isinstance(m, clocked.Linear)]
+    # Potentials stay below twice the threshold, beyond which snnTorch resets twice.
+    with torch.no_grad():
+        products[0].bias.add_(0.4)
+        products[1].weight.mul_(1.5)
+        products[1].bias.add_(0.2)
+    layers = []
+    for product in products:
+        plain = nn.Linear(product.in_features, product.out_features)
+        plain.load_state_dict(product.state_dict())
+        layers += [plain, make_neuron()]
+    return ours, nn.Sequential(*layers[:-1])
+
+
+SAME_AS_LIF = {
+    "spikingjelly": lambda: jelly(
+        tau=2.0,
+        decay_input=False,
+        v_threshold=1.0,
+        v_reset=None,
+        surrogate_function=pytest.importorskip("spikingjelly.activation_based.surrogate").Sigmoid(
+            4.0
+        ),
+    ),
+    "snntorch": lambda: leaky(
+        beta=0.5,
+        reset_delay=False,
+        spike_grad=pytest.importorskip("snntorch.surrogate").sigmoid(4),
+    ),
+}
+EVERY_RULE = {
+    "spatial-bp": {},
+    "dfa": {},
+    "dfa, local learning": {"local_learning": "learned"},
+    "dkp": {},
+    "zo": {"generator": 3},
+    "opzo": {"generator": 3},
+    "opzo, two points": {"generator": 3, "points": "two-point"},
+    "opzo, noise before": {"generator": 3, "noise_position": "before", "noise_scale": 0.05},
+}
+
+
+@pytest.mark.parametrize("which", EVERY_RULE)
+@pytest.mark.parametrize("library", SAME_AS_LIF)
+def test_every_rule_as_on_our_own_layers(library, which):
+    ours, theirs = twins(SAME_AS_LIF[library])
+    # snnTorch computes spikes and surrogates in single precision, whatever the network.
+    dtype, tolerance = (torch.float32, 3e-6) if library == "snntorch" else (torch.float64, 1e-12)
+    ours, theirs = ours.to(dtype), theirs.to(dtype)
+    inputs, labels = torch.rand(7, 12, dtype=dtype), torch.randint(5, (7,))
+    made = []
+    for network in (ours, theirs):
+        options = dict(EVERY_RULE[which])
+        if "generator" in options:
+            options["generator"] = torch.Generator().manual_seed(options["generator"])
+        torch.manual_seed(1)
+        rule = clocked.RULES[which.split(",")[0]](network, input_shape=(12,), **options)
+        rule.step(inputs, labels, steps=6)
+        varying = torch.rand(4, 7, 12, generator=torch.Generator().manual_seed(2))
+        rule.step(varying.to(dtype), labels)
+        result = [rule.observe(inputs, labels) for _ in range(6)][-1]
+        made.append((rule, result))
+    (mine, result), (other, their_result) = made
+    assert min(result.firing_rates.values()) > 0.02
+    torch.testing.assert_close(result.output, their_result.output)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert p.grad.abs().max() > 0
+        assert (p.grad - q.grad).abs().max() <= tolerance * p.grad.abs().max()
+    for (name, value), their_value in zip(
+        mine.state_dict().items(), other.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(value, their_value, msg=name)
+
+
+@pytest.mark.parametrize("library", SAME_AS_LIF)
+def test_a_run_and_an_error_leave_nothing_behind(library):
+    _, network = twins(SAME_AS_LIF[library])
+    inputs, labels = torch.rand(7, 12), torch.randint(5, (7,))
+    before = copy.deepcopy(network)
+    plain = [dict(vars(m)) for m in network.modules()]
+    rule = clocked.DFA(network, input_shape=(12,))
+    expected = clocked.run(network, inputs, steps=5).output
+    fail = network[2].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rule.step(inputs, labels, steps=3)
+    fail.remove()
+    assert all(p.grad is None for p in network.parameters())
+    for module, attributes in zip(network.modules(), plain, strict=True):
+        # snnTorch's own forward pass makes an attribute `reset`
+        assert vars(module).keys() - {"reset"} == attributes.keys() - {"reset"}
+        assert "forward" not in vars(module)
+    assert torch.equal(clocked.run(network, inputs, steps=5).output, expected)
+    rule.step(inputs, labels, steps=3)
+    fresh = clocked.DFA(before, input_shape=(12,))
+    fresh.load_state_dict(rule.state_dict())
+    fresh.step(inputs, labels, steps=3)
+    for p, q in zip(network.parameters(), before.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("library", SAME_AS_LIF)
+def test_a_stream_that_is_reset_from_outside_is_refused(library):
+    _, network = twins(SAME_AS_LIF[library])
+    rule = clocked.DFA(network, input_shape=(12,))
+    inputs, labels = 2 * torch.rand(7, 12), torch.randint(5, (7,))
+    rule.observe(inputs, labels)
+    clocked.run(network, inputs, steps=3)  # leaves the stream alone
+    rule.observe(inputs, labels)
+    if library == "snntorch":
+        pytest.importorskip("snntorch.utils").reset(network)
+    else:
+        pytest.importorskip("spikingjelly.activation_based.functional").reset_net(network)
+    with pytest.raises(InputError, match="reset or run from outside"):
+        rule.observe(inputs, labels)
+    rule.reset()
+    rule.observe(inputs, labels)
+
+
+def test_a_copy_made_in_the_middle_is_a_plain_network():
+    _, network = twins(own)
+    rule = clocked.DFA(network, input_shape=(12,))
+    inputs, labels = torch.rand(7, 12), torch.randint(5, (7,))
+    copies = []
+    rule.step(inputs, labels, steps=2, after_step=lambda: copies.append(copy.deepcopy(network)))
+    reset(copies[0])
+    found = clocked.run(copies[0], inputs, steps=3).output
+    assert torch.equal(found, clocked.run(network, inputs, steps=3).output)
+    plain = copies[0]
+    reset(plain)
+    by_hand = sum(plain(inputs) for _ in range(3))
+    torch.testing.assert_close(by_hand, found)
+    pickle.loads(pickle.dumps(rule))
+
+
+class ExplicitState(nn.Module):
+    """snnTorch's way to keep the state outside of the neurons."""
+
+    input_shape = (12,)
+
+    def __init__(self, keep=True):
+        super().__init__()
+        self.fc1, self.lif1 = linear(12, 9), leaky(init_hidden=False)
+        self.fc2, self.keep, self.mem = linear(9, 3), keep, None
+
+    def forward(self, x):
+        mem = self.mem if self.keep else torch.zeros(len(x), 9)
+        spikes, self.mem = self.lif1(self.fc1(x), mem)
+        return self.fc2(spikes)
+
+
+def test_explicit_state_is_the_same_as_hidden_state():
+    torch.manual_seed(0)
+    network = ExplicitState()
+    hidden = nn.Sequential(
+        copy.deepcopy(network.fc1), leaky(init_hidden=True), copy.deepcopy(network.fc2)
+    )
+    inputs, labels = torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    rules = [clocked.SpatialBP(n, input_shape=(12,)) for n in (network, hidden)]
+    for rule in rules:
+        result = rule.step(inputs, labels)
+    assert next(iter(result.firing_rates.values())) > 0.02
+    for p, q in zip(network.parameters(), hidden.parameters(), strict=True):
+        assert torch.equal(p.grad, q.grad)
+    assert network.mem is None  # as it was
+    with pytest.raises(InputError, match="another state than it returned"):
+        clocked.SpatialBP(ExplicitState(keep=False)).step(inputs, labels)
+
+
+def test_networks_that_return_the_states_too():
+    norse_torch = pytest.importorskip("norse.torch")
+    torch.manual_seed(0)
+    cell = lambda: norse("LIFBoxCell")  # noqa: E731
+    layers = [linear(12, 9), cell(), linear(9, 3)]
+    network = norse_torch.SequentialState(*copy.deepcopy(layers))
+    with_state = nn.Sequential(linear(12, 3), leaky(init_hidden=True, output=True))
+    inputs, labels = 9 * torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    result = clocked.DFA(network, input_shape=(12,)).step(inputs, labels)
+    assert result.output.shape == (4, 3) and result.firing_rates["1"] > 0.02
+    assert clocked.DFA(with_state, input_shape=(12,)).step(inputs, labels).output.shape == (4, 3)
+
+
+class LoopsOverTime(nn.Module):
+    input_shape = (12,)
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif, self.out = linear(12, 9), leaky(), linear(9, 3)
+
+    def forward(self, x):
+        return sum(self.out(self.lif(self.fc(x))) for _ in range(4))
+
+
+class InAList(nn.Module):
+    input_shape = (12,)
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.neurons, self.out = linear(12, 9), [own()], linear(9, 3)
+
+    def forward(self, x):
+        return self.out(self.neurons[0](self.fc(x)))
+
+
+class WithFunction(nn.Module):
+    input_shape = (12,)
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = linear(12, 9), own()
+        self.weight = nn.Parameter(torch.randn(3, 9))
+
+    def forward(self, x):
+        return nn.functional.linear(self.lif(self.fc(x)), self.weight)
+
+
+def replaced_forward():
+    layer = linear(9, 3)
+    layer.forward = lambda x: x
+    return layer
+
+
+def compiled():
+    layer = linear(9, 3)
+    layer.compile()
+    return layer
+
+
+REFUSED = {
+    "loops over time": (LoopsOverTime, "used twice in one time step.*loops over time"),
+    "neurons in a list": (InAList, "plain list, where PyTorch does not find them"),
+    "a function with weights": (WithFunction, r"multiplies with its parameters \['weight'\]"),
+    "lazy": (
+        lambda: nn.Sequential(linear(12, 9), own(), nn.LazyLinear(3)),
+        "whose weights are not made yet",
+    ),
+    "forward replaced": (
+        lambda: nn.Sequential(linear(12, 9), own(), replaced_forward()),
+        "forward pass of layer '2' was replaced",
+    ),
+    "compiled layer": (
+        lambda: nn.Sequential(linear(12, 9), own(), compiled()),
+        "layer '2' is compiled",
+    ),
+    "snntorch recurrent": (
+        lambda: nn.Sequential(linear(12, 9), recurrent_leaky(), linear(9, 3)),
+        "RLeaky of snnTorch",
+    ),
+    "snntorch alpha": (
+        lambda: nn.Sequential(linear(12, 9), alpha(), linear(9, 3)),
+        "Alpha of snnTorch",
+    ),
+    "spikingjelly, all steps at once": (
+        lambda: nn.Sequential(linear(12, 9), jelly("PSN", T=4), linear(9, 3)),
+        "works on all time steps at once",
+    ),
+    "spikingjelly, its own rule": (
+        lambda: nn.Sequential(linear(12, 9), jelly("OTTTLIFNode"), linear(9, 3)),
+        "learning rule of its own",
+    ),
+    "spikingjelly, norm over time": (
+        lambda: nn.Sequential(linear(12, 9), jelly_norm(), jelly(), linear(9, 3)),
+        "normalises over all time steps",
+    ),
+    "spikingjelly, nonlinear": (
+        lambda: nn.Sequential(linear(12, 9), jelly("QIFNode"), linear(9, 3)),
+        "no single leak.*trace_decay",
+    ),
+    "norse over time": (
+        lambda: nn.Sequential(linear(12, 9), norse_over_time(), linear(9, 3)),
+        "LIF of Norse",
+    ),
+    "sinabs adaptive": (
+        lambda: nn.Sequential(
+            linear(12, 9), sinabs("ALIF", tau_mem=2.0, tau_adapt=9.0), linear(9, 3)
+        ),
+        "ALIF of sinabs",
+    ),
+    "leaks that differ": (
+        lambda: nn.Sequential(linear(12, 9), leaky(), linear(9, 9), own(), linear(9, 3)),
+        "different leaks",
+    ),
+    "a leak for each neuron": (
+        lambda: nn.Sequential(linear(12, 9), leaky(beta=torch.linspace(0.1, 0.9, 9)), linear(9, 3)),
+        "no single leak.*trace_decay",
+    ),
+    "no surrogate": (
+        lambda: nn.Sequential(linear(12, 9), leaky(surrogate_disable=True), linear(9, 3)),
+        "without a derivative",
+    ),
+}
+
+
+def recurrent_leaky():
+    snn = pytest.importorskip("snntorch")
+    return snn.RLeaky(beta=0.5, linear_features=9, init_hidden=True)
+
+
+def alpha():
+    return pytest.importorskip("snntorch").Alpha(alpha=0.9, beta=0.8, init_hidden=True)
+
+
+def jelly_norm():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    return layer.BatchNorm1d(9, step_mode="m")
+
+
+def norse_over_time():
+    return pytest.importorskip("norse.torch").LIF()
+
+
+@pytest.mark.parametrize("which", REFUSED)
+def test_what_cannot_be_adopted_is_refused(which):
+    make, message = REFUSED[which]
+    network = make()
+    before = [vars(m).get("forward") for m in network.modules()]
+    with pytest.raises(InputError, match=message):
+        clocked.DFA(network, input_shape=(12,))
+    assert [vars(m).get("forward") for m in network.modules()] == before
+
+
+def test_learning_lowers_the_loss_and_the_network_goes_on_alone():
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 40), own(), linear(40, 3))
+    rule = clocked.OPZO(network, input_shape=(12,), momentum=0.99, noise_scale=0.2)
+    optimizer = torch.optim.Adam(network.parameters(), 0.01)
+    inputs, labels = torch.rand(30, 12), torch.arange(30) % 3
+    losses = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        losses.append(rule.step(inputs, labels, steps=4).loss.item())
+        optimizer.step()
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    reset(network)
+    assert network(inputs).shape == (30, 3)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda net, data: analysis.firing(net, data, steps=3),
+        lambda net, data: analysis.operations(net, data, steps=3),
+        lambda net, data: sizes(net, (12,)),
+    ],
+    ids=["firing rates", "operations", "sizes"],
+)
+def test_measures_of_our_own_layers_refuse_others(measure):
+    _, network = twins(own)
+    with pytest.raises(InputError, match=r"layer '0' is a torch\.nn\.modules\.linear\.Linear"):
+        measure(network, [(torch.rand(2, 12), torch.zeros(2, dtype=torch.int64))])
+
+
+class Unknown(nn.Module):
+    """A neuron of which nobody was told; its state is an attribute, or a buffer."""
+
+    def __init__(self, buffer, detached):
+        super().__init__()
+        self.detached = detached
+        if buffer:
+            self.register_buffer("v", torch.zeros(0), persistent=False)
+        else:
+            self.v = torch.zeros(0)
+
+    def forward(self, x):
+        if self.v.shape != x.shape:
+            self.v = torch.zeros_like(x)
+        v = 0.5 * self.v + x
+        spikes = (v > 1).to(x) + torch.sigmoid(v) - torch.sigmoid(v).detach()
+        self.v = v.detach() if self.detached else v
+        return spikes
+
+
+class Remembers(nn.Module):
+    """A network that feeds its last output back to itself."""
+
+    input_shape = (12,)
+
+    def __init__(self, reads):
+        super().__init__()
+        self.fc, self.lif, self.reads, self.last = clocked.Linear(12, 3), clocked.LIF(), reads, None
+
+    def forward(self, x):
+        current = self.fc(x)
+        if self.reads and self.last is not None:
+            current = current + self.last
+        self.last = self.lif(current).detach()
+        return self.last + 0 * current
+
+
+@pytest.mark.parametrize("detached", [True, False])
+@pytest.mark.parametrize("buffer", [True, False])
+def test_a_state_that_no_rule_knows_is_refused(buffer, detached):
+    network = nn.Sequential(linear(12, 9), Unknown(buffer, detached), clocked.LIF(), linear(9, 3))
+    before = network[1].v
+    with pytest.raises(InputError, match=r"module '1', a Unknown, keeps 'v' from one time step"):
+        clocked.DFA(network, input_shape=(12,))
+    assert network[1].v is before
+
+
+def test_what_a_network_only_writes_down_is_no_state():
+    clocked.DFA(Remembers(reads=False))
+    with pytest.raises(InputError, match=r"network itself\)', a Remembers, keeps 'last'"):
+        clocked.DFA(Remembers(reads=True))
+
+
+class Delay(nn.Module):
+    """The spikes of the step before, as a user would write it."""
+
+    def __init__(self):
+        super().__init__()
+        self.before = None
+
+    def forward(self, x):
+        given = torch.zeros_like(x) if self.before is None else self.before
+        self.before = x.detach()
+        return given
+
+
+clocked.register_state(Delay, ("before",))
+
+
+def test_a_registered_state_begins_at_rest_and_is_left_alone():
+    torch.manual_seed(0)
+    layers = [linear(12, 9), own(), Delay(), linear(9, 3)]
+    network = nn.Sequential(*layers)
+    inputs, labels = 2 * torch.rand(6, 4, 12), torch.tensor([0, 1, 2, 0])
+    network[2].before = stale = torch.full((4, 9), 7.0)
+    rule = clocked.OPZO(network, input_shape=(12,), points="two-point", momentum=0.5)
+    result = rule.step(inputs, labels)
+    first = [p.grad.clone() for p in network.parameters()]
+    assert result.firing_rates["1"] > 0.02 and network[2].before is stale
+    network.zero_grad()
+    # a stream keeps it, a run in between does not disturb it
+    stream = clocked.OPZO(network, input_shape=(12,), points="two-point", momentum=0.5)
+    noise = torch.Generator().manual_seed(1)
+    stream.perturbation.generator = noise
+    outputs = []
+    for x_t in inputs:
+        outputs.append(stream.observe(x_t, labels, steps=6).output)
+        clocked.run(network, inputs)
+    plain = clocked.DFA(copy.deepcopy(network), input_shape=(12,))
+    by_hand = [plain.observe(x_t, labels, steps=6).output for x_t in inputs]
+    torch.testing.assert_close(outputs[0], by_hand[0])  # nothing has come through the delay yet
+    assert not torch.equal(outputs[2], outputs[0])
+    assert all(torch.isfinite(g).all() for g in first)
+
+
+def test_the_dropout_of_spikingjelly_keeps_its_mask_for_a_sequence():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 40), jelly(v_reset=None), layer.Dropout(0.5), linear(40, 3))
+    seen = []
+    network[2].register_forward_hook(lambda m, given, out: seen.append(m.mask))
+    rule = clocked.DFA(network, input_shape=(12,))
+    seen.clear()
+    inputs, labels = torch.rand(4, 12), torch.tensor([0, 1, 2, 0])
+    rule.step(inputs, labels, steps=3)
+    rule.step(inputs, labels, steps=3)
+    assert seen[0] is seen[1] is seen[2] and seen[3] is seen[5]
+    assert not torch.equal(seen[0], seen[3])
+    assert network[2].mask is None
