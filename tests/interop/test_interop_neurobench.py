@@ -162,7 +162,7 @@ def test_what_cannot_be_counted_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     benchmark_model(nn.Sequential(Own(4, 3)))
     with pytest.raises(InputError, match=r"'0' is a OwnSynapse, whose operations"):
         benchmark_model(nn.Sequential(OwnSynapse(4, 4, 3)))
-    with pytest.raises(InputError, match="keeps no presynaptic trace"):
+    with pytest.raises(InputError, match=r"NeuroBench models"):
         benchmark_model(nn.Sequential(nn.Linear(4, 3)))
     with pytest.raises(InputError, match=r"steps is 0"):
         benchmark_model(clocked.fc(4, (5,), 3), steps=0)

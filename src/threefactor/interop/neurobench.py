@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked
 from threefactor.clocked.checks import check_layers, whole_steps
+from threefactor.clocked.foreign import refuse_foreign
 from threefactor.clocked.neuron import reset_state
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import ConfigurationError, InputError
@@ -58,6 +59,7 @@ def benchmark_model(network: nn.Module, *, steps: int | None = None) -> Any:
     """
     model = _model_class()
     check_layers(network)
+    refuse_foreign(network, "NeuroBench models")
     return model(_plain_copy(network), None if steps is None else whole_steps(steps))
 
 
