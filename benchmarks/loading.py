@@ -18,7 +18,9 @@ import torch
 from threefactor import data
 from threefactor.errors import DataError
 from threefactor.recipes import RECIPES
-from threefactor.training.build import Experiment, build
+from threefactor.training.build import build
+from threefactor.training.engines import engine_of
+from threefactor.training.experiment import Experiment
 
 
 def experiment_of(name: str, data_dir: str | None) -> Experiment | None:
@@ -41,7 +43,7 @@ def measure(built: Experiment, batches: int) -> tuple[float, float, int]:
         x = next(given)
         middle = time.perf_counter()
         built.optimizer.zero_grad()
-        built.engine.step(built, x, labels[index], lambda: None)
+        engine_of(built.settings).step(built, x, labels[index], lambda: None)
         built.optimizer.step()
         taken.append(middle - start)
         trained.append(time.perf_counter() - middle)
@@ -63,7 +65,7 @@ def main() -> None:
     for name in options.recipes:
         built = experiment_of(name, options.data_dir)
         if built is None:
-            print(f"{name:28} its data is not at hand")
+            print(f"{name:28} its data was not found")
             continue
         loading, step, size = measure(built, options.batches)
         rows[name] = {

@@ -30,6 +30,7 @@ from threefactor.report import (
     report_sections,
     write_figures,
 )
+from threefactor.training import Run
 
 RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
@@ -91,7 +92,7 @@ def metrics(recipe: str, run: str) -> list[list[dict[str, Any]]]:
     files = sorted((RESULTS / recipe).glob(f"{run}/metrics.jsonl"))
     if not files:
         raise FileNotFoundError(f"no run matches results/{recipe}/{run}")
-    return [[json.loads(line) for line in file.read_text().splitlines()] for file in files]
+    return [Run(file.parent).metrics for file in files]
 
 
 def accuracies(recipe: str, run: str) -> list[list[float]]:
@@ -315,10 +316,8 @@ def shd_published() -> str:
 def alignment() -> str:
     courses = {}
     for rule in ("sfdfa", "dfa"):
-        file = RESULTS / "mnist-events-deep-scaled" / f"{rule}-seed0" / "tracked.jsonl"
-        courses[rule] = {
-            line["batches"]: line for line in map(json.loads, file.read_text().splitlines())
-        }
+        run = Run(RESULTS / "mnist-events-deep-scaled" / f"{rule}-seed0")
+        courses[rule] = {line["batches"]: line for line in run.tracked}
 
     def angle(line: dict[str, Any], layer: str) -> str:
         found = line["alignment"]["bp"][layer]["angle"]

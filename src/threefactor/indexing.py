@@ -45,7 +45,7 @@ def positions(index: Any, length: int) -> int | slice | NDArray[np.int64]:
         raise _no_index(index)
     if isinstance(index, Tensor) and index.dtype is torch.uint8:
         raise InputError(
-            "a tensor of torch.uint8 is no index of samples: PyTorch reads it as truth values, "
+            "a tensor of torch.uint8 is not an index of samples: PyTorch reads it as truth values, "
             "NumPy as numbers; give one of torch.int64 or of torch.bool"
         )
     try:
@@ -55,7 +55,7 @@ def positions(index: Any, length: int) -> int | slice | NDArray[np.int64]:
     if found.dtype == np.bool_ and found.ndim == 1:
         if len(found) != length:
             raise InputError(
-                f"a mask of shape {found.shape} is no index of samples; expected ({length},)"
+                f"a mask of shape {found.shape} is not an index of samples; expected ({length},)"
             )
         return np.flatnonzero(found)
     if found.size == 0 and found.ndim == 1:
@@ -74,7 +74,7 @@ def _stretch(index: slice, length: int) -> slice | NDArray[np.int64]:
     try:
         start, stop, step = index.indices(length)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{index} is no index of samples: {error}") from error
+        raise InputError(f"{index} is not an index of samples: {error}") from error
     if step < 0:  # which tensors have not
         return np.arange(start, stop, step)
     return slice(start, max(start, stop), step)
@@ -97,6 +97,6 @@ def _no_index(index: object) -> InputError:
     shape = getattr(index, "shape", None)
     given = f"an array of shape {tuple(shape)}" if shape is not None else repr(index)[:60]
     return InputError(
-        f"{given} is no index of samples; give a whole number, a slice, or a list, array or tensor "
-        "of whole numbers in one dimension"
+        f"{given} is not an index of samples; give a whole number, a slice, or a list, array or "
+        "tensor of whole numbers in one dimension"
     )

@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["clipped", "readable"]
 
 # Control characters, marks that turn the direction of writing, ends of lines, halves of characters
-# (which is what becomes of bytes in a file's name that are no UTF-8), and what XML does not allow.
+# (which is what becomes of bytes in a file's name that are not UTF-8), and what XML does not allow.
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )

@@ -79,7 +79,7 @@ def test_loading_is_measured_beside_training(tmp_path):
     file = tmp_path / "loading.json"
     recipes = ["digits-fc", "digits-events", "mnist-fc"]
     options = ["--batches", 2, "--data-dir", tmp_path, "--json", file, "--recipes", *recipes]
-    assert "its data is not at hand" in run("loading.py", *options)
+    assert "its data was not found" in run("loading.py", *options)
     rows = json.loads(file.read_text())["rows"]
     assert rows.keys() == {"digits-fc", "digits-events"}
     assert all(0 < row["ratio"] == row["loading_ms"] / row["step_ms"] for row in rows.values())

@@ -38,7 +38,7 @@ def test_what_bad_input_gets(run, tmp_path):
     (tmp_path / "file").write_text("")
     for arguments, code, message in (
         (["report"], 2, "Missing argument"),
-        (["report", "nowhere"], 1, "nowhere is no folder; give run folders"),
+        (["report", "nowhere"], 1, "nowhere is not a folder; give run folders"),
         (["report", "runs"], 2, "network.leak is 0.5 in runs/a0 but 0.25 in runs/a1"),
         (["report", "runs", "--format", "pdf"], 2, "'pdf' is not one of"),
         (["report", "runs/a0", "--out", "file/page.html"], 1, "file"),

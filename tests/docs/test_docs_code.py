@@ -59,7 +59,7 @@ def anchors(page: Path) -> list[str]:
 
 @every_page
 def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block after block in one namespace, with no data at hand but what is embedded.
+    """Block after block in one namespace, with embedded data only.
 
     A block that begins with `# needs NAME, NAME` runs where these packages are installed.
     """

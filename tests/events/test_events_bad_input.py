@@ -160,11 +160,11 @@ BAD_SPIKES: dict[str, tuple[Callable[[], Any], str]] = {
         r"position 1 is out of range; there are 1 samples, from 0 to 0",
     ),
     "sample before the batch": (lambda: batch()[[0, -2]], r"position -2 is out of range"),
-    "fractional index": (lambda: batch()[0.0], r"0.0 is no index of samples"),
-    "text as an index": (lambda: batch()["a"], r"'a' is no index of samples"),
+    "fractional index": (lambda: batch()[0.0], r"0.0 is not an index of samples"),
+    "text as an index": (lambda: batch()["a"], r"'a' is not an index of samples"),
     "mask of another length": (
         lambda: batch()[[True, False]],
-        r"a mask of shape \(2,\) is no index of samples; expected \(1,\)",
+        r"a mask of shape \(2,\) is not an index of samples; expected \(1,\)",
     ),
     "index of two dimensions": (lambda: batch()[[[0]]], r"in one dimension"),
 }
@@ -408,7 +408,7 @@ BAD_MODULES: dict[str, tuple[Callable[[], Any], str]] = {
     "no layers": (events.Network, r"the network's parts are \[\]"),
     "other layers": (
         lambda: events.Network(nn.Linear(4, 3)),
-        r"parts are \['0'\], of which \['0'\] are no threefactor.events.Layer; build it of such",
+        r"parts are \['0'\], of which \['0'\] are not threefactor.events.Layer; build it of such",
     ),
 }
 

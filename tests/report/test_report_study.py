@@ -218,7 +218,7 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
 
 
 def test_nothing_to_report(make_run, tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere is no folder"):
+    with pytest.raises(CheckpointError, match="nowhere is not a folder"):
         collect([tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="empty holds no run"):

@@ -88,7 +88,7 @@ def test_the_rows_of_a_table_are_different_runs():
 
 
 @pytest.mark.parametrize("budget", BUDGETS)
-def test_every_cell_has_settings_in_every_budget(budget):
+def test_every_run_has_settings_in_every_budget(budget):
     for one in catalog().values():
         for row in one.rows:
             runs = row.runs(budget)

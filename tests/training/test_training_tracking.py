@@ -255,7 +255,7 @@ def test_a_rule_of_ones_own_cannot_be_measured(small):
 
     experiment = training.build(small("dfa", track={}))
     experiment.rule = Own()
-    with pytest.raises(ConfigurationError, match="Own, which is no rule of threefactor"):
+    with pytest.raises(ConfigurationError, match="Own, which is not a rule of threefactor"):
         training.Trainer(experiment)
 
 

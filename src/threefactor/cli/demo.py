@@ -21,8 +21,8 @@ from threefactor.report.drawing import draw_picture
 from threefactor.report.learning import learning_curves
 from threefactor.report.names import rule_name
 from threefactor.report.runs import ReportedRun
-from threefactor.training.checkpoint import write_atomically
-from threefactor.training.engines import ENGINES
+from threefactor.training.engines import ENGINES, engine_of
+from threefactor.training.files import write_atomically
 from threefactor.training.run_folder import environment
 
 __all__ = ["demo"]
@@ -90,7 +90,7 @@ def _show(
         runs.append(ReportedRun(Path(name, rule), settings, environment(), history, sizes))
         rows[label] = _summary(history, sizes)
         say(f"{name}, {label}: test accuracy {rows[label]['test_accuracy']:.2%}")
-    unit = trainer.experiment.engine.rate_unit
+    unit = engine_of(trainer.experiment.settings).rate_unit
     show(_comparison_table(f"{title}: one network, one seed", rows, unit))
     epochs = {label: list(run.history) for label, run in zip(rows, runs, strict=True)}
     return runs, {"summary": rows, "rate_unit": unit, "epochs": epochs}

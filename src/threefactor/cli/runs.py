@@ -228,7 +228,7 @@ def evaluate(
         say(json.dumps(line))
         return
     rates = ", ".join(f"{layer} {rate:.3f}" for layer, rate in found.firing_rates.items())
-    unit = trainer.experiment.engine.rate_unit
+    unit = engine_of(trainer.experiment.settings).rate_unit
     say(
         f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
         f"accuracy {percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}"

@@ -36,7 +36,7 @@ def register_state(
         rest: the value of each attribute at rest; None by default.
 
     Raises:
-        InputError: if the class is no module, or no attribute is named.
+        InputError: if the class is not a module, or no attribute is named.
 
     Example:
         >>> class Delay(nn.Module):
@@ -128,7 +128,7 @@ def refuse_unknown_state(session: Session, x_t: Tensor) -> None:
 
 @contextmanager
 def attributes_kept(session: Session) -> Iterator[None]:
-    """Put back what a trial run leaves in the attributes of modules that are no layers."""
+    """Put back what a trial run leaves in the attributes of modules other than layers."""
     before = [(m, dict(vars(m)), dict(m._buffers)) for _, m in _others(session)]
     try:
         yield

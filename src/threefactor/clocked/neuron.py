@@ -18,7 +18,6 @@ __all__ = [
     "LIF",
     "Neuron",
     "NeuronOptions",
-    "Observer",
     "Reset",
     "lif_step_",
     "reset_state",
@@ -84,7 +83,7 @@ def surrogate_times(
     return kernels.surrogate_times(error, potential, threshold, width, gate)
 
 
-class Observer(Protocol):
+class AttachedProbe(Protocol):
     """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
 
     def step(self, current: Tensor) -> Tensor:
@@ -121,7 +120,7 @@ class Neuron(nn.Module, ABC):
         Neuron.check(self)
         self.state: tuple[Tensor, ...] | None = None
         self.gate: Tensor | None = None
-        self.probe: Observer | None = None
+        self.probe: AttachedProbe | None = None
 
     @abstractmethod
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -169,7 +168,7 @@ class Neuron(nn.Module, ABC):
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
 
-    def put(self, probe: Observer | None) -> None:
+    def put(self, probe: AttachedProbe | None) -> None:
         """Let a probe stand in for the forward pass; None for nobody."""
         self.__dict__["probe"] = probe
 

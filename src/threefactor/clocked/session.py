@@ -458,7 +458,7 @@ class Session:
                 raise InputError(
                     f"the sequence ended after {len(inputs)} time steps; expected {steps}"
                 )
-            # All of it is at hand: a fault in a later step is found before anything is learned.
+            # The whole sequence is known: check all of it before anything is learned.
             for x_t in inputs[:steps]:
                 self.check_input(x_t)
                 if len(x_t) != len(inputs[0]):

@@ -1,4 +1,10 @@
-"""Data sets: what they are, where they lie, and how to get, check and load them."""
+"""Data sets: what they are, where they lie, and how to get, check and load them.
+
+`sets/` has all that is particular to a data set: origin, checksums, licence, layout and reader.
+`formats/` reads file formats. `encode/` turns samples into what networks take. `samples/` is what
+the loaders of `threefactor.data.load` return. `files/` opens files and archives that may be damaged
+or malicious.
+"""
 
 from threefactor.data.dataset import (
     DataFile,

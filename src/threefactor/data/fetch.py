@@ -60,7 +60,7 @@ def fetch(
         name: a key of `DATASETS`.
         data_dir: the folder above the set's own; see `data_folder`.
         progress: show a bar for each file on standard error.
-        mirrors: base URLs to use in place of the set's own.
+        mirrors: base URLs to use instead of the set's own.
 
     Returns:
         The folder that holds the files.
@@ -219,7 +219,7 @@ def _transfer(url: str, path: Path, file: DataFile, bars: Progress, task: TaskID
 class _Download:
     """Takes an answer on a thread of its own, so that no server can hold up the caller.
 
-    A server may send one byte now and then, in any part of its answer, for ever.
+    A server may send one byte now and then, in any part of its answer, forever.
     """
 
     def __init__(self, limit: int, bars: Progress, task: TaskID) -> None:

@@ -31,7 +31,7 @@ def crossing(c, s, theta, y_end):
     """Return y of the first upward crossing of theta, between 1 and y_end, or `NEVER`.
 
     An upward crossing has s y^2 >= theta, so s >= theta at every earlier moment. With
-    s >= theta and u(1) < theta no crossing can lie in the past. u(1) >= theta comes of rounding
+    s >= theta and u(1) < theta no crossing can lie in the past. u(1) >= theta comes from rounding
     only, when a crossing at the very end of the interval before was missed: it counts now.
     """
     square = c * c - (theta + theta) * (s + s)

@@ -230,9 +230,9 @@ class Layer(nn.Module):
         """Return the spikes of the layer's neurons.
 
         Raises:
-            InputError: if the inputs are no SpikeBatch of `in_features` addresses, the weights not
-                (in_features, neurons), float32 or float64, finite and on the CPU, or a setting has
-                been changed to what has no meaning.
+            InputError: if the inputs are not a SpikeBatch of `in_features` addresses, the weights
+                not (in_features, neurons), float32 or float64, finite and on the CPU, or a setting
+                has been changed to what has no meaning.
         """
         activity = self._act(inputs)
         if _RECORDER.made is not None:

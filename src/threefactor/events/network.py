@@ -35,7 +35,7 @@ class Network(nn.Sequential):
         wrong = [name for name, layer in found.items() if not isinstance(layer, Layer)]
         if wrong or not found:
             raise InputError(
-                f"the network's parts are {list(found)}, of which {wrong} are no "
+                f"the network's parts are {list(found)}, of which {wrong} are not "
                 "threefactor.events.Layer; build it of such layers alone, at least one"
             )
         return cast("dict[str, Layer]", found)

@@ -1,4 +1,9 @@
-"""Tables, figures and pages out of finished runs, and what to cite."""
+"""Tables, figures and pages out of finished runs, and what to cite.
+
+The way of a number: `threefactor.training.Run` reads it from `metrics.jsonl`, a `ReportedRun`
+(`runs`) derives what follows from it, a `Group` (`study`) gathers it over seeds, `comparison` puts
+it into a table beside the published number, and `page` shows it.
+"""
 
 from threefactor.report.citing import citation
 from threefactor.report.figures import Figure, Series

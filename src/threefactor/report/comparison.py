@@ -1,4 +1,4 @@
-"""Tables of a study: measured beside published, firing rates, cost, runs."""
+"""Tables of a study: measured accuracy beside published, time of training, runs."""
 
 from __future__ import annotations
 

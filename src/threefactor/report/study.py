@@ -109,8 +109,8 @@ def collect(paths: Iterable[str | Path], *, unfinished: bool = False, split: boo
         >>> collect(["nowhere"])
         Traceback (most recent call last):
         ...
-        threefactor.errors.CheckpointError: nowhere is no folder; give run folders, or folders of \
-some
+        threefactor.errors.CheckpointError: nowhere is not a folder; give run folders, or folders \
+of some
     """
     runs, left_out = [], []
     for folder in _folders(paths):
@@ -188,7 +188,7 @@ def _folders(paths: Iterable[str | Path]) -> list[Path]:
         raise ConfigurationError(f"paths are {str(paths)!r}; give a list of them")
     for path in map(Path, paths):
         if not path.is_dir():
-            raise CheckpointError(f"{path} is no folder; give run folders, or folders of some")
+            raise CheckpointError(f"{path} is not a folder; give run folders, or folders of some")
         own = [path / "config.json"] if (path / "config.json").exists() else []
         configs = own or sorted(path.rglob("config.json"))
         if not configs:

@@ -11,8 +11,7 @@ from threefactor.report.page import Section
 from threefactor.report.runs import read_run
 from threefactor.report.sections import study_sections
 from threefactor.report.study import collect
-from threefactor.report.values import Cell as TableCell
-from threefactor.report.values import Number, Table, spread, without_empty_columns
+from threefactor.report.values import Cell, Number, Table, spread, without_empty_columns
 from threefactor.reproduce.budgets import BUDGETS
 from threefactor.reproduce.exhibits import Exhibit, Row
 from threefactor.reproduce.grid import FINISHED, NO_DATA, Outcome
@@ -85,7 +84,7 @@ def _overview(
 
 def _row(
     exhibit: Exhibit, row: Row, budget: str, outcomes: Mapping[Path, Outcome], root: Path
-) -> tuple[TableCell, ...]:
+) -> tuple[Cell, ...]:
     ends = [outcomes[run.folder(root)] for run in row.runs(budget)]
     runs = [read_run(end.folder) for end in ends if end.kind == FINISHED]
     data = row.data if row.in_paper else f"{row.data} *"

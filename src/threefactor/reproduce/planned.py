@@ -59,12 +59,6 @@ class PlannedRun:
         changes = {**self.changes, "seed": self.seed, "start": None}
         return recipe(self.recipe).settings_for(self.rule, changes)
 
-    def settings_in(self, root: Path) -> Settings:
-        """Return the full settings of the run in a folder of runs."""
-        if self.start is None:
-            return self.settings
-        return replace(self.settings, start=str(self.start.folder(root)))
-
     @property
     def name(self) -> str:
         """The rule, variant and seed, for people."""

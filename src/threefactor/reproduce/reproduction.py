@@ -25,8 +25,7 @@ from threefactor.reproduce.grid import (
 )
 from threefactor.reproduce.pages import exhibit_sections
 from threefactor.training import Run
-from threefactor.training.checkpoint import write_atomically
-from threefactor.training.files import read_json
+from threefactor.training.files import read_json, write_atomically
 from threefactor.training.stopping import leave_if_asked
 
 __all__ = ["Analyser", "Entry", "listing", "reproduce"]

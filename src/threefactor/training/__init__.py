@@ -1,7 +1,12 @@
-"""The training loop that every engine shares, its settings, run folders and checkpoints."""
+"""The training loop that every engine shares, its settings, run folders and checkpoints.
 
-from threefactor.training.build import Experiment, build
+Start at `running`: `train` builds an `Experiment` from `Settings` and lets a `Trainer` fit it;
+`resume` reads the folder with `Run` and lets the `Trainer` load the last checkpoint before it fits.
+"""
+
+from threefactor.training.build import build
 from threefactor.training.evaluation import Evaluation, evaluate
+from threefactor.training.experiment import Experiment
 from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
 from threefactor.training.run import Run

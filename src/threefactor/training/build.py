@@ -3,69 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import lr_scheduler
 
 from threefactor.clocked import LinearSchedule
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.readable import clipped
 from threefactor.training import checkpoint
-from threefactor.training.description import Made, check_buildable, made_of
+from threefactor.training.description import check_buildable, made_of
 from threefactor.training.engines import DTYPES, Engine, engine_of
+from threefactor.training.experiment import Experiment
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
 from threefactor.training.run import Run
 from threefactor.training.settings import RuleSettings, Settings
 
-__all__ = ["Experiment", "begin", "build", "check_parts", "option_names"]
-
-
-@dataclass
-class Experiment:
-    """The live objects of one experiment.
-
-    Any of them may be the user's own: replace what `build` made (`dataclasses.replace`), or make
-    all of them by hand. The run folder then says so.
-    """
-
-    settings: Settings
-    data: Any
-    network: nn.Module
-    rule: Any
-    optimizer: torch.optim.Optimizer
-    scheduler: lr_scheduler.LRScheduler | None
-    made: Made | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def engine(self) -> Engine:
-        """Makes and runs networks of the kind that the settings name."""
-        return engine_of(self.settings)
-
-    @property
-    def layer_sizes(self) -> dict[str, int]:
-        """Number of neurons of each hidden layer, by its name in the network, if the rule says."""
-        return getattr(self.rule, "layer_sizes", {})
-
-    @property
-    def outputs(self) -> int:
-        """Number of outputs of the network; if the rule does not say, of classes of the data."""
-        outputs: Any = getattr(self.rule, "outputs", None)
-        return int(getattr(self.data, "outputs", 0) if outputs is None else outputs)
-
-    @property
-    def frames(self) -> int | None:
-        """T, if the inputs are sequences of frames, with time first in a batch; else None."""
-        return getattr(getattr(self.data, "data", self.data), "steps", None)
-
-    @property
-    def steps(self) -> int | None:
-        """For how many steps an input is held; None if it is a sequence, or there is no grid."""
-        return None if self.frames is not None else self.settings.steps
+__all__ = ["begin", "build", "check_parts", "option_names"]
 
 
 def build(

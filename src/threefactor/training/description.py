@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import BuiltinFunctionType, FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError
 from threefactor.training.data_record import describe_data, describe_own_data, shape_of
+from threefactor.training.experiment import Experiment, Made
 from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,
@@ -34,25 +35,12 @@ from threefactor.training.settings import (
     SpikeCountSettings,
 )
 
-if TYPE_CHECKING:
-    from threefactor.training.build import Experiment
-
-__all__ = ["OWN", "Description", "Made", "check_buildable", "describe", "made_of"]
+__all__ = ["OWN", "Description", "check_buildable", "describe", "made_of"]
 
 OWN = "own"
 """Name of data, and first word of other names, that settings cannot make."""
 DEEPEST = 4
 _PLAIN = (bool, int, float, str, type(None))
-
-
-@dataclass(frozen=True)
-class Made:
-    """Fingerprints of the parts of an experiment when `build` had made them."""
-
-    settings: Settings
-    parts: Mapping[str, str]
-    samples: Any
-    record: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -19,15 +19,13 @@ from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.options import Option, options_of
 from threefactor.readable import clipped
+from threefactor.training.experiment import Experiment
 from threefactor.training.settings import (
     CrossEntropySettings,
     FirstSpikeSettings,
     Settings,
     SpikeCountSettings,
 )
-
-if TYPE_CHECKING:
-    from threefactor.training.build import Experiment
 
 __all__ = ["ENGINES", "Engine", "check_threads", "checked_value", "engine_of"]
 

@@ -25,9 +25,11 @@ from threefactor.errors import (
     ThreefactorError,
 )
 from threefactor.training import checkpoint
-from threefactor.training.build import Experiment, check_parts
+from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
+from threefactor.training.engines import engine_of
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
+from threefactor.training.experiment import Experiment
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.run import check_trained_with
@@ -220,12 +222,12 @@ class Trainer:
         return self._evaluate(stoppable=False)
 
     def _evaluate(self, stoppable: bool) -> Evaluation:
-        experiment = self.experiment
+        experiment, engine = self.experiment, engine_of(self.experiment.settings)
 
         def run(x: Any, y: Tensor) -> Any:
             if stoppable and self._stop.number is not None:
                 raise _StopAskedError
-            return experiment.engine.run(experiment, x, y)
+            return engine.run(experiment, x, y)
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
@@ -314,7 +316,7 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-        result = experiment.engine.step(experiment, x, y, learn)
+        result = engine_of(settings).step(experiment, x, y, learn)
         if not math.isfinite(float(result.loss)):
             where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
             self._diverge(f"the loss became {float(result.loss)} {where}")

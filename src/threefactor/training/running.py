@@ -1,4 +1,8 @@
-"""Train from settings, resume a run folder, or open one as live objects."""
+"""Train from settings, resume a run folder, or open one as live objects.
+
+To resume, `Run` reads what the folder holds, `build` makes the experiment anew from the settings in
+it, and `Trainer.load` puts the state of the last checkpoint back (`threefactor.training.state`).
+"""
 
 from __future__ import annotations
 

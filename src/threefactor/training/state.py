@@ -15,8 +15,8 @@ from torch import Tensor
 
 from threefactor.errors import CheckpointError, ThreefactorError
 from threefactor.training import checkpoint
-from threefactor.training.build import Experiment
 from threefactor.training.evaluation import Sums
+from threefactor.training.experiment import Experiment
 from threefactor.training.files import shorten
 from threefactor.training.settings import Settings
 

@@ -17,7 +17,7 @@ from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.firing import firing
 from threefactor.errors import ConfigurationError, InputError, unknown_name
 from threefactor.modes import evaluating
-from threefactor.training.build import Experiment
+from threefactor.training.experiment import Experiment
 from threefactor.training.settings import TrackSettings
 
 __all__ = ["MEASURES", "Tracker", "check_measure", "tracker_of"]
@@ -84,8 +84,8 @@ def check_measure(name: str, rule: Any) -> None:
         raise unknown_name("measure", name, MEASURES)
     if not isinstance(rule, (clocked.Rule, events.Rule)):
         raise ConfigurationError(
-            f"nothing can be measured of a {type(rule).__name__}, which is no rule of threefactor; "
-            "leave track out"
+            f"nothing can be measured of a {type(rule).__name__}, which is not a rule of "
+            "threefactor; leave track out"
         )
     if name != "feedback":
         return

@@ -183,8 +183,8 @@ def test_a_simulated_set_of_nothing_is_unknown(tmp_path):
     [
         (torch.zeros(1, 1, 4, 4), 5, "give SaccadeSettings"),
         (np.zeros((1, 1, 4, 4), complex), None, "complex"),
-        (torch.zeros(1, 1, 4, 4, device="meta"), None, "no array of numbers"),
-        ([["a"]], None, "no array of numbers"),
+        (torch.zeros(1, 1, 4, 4, device="meta"), None, "not an array of numbers"),
+        ([["a"]], None, "not an array of numbers"),
     ],
 )
 def test_what_is_no_image_is_refused(images, settings, message):

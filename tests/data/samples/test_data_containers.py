@@ -124,7 +124,7 @@ def test_several_samples_in_every_way(inputs):
     ],
 )
 def test_what_is_no_index_is_refused(inputs, index):
-    with pytest.raises(InputError, match="no index of samples"):
+    with pytest.raises(InputError, match="not an index of samples"):
         inputs[index]
 
 
@@ -138,7 +138,7 @@ def test_recordings_are_sequences(recordings):
     assert found[torch.tensor(0)].tolist() == first.tolist()
     with pytest.raises(IndexError):
         found[len(found)]
-    with pytest.raises(InputError, match="no index of samples"):
+    with pytest.raises(InputError, match="not an index of samples"):
         found["a"]
 
 

@@ -135,7 +135,7 @@ _CONVOLUTIONS = (
 
 
 def affine_adapter(module: nn.Module) -> type[ForeignSynapse] | None:
-    """Return the view that fits a layer; None if it is no product that this library knows.
+    """Return the view that fits a layer; None for a product that this library does not know.
 
     A subclass with a forward pass of its own is unknown: what it does may not be affine. The
     layers of SpikingJelly do in one time step what those of PyTorch do.
@@ -172,7 +172,7 @@ class StandIn:
 
 
 def stand_in(module: nn.Module, does: Any) -> None:
-    """Put something in place of a layer's forward pass; None puts the layer's own back."""
+    """Replace a layer's forward pass; None puts the layer's own back."""
     if does is None:
         module.__dict__.pop("forward", None)
     else:

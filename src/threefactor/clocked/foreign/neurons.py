@@ -38,8 +38,8 @@ class ForeignNeuron(Neuron):
     names: tuple[str, ...] = ()
     """Attributes of the layer that hold its state."""
     leak: float | None = None
-    """Share of the potential that is kept from step to step, as the trace needs it; None if there
-    is no one number."""
+    """Share of the potential that is kept from step to step, as the trace needs it; None if no
+    single number says it."""
     synaptic_leak: float | None = None
     """Share of the synaptic current that is kept from step to step; None without such a current."""
     foreign = True
@@ -222,7 +222,7 @@ def register_neuron(
         rest: the value of each attribute of the state at rest; None by default.
 
     Raises:
-        InputError: if the class is no module, or no attribute is named.
+        InputError: if the class is not a module, or no attribute is named.
 
     Example:
         >>> class Mine(nn.Module):

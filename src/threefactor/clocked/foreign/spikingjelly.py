@@ -77,7 +77,7 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
 
 
 def memories_of(module: Any) -> dict[str, Any] | None:
-    """Return the state of a layer that is no neuron layer at rest, such as a mask of dropout."""
+    """Return the state of a layer without neurons at rest, such as a mask of dropout."""
     kinds = [c for c in type(module).__mro__ if c.__module__.startswith("spikingjelly")]
     if not kinds or kinds[0].__name__ not in _KEPT:
         return None

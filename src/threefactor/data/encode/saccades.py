@@ -65,7 +65,7 @@ class SaccadeSettings:
 def simulate_saccades(
     images: Tensor | NDArray[Any], settings: SaccadeSettings | None = None
 ) -> list[Events]:
-    r"""Turn images into simulated event recordings in the manner of N-MNIST.
+    r"""Turn images into simulated event recordings like those of N-MNIST.
 
     The picture moves along the three sides of a triangle and comes back to where it began, each
     side in `saccade` microseconds, slowly at its ends. A pixel keeps the value at which it last
@@ -74,7 +74,7 @@ def simulate_saccades(
     steps, and the value moves by the threshold. As the path is closed, each pixel has as many ON
     as OFF events. There is no noise.
 
-    These are no recordings of a camera: always call them simulated.
+    These are not recordings of a camera: always call them simulated.
 
     Args:
         images: (N, C, H, W), from 0 to 1; channels are averaged.
@@ -104,7 +104,9 @@ def simulate_saccades(
             raise ValueError("they are complex")
         pictures = given.detach().cpu().to_dense().float()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"images are no array of numbers ({error}); give (N, C, H, W)") from error
+        raise InputError(
+            f"images are not an array of numbers ({error}); give (N, C, H, W)"
+        ) from error
     if pictures.dim() != 4 or not pictures.numel():
         raise InputError(f"images have the shape {tuple(pictures.shape)}; expected (N, C, H, W)")
     if not (float(pictures.min()) >= 0.0 and float(pictures.max()) <= 1.0):

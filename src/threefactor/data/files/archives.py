@@ -1,4 +1,4 @@
-"""Take files out of .zip and .tar.gz archives, of which nothing is trusted.
+"""Take files out of .zip and .tar.gz archives, none of which is trusted.
 
 Nothing is written outside the folder that the caller names, nothing above a limit is unpacked, and
 a file gets its name only after the whole archive has been read and checked. An archive is refused
@@ -7,7 +7,7 @@ sparse file.
 
 `zipfile` reads the one kind. `tarfile` reads the headers of the other, one by one; its `TarFile`
 and their filters are not used. In Python 3.10 to 3.13 these take a damaged header for the end of
-the archive, look for ever for an entry of 2^62 bytes, and take hours, or any amount of memory, for
+the archive, look forever for an entry of 2^62 bytes, and take hours, or any amount of memory, for
 extended headers and sparse files that were made for it. A `filter` is asked only after that.
 """
 
@@ -461,7 +461,7 @@ class _Bounded:
 
 
 def _header(info: tarfile.TarInfo, stream: _Bounded) -> dict[str, bytes]:
-    """Read what an entry that is no file says of the next: "path" and "size", or neither.
+    """Read what a header entry says of the next entry: "path" and "size", or neither.
 
     A pax header is a list of records "LENGTH KEY=VALUE" and a new line.
     """
@@ -480,7 +480,7 @@ def _header(info: tarfile.TarInfo, stream: _Bounded) -> dict[str, bytes]:
         record = body[place : place + length]
         key, equals, value = record[len(digits) + 1 : -1].partition(b"=")
         if not (equals and record.endswith(b"\n")):
-            raise tarfile.ReadError("a header that is no list of names and values")
+            raise tarfile.ReadError("a header that is not a list of names and values")
         if key.startswith(b"GNU.sparse"):
             raise tarfile.ReadError(SPARSE)
         if key in (b"path", b"size"):

@@ -1,6 +1,6 @@
 """Open one file that may be anything, and read no more of it than such files have.
 
-A FIFO would block its reader for ever, and a device may never end. A small compressed file may
+A FIFO would block its reader forever, and a device may never end. A small compressed file may
 unpack to more than any memory holds.
 """
 
@@ -180,6 +180,6 @@ def listed(folder: Path) -> list[Path]:
 
 
 def guess(start: bytes) -> str:
-    """Name what commonly ends up in place of a downloaded file, by its first bytes."""
+    """Name what is often downloaded instead of the file, by its first bytes."""
     found = [kind for magic, kind in KINDS.items() if start.startswith(magic)]
     return f" but perhaps {found[0]}" if found else ""

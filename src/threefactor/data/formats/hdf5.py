@@ -1,7 +1,7 @@
 """The three arrays of an HDF5 file of spikes, packed or not, read in a process of its own.
 
-HDF5's C code crashes on some damaged files and reads others for ever. A child process, which
-`hdf5_child.py` describes, takes that upon itself.
+HDF5's C code crashes on some damaged files and reads others forever. So a child process reads them:
+`hdf5_child.py`.
 """
 
 from __future__ import annotations

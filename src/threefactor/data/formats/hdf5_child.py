@@ -5,7 +5,7 @@ Usage: python -I -S hdf5_child.py FILE FOLDER SECONDS BYTES PLACES_OF_MODULES...
 It imports h5py and NumPy and nothing of this library, so that it starts at once. h5py does all the
 reading. HDF5 offers much that a data set does not need and that reads other files or takes any
 amount of memory: links, external and virtual storage, filters from anywhere, huge shapes. All of it
-is refused before it is read. What is damaged and not found so ends at the limits of this process.
+is refused before it is read. Damage that these checks miss ends at the limits of this process.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def simulated(base: ImageSet) -> SimulatedSet:
     """Return the set "simulated-NAME" of a set of images, with frames as of N-MNIST."""
     return SimulatedSet(
         name=f"simulated-{base.name}",
-        title=f"{base.name} as events of a camera, simulated in the manner of N-MNIST",
+        title=f"{base.name} as events of a camera, simulated like N-MNIST",
         shape=(2, SACCADES.sensor, SACCADES.sensor),
         train=base.train,
         test=base.test,
