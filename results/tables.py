@@ -38,6 +38,7 @@ PAGES = (
     "README.md",
     "docs/analysis.md",
     "docs/choosing-a-rule.md",
+    "docs/deviations.md",
     "results/README.md",
 )
 BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
@@ -352,6 +353,45 @@ def alignment() -> str:
         "cosine",
     )
     return markdown(head, rows)
+
+
+# Deviations from the authors' code
+
+
+@table
+def deviation_traces() -> str:
+    found = load("benchmarks/deviations.json")
+    layers = {
+        **found["first layer without a trace"],
+        "NF-ResNet, read-out": found["read-out of the NF-ResNet without a trace"],
+    }
+    rows = [
+        (layer, span(row["cosine"], 4), span(row["size with a trace over without"], 2))
+        for layer, row in layers.items()
+    ]
+    return markdown(("layer", "cosine", "ratio of sizes"), rows)
+
+
+@table
+def deviation_variance() -> str:
+    (found,) = load("benchmarks/deviations.json")["variance with N and with N - 1"].values()
+    return (
+        "With 34 layers, a quarter of the width, and copied gains, the outputs differ by "
+        f"{span([100 * value for value in found], 0)} % of their size."
+    )
+
+
+@table
+def deviation_trainings() -> str:
+    found = load("benchmarks/deviations.json")["test accuracy, percent"]
+    rows = [(training, percent(values)) for training, values in found.items()]
+    return markdown(("training", "test accuracy"), rows)
+
+
+def span(values: Sequence[float], digits: int) -> str:
+    """Return the lowest and the highest value, or the one that both are when rounded."""
+    low, high = f"{min(values):.{digits}f}", f"{max(values):.{digits}f}"
+    return low if low == high else f"{low} to {high}"
 
 
 # Benchmarks

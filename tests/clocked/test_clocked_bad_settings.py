@@ -77,6 +77,10 @@ BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: clocked.DFA(make_network(), trace_decay=1.5),
         r"trace_decay is 1.5; .*between 0 and 1",
     ),
+    "untraced text": (
+        lambda: clocked.DFA(make_network(), untraced="linear1"),
+        r"untraced is 'linear1'; give a list of names",
+    ),
     "dropout 1": (lambda: LIF(dropout=1.0), r"dropout is 1.0; .*below 1"),
     "dropout -0.1": (lambda: clocked.fc(7, (6,), 3, dropout=-0.1), r"dropout is -0.1"),
     "leak 1.5": (lambda: clocked.fc(7, (6,), 3, leak=1.5), r"leak is 1.5; .*0 to 1"),
@@ -148,6 +152,10 @@ UNKNOWN = {
     "points of ZO": (
         lambda: zo(points="two-points"),
         r"'two-points'; did you mean 'two-point'\? Known: one-point, one-sided, two-point",
+    ),
+    "layer without a trace": (
+        lambda: clocked.DFA(make_network(), untraced=["lif1"]),
+        r"unknown synapse layer in untraced: 'lif1'; .* Known: linear1, linear2, readout",
     ),
     "points of OPZO": (
         lambda: opzo(points="one-sided"),

@@ -185,6 +185,38 @@ def test_without_traces_it_is_backpropagation_at_every_step() -> None:
     assert_same(by_rule, learned(rule))
 
 
+@pytest.mark.parametrize("constant", [False, True], ids=["sequence", "constant"])
+@pytest.mark.parametrize("layers", [["linear1"], ["linear1", "readout"]])
+def test_layers_without_a_trace(layers: list[str], constant: bool) -> None:
+    """They learn from their input at each step, all others as before."""
+    x, y = make_data()
+    found = {}
+    for name, options in {
+        "traced": {},
+        "untraced": {"trace_decay": 0.0},
+        "mixed": {"untraced": layers},
+    }.items():
+        network, _ = build("spatial-bp")
+        rule = clocked.SpatialBP(network, **options)
+        assert_alive(rule.step(x[0], y, steps=STEPS) if constant else rule.step(x, y))
+        found[name] = {key: p.grad for key, p in network.named_parameters()}
+    for key, grad in found["mixed"].items():
+        same_as = "untraced" if key.rpartition(".")[0] in layers else "traced"
+        torch.testing.assert_close(grad, found[same_as][key], rtol=1e-12, atol=1e-15)
+    key = "linear1.weight"
+    assert not torch.allclose(found["mixed"][key], found["traced"][key], rtol=0.05)
+
+
+def test_untraced_layers_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    network, _ = build("spatial-bp")
+    clocked.SpatialBP(network, untraced=["linear1"]).describe()
+    lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
+    said = {name: text for name, text in lines if name.startswith("linear")}
+    assert said["linear1.weight"].endswith("; input of the time step, no trace")
+    assert said["linear1.bias"].endswith("; no trace, a bias has no input")
+    assert said["linear2.weight"].endswith("; trace of the input")
+
+
 def test_traces_matter() -> None:
     network, rule = build("spatial-bp")
     x, y = make_data()

@@ -409,6 +409,7 @@ OPTIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "generator": ("opzo", {"generator": torch.Generator().manual_seed(4)}),
     "chain": ("zo", {"chain": "within-layers"}),
     "trace decay": ("spatial-bp", {"trace_decay": 0.3}),
+    "untraced": ("opzo", {"untraced": ["linear1"]}),
     "noisy hardware": ("spatial-bp", {"perturbation": clocked.Perturbation(0.1)}),
 }
 

@@ -485,6 +485,29 @@ def test_unknown_names(name: str, options: dict[str, Any], message: str) -> None
         events.RULES[name](make_network(), **options)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (0.5, r"feedback_lr_change is 0.5; give a pair"),
+        ([0.5], r"feedback_lr_change is \[0.5\]; give a pair"),
+        ([1.5, 1e-3], r"feedback_lr_change\[0\] is 1.5; give a share between 0 and 1"),
+        ([nan, 1e-3], r"feedback_lr_change\[0\] is nan"),
+        ([0.5, -1e-3], r"feedback_lr_change\[1\] is -0.001"),
+        ([0.5, "fast"], r"feedback_lr_change\[1\] is 'fast'"),
+    ],
+)
+def test_bad_changes_of_the_feedback_rate(change: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        events.SFDFA(make_network(), feedback_lr_change=change)
+
+
+@pytest.mark.parametrize("name", ["dfa", "sfdfa"])
+def test_first_spikes_have_no_eligibility_to_divide(name: str) -> None:
+    loss = events.FirstSpike(0.05, 0.1)
+    with pytest.raises(InputError, match="normalise_by_count is True and the loss reads first"):
+        events.RULES[name](make_network(), loss=loss, normalise_by_count=True)
+
+
 @pytest.mark.parametrize("value", [-1.0, nan, inf])
 @pytest.mark.parametrize("name", ["true", "false"])
 def test_bad_target_counts(name: str, value: float) -> None:

@@ -308,6 +308,7 @@ def test_settings_changed_to_nonsense(name: str, value: Any) -> None:
         ("rate_penalty", np.nan, "rate_penalty is nan"),
         ("rate_target", -1.0, "rate_target is -1.0"),
         ("traces", "Summed", "unknown kind of traces 'Summed'"),
+        ("normalise_by_count", 1, "normalise_by_count is 1; give True or False"),
         ("loss", nn.MSELoss, "the loss is MSELoss"),
         ("loss", None, "the loss is NoneType"),
         ("loss", events.FirstSpike(0.05, 0.1), "the loss reads first spikes only"),
@@ -511,6 +512,8 @@ def every_option(name: str) -> dict[str, Any]:
         "dfa": {"feedback_scale": 0.5, "traces": "forward", "local_gradient": "exact"},
         "sfdfa": {
             "feedback_lr": 0.1, "feedback_optimizer": "adam", "traces": "forward",
+            "normalise_by_count": True, "feedback_lr_change": (0.5, 0.01),
+            "feedback_first": True,
             "generator": torch.Generator().manual_seed(4),
         },
     }  # fmt: skip

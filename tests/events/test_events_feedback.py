@@ -16,6 +16,7 @@ from reference.events_cases import (
     TAU_S,
     assert_alive,
     assert_near,
+    gradients,
     make_inputs,
     make_labels,
     make_network,
@@ -251,6 +252,40 @@ def test_feedback_converges_to_the_output_weights(name: str, lr: float) -> None:
     w = net.readout.weight.detach().T.flatten()
     assert torch.cosine_similarity(rule.feedback[0].matrix.flatten(), w, dim=0) > 0.97
     assert 0.85 < rule.feedback[0].matrix.norm() / w.norm() < 1.15
+
+
+def test_feedback_may_be_updated_before_the_errors() -> None:
+    """The gradient is that of the feedback after its update, which itself is the same."""
+    batch, labels = [0, 1, 2], torch.zeros(3, dtype=torch.int64)
+    found, learned = [], []
+    for first in (False, True):
+        net, inputs = answering_network()
+        rule = rule_of(
+            "sfdfa", net, feedback_lr=0.5, feedback_first=first,
+            generator=torch.Generator().manual_seed(2),
+        )  # fmt: skip
+        rule.step(inputs[batch], labels)
+        found.append(gradients(net)[0])
+        learned.append(rule.feedback[0].matrix.clone())
+    assert torch.equal(*learned)
+    net, inputs = answering_network()
+    after = rule_of("sfdfa", net, feedback_lr=0.0)
+    after.feedback[0].matrix.copy_(learned[0])
+    after.step(inputs[batch], labels)
+    assert_near(found[1], gradients(net)[0], 1e-12)
+    assert not np.allclose(found[0], found[1], rtol=0.05)
+
+
+def test_feedback_rate_changes_once() -> None:
+    """From the given progress on the feedback learns with the other rate, and before not."""
+    net, inputs = answering_network()
+    rule = events.SFDFA(net, feedback_lr=0.0, feedback_lr_change=(1 / 3, 0.5))
+    batch, labels = inputs[[0, 1, 2]], torch.zeros(3, dtype=torch.int64)
+    for progress, learns in ((9 / 29, False), (10 / 29, True), (1.0, True), (0.0, False)):
+        rule.feedback[0].matrix.zero_()
+        rule.set_progress(progress)
+        rule.step(batch, labels)
+        assert bool(rule.feedback[0].matrix.any()) == learns
 
 
 def test_no_hidden_layer() -> None:

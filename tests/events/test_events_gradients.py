@@ -79,13 +79,24 @@ def hidden_counts(runs: list[list[slow.Train]], net: events.Network) -> list[np.
 @every_feedback
 @pytest.mark.parametrize("traces", ["summed", "forward"])
 @pytest.mark.parametrize("rates", [{}, RATES], ids=["", "rates"])
+@pytest.mark.parametrize("by_count", [False, True], ids=["", "by count"])
 def test_feedback_rules(
-    sizes: tuple[int, ...], local: str, name: str, traces: str, rates: dict[str, Any]
+    sizes: tuple[int, ...],
+    local: str,
+    name: str,
+    traces: str,
+    rates: dict[str, Any],
+    by_count: bool,
 ) -> None:
-    """Each layer gets sum_b sum_k error_i dt_k/dw_ij, the recursion run forward in time."""
+    """Each layer gets sum_b sum_k error_i dt_k/dw_ij, the recursion run forward in time.
+
+    By count, each sample's sum over k is divided by the neuron's number of spikes.
+    """
     net, inputs = case(sizes, seed=3)
     labels = make_labels()
-    rule = rule_of(name, net, local_gradient=local, traces=traces, **rates)
+    rule = rule_of(
+        name, net, local_gradient=local, traces=traces, normalise_by_count=by_count, **rates
+    )
     feedback = [b.matrix.numpy().T.copy() for b in rule.feedback]
     result = rule.step(inputs, labels)
     assert_alive(result)
@@ -102,10 +113,13 @@ def test_feedback_rules(
                 if rates:
                     r = slow.rate_errors(list(counts[layer]), **_named(rates))
                     errors = errors + r / len(runs)
-            q = errors_of_spikes(chain[layer + 1], errors)
-            expected[layer] += slow.weight_gradient(
-                chain[layer], w, chain[layer + 1], q, n, local == "exact"
-            )
+            seen, own = chain[layer], chain[layer + 1]
+            if by_count:
+                part = slow.weight_gradient_by_count(seen, w, own, errors, n, local == "exact")
+            else:
+                q = errors_of_spikes(own, errors)
+                part = slow.weight_gradient(seen, w, own, q, n, local == "exact")
+            expected[layer] += part
     for actual, wanted in zip(gradients(net), expected, strict=True):
         assert_near(actual, wanted, 1e-9)
 

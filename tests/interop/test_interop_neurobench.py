@@ -129,7 +129,7 @@ def test_metrics_equal_those_of_snntorch(reset: str) -> None:
             delay = reset == "zero"
             neuron = snn.Leaky(0.5, reset_mechanism=reset, init_hidden=True, reset_delay=delay)
             if not delay:
-                neuron.mem_reset = torch.zeros_like  # see docs/interop.md
+                neuron.mem_reset = torch.zeros_like  # see docs/leaving.md
             layers.append(neuron)
         else:
             plain = nn.Linear(layer.in_features, layer.out_features)

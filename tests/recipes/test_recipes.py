@@ -1,10 +1,13 @@
 """Recipes hold the published settings."""
 
 import pytest
+import torch
 
 from threefactor import events, training
 from threefactor.recipes import RECIPES, recipe
 from threefactor.training.engines import engine_of
+from threefactor.training.loop import progress_of
+from threefactor.training.optimizers import make_scheduler
 
 
 def test_mnist_fc_is_the_papers_experiment():
@@ -51,13 +54,19 @@ def test_event_recipes_are_the_papers_experiments(
 ):
     s = recipe(name).settings_for("sfdfa")
     assert (s.network.hidden, s.network.tau_s, s.network.thresholds) == (hidden, tau_s, thresholds)
-    assert (s.network.duration, s.network.max_spikes, s.data.window) == (duration, 30, 0.1)
+    shd = name.startswith("shd")
+    assert (s.network.duration, s.data.window) == (duration, 0.1)
+    assert s.network.max_spikes == ((30, 15) if shd else 30)
+    assert s.network.weight_ranges == ((-1.0, 1.0), *([(-0.9, 1.1)] if shd else []))
     assert (s.optimizer.name, s.optimizer.lr, s.optimizer.options) == ("Adam", lr, {})
     assert (s.epochs, s.batch_size, s.scheduler.name, s.steps) == (epochs, 50, None, None)
     options = s.rule.options
     assert (options["rate_penalty"], options["rate_target"]) == rates
     assert (options["feedback_lr"], options["feedback_optimizer"]) == (1e-4, "sgd")
     assert (options["local_gradient"], options["traces"]) == ("modified", "summed")
+    assert options["normalise_by_count"] is False
+    changed = name == "emnist-events"
+    assert options["feedback_lr_change"] == ([1 / 3, 2.7e-3] if changed else None)
     assert (s.loss.true, s.loss.false) == (15.0, 3.0)
 
 
@@ -66,12 +75,19 @@ def test_figures_9_and_10_have_the_authors_settings():
     assert (s.network.hidden, s.network.tau_s, s.network.duration) == ((800,) * 3, 0.010, 0.2)
     assert s.network.thresholds == (0.03, 0.08) and s.network.weight_ranges == ((-1.0, 1.0),)
     assert (s.epochs, s.batch_size, s.optimizer.lr) == (30, 50, 3e-3)
-    for rule in ("sfdfa", "dfa"):
+    # The notes in the authors' scripts train_fc_3_layers.py and train_fc_dfa_3_layers.py.
+    for rule, penalty in (("sfdfa", 0.02), ("dfa", 1.2)):
         options = recipe("mnist-events-deep").settings_for(rule).rule.options
-        assert (options["rate_penalty"], options["rate_target"]) == (1.0, 0.25)
+        assert (options["rate_penalty"], options["rate_target"]) == (penalty, 0.25)
+        assert options["normalise_by_count"] is True
+    assert (s.rule.options["feedback_optimizer"], s.rule.options["feedback_lr"]) == ("adam", 1e-4)
+
+
+def test_the_scaled_deep_network_differs_in_what_its_committed_runs_had():
     scaled = recipe("mnist-events-deep-scaled").settings_for("sfdfa")
     between = {"network.thresholds": [0.03, 0.003, 0.003, 0.08]}
     between["network.weight_ranges"] = [[-1, 1], [-0.1, 0.1], [-0.1, 0.1], [-1, 1]]
+    between |= {"rate_penalty": 1.0, "normalise_by_count": False, "feedback_optimizer": "sgd"}
     changed = {**between, "recipe": "mnist-events-deep-scaled"}
     assert scaled == recipe("mnist-events-deep").settings_for("sfdfa", changed)
 
@@ -89,9 +105,41 @@ def test_rivals_of_sfdfa_have_their_own_settings():
     bp = recipe("mnist-events").settings_for("exact-bp")
     assert (bp.network.thresholds, bp.epochs) == ((0.2, 1.3), 100)
     assert (bp.rule.options["local_gradient"], bp.rule.options["rate_penalty"]) == ("exact", 0.0)
+    bp = recipe("emnist-events").settings_for("exact-bp")
+    assert (bp.network.thresholds, bp.epochs) == ((0.2, 1.3), 100)
     bp = recipe("fashion-mnist-events").settings_for("exact-bp")
-    assert bp.network.thresholds == (0.13, 0.45, 0.7)
-    assert (bp.batch_size, bp.optimizer.lr) == (5, 5e-4)
+    assert (bp.network.thresholds, bp.network.max_spikes) == ((0.13, 0.45, 0.7), (5, 5, 20))
+    assert (bp.batch_size, bp.optimizer.lr, bp.epochs) == (5, 5e-4, 100)
+    optimizer = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], bp.optimizer.lr)
+    scheduler = make_scheduler(bp, optimizer)
+    rates = []
+    for _ in range(bp.epochs):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert rates == pytest.approx([5e-4] * 10 + [2.5e-4] * 10 + [1.25e-4] * 10 + [1e-4] * 70)
+
+
+@pytest.mark.parametrize(
+    ("name", "penalty"),
+    [("emnist-events", 4.0), ("fashion-mnist-events", 1.0), ("shd-events", 0.1)],
+)
+def test_dfa_has_the_penalties_of_the_authors_scripts(name, penalty):
+    options = recipe(name).settings_for("dfa").rule.options
+    ours = recipe(name).settings_for("sfdfa").rule.options
+    assert options["rate_penalty"] == penalty
+    assert options["rate_target"] == ours["rate_target"]
+
+
+def test_the_feedback_of_emnist_learns_faster_from_epoch_11():
+    settings = recipe("emnist-events").settings_for("sfdfa")
+    net = events.fc(4, (3,), 2, tau_s=0.1, thresholds=0.1, duration=0.2)
+    rule = events.SFDFA(net, **settings.rule.options)
+    rates = []
+    for epoch in range(settings.epochs):
+        rule.set_progress(progress_of(epoch, settings))
+        rates.append(rule.optimizer.param_groups[0]["lr"])
+    assert rates == [1e-4] * 10 + [2.7e-3] * 20
 
 
 def test_the_users_changes_come_after_the_rules():

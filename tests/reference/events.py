@@ -306,6 +306,22 @@ def weight_gradient(
     return gradient
 
 
+def weight_gradient_by_count(
+    train: Train, weight: Array, own: Train, errors: Array, n: Neuron, exact: bool
+) -> Array:
+    """error_i / max(n_i, 1) * sum_k dt_k/dw of one layer and sample; one error per neuron."""
+    train = [(t, j) for t, j in train if t < n.duration]
+    gradient = np.zeros(weight.shape)
+    for i in range(weight.shape[1]):
+        times = [t for t, address in own if address == i]
+        eligibility = np.zeros(len(weight))
+        for change in local_gradients(train, weight[:, i], times, n, exact):
+            eligibility += change
+        eligibility /= max(len(times), 1)
+        gradient[:, i] = errors[i] * eligibility
+    return gradient
+
+
 def backpropagate(
     train: Train, weights: list[Array], runs: list[Train], errors: Array,
     layers: list[Neuron], exact: bool, rates: list[Array] | None = None,

@@ -8,10 +8,10 @@ import pytest
 
 from threefactor.errors import ConfigurationError
 from threefactor.report.published import find_published, published_tables
-from threefactor.report.runs import plain_settings
 from threefactor.reproduce import catalog, exhibit, listing
 from threefactor.reproduce.budgets import BUDGETS, changes_for
 from threefactor.reproduce.planned import PlannedRun
+from threefactor.training.run import plain_settings
 
 TRAINED = ("test accuracy", "firing rate")
 
@@ -134,6 +134,7 @@ def test_runs_keep_the_folders_that_they_had_before_there_were_younger_settings(
     values = asdict(PlannedRun("digits-fc", "dfa").settings)
     assert values.pop("track") is None
     assert values["data"].pop("sort") is False
+    assert values["rule"]["options"].pop("untraced") == []
     before = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     assert PlannedRun("digits-fc", "dfa").fingerprint == before
     assert PlannedRun("digits-fc", "dfa", changes={"track": {}}).fingerprint != before

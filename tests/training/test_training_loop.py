@@ -59,6 +59,7 @@ def test_an_update_at_every_step_differs_from_one_per_sequence(small):
         {"optimizer.name": "RMSprop", "optimizer.options": {}},
         {"scheduler.name": None, "scheduler.options": {}},
         {"scheduler.name": "StepLR", "scheduler.options": {"step_size": 1}},
+        {"scheduler.name": "BoundedStepLR", "scheduler.options": {"step_size": 1}},
         {"dtype": "float64"},
         {"hidden": []},
         {"batch_size": 1000},

@@ -16,7 +16,7 @@ from threefactor.training import make_settings
 from threefactor.training.engines import engine_of
 from threefactor.training.memory import available_memory, check_memory
 from threefactor.training.optimizers import LEFT_OUT
-from threefactor.training.run import flat
+from threefactor.training.run import plain_settings
 from threefactor.training.settings import ClockedNetworkSettings, Settings
 
 NAN, INF = float("nan"), float("inf")
@@ -60,7 +60,7 @@ def plain(settings):
 def test_a_setting_takes_what_it_is_or_an_error_names_it(name):
     settings = recipe(name).settings
     taken = {}
-    for key in flat(settings):
+    for key in plain_settings(settings):
         if ".options." in key:
             continue
         for value in VALUES:
@@ -125,6 +125,7 @@ def test_an_option_of_a_rule_trains_or_an_error_names_it(name, rule):
         ({"scheduler.options": {"T_max": True}}, "T_max is True"),
         ({"scheduler.options": {"T_max": 3, "eta_min": -1.0}}, "makes the learning rate -"),
         ({"scheduler": {"name": "StepLR", "options": {"step_size": 2, "gamma": "x"}}}, "gamma is"),
+        ({"scheduler": {"name": "BoundedStepLR", "options": {"step_size": 0}}}, "step_size is 0"),
         ({"scheduler": {"name": "ExponentialLR", "options": {"gamma": 1e30}}}, "rate inf after"),
         (
             {"scheduler": {"name": "OneCycleLR", "options": {"max_lr": 1, "total_steps": 2}}},

@@ -10,6 +10,7 @@ import torch
 
 from threefactor import training
 from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.recipes import recipe
 from threefactor.report.runs import read_run
 from threefactor.training import checkpoint
 from threefactor.training.loop import InterruptedRunError
@@ -410,3 +411,19 @@ def test_a_report_leaves_out_a_run_whose_settings_were_edited(small, tmp_path):
         read_run(run.path)
     shutil.rmtree(run.last)  # nobody can tell any more
     assert read_run(run.path).settings.rule.name == "dfa"
+
+
+@pytest.mark.parametrize(("name", "rule"), [("digits-fc", "dfa"), ("digits-events", "sfdfa")])
+def test_a_run_from_before_an_option_of_its_rule_has_the_default(tmp_path, name, rule):
+    settings = recipe(name).settings_for(rule)
+    run = training.RunFolder(tmp_path / "run")
+    run.create(settings)
+    config = json.loads(run.config_path.read_text())
+    for option in ("untraced", "normalise_by_count", "feedback_lr_change", "feedback_first"):
+        config["settings"]["rule"]["options"].pop(option, None)
+    run.config_path.write_text(json.dumps(config))
+    assert run.read().differences(settings) == ""
+    option = {"untraced": ["linear1"]} if rule == "dfa" else {"normalise_by_count": True}
+    (name_of_option,) = option
+    changed = recipe(name).settings_for(rule, option)
+    assert f"rule.options.{name_of_option}" in run.read().differences(changed)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from threefactor.cli import analyse, data, demo, report, reproduce, runs
+from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.training.memory import out_of_memory
@@ -39,6 +39,7 @@ app.command()(runs.train)
 app.command()(runs.finetune)
 app.command()(runs.evaluate)
 app.command()(analyse.analyse)
+app.command("import")(importing.import_)
 app.command()(runs.recipes)
 app.command()(reproduce.reproduce)
 app.command()(report.report)

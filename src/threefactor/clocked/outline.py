@@ -34,7 +34,7 @@ class Outline:
         trace_decay: lambda of the presynaptic traces.
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
-        traced: names of the parameters that belong to synapse layers.
+        synaptic: names of the parameters that belong to synapse layers.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -44,7 +44,7 @@ class Outline:
     sample_shape: torch.Size
     trace_decay: float
     teachers: dict[str, tuple[str, ...]]
-    traced: frozenset[str]
+    synaptic: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -53,6 +53,7 @@ class Outline:
         signals: dict[str, str],
         moves: Callable[[str], bool],
         trace_decay: float,
+        untraced: Sequence[str],
     ) -> str:
         """Say in a table what learns from what.
 
@@ -61,6 +62,7 @@ class Outline:
             signals: what each hidden layer learns from, in words.
             moves: whether the rule itself changes one of its buffers, by name.
             trace_decay: of the presynaptic traces now.
+            untraced: names of the synapse layers that keep no trace.
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
         sizes = {name: shape.numel() for name, shape in self.hidden.items()}
@@ -68,7 +70,8 @@ class Outline:
         layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
         layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
         parameters = [
-            (name, self._lesson(name, p.requires_grad)) for name, p in network.named_parameters()
+            (name, self._lesson(name, p.requires_grad, untraced))
+            for name, p in network.named_parameters()
         ]
         own = [
             (name, "learns by the optimiser" if p.requires_grad else "never: it is frozen")
@@ -85,15 +88,17 @@ class Outline:
         ]
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
 
-    def _lesson(self, name: str, trainable: bool) -> str:
+    def _lesson(self, name: str, trainable: bool, untraced: Sequence[str]) -> str:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
         if not teachers:
             return "never: no error reaches it"
-        how = "trace of the input" if name in self.traced else "input of the time step, no trace"
-        if name.rpartition(".")[2] == "bias" and name in self.traced:
+        how = "input of the time step, no trace"
+        if name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
+        elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
+            how = "trace of the input"
         return f"error of {', '.join(teachers)}; {how}"
 
 
@@ -195,7 +200,7 @@ def _follow(
     }
     output_neurons = tuple(p.name for p in session.probes if p.neuron in last)
     teachers: dict[str, list[str]] = {}
-    traced: set[str] = set()
+    synaptic: set[str] = set()
     for head, start in heads.items():
         if head in output_neurons or (couples and head != OUTPUT):
             continue
@@ -206,7 +211,7 @@ def _follow(
                 if far:
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
-                traced.update([name] * of_synapse)
+                synaptic.update([name] * of_synapse)
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -215,7 +220,7 @@ def _follow(
         shape,
         session.trace_decay,
         {name: tuple(found) for name, found in teachers.items()},
-        frozenset(traced),
+        frozenset(synaptic),
         unreached,
     )
 

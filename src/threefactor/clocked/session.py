@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -36,7 +36,7 @@ from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
 from threefactor.clocked.turns import Turn, alone
-from threefactor.errors import InputError
+from threefactor.errors import InputError, unknown_name
 
 __all__ = ["Inputs", "Result", "Session", "run"]
 
@@ -78,6 +78,7 @@ class Session:
     Args:
         network: any module made of `Synapse` and `Neuron` layers.
         trace_decay: lambda of the presynaptic traces; by default the neurons' common leak.
+        untraced: names of synapse layers whose trace is the input itself.
         learning: whether to keep traces and graphs.
         chain: "none" if no error may pass through another layer's weights, "within-layers" if it
             may.
@@ -85,6 +86,7 @@ class Session:
 
     Raises:
         InputError: if the network has a layer that cannot be traced, or the leaks differ.
+        ConfigurationError: if an untraced layer is no synapse layer of the network.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Session:
         network: nn.Module,
         *,
         trace_decay: float | None = None,
+        untraced: Sequence[str] = (),
         learning: bool = True,
         chain: str = "within-layers",
         make_probe: Callable[[str, Neuron], Probe] = Probe,
@@ -124,6 +127,7 @@ class Session:
         self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
+        self.untraced = _checked_names(untraced, [pathway.name for pathway in self.pathways])
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
         self.batch: int | None = None
@@ -219,7 +223,9 @@ class Session:
             check_layers(self.network)  # names the one
         self.trace_decay, self.synaptic_decay = self._decays()
         for pathway in self.pathways:
-            pathway.decay, pathway.synaptic_decay = self.trace_decay, self.synaptic_decay
+            traced = pathway.name not in self.untraced
+            pathway.decay = self.trace_decay if traced else 0.0
+            pathway.synaptic_decay = self.synaptic_decay if traced else None
         for probe in self.probes:
             if probe.trace_decay is not None:
                 probe.trace_decay = self.trace_decay
@@ -624,6 +630,16 @@ def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
                 "iterable of one tensor for each step instead"
             )
         yield inputs
+
+
+def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of layers without a trace, once each is known."""
+    if isinstance(untraced, str) or not isinstance(untraced, Sequence):
+        raise InputError(f"untraced is {untraced!r:.100}; give a list of names, as ['conv1']")
+    for name in untraced:
+        if name not in known:
+            raise unknown_name("synapse layer in untraced:", name, known)
+    return tuple(untraced)
 
 
 def _is_state(value: object) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from threefactor.errors import InputError
 from threefactor.events.arrays import number, offsets_of, read_only, whole
@@ -116,7 +116,6 @@ class LayerOptions(TypedDict):
 
     tau_s: float
     duration: float
-    max_spikes: NotRequired[int]
 
 
 class Layer(nn.Module):

@@ -85,6 +85,7 @@ def fc(
     out_features: int,
     *,
     thresholds: Sequence[float] | float,
+    max_spikes: Sequence[int] | int = 30,
     weight_ranges: Sequence[tuple[float, float]] = ((-1.0, 1.0),),
     **options: Unpack[LayerOptions],
 ) -> Network:
@@ -96,11 +97,11 @@ def fc(
         out_features: number of output neurons m, which spike too.
         thresholds: theta_hat of each layer, the output's last; or of hidden layers and output,
             two numbers; or one number for all.
+        max_spikes: the most spikes of one neuron in one sample, given as `thresholds` are.
         weight_ranges: lowest and highest initial weight of each layer, given as `thresholds` are.
         **options: of all layers:
             `tau_s`, the synaptic time constant in seconds; the membrane's is twice that;
-            `duration`, the seconds that are simulated;
-            `max_spikes`, the most spikes of one neuron in one sample, 30 by default.
+            `duration`, the seconds that are simulated.
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
@@ -120,25 +121,37 @@ def fc(
         raise InputError(f"hidden is {hidden!r}; give the sizes of all hidden layers, as (800,)")
     sizes = [in_features, *hidden, out_features]
     layers = len(sizes) - 1
-    single = isinstance(thresholds, (int, float, np.number))
-    given: Sequence[float] = [thresholds] if single else thresholds  # type: ignore[list-item, assignment]
-    levels = _per_layer("thresholds", given, layers)
-    ranges = _per_layer("weight_ranges", weight_ranges, layers)
     names = [f"lif{i}" for i in range(1, layers)] + ["readout"]
+    per_layer = zip(
+        _per_layer("thresholds", thresholds, layers),
+        _per_layer("max_spikes", max_spikes, layers),
+        _per_layer("weight_ranges", weight_ranges, layers),
+        strict=True,
+    )
     return Network(
         OrderedDict(
-            (name, Layer(n_in, n_out, threshold=threshold, weight_range=bounds, **options))
-            for name, (n_in, n_out), threshold, bounds in zip(
-                names, itertools.pairwise(sizes), levels, ranges, strict=True
+            (
+                name,
+                Layer(
+                    n_in,
+                    n_out,
+                    threshold=threshold,
+                    max_spikes=most,
+                    weight_range=bounds,
+                    **options,
+                ),
+            )
+            for name, (n_in, n_out), (threshold, most, bounds) in zip(
+                names, itertools.pairwise(sizes), per_layer, strict=True
             )
         )
     )
 
 
-def _per_layer(name: str, given: Sequence[Any], layers: int) -> list[Any]:
+def _per_layer(name: str, given: Any, layers: int) -> list[Any]:
     """Spread one value over all layers, or two over the hidden ones and the output."""
     try:
-        values = list(given)
+        values = [given] if isinstance(given, (int, float, np.number)) else list(given)
     except TypeError as problem:
         message = f"{name} are {given!r}; give one for all layers, or one per layer"
         raise InputError(message) from problem

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.recipe import Recipe
 from threefactor.training.overrides import override
 from threefactor.training.run import Run
@@ -31,7 +32,8 @@ def finetuning(
     They are those of the run, with its network as the start, `hardware_noise`, and as published
     for ImageNet: a hundredth of the learning rate (a thousandth for ZO), no weight decay, 5 epochs
     (1 for spatial BP). ZO gets no dropout. The learning rate is that of a training with spatial BP:
-    what made that of the run lower, ZO or an earlier fine-tuning, is undone first.
+    what made that of the run lower, ZO or an earlier fine-tuning, is undone first. An imported
+    network gets the settings of the recipe `imagenet-nfresnet34-noise`.
 
     Args:
         run: folder of the run, whose last checkpoint is the start.
@@ -45,8 +47,15 @@ def finetuning(
 
     Source: Xiao et al. 2026 (OPZO), section 5.2 and appendix C.2.2.
     """
-    before = Run(run).settings
+    trained = Run(run)
+    before = trained.settings
     name = rule or before.rule.name
+    if trained.is_imported:  # the published settings do not follow from those of the import
+        given = {"network": dataclasses.asdict(before.network), "dtype": before.dtype}
+        begin = {"start": str(run), "hardware_noise": noise}
+        return CLOCKED["imagenet-nfresnet34-noise"].settings_for(
+            name, {**given, **begin, **(changes or {})}
+        )
     optimizer = dataclasses.asdict(before.optimizer)
     optimizer["lr"] = _full_rate(before) / SLOWER.get(name, SLOWER_ELSE)
     if "weight_decay" in optimizer["options"]:

@@ -10,9 +10,10 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.published import find_published
-from threefactor.report.runs import ReportedRun, has_effect, plain_settings
+from threefactor.report.runs import ReportedRun, has_effect
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
+from threefactor.training.run import plain_settings
 
 __all__ = [
     "DIRECT_TEST",

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
-from threefactor.training.engines import engine_of
-from threefactor.training.run import Run, flat
+from threefactor.training.run import Run
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
 
-__all__ = ["ReportedRun", "has_effect", "plain_settings", "read_run"]
+__all__ = ["ReportedRun", "has_effect", "read_run"]
 
 MEASURED = {"alignment": ("angle",), "feedback": ("angle", "cosine"), "firing": ("rate",)}
 """Numbers of every layer that are shown of what was measured during training."""
@@ -116,17 +115,6 @@ def read_run(path: str | Path) -> ReportedRun:
         start=run.start,
         resumed=run.resumed,
     )
-
-
-def plain_settings(settings: Settings) -> dict[str, Any]:
-    """Return settings by full name; options younger than the settings have their defaults."""
-    found = flat(settings)
-    try:
-        options = engine_of(settings).rule_defaults(settings.rule.name)
-    except ConfigurationError:  # a rule of one's own, whose options have no defaults here
-        return found
-    defaults = {f"rule.options.{key}": value for key, value in options.items()}
-    return {**defaults, **found}
 
 
 def has_effect(setting: str) -> bool:

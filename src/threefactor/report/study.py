@@ -14,8 +14,9 @@ from typing import Any
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.names import RULE_NAMES, experiment_label
-from threefactor.report.runs import ReportedRun, has_effect, plain_settings, read_run
+from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
+from threefactor.training.run import plain_settings
 from threefactor.version import __version__
 
 __all__ = ["Group", "LeftOut", "Study", "collect", "gather"]

@@ -16,10 +16,10 @@ from threefactor.report.published import (
     find_published,
     published_table,
 )
-from threefactor.report.runs import plain_settings
 from threefactor.reproduce.budgets import changes_for, seeds_for
 from threefactor.reproduce.planned import PlannedRun
 from threefactor.training import Settings
+from threefactor.training.run import plain_settings
 
 __all__ = ["Exhibit", "Row", "from_rows", "from_table"]
 

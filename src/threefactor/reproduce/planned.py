@@ -29,7 +29,14 @@ __all__ = ["PATIENCE", "DataHere", "PlannedRun", "State", "prepare", "state_of"]
 PATIENCE = 10.0
 """Seconds to wait for processes of a killed grid, which still write their checkpoints."""
 
-YOUNGER: Mapping[tuple[str, ...], Any] = {("track",): None, ("data", "sort"): False}
+YOUNGER: Mapping[tuple[str, ...], Any] = {
+    ("track",): None,
+    ("data", "sort"): False,
+    ("rule", "options", "normalise_by_count"): False,
+    ("rule", "options", "feedback_lr_change"): None,
+    ("rule", "options", "feedback_first"): False,
+    ("rule", "options", "untraced"): [],
+}
 """Settings that earlier versions did not have. At these defaults they leave fingerprints alone."""
 
 
@@ -70,7 +77,7 @@ class PlannedRun:
         values = asdict(self.settings)
         for (*groups, last), default in YOUNGER.items():
             place = functools.reduce(dict.__getitem__, groups, values)
-            if place[last] == default:
+            if last in place and place[last] == default:
                 del place[last]
         content = json.dumps(values, sort_keys=True)
         if self.start is not None:

@@ -347,7 +347,10 @@ def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
 
 
 def _plain(value: Any) -> Any:
-    return [value.start, value.end] if isinstance(value, clocked.LinearSchedule) else value
+    """Return a default as config.json gives it back."""
+    if isinstance(value, clocked.LinearSchedule):
+        return [value.start, value.end]
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _is_plain(value: Any) -> bool:

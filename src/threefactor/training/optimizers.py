@@ -13,6 +13,7 @@ from torch.optim import lr_scheduler
 
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
+from threefactor.training import schedulers
 from threefactor.training.engines import checked_value
 from threefactor.training.memory import out_of_memory
 from threefactor.training.settings import OptimizerSettings, Settings
@@ -63,7 +64,10 @@ def make_scheduler(
     given, epochs = settings.scheduler, settings.epochs
     if given.name is None:
         return None
-    known = _classes(lr_scheduler, lr_scheduler.LRScheduler)
+    known = {
+        **_classes(lr_scheduler, lr_scheduler.LRScheduler),
+        **_classes(schedulers, lr_scheduler.LRScheduler),
+    }
     if given.name not in known:
         raise unknown_name("scheduler", given.name, known)
     kind, what = known[given.name], f"scheduler {given.name!r}"

@@ -22,7 +22,7 @@ from threefactor.training.engines import engine_of
 from threefactor.training.files import read_json, read_lines
 from threefactor.training.settings import Settings, make_settings
 
-__all__ = ["Run", "RunFiles", "check_trained_with", "flat"]
+__all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]
 
 NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
 ACCURACIES = ("train_accuracy", "test_accuracy")
@@ -124,6 +124,11 @@ class Run(RunFiles):
             raise CheckpointError(
                 f"{self.path} holds no run: the settings in config.json are nested too deep"
             ) from problem
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether another program trained the network, so that there is no training to resume."""
+        return "imported" in self.config
 
     @property
     def environment(self) -> Mapping[str, Any]:
@@ -305,8 +310,8 @@ class Run(RunFiles):
             ConfigurationError: if they are not valid settings.
         """
         engine_of(settings)
-        # Settings that are younger than the run had their defaults.
-        return _differences(flat(self.settings), flat(settings), "there", "asked")
+        there, asked = plain_settings(self.settings), plain_settings(settings)
+        return _differences(there, asked, "there", "asked")
 
     def check_settings(self, settings: Settings) -> None:
         """Refuse settings other than those of the run.
@@ -350,7 +355,8 @@ def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
         raise CheckpointError(
             f"the checkpoint in {where} is damaged: it does not say its settings ({problem})"
         ) from problem
-    differ = _differences(flat(there), flat(settings), "when it was trained", "now")
+    then, now = plain_settings(there), plain_settings(settings)
+    differ = _differences(then, now, "when it was trained", "now")
     if differ:
         raise CheckpointError(
             f"the checkpoint in {where} was made with other settings ({differ}); put config.json "
@@ -358,9 +364,18 @@ def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
         )
 
 
-def flat(settings: Settings) -> dict[str, Any]:
-    """Return settings by full name ("network.dropout"), as plain values of JSON."""
-    return dict(_leaves(json.loads(json.dumps(dataclasses.asdict(settings)))))
+def plain_settings(settings: Settings) -> dict[str, Any]:
+    """Return settings by full name ("network.dropout"), as plain values of JSON.
+
+    Options of the rule that the settings do not name, because they are younger than the settings,
+    have their defaults.
+    """
+    found = dict(_leaves(json.loads(json.dumps(dataclasses.asdict(settings)))))
+    try:
+        options = engine_of(settings).rule_defaults(settings.rule.name)
+    except ConfigurationError:  # a rule of the user's own that is not registered here
+        return found
+    return {**{f"rule.options.{key}": value for key, value in options.items()}, **found}
 
 
 def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -60,6 +60,7 @@ class RunFolder(RunFiles):
         settings: Settings,
         data: Mapping[str, Any] | None = None,
         layer_sizes: Mapping[str, int] | None = None,
+        imported: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the folder and write the full configuration.
 
@@ -67,6 +68,7 @@ class RunFolder(RunFiles):
             settings: of the run.
             data: a record of the samples, from `describe_data`.
             layer_sizes: number of neurons of each hidden layer, by name.
+            imported: where the network comes from, if another program trained it.
 
         Raises:
             CheckpointError: if a run is there already, or what is left of one, or the folder
@@ -89,6 +91,8 @@ class RunFolder(RunFiles):
             document["data"] = dict(data)
         if layer_sizes is not None:
             document["layer_sizes"] = dict(layer_sizes)
+        if imported is not None:
+            document["imported"] = dict(imported)
         make_folder(self.path)
         self._write_config(document)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.build import begin, build
 from threefactor.training.data_record import describe_data
 from threefactor.training.loop import Trainer, progress_of
@@ -86,7 +86,11 @@ def resume(
             it.
     """
     run = RunFolder(out)
-    _ = run.read().config  # refuses a folder that holds no run before it is locked
+    if run.read().is_imported:  # refuses a folder that holds no run before it is locked
+        raise CheckpointError(
+            f"the network in {run.path} was imported, so there is no training to resume; train "
+            "from it with --set start=RUN, or threefactor finetune RUN"
+        )
     with only_one(run.path):
         there = run.read()
         if settings is not None:

@@ -116,8 +116,13 @@ Size = Annotated[Count, Field(ge=1)]
 Depth = Annotated[Count, Field(ge=1, le=MOST_LAYERS)]
 Threshold = Annotated[Real, Field(gt=0)]
 Options = Annotated[dict[str, Any], BeforeValidator(_plain_options)]
+OneOrMore = Annotated[
+    Annotated[Size, Tag("one")]
+    | Annotated[tuple[Size, ...], Field(min_length=1), Tag("one per layer")],
+    Discriminator(lambda value: "one per layer" if isinstance(value, (list, tuple)) else "one"),
+]
 _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc", "own-clocked", "own-events")
-_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own")
+_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own", "one", "one per layer")
 
 
 @_settings
@@ -186,14 +191,17 @@ class ResNetSettings(NeuronSettings):
 
 @_settings
 class EventNetworkSettings:
-    """A network of exact spike times; see `events.fc` for the fields."""
+    """A network of exact spike times; see `events.fc` for the fields.
+
+    `max_spikes` is one number for all layers, or as many as `thresholds` may be.
+    """
 
     kind: Literal["events-fc"] = "events-fc"
     hidden: tuple[Size, ...] = Field(default=(800,), max_length=MOST_LAYERS)
     tau_s: Real = Field(default=0.130, gt=0)
     thresholds: tuple[Threshold, ...] = Field(default=(0.2, 0.7), min_length=1)
     duration: Real = Field(default=0.2, gt=0)
-    max_spikes: Count = Field(default=30, ge=1)
+    max_spikes: OneOrMore = 30
     weight_ranges: tuple[tuple[Real, Real], ...] = Field(default=((-1.0, 1.0),), min_length=1)
 
 
@@ -303,7 +311,9 @@ class OptimizerSettings:
 
 @_settings
 class SchedulerSettings:
-    """Any scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
+    """A scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
+
+    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too.
 
     The option value "epochs" stands for the number of epochs.
     """

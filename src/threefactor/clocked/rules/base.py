@@ -67,6 +67,7 @@ class RuleOptions(TypedDict, total=False):
 
     loss: Loss | None
     trace_decay: float | None
+    untraced: Sequence[str]
     input_shape: Sequence[int] | None
     chain: str
 
@@ -94,6 +95,8 @@ class Rule(nn.Module, ABC):
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
         loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces; by default the neurons' leak.
+        untraced: names of synapse layers that learn from their input at the step, without a trace.
+            The OTTT authors' code has none in the first layer, nor in NF-ResNet's read-out.
         perturbation: noise on the hidden layers, or None.
         input_shape: shape of one sample at one step; by default `network.input_shape`.
         chain: "none", or "within-layers" to let the chain rule run through weights between which
@@ -101,7 +104,7 @@ class Rule(nn.Module, ABC):
 
     Raises:
         InputError: if the network cannot be trained by a rule, or not without `chain`.
-        ConfigurationError: if `chain` is not known.
+        ConfigurationError: if `chain`, or a layer in `untraced`, is not known.
 
     Warns:
         UserWarning: if no error reaches some of the trainable parameters; it names them.
@@ -122,6 +125,7 @@ class Rule(nn.Module, ABC):
         *,
         loss: Loss | None = None,
         trace_decay: float | None = None,
+        untraced: Sequence[str] = (),
         perturbation: Perturbation | None = None,
         input_shape: Sequence[int] | None = None,
         chain: str = "none",
@@ -160,6 +164,7 @@ class Rule(nn.Module, ABC):
         self._session = Session(
             network,
             trace_decay=trace_decay,
+            untraced=untraced,
             chain="within-layers" if self.couples_layers else chain,
             make_probe=make_probe,
         )
@@ -197,7 +202,8 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        text = self._outline.describe(self, signals, self.moves, self.trace_decay)
+        untraced = self._session.untraced
+        text = self._outline.describe(self, signals, self.moves, self.trace_decay, untraced)
         print(text)
         return text
 

@@ -17,6 +17,7 @@ from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import Rule, RuleOptions
 from threefactor.events.trial import Trial
+from threefactor.readable import clipped
 
 __all__ = ["Feedback", "FeedbackOptions", "FeedbackRule"]
 
@@ -45,6 +46,7 @@ class FeedbackOptions(RuleOptions, total=False):
     """Options that rules with direct feedback share; see `FeedbackRule`."""
 
     traces: str
+    normalise_by_count: bool
 
 
 class FeedbackRule(Rule):
@@ -56,6 +58,12 @@ class FeedbackRule(Rule):
     Since a neuron's spikes share one error, the sum over them of dt_k/dw_ij can run forward in
     time as an eligibility trace and meet the error when the sample is over.
 
+    With `normalise_by_count`, the trace is divided by the number of spikes that it sums over,
+    in every layer, the read-out included:
+
+    .. math:: \frac{dL}{dw_{ij}} = \sum_b \frac{\mathrm{error}_{bi}}{\max(n_{bi}, 1)}
+              \sum_k \frac{dt_k}{dw_{ij}}
+
     A rule with feedback of its own makes it in its `__init__`:
     `self.feedback = self.make_feedback(scale)`. `state_dict` names the matrices
     `feedback.0.matrix`, `feedback.1.matrix`, ...
@@ -64,11 +72,17 @@ class FeedbackRule(Rule):
         network: see `Rule`.
         traces: "summed", the same number from sums over later spikes, or "forward", the
             eligibility traces of equations 19 to 21 themselves; slower.
+        normalise_by_count: whether the eligibility of a neuron is divided by its spike count in
+            the sample.
         **options: see `Rule`.
 
     Raises:
         ConfigurationError: if a name is not known.
-        InputError: if forward traces are asked for with a loss that reads first spikes only.
+        InputError: if forward traces or division by the count are asked for with a loss that reads
+            first spikes only.
+
+    Source: Bacho & Chu (SFDFA), equations 6 and 19 to 21; the division is that of the authors'
+    scripts for deep networks.
     """
 
     feedback: Sequence[Feedback]
@@ -76,13 +90,19 @@ class FeedbackRule(Rule):
     rule that makes its errors in another way."""
 
     def __init__(
-        self, network: Network, *, traces: str = "summed", **options: Unpack[RuleOptions]
+        self,
+        network: Network,
+        *,
+        traces: str = "summed",
+        normalise_by_count: bool = False,
+        **options: Unpack[RuleOptions],
     ) -> None:
         super().__init__(network, **options)
         self.traces = traces
+        self.normalise_by_count = normalise_by_count
         self.feedback = cast("Sequence[Feedback]", nn.ModuleList())
         self._had_layers = bool(self.layer_sizes)
-        self._check_traces()
+        self._check_options()
 
     def make_feedback(self, scale: float) -> Sequence[Feedback]:
         """Make a new connection to every hidden layer, in an `nn.ModuleList`.
@@ -96,7 +116,7 @@ class FeedbackRule(Rule):
             made.append(Feedback(matrix.uniform_(-scale, scale) if scale else matrix.zero_()))
         return cast("Sequence[Feedback]", nn.ModuleList(made))
 
-    def _check_traces(self) -> None:
+    def _check_options(self) -> None:
         if self.traces not in TRACES:
             raise unknown_name("kind of traces", self.traces, TRACES)
         if self.traces == "forward" and reads_first_spikes(self.loss):
@@ -104,10 +124,19 @@ class FeedbackRule(Rule):
                 "traces is 'forward' and the loss reads first spikes only, but forward traces "
                 "meet one error for all spikes of a neuron; give traces='summed'"
             )
+        if not isinstance(self.normalise_by_count, bool):
+            raise InputError(
+                f"normalise_by_count is {clipped(self.normalise_by_count)}; give True or False"
+            )
+        if self.normalise_by_count and reads_first_spikes(self.loss):
+            raise InputError(
+                "normalise_by_count is True and the loss reads first spikes only, whose gradient "
+                "is not a sum over a neuron's spikes; give normalise_by_count=False"
+            )
 
     def check(self, layers: dict[str, Layer]) -> None:
         super().check(layers)
-        self._check_traces()
+        self._check_options()
         *hidden, last = layers.values()
         if self._had_layers and not self.feedback:
             return  # a rule that makes its errors in another way
@@ -140,7 +169,11 @@ class FeedbackRule(Rule):
         errors = [*given, trial.error]
         add = self._add_summed if self.traces == "summed" else self._add_forward
         for i, activity in enumerate(trial.activities):
-            add(activity, trial, i, errors[i])
+            own = errors[i]
+            if self.normalise_by_count:
+                spikes = trial.counts[i].clamp(min=1)
+                own = torch.from_numpy(trial.by_neuron(activity, own)) / spikes
+            add(activity, trial, i, own)
 
     def _add_summed(self, activity: Activity, trial: Trial, i: int, errors: Tensor) -> None:
         given = trial.per_spike(i, errors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from threefactor.errors import InputError, unknown_name
 from threefactor.events.arrays import number
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
+from threefactor.events.rules.base import NOT_NEGATIVE
 from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 from threefactor.events.trial import Trial
+from threefactor.readable import clipped
 
 __all__ = ["SFDFA"]
 
@@ -31,21 +33,25 @@ class SFDFA(FeedbackRule):
     neuron gathers the weighted grades of the spikes that reach it and passes the sum on with its
     own spike, after which it starts from 0. G_o is the sum of the grades that output neuron o
     emits; the bar is the mean over the samples in which hidden neuron i fired. With one hidden
-    layer p_i G_o estimates the weight from i to o without bias (equation 9). B starts at 0, and
-    the errors of a batch use B as it was before.
+    layer p_i G_o estimates the weight from i to o without bias (equation 9). B starts at 0.
 
     Args:
         network: see `Rule`.
         feedback_lr: eta.
-        feedback_optimizer: "sgd", plain descent as in the authors' runs, or "adam" as in their
-            text.
+        feedback_lr_change: (progress, eta) where eta changes once: from this share of the training
+            on, 0 to 1, it has this value (see `set_progress`). None for none.
+        feedback_optimizer: "sgd", plain descent as in the authors' runs with one or two hidden
+            layers, or "adam" as in their text and their runs with deeper networks.
+        feedback_first: whether the errors of a batch use B as it is after the update by this batch,
+            as in the authors' runs; otherwise B as it was before.
         generator: source of p, on the CPU; PyTorch's global one by default.
         **options: see `FeedbackRule` and `Rule`.
 
     `rule.requires_grad_(False)` freezes the feedback as it is, and draws no more p.
 
     Raises:
-        InputError: if the learning rate is negative or not finite, or the generator is none.
+        InputError: if a learning rate is negative or not finite, the change has no progress between
+            0 and 1, or the generator is none.
         ConfigurationError: if a name is not known.
 
     Example:
@@ -65,20 +71,27 @@ class SFDFA(FeedbackRule):
         network: Network,
         *,
         feedback_lr: float = 1e-4,
+        feedback_lr_change: Sequence[float] | None = None,
         feedback_optimizer: str = "sgd",
+        feedback_first: bool = False,
         generator: torch.Generator | None = None,
         **options: Unpack[FeedbackOptions],
     ) -> None:
         super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
-        number("feedback_lr", feedback_lr, "a number of at least 0", zero=True)
+        number("feedback_lr", feedback_lr, NOT_NEGATIVE, zero=True)
+        if feedback_lr_change is not None:
+            _check_change(feedback_lr_change)
+        self.feedback_lr = feedback_lr
+        self.feedback_lr_change = feedback_lr_change
         on_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
         if generator is not None and not on_cpu:
             raise InputError(
                 f"generator is {generator!r}; give a torch.Generator on the CPU, or None"
             )
         self.generator = generator
+        self.feedback_first = feedback_first
         self.feedback_learns = True
         self.feedback = self.make_feedback(0.0)
         matrices, kind = self._matrices(), OPTIMIZERS[feedback_optimizer]
@@ -87,6 +100,15 @@ class SFDFA(FeedbackRule):
     def _matrices(self) -> list[Tensor]:
         return [connection.matrix for connection in self.feedback]
 
+    def set_progress(self, progress: float) -> None:
+        """Say how much of the training is done, 0 to 1, on which the feedback's rate may depend."""
+        super().set_progress(progress)
+        if self.feedback_lr_change is None or self.optimizer is None:
+            return
+        since, rate = self.feedback_lr_change
+        changed = progress >= since
+        self.optimizer.param_groups[0]["lr"] = rate if changed else self.feedback_lr
+
     def requires_grad_(self, requires_grad: bool = True) -> SFDFA:
         """Freeze the feedback, or let it learn again, as this does with parameters."""
         super().requires_grad_(requires_grad)
@@ -94,7 +116,13 @@ class SFDFA(FeedbackRule):
         return self
 
     def learn(self, trial: Trial) -> None:
+        if self.feedback_first:
+            self._update_feedback(trial)
         super().learn(trial)
+        if not self.feedback_first:
+            self._update_feedback(trial)
+
+    def _update_feedback(self, trial: Trial) -> None:
         if self.optimizer is None or not self.feedback_learns:
             return
         perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
@@ -184,6 +212,20 @@ class SFDFA(FeedbackRule):
             return
         _check_state(state, self.optimizer.state_dict(), self._matrices())
         self.optimizer.load_state_dict(state)
+
+
+def _check_change(change: Any) -> None:
+    """Refuse a change of the feedback's rate that has no meaning."""
+    try:
+        since, rate = change
+    except (TypeError, ValueError):
+        raise InputError(
+            f"feedback_lr_change is {clipped(change)}; give a pair: the progress, 0 to 1, from "
+            "which the feedback learns with another rate, and this rate; or None"
+        ) from None
+    number("feedback_lr_change[1]", rate, NOT_NEGATIVE, zero=True)
+    if number("feedback_lr_change[0]", since, "a share between 0 and 1", zero=True) > 1.0:
+        raise InputError(f"feedback_lr_change[0] is {since}; give a share between 0 and 1")
 
 
 def _check_state(state: Any, own: dict[str, Any], feedback: list[Tensor]) -> None:

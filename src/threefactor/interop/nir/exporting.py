@@ -69,7 +69,7 @@ def to_nir(
     Warns:
         UserWarning: with the share of spikes that differ, if the graph is an approximation.
 
-    Examples for each reader are in docs/interop.md.
+    Examples for each reader are in docs/leaving.md.
 
     Source: Pedersen et al. 2024 (NIR).
     """
