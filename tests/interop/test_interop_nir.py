@@ -187,6 +187,14 @@ def test_snntorch_spikes_identically(build: Build, leak: float) -> None:
     compare(network, x, recorded(model, names, lambda: model(next(frames))))
 
 
+def test_snntorch_still_reads_if_neurons_as_leaky_ones() -> None:
+    """Why the dialect writes LIF neurons of 2^60 steps in their place."""
+    pytest.importorskip("snntorch")
+    snn = pytest.importorskip("snntorch.import_nir")
+    graph = graph_of(a=affine(), b=nir.IF(np.ones(5), np.ones(5)))
+    assert float(snn.import_from_nir(graph).b.beta) == pytest.approx(0.9)
+
+
 @every_leak
 @every_network
 def test_spikingjelly_spikes_identically(build: Build, leak: float) -> None:
