@@ -84,6 +84,7 @@ BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "dropout 1": (lambda: LIF(dropout=1.0), r"dropout is 1.0; .*below 1"),
     "dropout -0.1": (lambda: clocked.fc(7, (6,), 3, dropout=-0.1), r"dropout is -0.1"),
     "leak 1.5": (lambda: clocked.fc(7, (6,), 3, leak=1.5), r"leak is 1.5; .*0 to 1"),
+    "reset soft": (lambda: LIF(reset="soft"), r"reset is 'soft'; give 'subtract' .* or 'zero'"),
     "leak NaN": (lambda: LIF(leak=NAN), r"leak is nan; .*0 to 1"),
     "threshold 0": (lambda: LIF(threshold=0.0), r"threshold is 0.0; .*above 0"),
     "width 0": (lambda: LIF(surrogate_width=0.0), r"surrogate_width is 0.0; .*above 0"),

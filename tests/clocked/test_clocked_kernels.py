@@ -44,27 +44,34 @@ def lif_state(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 @every_size
+@pytest.mark.parametrize("zero", [True, False])
 @pytest.mark.parametrize("noisy", [True, False])
 @pytest.mark.parametrize(("leak", "threshold"), [(0.5, 1.0), (0.9, 0.7), (0.0, 1.0), (1.0, 2.0)])
-def test_lif_step(way: str, size: int, noisy: bool, leak: float, threshold: float) -> None:
+def test_lif_step(
+    way: str, size: int, noisy: bool, zero: bool, leak: float, threshold: float
+) -> None:
     u, s, current, noise = lif_state(size)
-    exact = leak * (u.double() - threshold * s.double()) + current.double()
+    kept = u.double() * (1.0 - s.double()) if zero else u.double() - threshold * s.double()
+    exact = leak * kept + current.double()
     if noisy:
         exact += noise.double()
-    kernels.lif_step_(u, s, current, leak, threshold, noise if noisy else None)
+    kernels.lif_step_(u, s, current, leak, threshold, noise if noisy else None, zero)
     torch.testing.assert_close(u.double(), exact, rtol=3e-7, atol=1e-6)
     assert torch.equal(s, (u >= threshold).float())
 
 
 @every_size
-def test_lif_spikes_do_not_depend_on_the_way(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("zero", [True, False])
+def test_lif_spikes_do_not_depend_on_the_way(
+    size: int, zero: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     a, b = lif_state(size), lif_state(size)
     for step in range(20):
         current = values(size, seed=step)
-        kernels.lif_step_(a[0], a[1], current, 0.5, 1.0, a[3])
+        kernels.lif_step_(a[0], a[1], current, 0.5, 1.0, a[3], zero)
         with monkeypatch.context() as patch:
             patch.setattr(kernels, "_library", None)
-            kernels.lif_step_(b[0], b[1], current, 0.5, 1.0, b[3])
+            kernels.lif_step_(b[0], b[1], current, 0.5, 1.0, b[3], zero)
         assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 
@@ -80,6 +87,12 @@ def test_lif_keeps_what_is_not_finite(way: str) -> None:
     assert u.isnan().all()
 
 
+def test_a_reset_to_zero_forgets_what_is_infinite(way: str) -> None:
+    u, s = torch.tensor([INF, NAN, 2.0, 0.5]), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    kernels.lif_step_(u, s, torch.zeros(4), 0.5, 1.0, zero=True)
+    assert u[[0, 2, 3]].tolist() == [0.0, 0.0, 0.25] and u[1].isnan()
+
+
 def test_lif_step_is_seen_by_autograd(way: str) -> None:
     u, s, current, _ = lif_state(8)
     before = u._version, s._version
@@ -90,9 +103,12 @@ def test_lif_step_is_seen_by_autograd(way: str) -> None:
 @pytest.mark.parametrize("size", [1, 7, 511, 512, 513, 2000])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("noisy", [True, False])
-def test_one_pass_equals_two(way: str, size: int, dropout: float, noisy: bool) -> None:
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_one_pass_equals_two(
+    way: str, size: int, dropout: float, noisy: bool, reset: clocked.Reset
+) -> None:
     """Step, activity and spike count made together equal those made one after the other."""
-    one, two = (clocked.LIF(dropout=dropout, scale=1.5) for _ in range(2))
+    one, two = (clocked.LIF(dropout=dropout, scale=1.5, reset=reset) for _ in range(2))
     for step in range(4):
         current = values(size, seed=step).view(1, size)
         noise = values(size, 0.2, seed=10 + step).view(1, size) if noisy else None

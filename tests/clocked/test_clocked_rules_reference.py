@@ -109,6 +109,22 @@ def test_every_registered_rule_has_a_case() -> None:
     assert {name for name, _ in CASES.values()} == set(clocked.RULES)
 
 
+@pytest.mark.parametrize("leak", [0.8, 1.0], ids=["lif", "if"])
+@pytest.mark.parametrize("case", CASES)
+def test_reset_to_zero_equals_its_formulas(case: str, leak: float) -> None:
+    network, rule = build(case, leak=leak, reset="zero", dropout=0.3)
+    x, y = make_data()
+    model, masks = slow_model(network), record_masks(network)
+    model.reset, model.leak = "zero", leak
+    feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
+    result = rule.step(x, y)
+    assert_alive(result)
+    compare(network, rule, result, slow_outcome(case, model, x, y, list(masks.values()), feedback))
+    model.reset = "subtract"
+    other = slow_outcome(case, model, x, y, list(masks.values()), feedback)
+    assert not np.allclose(network.linear1.weight.grad, other.weight_grads[0], rtol=1e-3)
+
+
 def test_other_neuron_and_loss_settings() -> None:
     """Leak, threshold, surrogate width and share of the squared error that differ from defaults."""
     torch.manual_seed(3)

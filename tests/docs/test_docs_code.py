@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ FENCE = re.compile(r"^```.*?^```$", re.M | re.S)
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)(?P<target>[^)#\s]+)(?:#[^)]*)?\)")
 ANCHOR = re.compile(r"\]\((?!https?:)(?P<target>[^)#\s]*)#(?P<anchor>[^)\s]+)\)")
 FILE = re.compile(r"`(?P<path>[\w.-]+(?:/[\w.-]+)+\.(?:py|md|toml|c))`")
+NEEDS = re.compile(r"# needs (?P<names>.*)\n")
 ONLY_COMPILED = {"data.md": "its blocks load MNIST, and quote a definition"}
 
 every_page = pytest.mark.parametrize(
@@ -57,7 +59,10 @@ def anchors(page: Path) -> list[str]:
 
 @every_page
 def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Block after block in one namespace, with embedded data only."""
+    """Block after block in one namespace, with embedded data only.
+
+    A block that begins with `# needs NAME, NAME` runs where these packages are installed.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "no-data"))
     text = page.read_text()
@@ -67,7 +72,9 @@ def test_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for block in found:
         code = compile(block.padded, str(page), "exec", dont_inherit=True)
         if page.name not in ONLY_COMPILED and not block.note.startswith("not run: "):
-            exec(code, names)
+            needed = NEEDS.match(block.code)
+            if needed is None or all(map(find_spec, needed["names"].split(", "))):
+                exec(code, names)
 
 
 @every_page

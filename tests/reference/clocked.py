@@ -23,6 +23,7 @@ class Model:
     threshold: float = 1.0
     width: float = 0.25
     mse_weight: float = 0.05
+    reset: str = "subtract"
 
 
 @dataclass
@@ -84,7 +85,11 @@ class Forward:
         p, seen = self.model, [x]
         for i in range(len(self.u)):
             current = seen[-1] @ p.weights[i].T + p.biases[i]
-            u = p.leak * (self.u[i] - p.threshold * self.s[i]) + current
+            if p.reset == "zero":
+                kept = np.where(self.s[i] == 1.0, 0.0, self.u[i])
+            else:
+                kept = self.u[i] - p.threshold * self.s[i]
+            u = p.leak * kept + current
             if noise is not None and position == "before":
                 u = u + noise[i]
             self.u[i] = u

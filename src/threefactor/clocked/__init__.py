@@ -6,7 +6,14 @@ from threefactor.clocked.foreign import register_neuron
 from threefactor.clocked.kept_state import register_state
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
-from threefactor.clocked.neuron import LIF, Neuron, NeuronOptions, reset_state, surrogate_times
+from threefactor.clocked.neuron import (
+    LIF,
+    Neuron,
+    NeuronOptions,
+    Reset,
+    reset_state,
+    surrogate_times,
+)
 from threefactor.clocked.noise import LinearSchedule, Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
@@ -50,6 +57,7 @@ __all__ = [
     "Perturbation",
     "Probe",
     "Readout",
+    "Reset",
     "ResidualBlock",
     "Result",
     "Rule",

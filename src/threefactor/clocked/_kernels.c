@@ -183,40 +183,49 @@ KERNEL void tf_mask(int64_t n, float *out, uint64_t seed, int32_t threshold, flo
 
 /* ---- neurons ---- */
 
-/* u = leak * (u - V s) + current [+ noise], s = [u >= V]. */
-KERNEL void tf_lif(int64_t n, float *restrict u, float *restrict s, const float *restrict current,
-                   const float *restrict noise, float leak, float threshold) {
+/* What a spike of the step before leaves of the potential: V less, or nothing. */
+INLINE float rest(float u, float s, float threshold, int zero) {
+    return zero ? (s != 0.0f ? 0.0f : u) : u - threshold * s;
+}
+
+INLINE void lif(int64_t n, float *restrict u, float *restrict s, const float *restrict current,
+                const float *restrict noise, float leak, float threshold, int zero) {
     if (noise) {
         for (int64_t i = 0; i < n; i++) {
-            float rest = u[i] - threshold * s[i];
-            float v = leak * rest + current[i];
+            float v = leak * rest(u[i], s[i], threshold, zero) + current[i];
             v = v + noise[i];
             u[i] = v;
             s[i] = v >= threshold ? 1.0f : 0.0f;
         }
     } else {
         for (int64_t i = 0; i < n; i++) {
-            float rest = u[i] - threshold * s[i];
-            float v = leak * rest + current[i];
+            float v = leak * rest(u[i], s[i], threshold, zero) + current[i];
             u[i] = v;
             s[i] = v >= threshold ? 1.0f : 0.0f;
         }
     }
 }
 
-/* The same step, and in the same pass the activity s * gate * scale [+ after] that the next layer
- * sees. A gate of NULL means 1. Returns the number of spikes. */
-KERNEL int64_t tf_lif_activity(int64_t n, float *restrict u, float *restrict s,
-                               const float *restrict current, const float *restrict gate,
-                               float scale, const float *restrict after, float *restrict out,
-                               float leak, float threshold) {
+/* u = leak * rest(u, s) + current [+ noise], s = [u >= V]. */
+KERNEL void tf_lif(int64_t n, float *restrict u, float *restrict s, const float *restrict current,
+                   const float *restrict noise, float leak, float threshold, int32_t zero) {
+    if (zero)
+        lif(n, u, s, current, noise, leak, threshold, 1);
+    else
+        lif(n, u, s, current, noise, leak, threshold, 0);
+}
+
+INLINE int64_t lif_activity(int64_t n, float *restrict u, float *restrict s,
+                            const float *restrict current, const float *restrict gate, float scale,
+                            const float *restrict after, float *restrict out, float leak,
+                            float threshold, int zero) {
     int64_t total = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int count = n - start < BLOCK ? (int)(n - start) : BLOCK;
         int32_t fired = 0;
         for (int j = 0; j < count; j++) {
             int64_t i = start + j;
-            float v = leak * (u[i] - threshold * s[i]) + current[i];
+            float v = leak * rest(u[i], s[i], threshold, zero) + current[i];
             u[i] = v;
             s[i] = v >= threshold ? 1.0f : 0.0f;
             fired += v >= threshold;
@@ -228,6 +237,16 @@ KERNEL int64_t tf_lif_activity(int64_t n, float *restrict u, float *restrict s,
             for (int64_t i = start; i < start + count; i++) out[i] += after[i];
     }
     return total;
+}
+
+/* The same step, and in the same pass the activity s * gate * scale [+ after] that the next layer
+ * sees. A gate of NULL means 1. Returns the number of spikes. */
+KERNEL int64_t tf_lif_activity(int64_t n, float *restrict u, float *restrict s,
+                               const float *restrict current, const float *restrict gate,
+                               float scale, const float *restrict after, float *restrict out,
+                               float leak, float threshold, int32_t zero) {
+    if (zero) return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 1);
+    return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 0);
 }
 
 /* psi(u) = q / (a (1 + q)^2) with q = exp(-|u - V| / a): no difference of nearly equal numbers. */
@@ -281,4 +300,4 @@ EXPORT int32_t tf_cross_entropy_mse(int64_t rows, int64_t m, const float *restri
 }
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 2; }
+EXPORT int32_t tf_version(void) { return 3; }

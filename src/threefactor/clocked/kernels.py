@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 LIBRARY_NAME = "threefactor.clocked._kernels"
-VERSION = 2
+VERSION = 3
 KEPT_BYTES = 31 * 2**20  # glibc's limit does not grow beyond 32 MB
 _SIGNATURES = {
     "tf_gaussian": "npsf",
     "tf_mask": "npsif",
-    "tf_lif": "nppppff",
-    "tf_lif_activity": "nppppfppff",
+    "tf_lif": "nppppffi",
+    "tf_lif_activity": "nppppfppffi",
     "tf_surrogate": "nppppfff",
     "tf_cross_entropy_mse": "nnppfpp",
 }
@@ -121,8 +121,9 @@ def lif_step_(
     leak: float,
     threshold: float,
     noise: Tensor | None = None,
+    zero: bool = False,
 ) -> None:
-    """See `threefactor.clocked.neuron.lif_step_`."""
+    """See `threefactor.clocked.neuron.lif_step_`; `zero` is its `reset="zero"`."""
     tensors = (potential, spikes, current) if noise is None else (potential, spikes, current, noise)
     if usable(*tensors):
         assert _library is not None
@@ -134,10 +135,14 @@ def lif_step_(
             None if noise is None else noise.data_ptr(),
             leak,
             threshold,
+            zero,
         )
         _mark_changed(potential, spikes)
         return
-    potential.sub_(spikes, alpha=threshold)
+    if zero:
+        potential.masked_fill_(spikes != 0, 0.0)
+    else:
+        potential.sub_(spikes, alpha=threshold)
     torch.add(current, potential, alpha=leak, out=potential)
     if noise is not None:
         potential.add_(noise)
@@ -152,6 +157,7 @@ def lif_activity(
     threshold: float,
     gate: Tensor | float,
     noise: Tensor | None,
+    zero: bool = False,
 ) -> tuple[Tensor, int] | None:
     """Do `lif_step_` and compute spikes times gate plus noise in the same pass.
 
@@ -174,6 +180,7 @@ def lif_activity(
         out.data_ptr(),
         leak,
         threshold,
+        zero,
     )
     _mark_changed(potential, spikes)
     return out, fired

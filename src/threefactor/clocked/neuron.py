@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from abc import ABC, abstractmethod
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,10 +18,14 @@ __all__ = [
     "LIF",
     "Neuron",
     "NeuronOptions",
+    "Reset",
     "lif_step_",
     "reset_state",
     "surrogate_times",
 ]
+
+Reset = Literal["subtract", "zero"]
+"""What a spike does to the potential: it takes the threshold off, or leaves nothing of it."""
 
 
 def lif_step_(
@@ -31,22 +35,26 @@ def lif_step_(
     leak: float,
     threshold: float,
     noise: Tensor | None = None,
+    reset: Reset = "subtract",
 ) -> None:
     r"""Advance leaky integrate-and-fire neurons by one step, in place.
 
     .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t] + \xi[t], \qquad s[t] = [u[t] \ge V]
+
+    With `reset="zero"`, :math:`u[t-1] (1 - s[t-1])` stands in the place of the bracket.
 
     Args:
         potential: u[t-1], overwritten with u[t]; any shape.
         spikes: s[t-1] as 0.0 or 1.0, overwritten with s[t]; same shape.
         current: I[t], the weighted input with its bias; same shape.
         leak: lambda, between 0 and 1.
-        threshold: V, in units of the potential. The reset is soft: V is subtracted.
+        threshold: V, in units of the potential.
         noise: xi[t], added to the membrane potential; same shape.
+        reset: "subtract", a spike takes V off the potential; or "zero", it leaves none of it.
 
     Source: Xiao et al. 2026 (OPZO), section 3.1.
     """
-    kernels.lif_step_(potential, spikes, current, leak, threshold, noise)
+    kernels.lif_step_(potential, spikes, current, leak, threshold, noise, reset == "zero")
 
 
 def surrogate_times(
@@ -223,6 +231,7 @@ class NeuronOptions(TypedDict, total=False):
     dropout: float
     scale: float
     surrogate_width: float
+    reset: Reset
 
 
 class LIF(Neuron):
@@ -230,14 +239,22 @@ class LIF(Neuron):
 
     .. math:: u[t] = \lambda (u[t-1] - V s[t-1]) + I[t], \qquad s[t] = [u[t] \ge V]
 
-    The reset is soft: a spike takes V off the potential.
+    That is the reset "subtract": a spike takes V off the potential. After the reset "zero", nothing
+    of the potential is left:
+
+    .. math:: u[t] = \lambda u[t-1] (1 - s[t-1]) + I[t]
+
+    Presynaptic traces take no notice of the reset, whichever it is: they decay by lambda through a
+    spike of the neuron behind the synapse.
 
     Args:
-        leak: lambda, 0 to 1. 1 keeps the whole potential from step to step, 0 nothing of it.
+        leak: lambda, 0 to 1. 1 keeps the whole potential from step to step, which makes the neurons
+            IF neurons; 0 keeps nothing of it.
         threshold: V, above 0.
         dropout: probability that a neuron is silenced for all time steps of a sample.
         scale: factor of the activity that the next layer sees.
         surrogate_width: a of the sigmoid-like surrogate derivative, above 0.
+        reset: "subtract" or "zero". Kept as `reset_mode`, as `reset()` is a method.
 
     Raises:
         InputError: if a setting is out of its range.
@@ -247,7 +264,7 @@ class LIF(Neuron):
         >>> [neuron(torch.tensor([[0.8]])).item() for _ in range(3)]
         [0.0, 1.0, 0.0]
 
-    Source: Xiao et al. 2026 (OPZO), section 3.1.
+    Source: Xiao et al. 2026 (OPZO), section 3.1, for the reset "subtract".
     """
 
     def __init__(
@@ -257,11 +274,13 @@ class LIF(Neuron):
         dropout: float = 0.0,
         scale: float = 1.0,
         surrogate_width: float = 0.25,
+        reset: Reset = "subtract",
     ) -> None:
         super().__init__(dropout, scale)
         self.leak = number("leak", leak)
         self.threshold = number("threshold", threshold)
         self.surrogate_width = number("surrogate_width", surrogate_width)
+        self.reset_mode = reset
         LIF.check(self)
 
     def check(self, name: str = "") -> None:
@@ -277,6 +296,11 @@ class LIF(Neuron):
             raise InputError(
                 f"surrogate_width{where} is {self.surrogate_width}; give a number above 0"
             )
+        if self.reset_mode not in get_args(Reset):
+            raise InputError(
+                f"reset{where} is {self.reset_mode!r}; give 'subtract' (a spike takes the "
+                "threshold off the potential) or 'zero' (it leaves nothing of the potential)"
+            )
 
     def _state_for(self, current: Tensor) -> tuple[Tensor, ...]:
         """Return potential and spikes, which start at 0."""
@@ -291,7 +315,7 @@ class LIF(Neuron):
                 f"current of shape {tuple(current.shape)} meets neurons with state of shape "
                 f"{tuple(potential.shape)}; call reset() before a batch of another size"
             )
-        lif_step_(potential, spikes, current, self.leak, self.threshold, noise)
+        lif_step_(potential, spikes, current, self.leak, self.threshold, noise, self.reset_mode)
         return spikes
 
     def respond(
@@ -304,7 +328,14 @@ class LIF(Neuron):
             self._draw_gate(spikes)
             gate = self.scale if self.gate is None else self.gate
             given = kernels.lif_activity(
-                potential, spikes, current, self.leak, self.threshold, gate, after
+                potential,
+                spikes,
+                current,
+                self.leak,
+                self.threshold,
+                gate,
+                after,
+                self.reset_mode == "zero",
             )
             if given is not None:
                 return given
@@ -316,7 +347,7 @@ class LIF(Neuron):
     def extra_repr(self) -> str:
         return (
             f"leak={self.leak}, threshold={self.threshold}, dropout={self.dropout}, "
-            f"scale={self.scale}, surrogate_width={self.surrogate_width}"
+            f"scale={self.scale}, surrogate_width={self.surrogate_width}, reset={self.reset_mode!r}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Networks that others trained: from their files to run folders."""
+"""Ways to and from others: released checkpoints, NIR graphs (`nir`), NeuroBench (`neurobench`)."""
 
 from threefactor.interop.ottt import convert, import_checkpoint
 

@@ -158,6 +158,7 @@ class NeuronSettings:
     threshold: Real = Field(default=_LIF["threshold"], gt=0)
     dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
     surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
+    reset: clocked.Reset = _LIF["reset"]
 
 
 @_settings
