@@ -23,7 +23,7 @@ import torch
 from threefactor import training
 from threefactor.cli import main
 from threefactor.recipes import recipe
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
 
 VOLATILE = ("seconds", "samples_per_second")
 IGNORED = re.compile(

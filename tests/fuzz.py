@@ -58,7 +58,7 @@ from threefactor.errors import ThreefactorError
 from threefactor.recipes import recipe
 from threefactor.report import collect, html_page, study_sections
 from threefactor.report.runs import read_run
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
 
 SECONDS = 5.0
 PATIENCE = 20  # times as long is waited for a process that does not get to work

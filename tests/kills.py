@@ -28,7 +28,8 @@ from disturbed import Command, Ended, Training
 
 from threefactor.cli import app
 from threefactor.reproduce import PlannedRun, run_grid
-from threefactor.training import Run, checkpoint
+from threefactor.training import Run
+from threefactor.training.folder import checkpoint
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 START = 4.0  # seconds that a Python of its own takes to import the library

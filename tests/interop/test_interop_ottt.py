@@ -256,5 +256,5 @@ def test_single_precision_is_kept(tmp_path: Path) -> None:
         file = saved(tmp_path / f"{name}.pth", theirs(dtype))
         run = import_checkpoint(file, tmp_path / name)
         assert run.read().settings.dtype == name
-        state = training.checkpoint.load_state(run.last)["network"]
+        state = training.folder.checkpoint.load_state(run.last)["network"]
         assert all(isinstance(v, Tensor) and v.dtype == dtype for v in state.values())

@@ -7,7 +7,7 @@ from threefactor.errors import ConfigurationError
 from threefactor.recipes import RECIPES, recipe
 from threefactor.report import find_published, published_table, published_tables
 from threefactor.report.citing import references
-from threefactor.training.run import plain_settings
+from threefactor.training.folder.run import plain_settings
 
 
 def numbers(base, rule, quantity="test accuracy", **changes):

@@ -11,7 +11,7 @@ from threefactor.report.published import find_published, published_tables
 from threefactor.reproduce import catalog, exhibit, listing
 from threefactor.reproduce.budgets import BUDGETS, changes_for
 from threefactor.reproduce.planned import PlannedRun
-from threefactor.training.run import plain_settings
+from threefactor.training.folder.run import plain_settings
 
 TRAINED = ("test accuracy", "firing rate")
 

@@ -24,10 +24,11 @@ from threefactor.reproduce import Observer, PlannedRun, catalog, planned, reprod
 from threefactor.reproduce.grid import _Grid, _Job, _silence
 from threefactor.reproduce.planned import prepare, state_of
 from threefactor.reproduce.reproduction import Analyser
-from threefactor.training import Run, RunFolder, Trainer, checkpoint
+from threefactor.training import Run, RunFolder, Trainer
 from threefactor.training.build import load_samples
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.lock import LOCK
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.run_lock import LOCK
 
 COMMAND = [sys.executable, "-m", "threefactor"]
 SMALL = {"hidden": [16], "epochs": 2, "data.train": 60, "data.test": 30, "batch_size": 20}

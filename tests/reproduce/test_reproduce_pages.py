@@ -10,7 +10,7 @@ from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorE
 from threefactor.reproduce import Observer, Outcome, exhibit, reproduce, reproduction
 from threefactor.reproduce.reproduction import _Pages
 from threefactor.training import Run
-from threefactor.training.run_lock import LOCK
+from threefactor.training.folder.lock import LOCK
 
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")

@@ -11,8 +11,8 @@ from threefactor.errors import DivergenceError, InputError
 from threefactor.report import report_sections
 from threefactor.report.page import html_page
 from threefactor.report.runs import read_run
-from threefactor.training import checkpoint
 from threefactor.training.evaluation import evaluate, has_accuracy
+from threefactor.training.folder import checkpoint
 from threefactor.training.progress import EpochLines, Watcher
 
 

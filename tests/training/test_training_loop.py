@@ -11,7 +11,7 @@ import torch
 
 from threefactor import clocked, training
 from threefactor.errors import CheckpointError, ConfigurationError, DivergenceError
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import EpochLines, Watcher
 

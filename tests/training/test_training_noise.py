@@ -8,7 +8,8 @@ import torch
 from threefactor import clocked, training
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import finetuning, recipe
-from threefactor.training import RunFolder, checkpoint
+from threefactor.training import RunFolder
+from threefactor.training.folder import checkpoint
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from threefactor.errors import ConfigurationError, DivergenceError, ThreefactorE
 from threefactor.recipes import RECIPES, Recipe, recipe
 from threefactor.training import make_settings
 from threefactor.training.engines import engine_of
+from threefactor.training.folder.run import plain_settings
 from threefactor.training.memory import available_memory, check_memory
 from threefactor.training.optimizers import LEFT_OUT
-from threefactor.training.run import plain_settings
 from threefactor.training.settings import ClockedNetworkSettings, Settings
 
 NAN, INF = float("nan"), float("inf")

@@ -17,8 +17,8 @@ from threefactor.errors import CheckpointError, ConfigurationError, InputError
 from threefactor.report import html_page, report_sections
 from threefactor.report.citing import cite_settings
 from threefactor.report.runs import read_run
-from threefactor.training import checkpoint
 from threefactor.training.description import PARTS
+from threefactor.training.folder import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import OwnLossSettings

@@ -12,7 +12,7 @@ import torch
 
 from threefactor import training
 from threefactor.errors import CheckpointError
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 

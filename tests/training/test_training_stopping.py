@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from threefactor import training
-from threefactor.training import checkpoint, stopping
+from threefactor.training import stopping
+from threefactor.training.folder import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 from threefactor.training.stopping import StoppedBySignal, leave_if_asked, leave_on_signals

@@ -10,7 +10,7 @@ import torch
 from threefactor import analysis, clocked, data, events, training
 from threefactor.errors import CheckpointError, ConfigurationError, InputError
 from threefactor.recipes import recipe
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import make_settings

@@ -12,8 +12,8 @@ import typer
 from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.errors import ConfigurationError, ThreefactorError
+from threefactor.training.folder.writer import command
 from threefactor.training.memory import out_of_memory
-from threefactor.training.run_folder import command
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
 from threefactor.version import __version__
 

@@ -22,8 +22,8 @@ from threefactor.report.learning import learning_curves
 from threefactor.report.names import rule_name
 from threefactor.report.runs import ReportedRun
 from threefactor.training.engines import ENGINES, engine_of
-from threefactor.training.files import write_atomically
-from threefactor.training.run_folder import environment
+from threefactor.training.folder.files import write_atomically
+from threefactor.training.folder.writer import environment
 
 __all__ = ["demo"]
 

@@ -21,7 +21,7 @@ from threefactor.report import (
     report_sections,
     write_figures,
 )
-from threefactor.training.files import write_atomically
+from threefactor.training.folder.files import write_atomically
 
 __all__ = ["cite", "report"]
 

@@ -19,9 +19,10 @@ from threefactor.clocked.conv import EPSILON
 from threefactor.errors import CheckpointError, ThreefactorError
 from threefactor.readable import clipped, readable
 from threefactor.recipes import recipe
-from threefactor.training import Experiment, RunFolder, checkpoint
+from threefactor.training import Experiment, RunFolder
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.lock import only_one
 from threefactor.training.optimizers import make_optimizer, make_scheduler
-from threefactor.training.run_lock import only_one
 from threefactor.training.settings import ResNetSettings
 from threefactor.training.state import Progress, state_of
 

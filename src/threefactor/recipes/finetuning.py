@@ -9,8 +9,8 @@ from typing import Any
 
 from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.recipe import Recipe
+from threefactor.training.folder.run import Run
 from threefactor.training.overrides import override
-from threefactor.training.run import Run
 from threefactor.training.settings import Settings
 
 __all__ = ["finetuning"]

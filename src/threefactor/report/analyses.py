@@ -21,7 +21,7 @@ from threefactor.report.names import rule_name, slug
 from threefactor.report.page import Section
 from threefactor.report.study import LeftOut
 from threefactor.report.values import Cell, Number, Table
-from threefactor.training.files import read_json
+from threefactor.training.folder.files import read_json
 
 __all__ = ["Analysis", "analysis_sections", "find_analyses", "read_analyses"]
 

@@ -13,7 +13,7 @@ from threefactor.report.published import find_published
 from threefactor.report.runs import ReportedRun, has_effect
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
-from threefactor.training.run import plain_settings
+from threefactor.training.folder.run import plain_settings
 
 __all__ = [
     "DIRECT_TEST",

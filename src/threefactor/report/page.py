@@ -16,7 +16,7 @@ from threefactor.report.figures import Figure, figure_csv
 from threefactor.report.markdown import address, fenced, in_line, paragraph, plain_html
 from threefactor.report.names import part_names
 from threefactor.report.values import Table, cell_data, cell_text, table_csv
-from threefactor.training.files import make_folder, write_atomically
+from threefactor.training.folder.files import make_folder, write_atomically
 from threefactor.version import __version__
 
 __all__ = ["Listing", "Section", "html_page", "markdown_page", "write_figures"]

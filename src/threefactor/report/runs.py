@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
-from threefactor.training.run import Run
+from threefactor.training.folder.run import Run
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
 

@@ -16,7 +16,7 @@ from threefactor.recipes import RECIPES
 from threefactor.report.names import RULE_NAMES, experiment_label
 from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
-from threefactor.training.run import plain_settings
+from threefactor.training.folder.run import plain_settings
 from threefactor.version import __version__
 
 __all__ = ["Group", "LeftOut", "Study", "collect", "gather"]

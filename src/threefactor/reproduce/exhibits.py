@@ -19,7 +19,7 @@ from threefactor.report.published import (
 from threefactor.reproduce.budgets import changes_for, seeds_for
 from threefactor.reproduce.planned import PlannedRun
 from threefactor.training import Settings
-from threefactor.training.run import plain_settings
+from threefactor.training.folder.run import plain_settings
 
 __all__ = ["Exhibit", "Row", "from_rows", "from_table"]
 

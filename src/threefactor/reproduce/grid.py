@@ -30,7 +30,7 @@ from threefactor.reproduce.planned import (
     state_of,
 )
 from threefactor.training import Run
-from threefactor.training.run_lock import BusyError, only_one
+from threefactor.training.folder.lock import BusyError, only_one
 from threefactor.training.stopping import WITH_PARENT, leave_if_asked
 
 __all__ = ["Child", "Observer", "Outcome", "missing_data", "run_grid"]

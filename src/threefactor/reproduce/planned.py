@@ -17,11 +17,12 @@ from threefactor.recipes import recipe
 from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
-from threefactor.training import Run, RunFolder, Settings, checkpoint
+from threefactor.training import Run, RunFolder, Settings
 from threefactor.training.build import load_samples
-from threefactor.training.data_record import describe_data, difference
-from threefactor.training.run_folder import REMAINS
-from threefactor.training.run_lock import LOCK, only_one
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.data_record import describe_data, difference
+from threefactor.training.folder.lock import LOCK, only_one
+from threefactor.training.folder.writer import REMAINS
 from threefactor.version import NUMBERS, __version__
 
 __all__ = ["PATIENCE", "DataHere", "PlannedRun", "State", "prepare", "state_of"]

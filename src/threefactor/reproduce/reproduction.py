@@ -25,7 +25,7 @@ from threefactor.reproduce.grid import (
 )
 from threefactor.reproduce.pages import exhibit_sections
 from threefactor.training import Run
-from threefactor.training.files import read_json, write_atomically
+from threefactor.training.folder.files import read_json, write_atomically
 from threefactor.training.stopping import leave_if_asked
 
 __all__ = ["Analyser", "Entry", "listing", "reproduce"]

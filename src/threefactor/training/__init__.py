@@ -7,10 +7,10 @@ Start at `running`: `train` builds an `Experiment` from `Settings` and lets a `T
 from threefactor.training.build import build
 from threefactor.training.evaluation import Evaluation, evaluate
 from threefactor.training.experiment import Experiment
+from threefactor.training.folder.run import Run
+from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
-from threefactor.training.run import Run
-from threefactor.training.run_folder import RunFolder
 from threefactor.training.running import open_run, resume, train
 from threefactor.training.settings import Settings, make_settings
 

@@ -12,13 +12,13 @@ from torch import nn
 from threefactor.clocked import LinearSchedule
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.readable import clipped
-from threefactor.training import checkpoint
 from threefactor.training.description import check_buildable, made_of
 from threefactor.training.engines import DTYPES, Engine, engine_of
 from threefactor.training.experiment import Experiment
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.run import Run
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
-from threefactor.training.run import Run
 from threefactor.training.settings import RuleSettings, Settings
 
 __all__ = ["begin", "build", "check_parts", "option_names"]

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError
-from threefactor.training.data_record import describe_data, describe_own_data, shape_of
 from threefactor.training.experiment import Experiment, Made
+from threefactor.training.folder.data_record import describe_data, describe_own_data, shape_of
 from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,

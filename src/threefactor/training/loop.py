@@ -24,17 +24,17 @@ from threefactor.errors import (
     InputError,
     ThreefactorError,
 )
-from threefactor.training import checkpoint
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
 from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
 from threefactor.training.experiment import Experiment
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.lock import only_one
+from threefactor.training.folder.run import check_trained_with
+from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
-from threefactor.training.run import check_trained_with
-from threefactor.training.run_folder import RunFolder
-from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 from threefactor.training.state import Progress, put_back, state_of
 from threefactor.training.stopping import StopRequest

@@ -11,12 +11,12 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.build import begin, build
-from threefactor.training.data_record import describe_data
+from threefactor.training.folder.data_record import describe_data
+from threefactor.training.folder.lock import only_one
+from threefactor.training.folder.run import Run
+from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loop import Trainer, progress_of
 from threefactor.training.progress import Watcher
-from threefactor.training.run import Run
-from threefactor.training.run_folder import RunFolder
-from threefactor.training.run_lock import only_one
 from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]

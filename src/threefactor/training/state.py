@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import CheckpointError, ThreefactorError
-from threefactor.training import checkpoint
 from threefactor.training.evaluation import Sums
 from threefactor.training.experiment import Experiment
-from threefactor.training.files import shorten
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.files import shorten
 from threefactor.training.settings import Settings
 
 __all__ = ["Progress", "put_back", "state_of"]

@@ -25,8 +25,8 @@ from threefactor.analysis.variance import gradient_variance
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.modes import evaluating
 from threefactor.training.build import option_names
-from threefactor.training.files import make_folder, write_atomically
-from threefactor.training.run_folder import environment
+from threefactor.training.folder.files import make_folder, write_atomically
+from threefactor.training.folder.writer import environment
 
 __all__ = ["ANALYSES", "RunView", "analyse", "exact_against_modified", "write_analysis"]
 

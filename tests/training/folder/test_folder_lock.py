@@ -14,7 +14,7 @@ import pytest
 from threefactor import training
 from threefactor.errors import CheckpointError
 from threefactor.report.runs import read_run
-from threefactor.training.run_lock import LOCK, BusyError, only_one
+from threefactor.training.folder.lock import LOCK, BusyError, only_one
 
 HOLD = """
 import os, sys, time, filelock

@@ -11,7 +11,7 @@ import torch
 from threefactor import data, training
 from threefactor.errors import CheckpointError
 from threefactor.recipes import recipe
-from threefactor.training.data_record import describe_data, difference
+from threefactor.training.folder.data_record import describe_data, difference
 
 DIGITS = data.load("digits").subset(40, 20)
 

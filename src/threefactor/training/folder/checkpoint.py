@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from threefactor.errors import CheckpointError
-from threefactor.training.files import (
+from threefactor.training.folder.files import (
     clear_unfinished,
     make_folder,
     read_bytes,

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from threefactor.errors import CheckpointError
-from threefactor.training import checkpoint
-from threefactor.training.checkpoint import load_state, save_state
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.checkpoint import load_state, save_state
 
 STATE = {
     "weights": {"a": torch.arange(6.0).reshape(2, 3).t(), "b": torch.tensor(3)},

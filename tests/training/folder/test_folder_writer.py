@@ -12,10 +12,10 @@ from threefactor import training
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import recipe
 from threefactor.report.runs import read_run
-from threefactor.training import checkpoint
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.writer import command, environment
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
-from threefactor.training.run_folder import command, environment
 
 
 class StopAt(Watcher):

@@ -15,18 +15,18 @@ from typing import Any
 import torch
 
 from threefactor.errors import CheckpointError, warn_user
-from threefactor.training import checkpoint
 from threefactor.training.description import Description
 from threefactor.training.engines import engine_of
-from threefactor.training.files import (
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.files import (
     append_line,
     clear_unfinished,
     make_folder,
     write_atomically,
     write_lines,
 )
-from threefactor.training.run import Run, RunFiles
-from threefactor.training.run_lock import LOCK
+from threefactor.training.folder.lock import LOCK
+from threefactor.training.folder.run import Run, RunFiles
 from threefactor.training.settings import Settings
 from threefactor.version import NUMBERS, __version__
 

@@ -1,7 +1,7 @@
 """The reader of run folders: what was trained, how it went, what checkpoints there are.
 
 This is the only reader of run folders: reports, grids, analyses and resumed trainings all see a run
-through it, by one set of rules. The writer is `threefactor.training.run_folder.RunFolder`.
+through it, by one set of rules. The writer is `threefactor.training.folder.writer.RunFolder`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.readable import clipped
-from threefactor.training import checkpoint
-from threefactor.training.data_record import difference
 from threefactor.training.engines import engine_of
-from threefactor.training.files import read_json, read_lines
+from threefactor.training.folder import checkpoint
+from threefactor.training.folder.data_record import difference
+from threefactor.training.folder.files import read_json, read_lines
 from threefactor.training.settings import Settings, make_settings
 
 __all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from threefactor.errors import CheckpointError
-from threefactor.training.files import append_line, read_lines, write_lines
+from threefactor.training.folder.files import append_line, read_lines, write_lines
 
 
 def full(*_):
