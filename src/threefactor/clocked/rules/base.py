@@ -32,6 +32,8 @@ from threefactor.errors import InputError, unknown_name, warn_user
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
 CHAINS = ("none", "within-layers")
+Targets = Tensor | list[Tensor | None] | tuple[Tensor | None, ...]
+"""One for all time steps, or one for each; None for a step without a label."""
 MAX_KEPT_BYTES = 256 * 2**20
 
 
@@ -221,7 +223,7 @@ class Rule(nn.Module, ABC):
     def step(
         self,
         inputs: Inputs,
-        targets: Tensor,
+        targets: Targets,
         *,
         steps: int | None = None,
         after_step: Callable[[], object] | None = None,
@@ -233,13 +235,17 @@ class Rule(nn.Module, ABC):
         Args:
             inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or an
                 iterable of T tensors (B, ...), read one by one.
-            targets: (B,) class labels as int64, or what the loss expects.
-            steps: T, for a constant input or an iterable without length.
+            targets: (B,) class labels as int64, or what the loss expects. A list or tuple has one
+                for each of the T steps, and None for a step without a label, in which nothing
+                learns and the state and the traces advance.
+            steps: T, for a constant input or an iterable without length. The loss is divided by
+                it, whether or not all steps have a label.
             after_step: called after every time step, when `.grad` is up to date; give it an
                 optimiser step to learn at every time step (OTTT_O).
 
         Returns:
-            Result with loss, output summed over time, and firing rates.
+            Result with loss, output summed over time, and firing rates. The loss is None if no
+            step has a label.
 
         Raises:
             InputError: if inputs or targets do not fit the network, or the network changed since
@@ -258,22 +264,31 @@ class Rule(nn.Module, ABC):
     def _run(
         self,
         inputs: Inputs,
-        targets: Tensor,
+        targets: Targets,
         steps: int | None,
         after_step: Callable[[], object] | None,
     ) -> Result:
         session = self._session
         self._check_precision(inputs)
         count, sequence = session.time_steps(inputs, steps)
+        in_time = targets if isinstance(targets, list | tuple) else [targets] * count
+        if len(in_time) != count:
+            raise InputError(
+                f"there are {len(in_time)} targets for {count} time steps; give one for each step "
+                "in a list, with None for steps without a label, or one tensor for all steps"
+            )
         total: Tensor | None = None
         loss: Tensor | None = None
         with self._all_or_nothing(apart=after_step is None):
-            for x_t in sequence:
-                if total is None:
-                    check_targets(self.loss, targets, len(x_t), self.outputs)
-                record = self._advance(x_t, targets, count)
-                fresh = record.losses.sum()
-                loss = fresh if loss is None else loss.add_(fresh)
+            checked: Tensor | None = None
+            for x_t, target in zip(sequence, in_time, strict=True):
+                if target is not None and target is not checked:
+                    check_targets(self.loss, target, len(x_t), self.outputs)
+                    checked = target
+                record = self._advance(x_t, target, count)
+                if target is not None:
+                    fresh = record.losses.sum()
+                    loss = fresh if loss is None else loss.add_(fresh)
                 total = record.output.clone() if total is None else total.add_(record.output)
                 if after_step is not None:
                     session.flush()
@@ -282,7 +297,7 @@ class Rule(nn.Module, ABC):
         assert total is not None
         return Result(total, session.firing_rates(), count, loss)
 
-    def observe(self, x_t: Tensor, targets: Tensor, *, steps: int = 1) -> Result:
+    def observe(self, x_t: Tensor, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
 
         T calls with `steps=T` add the same gradients as one call of `step`. `clocked.run`, other
@@ -290,11 +305,13 @@ class Rule(nn.Module, ABC):
 
         Args:
             x_t: (B, ...) input of this step.
-            targets: (B,) class labels as int64, or what the loss expects.
+            targets: (B,) class labels as int64, or what the loss expects. None for a step without
+                a label: nothing learns, and the state and the traces advance.
             steps: number that the loss is divided by.
 
         Returns:
-            Result with the loss and output of this step, and firing rates since the reset.
+            Result with the loss and output of this step, and firing rates since the reset. The
+            loss is None without targets.
 
         Raises:
             InputError: if inputs or targets do not fit the network or the stream; if the network
@@ -307,17 +324,19 @@ class Rule(nn.Module, ABC):
             session.check_state()
             self._check_precision(x_t)
             session.check_input(x_t)
-            check_targets(self.loss, targets, len(x_t), self.outputs)
+            if targets is not None:
+                check_targets(self.loss, targets, len(x_t), self.outputs)
             session.check_batch(x_t)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 record = self._advance(x_t, targets, steps)
                 session.flush()
             session.broken = False
-        return Result(record.output, session.firing_rates(), 1, record.losses.sum())
+        loss = None if targets is None else record.losses.sum()
+        return Result(record.output, session.firing_rates(), 1, loss)
 
-    def _advance(self, x_t: Tensor, targets: Tensor, steps: int) -> TimeStep:
-        """Run and learn one time step of the attached network."""
+    def _advance(self, x_t: Tensor, targets: Tensor | None, steps: int) -> TimeStep:
+        """Run one time step of the attached network, and learn if there are targets."""
         session = self._session
         with torch.enable_grad():
             output = session.forward(x_t)
@@ -328,6 +347,12 @@ class Rule(nn.Module, ABC):
         share = 1.0 / (len(x_t) * steps)
         # A copy, since a loss may write to what it is given.
         values = output.detach().clone()
+        if targets is None:
+            if self.second_pass is not None:  # whose neurons have a state of their own
+                session.second_pass(x_t, self.second_pass)
+            for probe in session.probes:
+                probe.current = None
+            return TimeStep(values, values.new_zeros(len(x_t)), torch.zeros_like(values), [])
         losses, error = loss_of(self.loss, values, targets)
         record = TimeStep(values, losses * share, error * share, self._hidden)
         record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
