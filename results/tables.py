@@ -39,6 +39,7 @@ PAGES = (
     "docs/analysis.md",
     "docs/choosing-a-rule.md",
     "docs/deviations.md",
+    "docs/other-networks.md",
     "results/README.md",
 )
 BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
@@ -273,6 +274,18 @@ def variance() -> str:
         for name, rule in names.items()
     ]
     return markdown(("rule", "layer 1", "layer 2", "read-out"), rows)
+
+
+@table
+def other_networks() -> str:
+    accuracy = load("benchmarks/other_networks_mnist.json")["test_accuracy"]
+    ratios = load("benchmarks/other_networks.json")["ratio"]["OPZO"]
+    rows = [
+        (name, f"{100 * share:.2f} %", f"{ratios[name]:.2f}" if name in ratios else "")
+        for name, share in accuracy.items()
+    ]
+    head = ("neurons", "test accuracy after 3 epochs", "time of a step, ours 1")
+    return markdown(head, rows)
 
 
 # Networks of exact spike times
