@@ -106,8 +106,10 @@ def test_nothing_learns_without_labels(name):
 def test_a_wrong_number_of_targets_is_refused():
     inputs, labels = data()
     rule = make("dfa")
-    with pytest.raises(InputError, match="4 targets for 5 time steps"):
+    with pytest.raises(InputError, match="list of 4 for 5 time steps; expected one tensor"):
         rule.step(inputs, labels[:4])
+    with pytest.raises(InputError, match="targets are None"):
+        rule.step(inputs, None)
     labels[3] = torch.tensor([0, 1, 2, 7])
     with pytest.raises(InputError, match="7"):
         rule.step(inputs, labels)

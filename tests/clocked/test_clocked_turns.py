@@ -388,7 +388,12 @@ def test_an_input_that_is_refused_does_not_end_a_stream() -> None:
         _, rule = build("opzo")
         for t, x_t in enumerate(X):
             if bad and t == 5:
-                for x, y in ((x_t * float("nan"), Y), (x_t[:2], Y[:2]), (x_t, Y + 9), (x_t, None)):
+                for x, y in (
+                    (x_t * float("nan"), Y),
+                    (x_t[:2], Y[:2]),
+                    (x_t, Y + 9),
+                    (x_t, [1, 2]),
+                ):
                     with pytest.raises(InputError):
                         rule.observe(x, y)
             rule.observe(x_t, Y)

@@ -271,11 +271,16 @@ class Rule(nn.Module, ABC):
         session = self._session
         self._check_precision(inputs)
         count, sequence = session.time_steps(inputs, steps)
+        if targets is None:
+            raise InputError(
+                "targets are None, with which no step would learn; give class labels, or a list "
+                "with None for the steps without a label"
+            )
         in_time = targets if isinstance(targets, list | tuple) else [targets] * count
         if len(in_time) != count:
             raise InputError(
-                f"there are {len(in_time)} targets for {count} time steps; give one for each step "
-                "in a list, with None for steps without a label, or one tensor for all steps"
+                f"targets are a list of {len(in_time)} for {count} time steps; expected one tensor "
+                "for each step, with None for steps without a label, or one tensor for all steps"
             )
         total: Tensor | None = None
         loss: Tensor | None = None
