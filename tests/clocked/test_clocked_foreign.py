@@ -735,3 +735,30 @@ def test_the_dropout_of_spikingjelly_keeps_its_mask_for_a_sequence():
     assert seen[0] is seen[1] is seen[2] and seen[3] is seen[5]
     assert not torch.equal(seen[0], seen[3])
     assert network[2].mask is None
+
+
+class TwoStates(nn.Module):
+    """A neuron of one's own with a current and a potential."""
+
+    def __init__(self):
+        super().__init__()
+        self.i, self.v = torch.zeros(0), None
+
+    def forward(self, x):
+        self.i = x.detach() * 0 + x if self.i.shape != x.shape else 0.5 * self.i.detach() + x
+        v = self.i if self.v is None else 0.5 * self.v + self.i
+        spikes = (v >= 1.0).to(x) + torch.sigmoid(v) - torch.sigmoid(v).detach()
+        self.i, self.v = self.i.detach(), (v - spikes).detach()
+        return spikes
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [(("v",), "a TwoStates, keeps 'i' from one"), (("v", "u"), r"has no attributes \['u'\]")],
+    ids=["one forgotten", "one absent"],
+)
+def test_a_state_that_was_described_in_part_is_refused(state, message):
+    kind = type("TwoStates", (TwoStates,), {})
+    clocked.register_neuron(kind, state=state, leak=0.5)
+    with pytest.raises(InputError, match=message):
+        clocked.DFA(nn.Sequential(linear(12, 9), kind(), linear(9, 3)), input_shape=(12,))

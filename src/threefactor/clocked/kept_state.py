@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked.foreign.neurons import Registered
 from threefactor.clocked.foreign.spikingjelly import memories_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
@@ -142,7 +143,11 @@ def attributes_kept(session: Session) -> Iterator[None]:
 
 def _others(session: Session) -> list[tuple[str, nn.Module]]:
     """The modules that are neither layers with weights or neurons nor PyTorch's own."""
-    layers = {getattr(layer, "module", layer) for _, layer in session.layers}
+    layers = {
+        getattr(layer, "module", layer)
+        for _, layer in session.layers
+        if not isinstance(layer, Registered)  # its user may have forgotten a part of its state
+    }
     inside = {part for layer in layers for part in layer.modules()}
     return [
         (name, module)
@@ -161,6 +166,8 @@ def _look(
         return
     given = {id(part) for neuron in neurons for part in _tensors(neuron.everything())}
     known = {(kept.module, name) for kept in session.kept for name in kept.rest}
+    told = [neuron for neuron in neurons if isinstance(neuron, Registered)]
+    known |= {(neuron.module, name) for neuron in told for name in neuron.names}
     kept = [
         (name, module, attribute)
         for (name, module), old in zip(others, before, strict=True)

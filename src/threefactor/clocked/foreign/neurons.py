@@ -13,7 +13,7 @@ from threefactor.clocked.foreign.affine import stand_in
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
-__all__ = ["ForeignNeuron", "register_neuron", "registered"]
+__all__ = ["ForeignNeuron", "Registered", "register_neuron", "registered"]
 
 
 class ForeignNeuron(Neuron):
@@ -167,8 +167,18 @@ def _description(module: nn.Module) -> _Description | None:
     return next((_REGISTERED[c] for c in type(module).__mro__ if c in _REGISTERED), None)
 
 
-class _Registered(ForeignNeuron):
+class Registered(ForeignNeuron):
     """A neuron layer whose class its user described with `register_neuron`."""
+
+    def __init__(self, module: nn.Module, name: str) -> None:
+        super().__init__(module, name)
+        absent = [attribute for attribute in self.names if not hasattr(module, attribute)]
+        if absent:
+            raise InputError(
+                f"neuron layer {name!r}, a {type(module).__name__}, has no attributes {absent}, "
+                "which register_neuron names as its state; name those that its forward pass keeps, "
+                "and set them in its constructor"
+            )
 
     @property
     def said(self) -> _Description:
@@ -245,4 +255,4 @@ def register_neuron(
 
 def registered(module: nn.Module) -> type[ForeignNeuron] | None:
     """Return the view of a layer whose class was registered."""
-    return None if _description(module) is None else _Registered
+    return None if _description(module) is None else Registered
