@@ -20,7 +20,7 @@ from threefactor.report.runs import read_run
 from threefactor.training import Run, RunFolder, Settings
 from threefactor.training.build import load_samples
 from threefactor.training.folder import checkpoint
-from threefactor.training.folder.data_record import describe_data, difference
+from threefactor.training.folder.data_record import difference, record_of
 from threefactor.training.folder.lock import LOCK, only_one
 from threefactor.training.folder.writer import REMAINS
 from threefactor.version import NUMBERS, __version__
@@ -33,6 +33,7 @@ PATIENCE = 10.0
 YOUNGER: Mapping[tuple[str, ...], Any] = {
     ("track",): None,
     ("data", "sort"): False,
+    ("data", "options"): {},
     ("rule", "options", "normalise_by_count"): False,
     ("rule", "options", "feedback_lr_change"): None,
     ("rule", "options", "feedback_first"): False,
@@ -210,7 +211,7 @@ class DataHere:
         key = json.dumps([settings.network.kind, settings.steps, asdict(settings.data)])
         try:
             if key not in self._known:
-                self._known[key] = describe_data(load_samples(settings, self.data_dir))
+                self._known[key] = record_of(settings, load_samples(settings, self.data_dir))
             return difference(there, self._known[key])
         except DataError:
             return None

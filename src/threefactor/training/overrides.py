@@ -86,7 +86,8 @@ def override(
             ("rule.options.momentum").
 
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
-    a new kind of loss none; the other changes are to the fields of the new kind.
+    a new kind of loss none; the other changes are to the fields of the new kind. Options of
+    registered data do not outlive a change of "data.name".
 
     Raises:
         ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
@@ -99,6 +100,8 @@ def override(
     if loss not in (None, settings.loss.kind):
         values["loss"] = {"kind": loss}
         settings = make_settings(values)
+    if changes.get("data.name") not in (None, settings.data.name):
+        values["data"]["options"] = {}  # those of other data
     options, given = list(options), dict[str, str]()
     for key, value in changes.items():
         full = _full_name(key, settings, options)
@@ -135,6 +138,10 @@ def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
 
 def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     fields = list(_field_names(settings))
+    # An option by its group, as rule.momentum, where the group itself has no such field.
+    group, _, last = key.rpartition(".")
+    if group and f"{group}.options.{last}" in named and key not in fields:
+        return f"{group}.options.{last}"
     if (
         key in fields
         or key in named
@@ -147,7 +154,6 @@ def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     if matches:
         raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
     known = {full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)}
-    group, _, last = key.rpartition(".")
     other = OTHER_NAMES.get(plain_letters(last))
     meant = {other, f"{group}.{other}"} & known if other else set()
     raise unknown_name("setting", key, known, next(iter(meant), None))

@@ -11,7 +11,7 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.build import begin, build
-from threefactor.training.folder.data_record import describe_data
+from threefactor.training.folder.data_record import record_of
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import Run
 from threefactor.training.folder.writer import RunFolder
@@ -57,7 +57,7 @@ def train(
     with only_one(run.path):
         if set_aside:
             run.set_aside()
-        run.create(settings, describe_data(experiment.data), experiment.layer_sizes)
+        run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
         return trainer.fit()
 
 
@@ -96,7 +96,7 @@ def resume(
         if settings is not None:
             there.check_settings(settings)
         experiment = build(there.settings, data_dir, device)
-        there.check_data(describe_data(experiment.data))
+        there.check_data(record_of(there.settings, experiment.data))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
         if "last" in there.checkpoints:
             trainer.load(run.last)
