@@ -13,6 +13,7 @@ from threefactor.plugins.loading import (
     recall,
 )
 from threefactor.plugins.registry import (
+    KINDS,
     entries,
     entry,
     register_data,
@@ -25,6 +26,7 @@ from threefactor.plugins.registry import (
 )
 
 __all__ = [
+    "KINDS",
     "Plugin",
     "entries",
     "entry",

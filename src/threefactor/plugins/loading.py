@@ -12,12 +12,15 @@ import importlib.util
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from threefactor import clocked, events
 from threefactor.clocked.foreign.neurons import registered_kinds
@@ -41,6 +44,7 @@ class Plugin:
         path: of the file, or of the folder of a package.
         module: its name in Python.
         digest: of its code.
+        by_path: whether it was given as a path, not as the name of a module.
         installed: whether an installed distribution names it in its entry points.
         version: of the distribution that it came with, if any.
         registers: what it registered, such as "rule mine".
@@ -50,15 +54,27 @@ class Plugin:
     path: str
     module: str
     digest: str
+    by_path: bool = True
     installed: bool = False
     version: str | None = None
     registers: tuple[str, ...] = ()
+
+    @property
+    def place(self) -> str:
+        """Where another process finds it: the path of a file, the name of a module."""
+        return self.path if self.by_path else self.module
+
+    @property
+    def specs(self) -> tuple[str, ...]:
+        """What another process loads, with the classes that were named by their place."""
+        return _specs(self.place, self.registers)
 
     @property
     def record(self) -> dict[str, Any]:
         """What a run folder remembers of it."""
         found = {
             "plugin": self.name,
+            "place": self.place,
             "path": self.path,
             "digest": self.digest,
             "registers": list(self.registers),
@@ -98,7 +114,7 @@ def load(spec: str) -> Plugin:
 such module; give a file as --plugin my.py, or install the module
     """
     plugin = _load(spec)
-    trust.remember(plugin.path, plugin.digest)
+    trust.remember(plugin.place, plugin.path, plugin.digest)
     return plugin
 
 
@@ -152,11 +168,11 @@ def recall(records: Any, run: str | Path) -> None:
     load_installed()
     here = loaded()
     for record in _checked(records, run):
+        name, place, path = record["plugin"], record["place"], record["path"]
         if any(one.digest == record["digest"] for one in here):
             continue
-        name, path, digest = record["plugin"], record["path"], record["digest"]
-        if any(name == one.name or path == one.path for one in here):
-            continue  # changed since, and given all the same: whoever uses it says so
+        if any(place == one.place or name == one.name for one in here):
+            continue  # it was changed since, and given all the same: a warning says so later
         said = f"{run} was trained with the plugin {clipped(name)} ({clipped(path)})"
         try:
             now = code_digest(Path(path))
@@ -164,29 +180,45 @@ def recall(records: Any, run: str | Path) -> None:
             raise ConfigurationError(
                 f"{said}, which is gone; give the place of the same code as --plugin PATH"
             ) from None
-        if now != digest:
+        if now != record["digest"]:
             raise ConfigurationError(
-                f"{said}, which was changed since (digest {digest} then, {now} now); put it back "
-                f"as it was, or add --plugin {path} to use it as it is, which is noted"
+                f"{said}, which was changed since (digest {clipped(record['digest'])} then, {now} "
+                f"now); put it back as it was, or add --plugin {place} to use it as it is now"
             )
-        if not trust.is_trusted(path, digest):
+        if not trust.is_trusted(place, path, now):
             raise ConfigurationError(
                 f"{said}. That is code which this command would run, and a run folder may come "
-                f"from anybody: look at it, then add --plugin {path}"
+                f"from anybody: look at it, then add --plugin {place}"
             )
-        _load(path if os.path.isfile(path) else name)
+        for spec in _specs(place, record["registers"]):
+            _load(spec)
 
 
-def _checked(records: Any, run: str | Path) -> Iterator[Mapping[str, str]]:
-    if not isinstance(records, list):
-        raise ConfigurationError(f"plugins in config.json of {run} are {clipped(records)}")
-    for record in records:
-        parts = ("plugin", "path", "digest")
-        if not (isinstance(record, dict) and all(isinstance(record.get(p), str) for p in parts)):
-            raise ConfigurationError(
-                f"config.json of {run} is damaged: a plugin is {clipped(record)}"
-            )
-        yield record
+def _specs(place: str, registers: Iterable[str]) -> tuple[str, ...]:
+    classes = [one.partition(":")[2] for one in registers if one.startswith("rule ") and ":" in one]
+    return tuple(f"{place}:{name}" for name in classes) or (place,)
+
+
+class _Record(TypedDict):
+    """What config.json says of a plugin."""
+
+    plugin: str
+    place: str
+    path: str
+    digest: str
+    registers: list[str]
+
+
+_RECORDS = TypeAdapter(list[_Record], config=ConfigDict(strict=True))
+
+
+def _checked(records: Any, run: str | Path) -> list[_Record]:
+    try:
+        return _RECORDS.validate_python(records)
+    except ValidationError:
+        raise ConfigurationError(
+            f"config.json of {run} is damaged: its plugins are {clipped(records)}"
+        ) from None
 
 
 def _load(spec: str, point: metadata.EntryPoint | None = None) -> Plugin:
@@ -225,7 +257,9 @@ def _load(spec: str, point: metadata.EntryPoint | None = None) -> Plugin:
     name = Path(place).name if is_file else place
     dist = None if point is None else point.dist
     version = dist.version if dist is not None else _version(module)
-    plugin = Plugin(name, str(path), module, digest, point is not None, version, tuple(registered))
+    plugin = Plugin(
+        name, str(path), module, digest, is_file, point is not None, version, tuple(registered)
+    )
     _LOADED[str(path)] = plugin
     return plugin
 

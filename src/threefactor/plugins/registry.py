@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from threefactor import clocked, events
@@ -30,6 +31,7 @@ __all__ = [
     "register_loss",
     "register_network",
     "register_recipe",
+    "register_recipe_file",
     "register_rule",
     "reserve",
     "unregister",
@@ -76,7 +78,7 @@ class Entry:
         return f"{made.__module__}.{made.__qualname__}"
 
 
-_ENTRIES: dict[tuple[Kind, str], Entry] = {}
+_ENTRIES: dict[tuple[str, str], Entry] = {}
 _RESERVED: dict[str, set[str]] = {"rule": {*clocked.RULES, *events.RULES}}
 _LOADING: list[str] = []
 """The paths of the plugins that are being loaded, the innermost last."""
@@ -287,6 +289,20 @@ def register_recipe(
     _register(Entry("recipe", name, values, None, cite, _loading()))
 
 
+def register_recipe_file(
+    name: str, settings: Any, title: str, per_rule: Mapping[str, Mapping[str, Any]], file: Path
+) -> None:
+    """Register the recipe of a file; the file may be read again, and may have changed.
+
+    Raises:
+        ConfigurationError: if the name is taken, or cannot be one.
+    """
+    there = _ENTRIES.get(("recipe", name))
+    if there is not None and there.plugin == str(file):
+        del _ENTRIES["recipe", name]
+    _register(Entry("recipe", name, (settings, title, dict(per_rule)), plugin=str(file)))
+
+
 def entries(kind: Kind | None = None) -> dict[str, Entry]:
     """Return what is registered, by name; of one kind, or of all by "KIND NAME"."""
     if kind is not None:
@@ -294,7 +310,7 @@ def entries(kind: Kind | None = None) -> dict[str, Entry]:
     return {f"{its} {name}": one for (its, name), one in _ENTRIES.items()}
 
 
-def entry(kind: Kind, name: Any) -> Entry | None:
+def entry(kind: str, name: Any) -> Entry | None:
     """Return what is registered under a name; None if nothing is."""
     return _ENTRIES.get((kind, name)) if isinstance(name, str) else None
 

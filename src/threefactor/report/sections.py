@@ -19,6 +19,7 @@ from threefactor.report.comparison import (
 from threefactor.report.courses import tracked_sections
 from threefactor.report.learning import firing_figure, firing_rates, firing_table, learning_curves
 from threefactor.report.page import Listing, Section
+from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group, Study, collect
 from threefactor.training.description import OWN
 from threefactor.training.settings import OwnNetworkSettings
@@ -86,7 +87,12 @@ def study_sections(
     recipes: list[Section] = []
     for recipe, groups in study.recipes.items():
         recipes += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
-    cited = Listing("BibTeX", cite_settings(run.settings for run in study.runs))
+    own = {
+        (kind, str(part["name"])): part.get("cite") or ""
+        for run in study.runs
+        for kind, part in run.own_parts.items()
+    }
+    cited = Listing("BibTeX", cite_settings((run.settings for run in study.runs), own))
     text = ("What these runs are built on: rules, engines, networks, data, and threefactor.",)
     return ReportSections(
         left_out=_left_out(study) if study.left_out else None,
@@ -106,14 +112,53 @@ def _left_out(study: Study) -> Section:
 
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
-    title = RECIPES[recipe].title + "." if recipe in RECIPES else _without_recipe(groups[0])
+    said = _description(recipe, groups)
     tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
     figures = [*learning_curves(recipe, groups)]
     if all(firing_rates(group) for group in groups):  # else there is no hidden layer
         tables.insert(1, firing_table(recipe, groups))
         figures.append(firing_figure(recipe, groups))
     settings = tuple(_settings(group) for group in groups)
-    return Section(recipe, (title,), tuple(tables), tuple(figures), settings)
+    return Section(recipe, said, tuple(tables), tuple(figures), settings)
+
+
+def _description(recipe: str, groups: Sequence[Group]) -> tuple[str, ...]:
+    """Say what was trained: the recipe's description only if all of it is true of all groups."""
+    own = [part for group in groups for run in group.runs for part in _own_parts(run)]
+    other = sorted(
+        {_part_of(key, group.other) for group in groups for key in group.other} - {"rule"}
+    )
+    named = next(
+        (r.own_parts["recipe"] for g in groups for r in g.runs if "recipe" in r.own_parts), None
+    )
+    if named is not None:
+        title = f"A recipe of one's own: {named.get('title') or recipe}."
+    elif recipe not in RECIPES:
+        title = _without_recipe(groups[0])
+    elif other:
+        title = (
+            f"Trained from the recipe {recipe} with another {', '.join(other)}, so that neither "
+            "its description nor a published number belongs to it."
+        )
+    else:
+        title = f"{RECIPES[recipe].title}."
+    return (title, *dict.fromkeys(own))
+
+
+def _part_of(setting: str, others: Sequence[str]) -> str:
+    """Return the part that a setting belongs to if all of it is another one, or the setting."""
+    part = setting.partition(".")[0]
+    whole = {part, f"{part}.kind", f"{part}.name"} & set(others)
+    return part if whole else setting
+
+
+def _own_parts(run: ReportedRun) -> Iterator[str]:
+    """Say in words which code of its user's own a run is made of."""
+    for kind, part in sorted(run.own_parts.items()):
+        made = f", {part['class']}" if part.get("class") else ""
+        where = f" of {part['file']}" if part.get("file") else ""
+        digest = f" (digest {part['digest']})" if part.get("digest") else ""
+        yield f"The {kind} {part['name']} is not the library's{made}{where}{digest}."
 
 
 def _without_recipe(group: Group) -> str:
