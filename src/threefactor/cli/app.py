@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs
+from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, sweep
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
 from threefactor.errors import ConfigurationError, ThreefactorError
@@ -42,6 +42,7 @@ app.command(cls=PluginCommand)(runs.evaluate)
 app.command(cls=PluginCommand)(analyse.analyse)
 app.command("import")(importing.import_)
 app.command(cls=PluginCommand)(runs.recipes)
+app.command(cls=PluginCommand)(sweep.sweep)
 app.command()(reproduce.reproduce)
 app.command()(report.report)
 app.command(cls=PluginCommand)(report.cite)

@@ -18,7 +18,6 @@ __all__ = [
     "PluginCommand",
     "Plugins",
     "load_quietly",
-    "plugin_words",
     "recall",
     "what_is_registered",
 ]
@@ -75,12 +74,6 @@ def recall(run: Path) -> None:
         ConfigurationError: names a plugin that cannot be loaded, and says what to do.
     """
     plugins.recall(training.Run(run).own_code.get("plugins", []), run)
-
-
-def plugin_words() -> list[str]:
-    """Return the words that load the plugins of this process in another one."""
-    given = [one for one in plugins.loaded() if not one.installed]
-    return [word for one in given for spec in one.specs for word in ("--plugin", spec)]
 
 
 def load_quietly(ctx: typer.Context) -> None:

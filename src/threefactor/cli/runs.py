@@ -24,7 +24,17 @@ from threefactor.training.overrides import parse_assignment
 from threefactor.training.progress import EpochLines, percent
 from threefactor.training.settings import Settings
 
-__all__ = ["Device", "Threads", "evaluate", "finetune", "recipes", "train", "use"]
+__all__ = [
+    "Assignments",
+    "Device",
+    "Threads",
+    "changes_of",
+    "evaluate",
+    "finetune",
+    "recipes",
+    "train",
+    "use",
+]
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
@@ -98,7 +108,7 @@ def train(
     resume = resume or (resume_or_start and out is not None and _is_run(out))
     if resume and out is not None:
         recall(out)
-    settings = _settings(name, rule, _changes(assignments, seed, epochs), resume)
+    settings = _settings(name, rule, changes_of(assignments, seed, epochs), resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
@@ -161,7 +171,7 @@ def finetune(
     """
     recall(run)
     rule = None if rule is None else name_of_rule(rule)
-    settings = finetuning(run, noise, rule, _changes(assignments, seed, epochs))
+    settings = finetuning(run, noise, rule, changes_of(assignments, seed, epochs))
     if out is None:
         ending = "" if noise is None else f"-noise{noise:g}"
         place = run.resolve() if run.name in ("", "..") else run
@@ -201,7 +211,10 @@ def _report(history: list[dict[str, Any]], out: Path) -> None:
     )
 
 
-def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
+def changes_of(
+    assignments: list[str] | None, seed: int | None, epochs: int | None
+) -> dict[str, Any]:
+    """Return the settings that options change, by name."""
     changes: dict[str, Any] = {}
     options = {"seed": seed, "epochs": epochs}
     given = [*map(parse_assignment, assignments or [])]

@@ -21,10 +21,14 @@ from threefactor.report.learning import firing_figure, firing_rates, firing_tabl
 from threefactor.report.page import Listing, Section
 from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group, Study, collect
+from threefactor.report.sweeps import MOST_GROUPS, is_sweep, sweep_sections, told_of
 from threefactor.training.description import OWN
 from threefactor.training.settings import OwnNetworkSettings
 
 __all__ = ["ReportSections", "report_sections", "study_sections"]
+
+MOST_RUNS = 40
+"""Runs that the page has a table of; more are a list that is folded away."""
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,26 @@ def report_sections(
     """Read runs and their analyses and return the sections of their report.
 
     Args:
-        paths: run folders, or folders that contain some at any depth.
+        paths: run folders, or folders that contain some at any depth. That of a sweep is split.
         unfinished, split: see `collect`.
 
     Raises:
         CheckpointError, ConfigurationError: see `collect`.
     """
-    study = collect(paths, unfinished=unfinished, split=split)
+    sweeps = [Path(path) for path in paths if is_sweep(Path(path))]
+    study = collect(paths, unfinished=unfinished, split=split or bool(sweeps))
     analyses, unread = find_analyses(paths)
     study = replace(study, left_out=(*study.left_out, *unread))
-    return study_sections(study, analyses)
+    told = [line for path in sweeps for line in told_of(path)]
+    return study_sections(study, analyses, sweep=told if sweeps else None)
 
 
 def study_sections(
-    study: Study, analyses: Sequence[Analysis] = (), *, measure: str | None = None
+    study: Study,
+    analyses: Sequence[Analysis] = (),
+    *,
+    measure: str | None = None,
+    sweep: Sequence[str] | None = None,
 ) -> ReportSections:
     """Return the sections of a report on a study.
 
@@ -79,13 +89,19 @@ def study_sections(
         study: what to report.
         analyses: of its runs, from `find_analyses` or `read_analyses`.
         measure: which of the measures that were taken during training to show; None for all.
+        sweep: sentences on how a sweep was made, whose cells are ranked; None if it is none. A
+            recipe with more than `MOST_GROUPS` groups is shown as a sweep in any case.
     """
     overview = None
-    if len(study.recipes) > 1:
+    if len(study.recipes) > 1 and sweep is None:
         text = ("Measured accuracies beside published ones, where there are any.",)
         overview = Section("Overview", text, (overview_table(study.groups),))
     recipes: list[Section] = []
     for recipe, groups in study.recipes.items():
+        if sweep is not None or len(groups) > MOST_GROUPS:
+            said = (*(sweep or ()), *_description(recipe, groups))
+            recipes += sweep_sections(recipe, groups, said)
+            continue
         recipes += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
     own = {
         (kind, str(part["name"])): part.get("cite") or ""
@@ -183,9 +199,19 @@ def _settings(group: Group) -> Listing:
 
 
 def _runs(study: Study) -> Section:
+    if len(study.runs) > MOST_RUNS:
+        shown = (_run_line(run) for run in study.runs)
+        listing = Listing(f"All {len(study.runs)} runs and their commands", "\n".join(shown))
+        return Section("Runs", study.remarks, listings=(listing,))
     commands = [
         str(run.environment.get("command") or f"{run.path}: none, it was made from Python")
         for run in study.runs
     ]
     listing = Listing("Commands", "\n".join(commands))
     return Section("Runs", study.remarks, (run_table(study.runs),), listings=(listing,))
+
+
+def _run_line(run: ReportedRun) -> str:
+    score = "no accuracy" if run.last is None else f"{100 * run.last:.2f} %"
+    command = run.environment.get("command") or "made from Python"
+    return f"{run.path}: seed {run.settings.seed}, {score}, {command}"
