@@ -71,6 +71,8 @@ class GridBar(Observer):
 
     def start(self, epochs: int, done: int) -> None:
         self._total = epochs
+        if self._task is not None:  # of the grid before
+            self._bar.remove_task(self._task)
         self._task = self._bar.add_task("waiting", total=epochs, completed=done)
 
     def progress(self, done: int, running: Mapping[str, float | None]) -> None:
