@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.clocked.losses import Loss
-from threefactor.data import DATASETS, Inputs
+from threefactor.data import DATASETS, Inputs, LoadsAhead, Movable
+from threefactor.data.inputs import Selectable
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import ConfigurationError, InputError, ThreefactorError
 from threefactor.options import Option, options_of
@@ -78,6 +79,63 @@ class RegisteredData(LabelledData[Any]):
     def outputs(self) -> int:
         """The number of outputs of a network for these targets."""
         return self.output_count
+
+    def subset(self, train: int | None = None, test: int | None = None) -> RegisteredData:
+        """Return the first `train` and `test` samples; None keeps all."""
+        if train is None and test is None:  # inputs that load ahead stay what they are
+            return self
+        return super(RegisteredData, self._selectable()).subset(train, test)
+
+    def fold(self, number: int, folds: int) -> RegisteredData:
+        """Return one fold of the training samples for testing; see `LabelledData.fold`."""
+        return super(RegisteredData, self._selectable()).fold(number, folds)
+
+    def _selectable(self) -> RegisteredData:
+        """Return the same data, of whose inputs some are inputs again."""
+        return dataclasses.replace(
+            self,
+            train_samples=_selectable(self.train_samples),
+            test_samples=_selectable(self.test_samples),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """Some samples of inputs that only give batches; inputs again."""
+
+    inputs: Any
+    positions: Tensor
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.inputs[self.positions[index]]
+
+    def to(self, device: torch.device | str) -> Chosen:
+        """Return the samples with the inputs on a device, if they can go there."""
+        moved = self.inputs.to(device) if isinstance(self.inputs, Movable) else self.inputs
+        return Chosen(moved, self.positions)
+
+    def first(self, number: int | None) -> Chosen:
+        """Return the first samples; None keeps all."""
+        return Chosen(self.inputs, self.positions[:number])
+
+    def choose(self, index: Tensor) -> Chosen:
+        """Return the samples at some positions."""
+        return Chosen(self.inputs, self.positions[index])
+
+
+def _selectable(inputs: Any) -> Any:
+    if isinstance(inputs, (Tensor, events.SpikeBatch, Selectable)):
+        return inputs
+    if isinstance(inputs, LoadsAhead):
+        raise InputError(
+            f"{type(inputs).__name__} loads ahead, and does not say which samples are the first: "
+            "give it the methods of data.inputs.Selectable, or leave out data.train, data.test and "
+            "data.folds"
+        )
+    return Chosen(inputs, torch.arange(len(inputs)))
 
 
 def registered_options(settings: Settings) -> dict[str, dict[str, Option]]:
