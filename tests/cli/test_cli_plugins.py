@@ -1,10 +1,12 @@
 """`--plugin`, recipe files and `--resume-or-start`, run as a user would."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from threefactor import plugins
+from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.plugins import loading, registry
 
 pytest_plugins = ["apart"]
@@ -117,10 +119,6 @@ def test_help_lists_and_cite_know_plugins(run, plugin):
 
 
 def test_the_tab_key_knows_plugins_and_recipe_files(plugin, tmp_path):
-    from types import SimpleNamespace
-
-    from threefactor.cli.completion import recipe_names, rule_names
-
     (tmp_path / "digits-mine.toml").write_text("")
     ctx = SimpleNamespace(params={"plugin": ["nowhere.py", "my.py"]})
     assert rule_names(ctx, "ha") == ["half"]

@@ -141,6 +141,8 @@ def test_yaml(write):
         recipe(str(write("base: digits-fc\noptimizer: {lr: 1e-3}\n", "y.yaml")))  # YAML 1.1
     with pytest.raises(ConfigurationError, match="cannot be read"):
         recipe(str(write("a: [", "y.yaml")))
+    with pytest.raises(ConfigurationError, match="a recipe cannot have aliases"):
+        recipe(str(write("data: &a {name: digits}\nnetwork: *a\n", "y.yaml")))
     with pytest.raises(ConfigurationError, match=r"cannot be read: .*python/object"):
         recipe(str(write("!!python/object/apply:os.system ['true']", "y.yaml")))
 

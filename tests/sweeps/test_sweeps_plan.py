@@ -82,6 +82,7 @@ def test_values_that_cannot_be_read(text, message):
         ({"rules": ("dfa", "dfa")}, "rule 'dfa' is given twice"),
         ({"rules": ("dfx",), "grid": {"lr": (1,)}}, "unknown rule 'dfx'"),
         ({"rules": ("dfa", "dkp"), "grid": {"noise_scale": (0.1,)}}, "unknown setting"),
+        ({"grid": {"track.every": (1, 2)}}, "track.every has no effect on a training"),
         ({"seeds": 0}, "seeds is 0"),
         ({"seeds": True}, "seeds is True"),
         ({"seeds": 10**6}, "seeds is 1000000"),

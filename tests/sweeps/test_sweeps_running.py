@@ -1,17 +1,22 @@
 """Sweeps that train: as a grid, resumed and extended; as a search by several processes."""
 
 import json
+import sys
 import threading
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+import threefactor
+from threefactor import clocked
 from threefactor.errors import ConfigurationError
 from threefactor.reproduce import grid as engine
 from threefactor.reproduce.grid import FAILED, FINISHED
 from threefactor.sweeps import Range, Sweep, run_search, run_sweep, search, write_page
 from threefactor.training import Run, train
 
+pytest_plugins = ["apart"]
 TINY = {"epochs": 1, "hidden": [6], "data.train": 32, "data.test": 16}
 
 
@@ -104,9 +109,7 @@ def test_a_folder_holds_one_sweep(children, tmp_path):
         run_search(sweep_of({"lr": (1e-3,)}), tmp_path, 2)
 
 
-optuna = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("optuna"), reason="Optuna is not installed"
-)
+optuna = pytest.mark.skipif(find_spec("optuna") is None, reason="Optuna is not installed")
 
 
 @optuna
@@ -223,8 +226,36 @@ def test_a_search_among_other_values_is_refused(children, tmp_path):
 
 
 def test_without_optuna_the_extra_is_named(tmp_path, monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'threefactor\[sweep\]'"):
         run_search(sweep_of({"lr": (1e-3,)}), tmp_path, 2)
+
+
+def test_runs_of_other_code_are_neither_used_nor_changed(children, apart, tmp_path):
+    @threefactor.register_rule("mine")
+    class Mine(clocked.DFA):
+        """The same as DFA."""
+
+    sweep = sweep_of({"lr": (1e-3,)}, rules=("mine",))
+    (ended,) = run_sweep(sweep, tmp_path)
+    assert ended.kind == FINISHED
+    config = ended.folder / "config.json"
+    document = json.loads(config.read_text())
+    assert list(document["environment"]["code"]) == ["test_sweeps_running.py"]
+    document["environment"]["code"] = {"test_sweeps_running.py": "0" * 16}
+    config.write_text(json.dumps(document))
+    (ended,) = run_sweep(sweep, tmp_path)
+    assert ended.kind == "foreign"
+    assert "made with other code of your own" in ended.notes[0]
+    assert len(children.started) == 1
+
+
+def test_a_sweep_of_a_recipe_file_names_the_file_in_its_commands(children, apart, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('base = "digits-fc"\nepochs = 1\n[network]\nhidden = [6]\n')
+    changes = {"data.train": 32, "data.test": 16}
+    sweep = Sweep(str(file), ("dfa",), {"lr": (1e-3, 1e-2)}, changes)
+    assert [one.kind for one in run_sweep(sweep, tmp_path / "out")] == [FINISHED] * 2
+    assert sweep.runs()[0].command(tmp_path)[:2] == ["train", str(file)]
+    assert json.loads((tmp_path / "out/sweep.json").read_text())["recipe"] == "mine"
+    assert "digits-fc" not in {part.name for part in (tmp_path / "out/runs").iterdir()}

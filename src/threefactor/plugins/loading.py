@@ -256,7 +256,7 @@ def _load(spec: str, point: metadata.EntryPoint | None = None) -> Plugin:
             )
     name = Path(place).name if is_file else place
     dist = None if point is None else point.dist
-    version = dist.version if dist is not None else _version(module)
+    version = dist.version if dist is not None else None if is_file else _version(module)
     plugin = Plugin(
         name, str(path), module, digest, is_file, point is not None, version, tuple(registered)
     )

@@ -200,7 +200,13 @@ def _yaml(text: str) -> Any:
         ) from problem
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """PyYAML's, but for keys given twice, of which it would keep the last."""
+        """PyYAML's without aliases, which can make a small file huge, and without keys given twice,
+        of which it would keep the last."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("a recipe cannot have aliases (*name); write the value again")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
