@@ -44,7 +44,7 @@ def busy():
         pass
 
 numbers = iter(range(6))
-fuzz.SECONDS = 1.5
+fuzz.SECONDS = 3.0
 fuzz.make_material = lambda folder: None
 fuzz.feed = lambda number, *rest: KINDS[number]() if number else fuzz.survived(KINDS[0])
 sys.argv = ["fuzz.py", "--count", "6"]

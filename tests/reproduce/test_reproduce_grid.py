@@ -82,7 +82,7 @@ class Log(Observer):
         self.ended.append(outcome.kind)
 
 
-def test_finished_runs_are_used_again(tmp_path, own_processes):
+def test_finished_runs_are_used_again(tmp_path):
     runs = [plan(), plan(seed=1), plan()]
     first = run_grid(runs, tmp_path, jobs=2)
     assert [o.kind for o in first] == ["finished"] * 3
@@ -100,7 +100,7 @@ def test_finished_runs_are_used_again(tmp_path, own_processes):
     assert not list(tmp_path.glob("*/*.log"))
 
 
-def test_a_grid_adds_nothing_of_its_own_to_settings_seeds_or_data(tmp_path):
+def test_a_grid_adds_nothing_of_its_own_to_settings_seeds_or_data(tmp_path, own_processes):
     torch.set_num_threads(1)
     given = plan("opzo")
     run_grid([given], tmp_path)
