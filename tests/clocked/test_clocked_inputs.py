@@ -322,3 +322,56 @@ def test_one_input_in_a_tuple_or_dict():
     named = clocked.run(plain, {"x_t": Y}, steps=3, input_shape={"x_t": (5,)}).output
     assert torch.equal(named, expected)
     assert shapes_of(plain, None) == torch.Size((5,))
+
+
+class Same(nn.Module):
+    """`clocked.LIF` in plain PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.u, self.s = None, None
+
+    def forward(self, x):
+        u = x if self.u is None else 0.5 * (self.u - self.s) + x
+        soft = torch.sigmoid(4.0 * (u - 1.0))
+        spikes = (u >= 1.0).to(x) + (soft - soft.detach())
+        self.u, self.s = u.detach(), (u >= 1.0).to(x)
+        return spikes
+
+
+clocked.register_neuron(Same, state=("u", "s"), leak=0.5)
+
+
+def jelly():
+    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
+    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
+    return neuron.LIFNode(
+        tau=2.0, decay_input=False, v_reset=None, surrogate_function=surrogate.Sigmoid(4.0)
+    )
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", "dfa", "dkp", "zo-two-point", "opzo"])
+@pytest.mark.parametrize("make_neuron", [Same, jelly])
+def test_several_inputs_of_a_network_of_other_layers(make_neuron, case):
+    image, audio, labels = make_inputs()
+    ours, theirs = make(MERGE), make(MERGE)
+    for name, layer in list(theirs.named_children()):
+        if isinstance(layer, clocked.LIF):
+            setattr(theirs, name, make_neuron())
+            continue
+        plain = (
+            nn.Conv2d(1, 2, 3, padding=1)
+            if name == "conv"
+            else nn.Linear(*layer.weight.shape[::-1])
+        )
+        plain.double().load_state_dict(layer.state_dict())
+        setattr(theirs, name, plain)
+    found = []
+    for network in (ours, theirs):
+        rule = make_rule(case, network, input_shape=(IMAGE, AUDIO))
+        rule.step((image, audio), labels)
+        result = rule.step((image[0], audio[0]), labels, steps=4)
+        assert all(rate > 0.02 for rate in result.firing_rates.values())
+        found.append((learned(rule), result.output))
+    assert_same(found[0][0], found[1][0])
+    torch.testing.assert_close(*(output for _, output in found))
