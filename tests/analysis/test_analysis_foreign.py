@@ -188,6 +188,21 @@ def test_memory_of_a_network_that_cannot_be_sent_to_a_process():
         analysis.measured_cost(network, rules, batch, steps=2, repeats=1)
 
 
+def test_time_of_a_network_that_holds_a_graph():
+    network = nn.Sequential(nn.Linear(4, 5), leaky(), nn.Linear(5, 3))
+    network(torch.rand(2, 4))
+    state = network[1].mem
+    assert state.requires_grad
+    batch = (torch.rand(2, 4), torch.zeros(2, dtype=torch.int64))
+    rules = {"dfa": partial(clocked.DFA, input_shape=(4,))}
+    with pytest.raises(InputError, match="cannot be copied, probably because its neurons hold"):
+        analysis.measured_cost(network, rules, batch, steps=2, repeats=1)
+    network.input_shape = (4,)
+    assert analysis.firing(network, [batch], steps=2).samples == 2
+    assert sizes(network).hidden == {"1": 5}
+    assert network[1].mem is state
+
+
 CONVOLUTIONS = {
     "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (4, 5, 6)),
     "strided": (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1, dilation=2), (2, 7, 6)),

@@ -135,6 +135,17 @@ def test_run_and_a_networks_own_shapes():
     torch.testing.assert_close(constant.output, clocked.run(network, loop).output)
 
 
+@pytest.mark.parametrize("several", [True, False])
+def test_run_in_inference_mode(several):
+    image, audio, _ = make_inputs()
+    network = make(MERGE) if several else OneInput(make(MERGE))
+    x = (image[0], audio[0]) if several else torch.cat([image[0].flatten(1), audio[0]], 1)
+    options = {"input_shape": (IMAGE, AUDIO)} if several else {}
+    expected = clocked.run(network, x, steps=3, **options).output
+    with torch.inference_mode():
+        assert torch.equal(clocked.run(network, x, steps=3, **options).output, expected)
+
+
 def test_a_stream_of_several_inputs_survives_a_run_and_a_copy():
     image, audio, labels = make_inputs()
     steps = [{"image": i, "audio": a} for i, a in zip(image, audio, strict=True)]
