@@ -6,6 +6,7 @@ import pytest
 import torch
 from reference.branch_cases import AUDIO, IMAGE, SHAPES, OneInput, make, make_inputs
 from reference.clocked_cases import CASES, STEPS, assert_same, learned, make_rule
+from reference.foreign_cases import Same, jelly
 from torch import nn
 
 from threefactor import clocked
@@ -333,32 +334,6 @@ def test_one_input_in_a_tuple_or_dict():
     named = clocked.run(plain, {"x_t": Y}, steps=3, input_shape={"x_t": (5,)}).output
     assert torch.equal(named, expected)
     assert shapes_of(plain, None) == torch.Size((5,))
-
-
-class Same(nn.Module):
-    """`clocked.LIF` in plain PyTorch."""
-
-    def __init__(self):
-        super().__init__()
-        self.u, self.s = None, None
-
-    def forward(self, x):
-        u = x if self.u is None else 0.5 * (self.u - self.s) + x
-        soft = torch.sigmoid(4.0 * (u - 1.0))
-        spikes = (u >= 1.0).to(x) + (soft - soft.detach())
-        self.u, self.s = u.detach(), (u >= 1.0).to(x)
-        return spikes
-
-
-clocked.register_neuron(Same, state=("u", "s"), leak=0.5)
-
-
-def jelly():
-    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
-    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
-    return neuron.LIFNode(
-        tau=2.0, decay_input=False, v_reset=None, surrogate_function=surrogate.Sigmoid(4.0)
-    )
 
 
 @pytest.mark.parametrize("case", ["spatial-bp", "dfa", "dkp", "zo-two-point", "opzo"])
