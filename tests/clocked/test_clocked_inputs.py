@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from reference.branch_cases import AUDIO, IMAGE, SHAPES, OneInput, make, make_inputs
-from reference.clocked_cases import CASES, STEPS, assert_same, learned, make_rule
+from reference.clocked_cases import CASES, LOCAL_CASES, STEPS, assert_same, learned, make_rule
 from reference.foreign_cases import Same, jelly
 from torch import nn
 
@@ -33,6 +33,22 @@ def test_one_row_of_both_inputs_gives_the_same(case):
     assert_same(ours, theirs)
     torch.testing.assert_close(result.loss, other.loss)
     torch.testing.assert_close(result.output, other.output)
+
+
+@pytest.mark.parametrize("options", LOCAL_CASES.values(), ids=LOCAL_CASES)
+def test_local_learning_with_several_inputs(options):
+    image, audio, labels = make_inputs()
+    found = []
+    for network in (make(MERGE), OneInput(make(MERGE))):
+        one = isinstance(network, OneInput)
+        given = dict(options)
+        if given.pop("intermediate", False):
+            given["intermediate"] = "branches.lif3" if one else "lif3"
+        rule = make_rule("dfa", network, input_shape=None if one else SHAPES, **given)
+        row = torch.cat([image.flatten(2), audio], 2)
+        rule.step(row if one else {"image": image, "audio": audio}, labels)
+        found.append({key.replace("branches.", ""): v for key, v in learned(rule).items()})
+    assert_same(*found)
 
 
 @pytest.mark.parametrize("case", ["spatial-bp", "dkp", "opzo-two-point"])
