@@ -552,10 +552,6 @@ REFUSED = {
         ),
         "ALIF of sinabs",
     ),
-    "leaks that differ": (
-        lambda: nn.Sequential(linear(12, 9), leaky(), linear(9, 9), own(), linear(9, 3)),
-        "different leaks",
-    ),
     "a leak for each neuron": (
         lambda: nn.Sequential(linear(12, 9), leaky(beta=torch.linspace(0.1, 0.9, 9)), linear(9, 3)),
         "no single leak.*trace_decay",

@@ -138,7 +138,7 @@ def backpropagated(
     for node in reversed(nodes):
         delta = reached[node.name]
         if node.name != "output":
-            delta = delta * slow.psi(u[node.name], model)
+            delta = delta * slow.psi(u[node.name], model.threshold, model)
         for product in node.products:
             back, start = delta @ product.matrix, 0
             for part in product.takes:
@@ -210,7 +210,7 @@ def train(
         for node in nodes:
             delta = errors[node.name]
             if node.name != "output":
-                delta = delta * slow.psi(first.u[node.name], model)
+                delta = delta * slow.psi(first.u[node.name], model.threshold, model)
             for p in node.products:
                 for total, part in zip(
                     found[p.name], p.gradients(delta, traces[p.name]), strict=True

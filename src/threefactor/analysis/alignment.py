@@ -110,7 +110,7 @@ def backpropagation(rule: AnyRule) -> AnyRule:
     return clocked.SpatialBP(
         rule.network,
         loss=rule.loss,
-        trace_decay=rule._session._given_decay,
+        trace_decay=rule.trace_decay,
         untraced=rule._session.untraced,
         input_shape=rule.sample_shape,
     )

@@ -13,11 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from threefactor.clocked.checks import (
-    check_layers,
-    common_leak,
-    refuse_autocast,
-    refuse_chain,
+from threefactor.clocked.checks import check_layers, refuse_autocast, refuse_chain
+from threefactor.clocked.decays import (
+    Decay,
+    TraceDecay,
+    Wiring,
+    activity_decay,
+    checked_decay,
+    decays,
 )
 from threefactor.clocked.foreign import layers_of, single_step
 from threefactor.clocked.inputs import (
@@ -83,7 +86,9 @@ class Session:
 
     Args:
         network: any module made of `Synapse` and `Neuron` layers.
-        trace_decay: lambda of the presynaptic traces; by default the neurons' common leak.
+        trace_decay: decay of the presynaptic traces, one number or numbers by the name of a layer;
+            by default the leak of the neurons behind, as `wiring` has it.
+        wiring: which neurons each synapse layer meets.
         untraced: names of synapse layers whose trace is the input itself.
         learning: whether to keep traces and graphs.
         chain: "none" if no error may pass through another layer's weights, "within-layers" if it
@@ -91,15 +96,16 @@ class Session:
         make_probe: builds the probe of a named hidden layer.
 
     Raises:
-        InputError: if the network has a layer that cannot be traced, or the leaks differ.
-        ConfigurationError: if an untraced layer is no synapse layer of the network.
+        InputError: if the network has a layer that cannot be traced, or whose trace has no decay.
+        ConfigurationError: if a named layer is no layer of the network.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        trace_decay: float | None = None,
+        trace_decay: TraceDecay = None,
+        wiring: Wiring | None = None,
         untraced: Sequence[str] = (),
         learning: bool = True,
         chain: str = "within-layers",
@@ -110,8 +116,8 @@ class Session:
         self._modules = list(network.modules())
         self.layers = layers_of(network)
         self.neurons = [(name, m) for name, m in self.layers if isinstance(m, Neuron)]
-        self._given_decay = trace_decay
-        self.trace_decay, self.synaptic_decay = self._decays()
+        self.given_decay = checked_decay(trace_decay, [name for name, _ in self.layers])
+        self._wiring = Wiring() if wiring is None else wiring
         self.turn = Turn()
         self.ignored: set[int] = set()
         """Identities of parameters that do not count as trainable while a network is tried."""
@@ -120,9 +126,8 @@ class Session:
         self.pathways = [
             Pathway(
                 layer,
-                self.trace_decay,
+                0.0,  # _set_decays has the decay
                 learning,
-                synaptic_decay=self.synaptic_decay,
                 name=name,
                 check_chain=refuse,
                 turn=self.turn,
@@ -134,6 +139,7 @@ class Session:
         for probe in self.probes:
             probe.turn = self.turn
         self.untraced = _checked_names(untraced, [pathway.name for pathway in self.pathways])
+        self._set_decays()
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
         self.batch: int | None = None
@@ -227,14 +233,7 @@ class Session:
         tensors = self.parameters()
         if any(p.dtype != tensors[0].dtype or p.device != tensors[0].device for p in tensors):
             check_layers(self.network)  # names the one
-        self.trace_decay, self.synaptic_decay = self._decays()
-        for pathway in self.pathways:
-            traced = pathway.name not in self.untraced
-            pathway.decay = self.trace_decay if traced else 0.0
-            pathway.synaptic_decay = self.synaptic_decay if traced else None
-        for probe in self.probes:
-            if probe.trace_decay is not None:
-                probe.trace_decay = self.trace_decay
+        self._set_decays()
 
     def parameters(self) -> list[Tensor]:
         """The network's parameters, each once."""
@@ -288,16 +287,17 @@ class Session:
                 "layers that did not change)"
             )
 
-    def _decays(self) -> tuple[float, float | None]:
-        """Return the decay of the traces, and that of the synaptic current before, if any."""
-        if self._given_decay is not None:
-            decay, synaptic = self._given_decay, None
-        else:
-            decay = common_leak(self.neurons) or 0.0
-            synaptic = common_leak(self.neurons, "synaptic_leak")
-        if not 0.0 <= decay <= 1.0:
-            raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
-        return decay, synaptic
+    def _set_decays(self) -> None:
+        """Let every trace decay as the neurons have it now."""
+        names = [pathway.name for pathway in self.pathways]
+        self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
+        for pathway in self.pathways:
+            traced = pathway.name not in self.untraced
+            decay = self.decays[pathway.name] if traced else Decay(0.0)
+            pathway.decay, pathway.synaptic_decay = decay
+        for probe in self.probes:
+            if probe.keeps_trace:
+                probe.decay = activity_decay(self.given_decay, probe.name, self.neurons)
 
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
+from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
@@ -24,7 +25,7 @@ from threefactor.clocked.losses import (
 )
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.outline import check_products, outline
+from threefactor.clocked.outline import check_products, check_wiring, outline
 from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Result, Session
@@ -69,7 +70,7 @@ class RuleOptions(TypedDict, total=False):
     """Options that all rules share; see `Rule`."""
 
     loss: Loss | None
-    trace_decay: float | None
+    trace_decay: TraceDecay
     untraced: Sequence[str]
     input_shape: InputShape | None
     chain: str
@@ -97,7 +98,10 @@ class Rule(nn.Module, ABC):
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
         loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
-        trace_decay: decay of the presynaptic traces; by default the neurons' leak.
+        trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
+            decays with the leak of the neurons behind it, that of a read-out with the leak of those
+            before it. One number for all, or numbers by the names of layers: synapse layers, and
+            hidden layers for the trace of their own activity, which DKP and local read-outs keep.
         untraced: names of synapse layers that learn from their input at the step, without a trace.
             The OTTT authors' code has none in the first layer, nor in NF-ResNet's read-out.
         perturbation: noise on the hidden layers, or None.
@@ -129,7 +133,7 @@ class Rule(nn.Module, ABC):
         network: nn.Module,
         *,
         loss: Loss | None = None,
-        trace_decay: float | None = None,
+        trace_decay: TraceDecay = None,
         untraced: Sequence[str] = (),
         perturbation: Perturbation | None = None,
         input_shape: InputShape | None = None,
@@ -146,7 +150,6 @@ class Rule(nn.Module, ABC):
         object.__setattr__(self, "network", network)
         found = outline(
             network,
-            trace_decay=trace_decay,
             input_shape=input_shape,
             couples=self.couples_layers,
             chain="within-layers" if self.couples_layers else chain,
@@ -162,13 +165,14 @@ class Rule(nn.Module, ABC):
                 neuron,
                 perturbation=perturbation if hidden else None,
                 couple=self.couples_layers or not hidden,
-                trace_decay=found.trace_decay if hidden and self.keeps_layer_traces else None,
+                keeps_trace=hidden and self.keeps_layer_traces,
             )
 
         kernels.keep_freed_memory()
         self._session = Session(
             network,
             trace_decay=trace_decay,
+            wiring=found.wiring,
             untraced=untraced,
             chain="within-layers" if self.couples_layers else chain,
             make_probe=make_probe,
@@ -184,9 +188,14 @@ class Rule(nn.Module, ABC):
         return self._outline.sample_shape
 
     @property
-    def trace_decay(self) -> float:
-        """Decay of the presynaptic traces, lambda, as of the last step."""
-        return self._session.trace_decay
+    def trace_decay(self) -> TraceDecay:
+        """Decay of the presynaptic traces as it was given; None for the neurons' leaks."""
+        return self._session.given_decay
+
+    @property
+    def trace_decays(self) -> dict[str, float]:
+        """Decay of the presynaptic trace of each synapse layer, lambda, as of the last step."""
+        return {name: decay.leak for name, decay in self._session.decays.items()}
 
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
@@ -207,8 +216,8 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        untraced = self._session.untraced
-        text = self._outline.describe(self, signals, self.moves, self.trace_decay, untraced)
+        session = self._session
+        text = self._outline.describe(self, signals, self.moves, session.decays, session.untraced)
         print(text)
         return text
 
@@ -354,6 +363,7 @@ class Rule(nn.Module, ABC):
             session.unchecked = False
             self._say_what_never_learns()
             check_products(session, output, refuse_chain=session.chain == "none")
+            check_wiring(session, self._outline.wiring)
         samples = batch_size(x_t)
         share = 1.0 / (samples * steps)
         # A copy, since a loss may write to what it is given.
