@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from reference.branch_cases import SHAPES, OneInput, make, make_inputs
+from reference.clocked_cases import learned, make_rule
 
 from threefactor import analysis, clocked
 from threefactor.analysis import measured
@@ -100,3 +101,19 @@ def test_several_inputs_that_nobody_declared():
         sizes(several)
     assert sizes(several, SHAPES).hidden == {"lif1": 32, "lif2": 6, "lif3": 7}
     assert analysis.cost(several, SHAPES)["dfa"].memory == 3 * (32 + 6 + 7)
+
+
+def test_measures_leave_a_stream_alone():
+    streams = []
+    for measured_between in (False, True):
+        network, batches, *_ = twins()
+        rule = make_rule("opzo", network)
+        for x, labels in batches:
+            rule.observe(x, labels)
+            for name in ("firing", "operations", "sizes", "mean jacobian", "alignment"):
+                if measured_between:
+                    MEASURES[name](network, batches[:1])
+        streams.append(learned(rule))
+    assert streams[0].keys() == streams[1].keys()
+    assert all(torch.equal(value, streams[1][key]) for key, value in streams[0].items())
+    assert streams[0]["network.mix.weight"].abs().max() > 0
