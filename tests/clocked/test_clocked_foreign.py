@@ -5,7 +5,8 @@ import pickle
 
 import pytest
 import torch
-from reference.foreign import Stage, gradients
+from reference.foreign import PRODUCTS as PRODUCT_KINDS
+from reference.foreign import learn
 from torch import nn
 
 from threefactor import analysis, clocked
@@ -124,39 +125,6 @@ def single_spike():
     return pytest.importorskip("sinabs.activation").SingleSpike
 
 
-def stepper(neuron):
-    """Run a copy of a neuron layer step by step as its library says, with its state cut."""
-    layer, kind = copy.deepcopy(neuron), type(neuron).__module__.split(".")[0]
-    state = [None]
-
-    def step(x):
-        if kind == "snntorch":
-            given = layer(x)
-            layer.mem = layer.mem.detach()
-            if hasattr(layer, "syn"):
-                layer.syn = layer.syn.detach()
-            return given
-        if kind == "spikingjelly":
-            given = layer(x) if layer.step_mode == "s" else layer(x.unsqueeze(0)).squeeze(0)
-            layer.detach()
-            return given
-        if kind == "norse":
-            given, new = layer(x, state[0])
-            state[0] = type(new)(*(part.detach() for part in new))
-            return given
-        if kind == "sinabs":
-            squeezed = hasattr(layer, "batch_size")
-            given = layer(x) if squeezed else layer(x.unsqueeze(1)).squeeze(1)
-            for name, buffer in list(layer.named_buffers()):
-                setattr(layer, name, buffer.detach())
-            return given
-        given = layer(x)
-        layer.v = layer.v.detach()
-        return given
-
-    return step
-
-
 def reset(network):
     for module in network.modules():
         if isinstance(module, Own):
@@ -201,16 +169,8 @@ def build(make_neuron, product="linear", gain=1.0):
     return nn.Sequential(*layers), shape
 
 
-def stages(network):
-    products = [m for m in network if hasattr(m, "weight")]
-    neurons = [m for m in network if not hasattr(m, "weight") and not isinstance(m, nn.Flatten)]
-    flatten = (lambda x: x.flatten(1)) if any(isinstance(m, nn.Flatten) for m in network) else None
-    found = []
-    for i, product in enumerate(products):
-        neuron = stepper(neurons[i]) if i < len(neurons) else None
-        between = flatten if flatten and i == 1 else (lambda x: x)
-        found.append(Stage(copy.deepcopy(product), neuron, between))
-    return found
+def is_neuron(layer):
+    return not isinstance(layer, (*PRODUCT_KINDS, nn.Flatten))
 
 
 def compare(network, shape, rule_name, leak, synaptic_leak, tolerance):
@@ -218,33 +178,25 @@ def compare(network, shape, rule_name, leak, synaptic_leak, tolerance):
     labels = torch.tensor([0, 2, 1, 1])
     options = {"feedback_scale": 0.5} if rule_name == "dfa" else {}
     rule = clocked.RULES[rule_name](network, input_shape=shape, **options)
-    feedback = None
-    if rule_name == "dfa":
-        feedback = [part.matrix.detach() for part in rule.feedback]
-        feedback = [m if m.shape[0] == 3 else m.t() for m in feedback]
-    expected, rates = gradients(
-        stages(network), list(inputs), labels, leak, synaptic_leak=synaptic_leak, feedback=feedback
-    )
+    feedback = [part.matrix.detach() for part in getattr(rule, "feedback", [])]
+    expected = learn(
+        network, list(inputs), labels, leak, rule=rule_name, is_neuron=is_neuron,
+        synaptic_leak=synaptic_leak, feedback=feedback,
+    )  # fmt: skip
     result = rule.step(inputs, labels)
-    assert all(rate > 0.01 for rate in rates), rates  # there is something to compare
+    assert min(expected.rates) > 0.01, expected.rates  # there is something to compare
     torch.testing.assert_close(
         torch.stack(list(result.firing_rates.values())).double(),
-        torch.tensor(rates, dtype=torch.float64),
+        torch.tensor(expected.rates, dtype=torch.float64),
         rtol=1e-5,
         atol=1e-7,
     )
-    found = [list(m.parameters()) for m in network if hasattr(m, "weight")]
-    for ours, theirs in zip(found, expected, strict=True):
-        for parameter, reference in zip(ours, theirs, strict=True):
-            largest = reference.abs().max().item()
-            assert largest > 0
-            assert (parameter.grad - reference).abs().max().item() <= tolerance * largest
-
-
-def warns_of_own_parameters(network):
-    """Neurons' own parameters learn nothing, of which a rule warns."""
-    trained = {id(p) for m in network if hasattr(m, "weight") for p in m.parameters()}
-    return any(p.requires_grad and id(p) not in trained for p in network.parameters())
+    learned = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    assert learned.keys() == expected.gradients.keys()
+    for name, reference in expected.gradients.items():
+        largest = reference.abs().max().item()
+        assert largest > 0
+        assert (learned[name] - reference).abs().max().item() <= tolerance * largest, name
 
 
 @pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
@@ -527,8 +479,20 @@ REFUSED = {
         "Alpha of snnTorch",
     ),
     "spikingjelly, all steps at once": (
-        lambda: nn.Sequential(linear(12, 9), jelly("PSN", T=4), linear(9, 3)),
-        "works on all time steps at once",
+        lambda: nn.Sequential(linear(12, 9), jelly("GatedLIFNode", T=4), linear(9, 3)),
+        "GatedLIFNode of SpikingJelly works on all time steps at once",
+    ),
+    "spikingjelly, made for export": (
+        lambda: nn.Sequential(linear(12, 9), exported(), linear(9, 3)),
+        "IFNode of spikingjelly.*lynxi_exchange is made for export",
+    ),
+    "spikingjelly, recurrent": (
+        lambda: nn.Sequential(linear(12, 9), jelly_recurrent(), linear(9, 3)),
+        "SpikingLSTMCell of SpikingJelly has recurrent weights inside",
+    ),
+    "spikingjelly, a state of its own": (
+        lambda: nn.Sequential(linear(12, 9), jelly_delay(), jelly(), linear(9, 3)),
+        "Delay of SpikingJelly keeps a state.*clocked.register_state",
     ),
     "spikingjelly, its own rule": (
         lambda: nn.Sequential(linear(12, 9), jelly("OTTTLIFNode"), linear(9, 3)),
@@ -546,11 +510,9 @@ REFUSED = {
         lambda: nn.Sequential(linear(12, 9), norse_over_time(), linear(9, 3)),
         "LIF of Norse",
     ),
-    "sinabs adaptive": (
-        lambda: nn.Sequential(
-            linear(12, 9), sinabs("ALIF", tau_mem=2.0, tau_adapt=9.0), linear(9, 3)
-        ),
-        "ALIF of sinabs",
+    "sinabs, no spikes": (
+        lambda: nn.Sequential(linear(12, 9), sinabs("ExpLeak", tau_mem=2.0), linear(9, 3)),
+        "ExpLeak of sinabs gives potentials and no spikes; leave it out",
     ),
     "leaks that differ": (
         lambda: nn.Sequential(linear(12, 9), leaky(), linear(9, 9), own(), linear(9, 3)),
@@ -579,6 +541,18 @@ def alpha():
 def jelly_norm():
     layer = pytest.importorskip("spikingjelly.activation_based.layer")
     return layer.BatchNorm1d(9, step_mode="m")
+
+
+def exported():
+    return pytest.importorskip("spikingjelly.activation_based.lynxi_exchange").IFNode()
+
+
+def jelly_recurrent():
+    return pytest.importorskip("spikingjelly.activation_based.rnn").SpikingLSTMCell(9, 9)
+
+
+def jelly_delay():
+    return pytest.importorskip("spikingjelly.activation_based.layer").Delay(2)
 
 
 def norse_over_time():

@@ -42,6 +42,8 @@ class Probe:
         self.perturbation = perturbation
         self.couple = couple
         self.trace_decay = trace_decay
+        self.synaptic_decay: float | None = None
+        """Of a synaptic current before the potential; the session sets it."""
         self.turn: Turn | None = None
         self.reset()
 
@@ -52,6 +54,7 @@ class Probe:
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
         self.trace: Tensor | None = None
+        self._current_trace: Tensor | None = None
         self.spike_sum: Tensor | int = 0
         self.steps = 0
         self.noise_factor = 1.0
@@ -163,10 +166,21 @@ class Probe:
         self._activity_version = activity._version if not activity.is_inference() else 0
         self.spike_sum = self.spike_sum + fired
         if self.trace_decay is not None:
-            if self.trace is None:
-                self.trace = activity.clone()
+            self._follow(activity, self.trace_decay)
+
+    def _follow(self, activity: Tensor, decay: float) -> None:
+        """Advance the trace to this step."""
+        alpha = self.synaptic_decay
+        if alpha is not None:
+            if self._current_trace is None:
+                self._current_trace = activity.clone()
             else:
-                torch.add(activity, self.trace, alpha=self.trace_decay, out=self.trace)
+                torch.add(activity, self._current_trace, alpha=alpha, out=self._current_trace)
+            activity = self._current_trace
+        if self.trace is None:
+            self.trace = activity.clone()
+        else:
+            torch.add(activity, self.trace, alpha=decay, out=self.trace)
 
     @property
     def rewritten(self) -> bool:

@@ -228,7 +228,7 @@ class Session:
             pathway.synaptic_decay = self.synaptic_decay if traced else None
         for probe in self.probes:
             if probe.trace_decay is not None:
-                probe.trace_decay = self.trace_decay
+                probe.trace_decay, probe.synaptic_decay = self.trace_decay, self.synaptic_decay
 
     def parameters(self) -> list[Tensor]:
         """The network's parameters, each once."""
