@@ -91,8 +91,9 @@ class Recurrent(nn.Module):
             )
             raise InputError(
                 f"the neurons of a recurrent layer returned {given}; expected their activity "
-                f"alone, of shape {tuple(current.shape)}. They have to keep their state by "
-                "themselves, as with init_hidden=True of snnTorch"
+                f"alone, of shape {tuple(current.shape)}. They have to keep their state "
+                "themselves: give init_hidden=True to a neuron of snnTorch, and take clocked.LIF "
+                "in the place of a cell of Norse"
             )
         # A copy, since the network may write to what it gets.
         self.previous = activity.detach().clone()

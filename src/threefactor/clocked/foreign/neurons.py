@@ -13,7 +13,13 @@ from threefactor.clocked.foreign.affine import stand_in
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
-__all__ = ["ForeignNeuron", "Registered", "register_neuron", "registered"]
+__all__ = ["INSTEAD", "ForeignNeuron", "Registered", "register_neuron", "registered"]
+
+INSTEAD = (
+    "A layer whose spikes come back to it is clocked.Recurrent(neuron, nn.Linear(n, n)), with the "
+    "neuron and the recurrent weights of this one"
+)
+"""What to write in the place of a recurrent layer with weights of its own."""
 
 
 class ForeignNeuron(Neuron):

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import INSTEAD, ForeignNeuron
 from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
@@ -62,6 +62,11 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return None
     if kinds[0] in _VIEWS:
         return _VIEWS[kinds[0]]
+    if "Recurrent" in kinds[0]:
+        return (
+            f"{kinds[0]} of Norse has recurrent weights of its own. {INSTEAD}: clocked.LIF, since "
+            "the cells of Norse do not keep their state"
+        )
     return (
         f"{kinds[0]} of Norse is not known to run step by step without weights of its own; known "
         f"are {', '.join(_VIEWS)}"

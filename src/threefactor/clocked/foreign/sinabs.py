@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import INSTEAD, ForeignNeuron
 from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
@@ -45,4 +45,6 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return None
     if kinds[0] in _VIEWS:
         return _SinabsNeuron
+    if "Recurrent" in kinds[0]:
+        return f"{kinds[0]} of sinabs has recurrent weights of its own. {INSTEAD}"
     return f"{kinds[0]} of sinabs is not known; known are {', '.join(_VIEWS)}"

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import INSTEAD, ForeignNeuron
 from threefactor.errors import InputError
 
 __all__ = ["view"]
@@ -105,6 +105,8 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return _VIEWS[kinds[0]]
     if "SpikingNeuron" not in kinds and not hasattr(module, "init_hidden"):
         return None
+    if kinds[0] in ("RLeaky", "RSynaptic"):
+        return f"{kinds[0]} of snnTorch has recurrent weights of its own. {INSTEAD}"
     return (
         f"{kinds[0]} of snnTorch has no presynaptic trace of one or two exponentials, or weights "
         f"of its own; known are {', '.join(_VIEWS)}"

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import INSTEAD, ForeignNeuron
 
 __all__ = ["memories_of", "single_step", "view"]
 
@@ -73,6 +73,8 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
         return _SpikingJellyNeuron
     if name in _KEPT:
         return None
+    if "Recurrent" in name:
+        return f"{name} of SpikingJelly keeps the spikes of its neurons. {INSTEAD}"
     return f"{name} of SpikingJelly keeps a state from step to step which no rule knows"
 
 
