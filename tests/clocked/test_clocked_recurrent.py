@@ -14,6 +14,7 @@ from reference import clocked as slow
 from reference.clocked_cases import (
     BATCH,
     CASES,
+    INPUTS,
     OUTPUTS,
     STEPS,
     assert_alive,
@@ -29,6 +30,7 @@ from reference.clocked_cases import (
 )
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize, prune
 
 from threefactor import analysis, clocked
 from threefactor.errors import InputError
@@ -479,3 +481,281 @@ def test_the_second_pass_has_its_own_activity_of_the_step_before() -> None:
         torch.isin(s.mul(2).round(decimals=9), torch.tensor([0.0, 1, 2])).all() for s in spikes
     )
     assert not any(torch.equal(a, b) for a, b in zip(first[1:], second[1:], strict=True))
+
+
+# What rules and measures say of it
+
+
+def test_describe_tells_what_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    network = clocked.fc(INPUTS, (6, 5), OUTPUTS, recurrent=[True, False])
+    clocked.DFA(network).describe()
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert any(line.startswith("lif1.neuron (6 neurons, recurrent) B e") for line in lines)
+    assert any(line.startswith("lif2 (5 neurons) B e") for line in lines)
+    assert "lif1.synapse.weight error of lif1.neuron; trace of the layer's activity" in lines
+    assert "linear2.weight error of lif2; trace of the input" in lines
+    clocked.DFA(network, untraced=["lif1.synapse"]).describe()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "lif1.synapse.weight error of lif1.neuron; activity of the step before, no trace" in said
+
+
+def test_recurrent_weights_without_a_trace() -> None:
+    """They learn from the activity of the step before alone, all others as before."""
+    x, y = make_data()
+    found = {}
+    for name, options in {
+        "traced": {},
+        "none": {"trace_decay": 0.0},
+        "mixed": {"untraced": ["lif1.synapse"]},
+    }.items():
+        network, _ = build("spatial-bp", recurrent=True)
+        assert_alive(clocked.SpatialBP(network, **options).step(x, y))
+        found[name] = {key: p.grad for key, p in network.named_parameters()}
+    for key, grad in found["mixed"].items():
+        same_as = "none" if key == "lif1.synapse.weight" else "traced"
+        torch.testing.assert_close(grad, found[same_as][key], rtol=1e-12, atol=1e-15)
+    key = "lif1.synapse.weight"
+    assert not torch.allclose(found["mixed"][key], found["traced"][key], rtol=0.05)
+
+
+def test_feed_forward_weights_learn_as_without_recurrence_if_nothing_comes_back() -> None:
+    """To the bit, for the constant input's shortcut too; so does a network built without."""
+    x, y = make_data()
+    for static in (False, True):
+        seen = []
+        for options in (
+            {},
+            {"recurrent": False},
+            {"recurrent": [False, False]},
+            {"recurrent": True},
+        ):
+            network, _ = build("dfa")
+            twin = clocked.fc(INPUTS, (6, 5), OUTPUTS, **options).double()
+            twin.load_state_dict(network.state_dict(), strict=False)
+            for layer in recurrent_layers(twin):
+                nn.init.zeros_(layer.synapse.weight)
+            rule = make_rule("dfa", twin)
+            rule.step(x[0], y, steps=STEPS) if static else rule.step(x, y)
+            seen.append({k: p.grad for k, p in twin.named_parameters() if "synapse" not in k})
+        for other in seen[1:]:
+            assert all(torch.equal(seen[0][k], other[k]) for k in seen[0])
+    assert any(layer.synapse.weight.grad.abs().max() > 0 for layer in recurrent_layers(twin))
+
+
+def test_feedback_has_the_size_of_the_layers_and_not_of_what_comes_back() -> None:
+    network = clocked.fc(INPUTS, (6, 5), OUTPUTS, recurrent=True)
+    rule = clocked.DFA(network, local_learning="learned", intermediate="lif2.neuron")
+    assert rule.layer_sizes == {"lif1.neuron": 6, "lif2.neuron": 5}
+    assert [tuple(b.matrix.shape) for b in rule.feedback] == [(3, 6), (3, 5)]
+
+
+def test_measures_count_the_recurrent_synapse() -> None:
+    torch.manual_seed(1)
+    network = make_network(recurrent=[True, False], dtype=torch.float32)
+    x, y = make_data(dtype=torch.float32)
+    found = analysis.sizes.sizes(network)
+    back = found.synapses["lif1.synapse"]
+    assert (back.weights, back.dense, back.received, back.hidden_input) == (36, 36, 6, False)
+    assert found.hidden == {"lif1.neuron": 6, "lif2": 5}
+    seen: list[Tensor] = []
+    network.lif1.synapse.register_forward_pre_hook(lambda m, given: seen.append(given[0].clone()))
+    counted = analysis.operations(network, [(x, y)])
+    spikes = float(sum((s != 0).sum() for s in seen[:STEPS]))
+    assert spikes > 0
+    layer = counted.layers["lif1.synapse"]
+    assert layer.effective_acs == layer.spike_operations == 6 * spikes / BATCH
+    assert layer.dense == 36 * STEPS and layer.effective_macs == 0
+    rates = analysis.firing(network, [(x, y)])
+    result = clocked.run(network, x)
+    for name, one in rates.layers.items():
+        assert one.rate == pytest.approx(float(result.firing_rates[name]))
+    added = analysis.training_operations(clocked.SpatialBP(network))
+    plain = analysis.training_operations(clocked.SpatialBP(clocked.fc(INPUTS, (6, 5), OUTPUTS)))
+    assert added.forward - plain.forward == added.added.weights - plain.added.weights == 36
+    assert added.added.traces - plain.added.traces == 6
+    assert added.added.feedback == plain.added.feedback  # no error goes back through it
+
+
+def test_gradients_beside_those_of_backpropagation() -> None:
+    torch.manual_seed(1)
+    network = make_network(recurrent=True, dtype=torch.float32)
+    x, y = make_data(dtype=torch.float32)
+    same = analysis.alignment(clocked.SpatialBP(network), [(x, y)])
+    angles = {name: layer.angle for name, layer in same.layers.items()}
+    assert angles.keys() >= {"lif1.synapse", "lif2.synapse"}
+    assert all(value == pytest.approx(0.0, abs=1e-3) for value in angles.values())
+    other = analysis.alignment(clocked.DFA(network), [(x, y)])
+    assert other.layers["lif1.synapse"].angle > 10
+    jacobian = analysis.mean_jacobian(network, [x])
+    torch.testing.assert_close(jacobian["lif2.neuron"], network.readout.weight.detach())
+
+
+class Straight(clocked.Neuron):
+    """Its activity is its current, so that expectations of noise can be written down."""
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        self.state = (current,)
+        return current if noise is None else current + noise
+
+    def modulate(self, error: Tensor, state: Any, gate: Any) -> Tensor:
+        return error * gate
+
+
+@pytest.mark.parametrize("antithetic", [False, True])
+def test_what_opzo_gathers_where_noise_comes_back(antithetic: bool) -> None:
+    """Independent noise: the Jacobian R of the output. Pairs: R at even steps, R - R W_r at odd.
+
+    In the second step of a pair, the noise that comes back is that of the step, negated.
+    """
+    torch.manual_seed(0)
+    back = clocked.Linear(3, 3, bias=False)
+    layers = {"in": clocked.Linear(2, 3), "r": clocked.Recurrent(Straight(), back)}
+    layers["readout"] = clocked.Linear(3, 2)
+    network = clocked.Network(OrderedDict(layers), (2,)).double()
+    rule = clocked.OPZO(network, noise_scale=1.0, momentum=0.0, antithetic=antithetic)
+    x, y = torch.zeros(60_000, 2).double(), torch.zeros(60_000, dtype=torch.int64)
+    readout = network.readout.weight.detach()
+    through = readout @ back.weight.detach()
+    assert through.abs().max() > 0.2
+    for step in range(4):
+        rule.observe(x, y)
+        expected = readout - through if antithetic and step % 2 else readout
+        assert (rule.feedback[0].matrix - expected).abs().max() < 0.03, step
+
+
+# What is refused
+
+
+def linear(n: int = 6) -> clocked.Linear:
+    return clocked.Linear(n, n, bias=False)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "synapse", "message"),
+    [
+        (clocked.LIF, linear(), "neuron of a recurrent layer is <class"),
+        (clocked.LIF(), None, "synapse of a recurrent layer is None"),
+        (nn.ReLU(), linear(), "is a ReLU, which is not one layer of neurons"),
+        (nn.Sequential(linear(), clocked.LIF()), linear(), "is a Sequential, which is not one"),
+        (clocked.LIF(), nn.Identity(), "is a Identity without weights"),
+        (clocked.LIF(), nn.Sequential(linear(), clocked.LIF()), "Sequential with neurons inside"),
+    ],
+)
+def test_parts_that_make_no_recurrent_layer(neuron: Any, synapse: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        clocked.Recurrent(neuron, synapse)
+
+
+class Doubles(clocked.LIF):
+    def activity(self, raw: Tensor, noise: Tensor | None = None) -> Tensor:
+        return torch.cat([raw, raw], 1)
+
+
+class WithState(clocked.LIF):
+    def forward(self, current: Tensor) -> Any:
+        return super().forward(current), self.state
+
+
+@pytest.mark.parametrize(
+    ("neuron", "synapse", "message"),
+    [
+        (
+            clocked.LIF(),
+            nn.Linear(6, 5),
+            r"activity of shape \(4, 6\) into a current of .*\(4, 5\)",
+        ),
+        (Doubles(), linear(), r"returned an activity of shape \(4, 12\)"),
+        (WithState(), linear(), "returned a tuple; expected their activity alone"),
+    ],
+)
+def test_shapes_that_do_not_fit(neuron: Any, synapse: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        clocked.Recurrent(neuron, synapse)(torch.rand(4, 6))
+
+
+@pytest.mark.parametrize("recurrent", [None, 1, "yes", [True], [1, 0], (True, False, True)])
+def test_builders_refuse_what_is_no_answer_for_each_layer(recurrent: Any) -> None:
+    with pytest.raises(InputError, match=r"recurrent is .* there are 2 hidden layers"):
+        clocked.fc(INPUTS, (6, 5), OUTPUTS, recurrent=recurrent)
+    with pytest.raises(InputError, match="there are 0 hidden layers"):
+        clocked.fc(INPUTS, (), OUTPUTS, recurrent=True)
+
+
+def test_one_synapse_cannot_serve_two_layers() -> None:
+    shared = nn.Linear(6, 6)
+    network = nn.Sequential(
+        nn.Linear(INPUTS, 6), clocked.Recurrent(clocked.LIF(), shared), shared, clocked.LIF()
+    )
+    with pytest.raises(InputError, match="used twice in one time step"):
+        clocked.DFA(network, input_shape=(INPUTS,))
+
+
+def test_errors_through_two_synapses_in_a_row_are_asked_for() -> None:
+    two = nn.Sequential(clocked.Linear(6, 2), clocked.Linear(2, 6))
+    layers = {"linear": linear(), "r": clocked.Recurrent(clocked.LIF(), two), "out": linear()}
+    network = clocked.Network(OrderedDict(layers), (6,))
+    with pytest.raises(InputError, match=r"'r.synapse.1' gets its input from layer 'r.synapse.0'"):
+        clocked.DFA(network)
+    rule = clocked.DFA(network, chain="within-layers")
+    rule.step(3 * torch.rand(STEPS, BATCH, 6), torch.arange(BATCH))
+    assert two[0].weight.grad.abs().max() > 0
+
+
+# Other layers
+
+
+@pytest.mark.parametrize("kind", ["pruned", "parametrised", "frozen"])
+def test_computed_and_frozen_recurrent_weights(kind: str) -> None:
+    x, y = make_data()
+    plain, rule = build("dfa", recurrent=True)
+    mask = (torch.arange(36).view(6, 6) % 3 > 0).double()
+    with torch.no_grad():
+        plain.lif1.synapse.weight.mul_(mask)
+    assert_alive(rule.step(x, y))
+    expected = plain.lif1.synapse.weight.grad
+    network, _ = build("dfa", recurrent=True)
+    synapse = network.lif1.synapse
+    if kind == "parametrised":
+        parametrize.register_parametrization(synapse, "weight", Masked(mask))
+    elif kind == "pruned":
+        prune.custom_from_mask(synapse, "weight", mask)
+    else:
+        with torch.no_grad():
+            synapse.weight.mul_(mask).requires_grad_(False)
+    make_rule("dfa", network).step(x, y)
+    torch.testing.assert_close(network.linear1.weight.grad, plain.linear1.weight.grad)
+    if kind == "frozen":
+        assert synapse.weight.grad is None
+    else:
+        learner = next(iter(synapse.parameters()))
+        torch.testing.assert_close(learner.grad, expected * mask)
+
+
+class Masked(nn.Module):
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask = mask
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def test_standardised_convolutions_come_back() -> None:
+    network = make_pictures_network(standardise=True)
+    x = torch.randn(STEPS, BATCH, 2, 6, 6).double()
+    assert_alive(clocked.OPZO(network).step(x, torch.arange(BATCH) % OUTPUTS))
+    assert network.lif1.synapse.gain.grad.abs().max() > 0
+
+
+def test_output_neurons_may_be_recurrent() -> None:
+    layers = {
+        "linear": clocked.Linear(INPUTS, 3),
+        "out": clocked.Recurrent(clocked.LIF(), linear(3)),
+    }
+    torch.manual_seed(0)
+    network = clocked.Network(OrderedDict(layers), (INPUTS,)).double()
+    strengthen(network)
+    rule = clocked.DFA(network)
+    assert rule.layer_sizes == {}
+    rule.step(*make_data())
+    assert network.out.synapse.weight.grad.abs().max() > 0

@@ -111,8 +111,8 @@ def _check_parts(neuron: nn.Module, synapse: nn.Module) -> None:
     for what, part in (("neuron", neuron), ("synapse", synapse)):
         if not isinstance(part, nn.Module):
             raise InputError(
-                f"the {what} of a recurrent layer is a {type(part).__name__}; give a "
-                "torch.nn.Module, as in Recurrent(LIF(), Linear(n, n, bias=False))"
+                f"the {what} of a recurrent layer is {part!r:.80}; give a torch.nn.Module, as in "
+                "Recurrent(LIF(), Linear(n, n, bias=False))"
             )
     inside = [layer for _, layer in layers_of(neuron)]
     if len(inside) != 1 or not isinstance(inside[0], Neuron):
