@@ -488,7 +488,7 @@ REFUSED = {
     ),
     "spikingjelly, recurrent": (
         lambda: nn.Sequential(linear(12, 9), jelly_recurrent(), linear(9, 3)),
-        "SpikingLSTMCell of SpikingJelly has recurrent weights inside",
+        "SpikingLSTMCell of SpikingJelly has weights inside",
     ),
     "spikingjelly, a state of its own": (
         lambda: nn.Sequential(linear(12, 9), jelly_delay(), jelly(), linear(9, 3)),

@@ -323,7 +323,7 @@ def test_layers_of_pytorch_and_computed_weights() -> None:
     assert (graph.nodes["4"].weight == 0).mean() == 0.5
     x = torch.randn(STEPS, BATCH, 1, 9, 9)
     network.eval()
-    clocked.neuron.reset_state(network)
+    clocked.reset_state(network)
     with torch.no_grad():
         expected = torch.stack([network(frame) for frame in x])
         back = from_nir(graph)

@@ -24,6 +24,7 @@ class Model:
     width: float = 0.25
     mse_weight: float = 0.05
     reset: str = "subtract"
+    recurrent: list[Array | None] = field(default_factory=list)  # of each hidden layer, or none
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Outcome:
     loss: float = 0.0
     output: Any = 0.0
     rates: list[float] = field(default_factory=list)
+    recurrent_grads: list[Array] = field(default_factory=list)
 
 
 @dataclass
@@ -77,6 +79,8 @@ class Forward:
         self.model = model
         self.u = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
         self.s = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+        self.back = [np.zeros((batch, len(b))) for b in model.biases[:-1]]  # what comes back
+        self.activity = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
 
     def step(
         self, x: Array, masks: list[Array], noise: list[Array] | None, position: str
@@ -85,6 +89,9 @@ class Forward:
         p, seen = self.model, [x]
         for i in range(len(self.u)):
             current = seen[-1] @ p.weights[i].T + p.biases[i]
+            self.back[i] = self.activity[i]
+            if p.recurrent and p.recurrent[i] is not None:
+                current = current + self.back[i] @ p.recurrent[i].T
             if p.reset == "zero":
                 kept = np.where(self.s[i] == 1.0, 0.0, self.u[i])
             else:
@@ -97,6 +104,7 @@ class Forward:
             activity = self.s[i] * masks[i]
             if noise is not None and position == "after":
                 activity = activity + noise[i]
+            self.activity[i] = activity
             seen.append(activity)
         return seen[-1] @ p.weights[-1].T + p.biases[-1], seen
 
@@ -176,11 +184,13 @@ def train(
         [np.array(b) for b in feedback],
         [np.zeros_like(b) for b in feedback],
         rates=[0.0] * hidden,
+        recurrent_grads=[np.zeros((len(b), len(b))) for b in model.biases[:-1]],
     )
     position = options.get("noise_position", "after")
     second_factor = SECOND_PASS.get((rule, options.get("points")))
     first, second = Forward(model, batch), Forward(model, batch)
     traces = [np.zeros((batch, w.shape[1])) for w in model.weights]
+    back = [np.zeros_like(u) for u in first.u]
     for t in range(steps):
         z = None if noise is None else noise[t]
         output, seen = first.step(inputs[t], masks, z, position)
@@ -191,11 +201,12 @@ def train(
             second_output, _ = second.step(inputs[t], masks, other, position)
             second_losses, _ = _losses(second_output, labels, model, steps)
         traces = [model.leak * a + s for a, s in zip(traces, seen, strict=True)]
+        back = [model.leak * a + s for a, s in zip(back, first.back, strict=True)]
         now = Moment(
             output, losses, error, second_output, second_losses, first.u, traces[1:], z
         )  # fmt: skip
         errors = RULES[rule](now, model, masks, out, options)
-        _add_gradients(out, model, now, errors, masks, traces)
+        _add_gradients(out, model, now, errors, masks, traces, back)
         out.loss += losses.sum()
         out.output = out.output + output
         for i in range(hidden):
@@ -219,6 +230,7 @@ def _add_gradients(
     errors: list[Array],
     masks: list[Array],
     traces: list[Array],
+    back: list[Array],
 ) -> None:
     """Add delta a_hat^T and, for the bias, delta alone."""
     deltas = [
@@ -229,3 +241,6 @@ def _add_gradients(
         for d, a_hat in zip(delta, traces[i], strict=True):
             out.weight_grads[i] += np.outer(d, a_hat)
             out.bias_grads[i] += d
+    for i, delta in enumerate(deltas):
+        for d, a_hat in zip(delta, back[i], strict=True):
+            out.recurrent_grads[i] += np.outer(d, a_hat)

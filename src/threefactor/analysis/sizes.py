@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from threefactor import events
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.foreign import refuse_foreign
-from threefactor.clocked.neuron import Neuron, reset_state
+from threefactor.clocked.kept_state import reset_state
+from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.session import Session
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError

@@ -17,7 +17,14 @@ from threefactor.errors import InputError
 if TYPE_CHECKING:
     from threefactor.clocked.session import Session
 
-__all__ = ["KeptState", "attributes_kept", "kept_states", "refuse_unknown_state", "register_state"]
+__all__ = [
+    "KeptState",
+    "attributes_kept",
+    "kept_states",
+    "refuse_unknown_state",
+    "register_state",
+    "reset_state",
+]
 
 _REGISTERED: dict[type[nn.Module], dict[str, Any]] = {}
 
@@ -28,7 +35,8 @@ def register_state(
     """Say which attributes of a module of one's own are state, such as those of a delay.
 
     A rule then begins each sequence with them at rest, keeps them for the time steps of a stream,
-    and leaves the module as it found it. A layer of neurons is told by `register_neuron`.
+    and leaves the module as it leaves neurons. `reset_state` puts them back to rest. A layer of
+    neurons is told by `register_neuron`.
 
     Args:
         kind: the class of the module; its subclasses are known, too.
@@ -79,34 +87,58 @@ class KeptState:
 
     def __init__(self, module: nn.Module, rest: dict[str, Any]) -> None:
         self.module, self.rest = module, rest
-        self.reset()
+        self._mine = self._second = dict(rest)
 
     def reset(self) -> None:
         """Forget the state of the stream, and that of the second forward pass."""
+        if self._shows(self._mine):
+            self.show(self.rest)
         self._mine = self._second = dict(self.rest)
 
-    def put_in_place(self) -> None:
-        """Show the state of this session's stream."""
-        self._before = self._look()
-        self._put(self._mine)
+    def look(self) -> dict[str, Any]:
+        """Return the state that the module shows, by attribute."""
+        return {name: getattr(self.module, name) for name in self.rest}
+
+    def show(self, state: dict[str, Any]) -> None:
+        """Let the module have a state, such as `look` returned."""
+        for name, value in state.items():
+            setattr(self.module, name, value)
+
+    def put_in_place(self, *, others_work: bool) -> None:
+        """Show the state of this session's stream.
+
+        Args:
+            others_work: whether another session is at work on the network, to which the module
+                belongs until it is done.
+        """
+        self._before = self.look()
+        free = self._shows(self.rest) or self._shows(self._mine)
+        self._stays = free and not others_work
+        self.show(self._mine)
 
     def put_back(self) -> None:
-        """Undo `put_in_place`."""
-        self._mine = self._look()
-        self._put(self._before)
+        """Undo `put_in_place`; as in neurons, the state stays visible in a module at rest."""
+        self._mine = self.look()
+        if not self._stays:
+            self.show(self._before)
 
     def swap(self) -> None:
         """Exchange the state with that of the second forward pass."""
-        now = self._look()
-        self._put(self._second)
+        now = self.look()
+        self.show(self._second)
         self._second = now
 
-    def _look(self) -> dict[str, Any]:
-        return {name: getattr(self.module, name) for name in self.rest}
+    def _shows(self, state: dict[str, Any]) -> bool:
+        return all(value is state[name] for name, value in self.look().items())
 
-    def _put(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self.module, name, value)
+
+def reset_state(network: nn.Module) -> None:
+    """Forget the state of all neurons in a network, and what `register_state` named."""
+    for module in network.modules():
+        if isinstance(module, Neuron):
+            module.reset()
+    for kept in kept_states(network):
+        kept.show(kept.rest)
 
 
 def refuse_unknown_state(session: Session, x_t: Tensor) -> None:

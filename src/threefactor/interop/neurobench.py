@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from threefactor import clocked
 from threefactor.clocked.checks import check_layers, whole_steps
 from threefactor.clocked.foreign import refuse_foreign
-from threefactor.clocked.neuron import reset_state
+from threefactor.clocked.kept_state import reset_state
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import ConfigurationError, InputError
 

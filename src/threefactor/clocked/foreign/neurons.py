@@ -18,6 +18,7 @@ __all__ = [
     "LATER",
     "RECURRENT",
     "SILENT",
+    "WEIGHTS",
     "ForeignNeuron",
     "Registered",
     "register_neuron",
@@ -29,11 +30,15 @@ LATER = (
     "lets a current reach the potential one time step later, so that the spikes have no derivative "
     "by the current of the same step, from which a rule learns"
 )
-RECURRENT = "has recurrent weights inside, which no rule can teach"
+RECURRENT = (
+    "brings the spikes of its neurons back inside, which is clocked.Recurrent(neuron, "
+    "nn.Linear(n, n)), with the neuron and the recurrent weights of this layer"
+)
 SILENT = (
     "gives potentials and no spikes; leave it out, since a rule sums the outputs over the time "
     "steps by itself"
 )
+WEIGHTS = "has weights inside, which keep no presynaptic trace"
 
 
 class ForeignNeuron(Neuron):

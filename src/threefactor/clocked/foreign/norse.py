@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import AT_ONCE, LATER, RECURRENT, SILENT, ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    SILENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
@@ -75,13 +82,13 @@ _VIEWS = {
 def _why_not(name: str) -> str:
     """Say why a module of Norse cannot be trained by a rule."""
     if "Recurrent" in name:
-        return RECURRENT
+        return f"{RECURRENT}: clocked.LIF, since the cells of Norse do not keep their state"
     if name == "LSNNCell":
         return LATER
     if name in ("LICell", "LIBoxCell"):
         return SILENT
     if name in ("CobaLIFCell", "LILinearCell", "LIFCorrelation"):
-        return "has weights inside, which keep no presynaptic trace"
+        return WEIGHTS
     if name in ("LIF", "LI", "IAF", "LSNN", "LIFEx", "LIFAdEx", "Izhikevich", "Lift"):
         return AT_ONCE
     if name in ("SNN", "SNNCell"):

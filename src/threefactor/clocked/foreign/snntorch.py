@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import AT_ONCE, LATER, RECURRENT, ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 from threefactor.errors import InputError
 
 __all__ = ["view"]
@@ -97,7 +103,7 @@ _VIEWS = {"Leaky": _SnnTorchNeuron, "Lapicque": _Lapicque, "Synaptic": _Synaptic
 _WHY_NOT = (
     (("Alpha",), LATER),
     (("RLeaky", "RSynaptic", "RecurrentOneToOne"), RECURRENT),
-    (("SLSTM", "SConv2dLSTM"), "has gates with weights inside, which keep no presynaptic trace"),
+    (("SLSTM", "SConv2dLSTM"), WEIGHTS),
     (("LeakyParallel", "LeakyKernel", "StateLeaky", "LinearLeaky", "AssociativeLeaky"), AT_ONCE),
     (("DeltaLeaky",), "spikes at changes of its potential, whose trace is no exponential"),
     (("LIF", "SpikingNeuron"), "is a base class"),

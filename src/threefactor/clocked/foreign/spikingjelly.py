@@ -10,7 +10,14 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from threefactor.clocked.foreign.neurons import AT_ONCE, LATER, RECURRENT, SILENT, ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    SILENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 
 __all__ = ["memories_of", "single_step", "view"]
 
@@ -92,7 +99,7 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
     if kinds[0].__module__.endswith("_exchange"):
         return f"{name} of {kinds[0].__module__} is made for export; use a layer of neuron"
     if kinds[0].__module__.endswith("activation_based.rnn"):
-        return f"{name} of SpikingJelly {RECURRENT}"
+        return f"{name} of SpikingJelly {WEIGHTS}"
     why = next((why for names, why in _WHY_NOT if name in names), None)
     if why is not None:
         return f"{name} of SpikingJelly {why}"
