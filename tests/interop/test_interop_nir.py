@@ -364,8 +364,39 @@ def test_a_soft_reset_is_refused_or_measured() -> None:
 
 
 class Own(nn.Module):
+    """A forward pass that NIR cannot express, named by its kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.fc, self.out = kind, nn.Linear(4, 4), nn.Linear(4, 2)
+        self.lif = clocked.LIF(reset="zero")
+        self.other = nn.Parameter(torch.ones(2, 4))
+        self.before: Any = None
+
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        h = self.lif(self.fc(x))
+        if self.kind == "asks" and h.sum() > 0:
+            h = 2 * h
+        if self.kind == "function":
+            h = torch.sigmoid(h)
+        if self.kind == "product":
+            h = h * h
+        if self.kind == "number":
+            h = h + 1.0
+        if self.kind == "weights":
+            return h @ self.other.t()
+        if self.kind == "state":
+            given = h if self.before is None else h + self.before
+            h, self.before = given, h
+        if self.kind == "twice":
+            h = self.fc(h)
+        if self.kind == "two outputs":
+            return self.out(h), h  # type: ignore[return-value]
+        return self.out(h)
+
+
+def own(kind: str) -> Any:
+    return to_nir(Own(kind), input_shape=(4,))
 
 
 class OwnLIF(clocked.LIF):
@@ -383,11 +414,14 @@ def row(*layers: nn.Module, shape: tuple[int, ...] = (4,)) -> clocked.Network:
 
 
 LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
-    "own forward": (lambda: to_nir(Own()), "the network is a Own, whose forward"),
-    "residual": (
-        lambda: to_nir(row(clocked.ResidualBlock(2, 2, 1, 1.0), shape=(2, 5, 5))),
-        "'a0' is a .*ResidualBlock, which has no NIR node",
-    ),
+    "asks a value": (lambda: own("asks"), "forward pass cannot be followed: symbolically"),
+    "own function": (lambda: own("function"), "forward pass has .*sigmoid.*cannot express"),
+    "product": (lambda: own("product"), "forward pass has .*cannot express"),
+    "number": (lambda: own("number"), "forward pass has 1.0, which NIR cannot express"),
+    "own weights": (lambda: own("weights"), "forward pass has .*cannot express"),
+    "own state": (lambda: own("state"), "does more than its layers and sums say"),
+    "called twice": (lambda: own("twice"), "'fc' stands in several places"),
+    "two outputs": (lambda: own("two outputs"), r"forward pass has \(out, lif\)"),
     "own neuron": (lambda: to_nir(row(OwnLIF(reset="zero"))), "'a0' is a .*OwnLIF"),
     "batch norm": (lambda: to_nir(row(nn.Linear(4, 4), nn.BatchNorm1d(4))), "'a1' .*BatchNorm1d"),
     "hook": (lambda: to_nir(hooked()), "'lif1' has forward hooks"),
