@@ -472,8 +472,10 @@ def test_what_cannot_leave_is_refused(case: str) -> None:
 
 
 def test_unknown_dialect_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"unknown dialect 'sinab'.*Known: euler, norse"):
-        to_nir(dense(), dialect="sinab")
+    with pytest.raises(ConfigurationError, match=r"unknown dialect 'snntroch'.*snntorch"):
+        to_nir(dense(), dialect="snntroch")
+    with pytest.raises(ConfigurationError, match=r"no dialect 'sinabs'.*spikes several times"):
+        to_nir(dense(), dialect="sinabs")
     monkeypatch.setitem(__import__("sys").modules, "nir", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'threefactor\[nir\]'"):
         to_nir(dense())
@@ -505,6 +507,33 @@ def pool(kind: Any, size: int = 2, stride: int = 2, padding: int = 0) -> Any:
     return kind(*(np.array([n, n]) for n in (size, stride, padding)))
 
 
+def back(weights: Any = None, **more: Any) -> Any:
+    """A row whose neurons 'b' get their spikes back through 'd'."""
+    graph = graph_of(a=affine(), b=lif())
+    graph.nodes |= {"d": affine(5, 5) if weights is None else weights, **more}
+    return edges(graph, *back_edges("d"))
+
+
+def back_edges(name: str) -> list[tuple[str, str]]:
+    return [("b", name), (name, "b")]
+
+
+def loose(name: str, node: Any) -> Any:
+    graph = graph_of(a=affine())
+    graph.nodes[name] = node
+    return graph
+
+
+def in_itself() -> Any:
+    graph = graph_of(a=affine())
+    graph.nodes["g"] = graph
+    return graph
+
+
+def two_inputs() -> Any:
+    return edges(graph_of(a=affine(5, 5), input2=nir.Input(np.array([5]))))
+
+
 COMING: dict[str, tuple[Callable[[], Any], str]] = {
     "not a graph": (lambda: affine(), "the graph is a Affine"),
     "unknown node": (
@@ -526,11 +555,56 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: graph_of(a=affine(), b=nir.IF(np.ones(5), np.ones(5))),
         "'b' is an IF neuron with r = 1.*norse",
     ),
-    "cycle": (
+    "recurrent weights that go on": (
         lambda: edges(graph_of(a=affine(), b=lif(), c=affine(5, 5)), ("c", "b")),
-        "form a cycle; recurrent",
+        "'b' -> 'c' -> 'b' form a cycle; recurrence can be read from the neurons of one layer",
     ),
-    "branch": (lambda: edges(graph_of(a=affine(), b=lif()), ("a", "output")), "without branches"),
+    "cycle over layers": (
+        lambda: edges(
+            graph_of(a=affine(), b=lif(), c=affine(5, 5), d=lif(), e=affine(5, 5)), ("e", "b")
+        ),
+        "form a cycle; recurrence",
+    ),
+    "cycle without neurons": (
+        lambda: edges(graph_of(a=affine(), b=affine(5, 5)), ("b", "a")), "cycle without LIF or IF"
+    ),
+    "neurons onto themselves": (
+        lambda: edges(graph_of(a=affine(), b=lif()), ("b", "b")), "'b' -> 'b' form a cycle; recur"
+    ),
+    "two recurrent synapses": (
+        lambda: edges(back(c=affine(5, 5)), *back_edges("c")),
+        "come back to it through 'c' and 'd'|come back to it through 'd' and 'c'",
+    ),
+    "recurrent weights of another size": (
+        lambda: back(weights=affine(4, 5)), "'d' brings the spikes of 'b' back in the shape"
+    ),
+    "shapes in a sum": (
+        lambda: edges(graph_of(a=affine(5), b=affine(6, 5)), ("a", "output")),
+        r"'output' gets a sum of the shapes \[\(5,\), \(6,\)\]",
+    ),
+    "an edge twice": (
+        lambda: edges(graph_of(a=affine()), ("input", "a")), "'input' -> 'a' is there 2 times"
+    ),
+    "two outputs": (
+        lambda: graph_of(a=affine(), output2=nir.Output(None)),
+        r"Output nodes \['output2', 'output'\]",
+    ),
+    "leads to nothing": (
+        lambda: edges(loose("b", affine(5, 5)), ("a", "b")), "'b', a nir.Affine, has edges to none"
+    ),
+    "comes from nothing": (
+        lambda: edges(loose("b", affine(5, 5)), ("b", "output")), "'b', .*has edges from none"
+    ),
+    "into the input": (
+        lambda: edges(graph_of(a=affine(4)), ("a", "input")), "form a cycle without LIF"
+    ),
+    "out of the output": (
+        lambda: edges(loose("b", affine(5, 5)), ("output", "b"), ("b", "output")), "form a cycle"
+    ),
+    "a graph in itself": (lambda: in_itself(), "graphs lie within graphs .* holds itself"),
+    "a graph with two inputs": (
+        lambda: graph_of(a=affine(), g=two_inputs()), "'g' within the graph has the Input nodes"
+    ),
     "edge": (lambda: edges(graph_of(a=affine()), ("a", "z")), "'a' -> 'z'"),
     "no shape": (
         lambda: nir.NIRGraph(
@@ -559,9 +633,6 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
     "weights": (
         lambda: graph_of(a=nir.Linear(np.full((5, 4), np.inf))), "weight of node 'a' holds NaN"
     ),
-    "current without weights": (
-        lambda: graph_of(b=lif(4, r=1.0), a=affine()), "'b' takes its current times 0.5"
-    ),
     "pooled vector": (lambda: graph_of(p=pool(nir.AvgPool2d), a=affine()), "'p' pools over"),
     "padded pooling": (
         lambda: graph_of(p=pool(nir.AvgPool2d, padding=1), a=affine()), "'p' pads with zeros"
@@ -574,7 +645,7 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "'f' flattens the dimensions 1 to -1",
     ),
-    "subgraph": (lambda: graph_of(a=affine(), g=graph_of(a=affine())), "'g' is a nir.NIRGraph"),
+    "subgraph": (lambda: graph_of(a=affine(), g=graph_of(a=affine())), "'g.a' has weights for 4"),
 }  # fmt: skip
 
 
@@ -595,20 +666,31 @@ DAMAGE: list[Any] = [
 
 def test_damaged_graphs_are_read_or_refused() -> None:
     """Parts of nodes and edges replaced by anything: no other error, and no warning."""
-    whole, chance, refused = to_nir(pictures()), random.Random(0), 0
-    for _ in range(300):
-        graph = copy.deepcopy(whole)
+    looped = clocked.fc(6, (5, 4), 3, recurrent=True, reset="zero")
+    wholes = [to_nir(pictures()), to_nir(looped), to_nir(looped, dialect="snntorch")]
+    chance, refused = random.Random(0), 0
+    for _ in range(400):
+        graph = copy.deepcopy(chance.choice(wholes))
         node = graph.nodes[chance.choice(list(graph.nodes))]
-        setattr(node, chance.choice(list(vars(node))), chance.choice(DAMAGE))
-        if chance.random() < 0.1:
+        if chance.random() < 0.7:
+            setattr(node, chance.choice(list(vars(node))), chance.choice(DAMAGE))
+        names, kind = [*graph.nodes, "nobody"], chance.random()
+        if kind < 0.1:
             graph.edges = chance.choice([graph.edges[1:], graph.edges[:-2], ["a"], None])
+        elif kind < 0.5:
+            graph.edges = [*graph.edges, (chance.choice(names), chance.choice(names))]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                from_nir(graph)
+                network = from_nir(graph)
+                network(torch.zeros(1, *network.input_shape, dtype=network_dtype(network)))
         except InputError:
             refused += 1
-    assert 100 < refused < 300
+    assert 150 < refused < 400
+
+
+def network_dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -151,6 +151,14 @@ class _Writer:
 
     def write(self, placed: Sequence[Placed], output: Terms, shape: tuple[int, ...]) -> Any:
         uses = Counter(name for p in placed for name in p.given) + Counter(output)
+        for name, given in [*((p.name, p.given) for p in placed), ("output", output)]:
+            shared = [source for source in given if uses[source] > 1]
+            if not self.dialect.branches and (len(given) > 1 or shared):
+                raise InputError(
+                    f"what reaches {name!r} comes from {sorted(given)}, in a network with "
+                    f"branches; {self.name} runs such a graph in an order in which parts of a sum "
+                    "come a step late"
+                )
         self.found[INPUT] = _Term(self.node("input", self.nir.Input(np.array(shape))), 1.0)
         self.samples[INPUT] = shape
         for place in placed:
@@ -295,8 +303,52 @@ class _Writer:
         if not self.dialect.uses_r and neuron.leak < 1.0:
             constant = 1.0 / (1.0 - neuron.leak)
             back = self.amplified(name, replace(back, factor=constant))
+        self.move_bias(name, back.node, terms)
         self.connect([back], term.node)
+        if self.dialect.nests:
+            self.nest(term.node, back.node)
         return term
+
+    def move_bias(self, name: str, synapse: str, terms: Sequence[_Term]) -> None:
+        """Move the bias of a recurrent synapse into the weights before the neurons.
+
+        Readers give no bias in the first step, in which no spikes have come back yet.
+        """
+        nir, back = self.nir, self.nodes[synapse]
+        bias = getattr(back, "bias", None)
+        if bias is None:
+            return
+        if isinstance(back, nir.Affine):
+            self.nodes[synapse] = nir.Linear(back.weight)
+        else:
+            back.bias = np.zeros_like(bias)
+        if not bias.any():
+            return
+        host = next((term.node for term in terms if term.synapses == (term.node,)), None)
+        if host is None:
+            raise InputError(
+                f"the recurrent synapse of layer {name!r} has a bias, which readers leave out in "
+                "the first time step, and no weights before the layer could take it; give it "
+                "bias=False"
+            )
+        into = self.nodes[host]
+        if isinstance(into, nir.Linear):
+            self.nodes[host] = nir.Affine(into.weight, bias)
+        else:
+            into.bias = into.bias + bias
+
+    def nest(self, neurons: str, synapse: str) -> None:
+        """Put a recurrent layer into a graph of its own, in the place of its neurons."""
+        nir, shape = self.nir, np.array(self.given)
+        nodes = {
+            "input": nir.Input(shape),
+            "lif": self.nodes[neurons],
+            "w_rec": self.nodes.pop(synapse),
+            "output": nir.Output(shape),
+        }
+        wires = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
+        self.nodes[neurons] = nir.NIRGraph(nodes, wires)
+        self.edges = [edge for edge in self.edges if synapse not in edge]
 
     def amplified(self, name: str, term: _Term) -> _Term:
         """Multiply what reaches a neuron by its factor, in the weights that it comes from."""
@@ -305,8 +357,7 @@ class _Writer:
         if not term.synapses:
             raise InputError(
                 f"layer {name!r} has no weights before it that could take the factor "
-                f"{term.factor} of its current, or other layers get the same current; {self.name} "
-                "ignores r"
+                f"{term.factor} of its current; {self.name} ignores r"
             )
         self.multiply(term)
         return replace(term, factor=1.0)
@@ -327,8 +378,8 @@ class _Writer:
             return replace(term, factor=1.0)
         if not self.dialect.scales:
             raise InputError(
-                f"the factor {term.factor} of what reaches {name!r} meets no weights before it, "
-                f"and {self.name} reads no Scale node; use scale=1 there"
+                f"the factor {term.factor} of what reaches {name!r} meets no weights before it "
+                f"that feed it alone, and {self.name} reads no Scale node; use scale=1 there"
             )
         scale = self.nir.Scale(np.full(self.given, term.factor))
         key = self.node(f"{term.node}_scale", scale)

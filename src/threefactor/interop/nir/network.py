@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from threefactor.clocked import reset_state
 from threefactor.errors import InputError
 
-__all__ = ["INPUT", "GraphNetwork"]
+__all__ = ["INPUT", "GraphNetwork", "Times"]
 
 INPUT = ""
 """The name of the network's input among the sources of a layer."""
@@ -70,6 +70,24 @@ class GraphNetwork(nn.Module):
         for name, given in self.sources.items():
             values[name] = self.get_submodule(name)(_summed(values, given))
         return _summed(values, self.output)
+
+
+class Times(nn.Module):
+    """Multiplies by a number that does not learn.
+
+    Args:
+        factor: the number.
+    """
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def extra_repr(self) -> str:
+        return f"{self.factor:g}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
 
 
 def _summed(values: Mapping[str, Tensor], names: Sequence[str]) -> Tensor:
