@@ -1,6 +1,6 @@
 """Feed-forward and recurrent networks on a temporal task: spoken digits as frames.
 
-Usage: python benchmarks/recurrence.py --data-dir D [--rules spatial-bp opzo] [--json F]
+Usage: python benchmarks/recurrence.py --data-dir D [--rules spatial-bp opzo] [--jobs N] [--json F]
 
 Spike trains in the layout of SHD, in D/shd-like, become frames of equal time. A network of one
 hidden layer learns them, with and without recurrence. Both get the same search: every leak with
@@ -17,12 +17,14 @@ import json
 import platform
 import statistics
 import sys
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from threefactor import clocked, data
 
@@ -32,6 +34,8 @@ RULES: dict[str, dict[str, Any]] = {
     "spatial-bp": {},
     "opzo": {"noise_scale": clocked.LinearSchedule(0.2, 0.01), "momentum": 0.999},
 }
+DIGITS: data.FrameData
+FOLD: data.FrameData
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,22 @@ class Trial:
     seed: int
     epochs: int
     hidden: int
+    held_out: bool
+    """Whether to test on a fifth of the training samples, which is left out of the training."""
 
 
-def train(trial: Trial, given: tuple[Any, Tensor], tested: tuple[Any, Tensor]) -> dict[str, Any]:
+def prepare(data_dir: str, frames: int, seconds: float) -> None:
+    """Load the data of a process."""
+    global DIGITS, FOLD
+    torch.set_num_threads(1)
+    framing = data.FrameSettings(frames, window=round(seconds * 1e6 / frames))
+    DIGITS = data.load_frames("shd-like", data_dir, framing)
+    FOLD = DIGITS.fold(0, 5)
+
+
+def train(trial: Trial) -> dict[str, Any]:
     """Train a network, and return its accuracy and loss on what it did not see."""
+    digits = FOLD if trial.held_out else DIGITS
     torch.manual_seed(trial.seed)
     network = clocked.fc(
         700, (trial.hidden,), 20, recurrent=trial.recurrent, leak=trial.leak, dropout=0.2
@@ -57,7 +73,7 @@ def train(trial: Trial, given: tuple[Any, Tensor], tested: tuple[Any, Tensor]) -
     rule = clocked.RULES[trial.rule](network, loss=loss, **RULES[trial.rule])
     optimizer = torch.optim.AdamW([*network.parameters(), *rule.parameters()], lr=trial.lr)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, trial.epochs)
-    frames, labels = given
+    frames, labels = digits.train
     for epoch in range(trial.epochs):
         rule.set_progress(epoch / trial.epochs)
         for batch in torch.randperm(len(labels)).split(BATCH):
@@ -65,7 +81,7 @@ def train(trial: Trial, given: tuple[Any, Tensor], tested: tuple[Any, Tensor]) -
             result = rule.step(frames[batch], labels[batch])
             optimizer.step()
         scheduler.step()
-    frames, labels = tested
+    frames, labels = digits.test
     out = clocked.run(network.eval(), frames[:], targets=labels, loss=loss)
     assert out.loss is not None
     return {
@@ -75,26 +91,25 @@ def train(trial: Trial, given: tuple[Any, Tensor], tested: tuple[Any, Tensor]) -
     }
 
 
-def compare(rule: str, digits: data.FrameData, given: argparse.Namespace) -> dict[str, Any]:
+def compare(rule: str, pool: Executor, given: argparse.Namespace) -> dict[str, Any]:
     """Search and train both networks with a rule."""
-    fold = digits.fold(0, 5)
     found: dict[str, Any] = {}
     for name, recurrent in (("feed-forward", False), ("recurrent", True)):
-        search = []
-        for leak, lr in itertools.product(LEAKS, RATES):
-            trial = Trial(rule, recurrent, leak, lr, 0, given.epochs, given.hidden)
-            search.append({"leak": leak, "lr": lr, **train(trial, fold.train, fold.test)})
-            print(f"{rule:<11} {name:<13} held out {search[-1]}", flush=True)
+        make = partial(Trial, rule, recurrent, epochs=given.epochs, hidden=given.hidden)
+        pairs = list(itertools.product(LEAKS, RATES))
+        trials = [make(leak, lr, seed=0, held_out=True) for leak, lr in pairs]
+        search = [
+            {"leak": leak, "lr": lr, **result}
+            for (leak, lr), result in zip(pairs, pool.map(train, trials), strict=True)
+        ]
         best = max(search, key=lambda one: one["accuracy"])
-        tests = []
-        for seed in range(given.seeds):
-            trial = Trial(
-                rule, recurrent, best["leak"], best["lr"], seed, given.epochs, given.hidden
-            )
-            tests.append({"seed": seed, **train(trial, digits.train, digits.test)})
-            print(f"{rule:<11} {name:<13} test     {tests[-1]}", flush=True)
+        seeds = range(given.seeds)
+        trials = [make(best["leak"], best["lr"], seed=n, held_out=False) for n in seeds]
+        tests = [{"seed": n, **one} for n, one in zip(seeds, pool.map(train, trials), strict=True)]
         mean = statistics.mean(one["accuracy"] for one in tests)
-        print(f"{rule:<11} {name:<13} mean of {given.seeds} seeds {mean:.2%}", flush=True)
+        for one in (*search, *tests):
+            print(f"  {one}")
+        print(f"{rule}, {name}: {mean:.2%} on the test set, mean of {given.seeds}", flush=True)
         found[name] = {"search": search, "leak": best["leak"], "lr": best["lr"], "test": tests}
     return found
 
@@ -108,23 +123,25 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="processes, which change no number")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    torch.set_num_threads(1)
-    window = round(given.seconds * 1e6 / given.frames)
-    framing = data.FrameSettings(given.frames, window=window)
-    digits = data.load_frames("shd-like", given.data_dir, framing)
-    samples = {"train": len(digits.train_labels), "test": len(digits.test_labels)}
+    source = (given.data_dir, given.frames, given.seconds)
+    prepare(*source)
+    samples = {"train": len(DIGITS.train_labels), "test": len(DIGITS.test_labels)}
     rules = {}
-    for rule in given.rules:
-        rules[rule] = compare(rule, digits, given)
-        if given.json:
-            told = {k: v for k, v in vars(given).items() if k not in ("json", "data_dir", "rules")}
-            command = ["python", "benchmarks/recurrence.py", "--rules", *given.rules]
-            command += [f"--{key}={value}" for key, value in told.items()]
-            about = {"torch": torch.__version__, "python": platform.python_version()}
-            result = {"command": command, **about, "samples": samples, "rules": rules}
-            given.json.write_text(json.dumps(result, indent=2) + "\n")
+    with ProcessPoolExecutor(
+        given.jobs, mp_context=get_context("spawn"), initializer=prepare, initargs=source
+    ) as pool:
+        for rule in given.rules:
+            rules[rule] = compare(rule, pool, given)
+    if given.json:
+        told = {k: getattr(given, k) for k in ("frames", "seconds", "hidden", "epochs", "seeds")}
+        command = ["python", "benchmarks/recurrence.py", "--rules", *given.rules]
+        command += [f"--{key}={value}" for key, value in told.items()]
+        about = {"torch": torch.__version__, "python": platform.python_version()}
+        result = {"command": command, **about, "samples": samples, "rules": rules}
+        given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

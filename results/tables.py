@@ -40,6 +40,7 @@ PAGES = (
     "docs/choosing-a-rule.md",
     "docs/deviations.md",
     "docs/other-networks.md",
+    "docs/recurrence.md",
     "results/README.md",
 )
 BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
@@ -286,6 +287,31 @@ def other_networks() -> str:
     ]
     head = ("neurons", "test accuracy after 3 epochs", "time of a step, ours 1")
     return markdown(head, rows)
+
+
+@table
+def recurrence() -> str:
+    rows = []
+    for rule, networks in load("benchmarks/recurrence.json")["rules"].items():
+        for network, found in networks.items():
+            chosen = max(found["search"], key=lambda one: one["accuracy"])
+            tested = percent([100 * one["accuracy"] for one in found["test"]])
+            rate = statistics.mean(one["firing_rate"] for one in found["test"])
+            pair = f"{found['leak']:g}, {found['lr']:g}"
+            held_out = f"{100 * chosen['accuracy']:.1f} %"
+            rows.append((rule, network, pair, held_out, tested, f"{rate:.2f}"))
+    head = ("rule", "network", "leak, learning rate", "held-out samples", "test", "firing rate")
+    return markdown(head, rows)
+
+
+@table
+def recurrence_search() -> str:
+    rows = []
+    for rule, networks in load("benchmarks/recurrence.json")["rules"].items():
+        for both in zip(*(found["search"] for found in networks.values()), strict=True):
+            shares = [f"{100 * one['accuracy']:.1f} %" for one in both]
+            rows.append((rule, f"{both[0]['leak']:g}, {both[0]['lr']:g}", *shares))
+    return markdown(("rule", "leak, learning rate", "feed-forward", "recurrent"), rows)
 
 
 # Networks of exact spike times

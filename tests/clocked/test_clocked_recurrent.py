@@ -468,6 +468,27 @@ def test_what_comes_back_is_what_the_next_layer_saw() -> None:
     assert len(set(forth[1].flatten().tolist())) > BATCH * 5  # the noise is in it
 
 
+def test_a_layer_that_takes_the_place_of_another_has_managed_state_too() -> None:
+    """With the same neurons and weights inside, so that the rule goes on."""
+    x, y = make_data()
+    network, rule = build("dfa", recurrent=True)
+    expected = rule.step(x, y).loss
+    network.lif1 = clocked.Recurrent(network.lif1.neuron, network.lif1.synapse)
+    for _ in range(2):
+        torch.testing.assert_close(rule.step(x, y).loss, expected)
+        assert network.lif1.previous is None
+    torch.testing.assert_close(clocked.run(network, x, targets=y).loss, expected)
+
+
+def test_state_of_inference_mode_may_be_learned_from() -> None:
+    network = make_network((6,), recurrent=True)
+    x, _ = make_data()
+    with torch.inference_mode():
+        network(x[0])
+    network(x[1]).sum().backward()
+    assert network.lif1.synapse.weight.grad.abs().max() > 0
+
+
 def test_the_second_pass_has_its_own_activity_of_the_step_before() -> None:
     network = make_network((6,), recurrent=True)
     rule = clocked.ZO(network, points="two-point", noise_scale=0.3)

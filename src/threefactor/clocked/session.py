@@ -214,6 +214,8 @@ class Session:
             self._refuse_other_layers()
             check_layers(self.network)
             self._modules, self.unchecked = modules, True
+            known = {state.module: state for state in self.kept}
+            self.kept = [known.get(s.module, s) for s in kept_states(self.network)]
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
