@@ -29,11 +29,12 @@ import torch
 from threefactor import clocked, data
 
 BATCH = 64
-LEAKS, RATES = (0.5, 0.9, 0.97), (1e-3, 3e-3)
+LEAKS, RATES = (0.5, 0.9), (2e-3, 5e-3)
 RULES: dict[str, dict[str, Any]] = {
     "spatial-bp": {},
     "opzo": {"noise_scale": clocked.LinearSchedule(0.2, 0.01), "momentum": 0.999},
 }
+NETWORKS = {"feed-forward": False, "recurrent": True}
 DIGITS: data.FrameData
 FOLD: data.FrameData
 
@@ -93,25 +94,38 @@ def train(trial: Trial) -> dict[str, Any]:
 
 def compare(rule: str, pool: Executor, given: argparse.Namespace) -> dict[str, Any]:
     """Search and train both networks with a rule."""
+    make = partial(Trial, rule, epochs=given.epochs, hidden=given.hidden)
+    pairs, seeds = list(itertools.product(LEAKS, RATES)), range(given.seeds)
+    searches, tests = {}, {}
+    for name, recurrent in NETWORKS.items():  # side by side
+        trials = [make(recurrent, leak, lr, seed=0, held_out=True) for leak, lr in pairs]
+        searches[name] = pool.map(train, trials)
     found: dict[str, Any] = {}
-    for name, recurrent in (("feed-forward", False), ("recurrent", True)):
-        make = partial(Trial, rule, recurrent, epochs=given.epochs, hidden=given.hidden)
-        pairs = list(itertools.product(LEAKS, RATES))
-        trials = [make(leak, lr, seed=0, held_out=True) for leak, lr in pairs]
+    for name, recurrent in NETWORKS.items():
         search = [
-            {"leak": leak, "lr": lr, **result}
-            for (leak, lr), result in zip(pairs, pool.map(train, trials), strict=True)
+            {"leak": leak, "lr": lr, **one}
+            for (leak, lr), one in zip(pairs, searches[name], strict=True)
         ]
         best = max(search, key=lambda one: one["accuracy"])
-        seeds = range(given.seeds)
-        trials = [make(best["leak"], best["lr"], seed=n, held_out=False) for n in seeds]
-        tests = [{"seed": n, **one} for n, one in zip(seeds, pool.map(train, trials), strict=True)]
-        mean = statistics.mean(one["accuracy"] for one in tests)
-        for one in (*search, *tests):
-            print(f"  {one}")
+        chosen = {"leak": best["leak"], "lr": best["lr"]}
+        trials = [make(recurrent, **chosen, seed=seed, held_out=False) for seed in seeds]
+        tests[name] = pool.map(train, trials)
+        found[name] = {"search": search, **chosen}
+    for name, one in found.items():
+        one["test"] = [{"seed": n, **t} for n, t in zip(seeds, tests[name], strict=True)]
+        mean = statistics.mean(test["accuracy"] for test in one["test"])
         print(f"{rule}, {name}: {mean:.2%} on the test set, mean of {given.seeds}", flush=True)
-        found[name] = {"search": search, "leak": best["leak"], "lr": best["lr"], "test": tests}
     return found
+
+
+def write(given: argparse.Namespace, rules: dict[str, Any]) -> None:
+    told = {k: getattr(given, k) for k in ("frames", "seconds", "hidden", "epochs", "seeds")}
+    command = ["python", "benchmarks/recurrence.py", "--rules", *given.rules]
+    command += [f"--{key}={value}" for key, value in told.items()]
+    about = {"torch": torch.__version__, "python": platform.python_version()}
+    samples = {"train": len(DIGITS.train_labels), "test": len(DIGITS.test_labels)}
+    result = {"command": command, **about, "samples": samples, "rules": rules}
+    given.json.write_text(json.dumps(result, indent=2) + "\n")
 
 
 def main() -> None:
@@ -121,27 +135,21 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=0.75, help="that all frames cover")
     parser.add_argument("--hidden", type=int, default=128)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="processes, which change no number")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     source = (given.data_dir, given.frames, given.seconds)
     prepare(*source)
-    samples = {"train": len(DIGITS.train_labels), "test": len(DIGITS.test_labels)}
     rules = {}
     with ProcessPoolExecutor(
         given.jobs, mp_context=get_context("spawn"), initializer=prepare, initargs=source
     ) as pool:
         for rule in given.rules:
             rules[rule] = compare(rule, pool, given)
-    if given.json:
-        told = {k: getattr(given, k) for k in ("frames", "seconds", "hidden", "epochs", "seeds")}
-        command = ["python", "benchmarks/recurrence.py", "--rules", *given.rules]
-        command += [f"--{key}={value}" for key, value in told.items()]
-        about = {"torch": torch.__version__, "python": platform.python_version()}
-        result = {"command": command, **about, "samples": samples, "rules": rules}
-        given.json.write_text(json.dumps(result, indent=2) + "\n")
+            if given.json:
+                write(given, rules)
 
 
 if __name__ == "__main__":

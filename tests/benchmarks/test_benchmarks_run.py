@@ -108,7 +108,7 @@ def test_recurrence_is_searched_and_tested(tmp_path):
     networks = found["rules"]["spatial-bp"]
     assert networks.keys() == {"feed-forward", "recurrent"}
     for network in networks.values():
-        assert len(network["search"]) == 6 and [one["seed"] for one in network["test"]] == [0, 1]
+        assert len(network["search"]) == 4 and [one["seed"] for one in network["test"]] == [0, 1]
         best = max(network["search"], key=lambda one: one["accuracy"])
         assert (network["leak"], network["lr"]) == (best["leak"], best["lr"])
         assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
