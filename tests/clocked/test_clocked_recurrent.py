@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "first": {"recurrent": [True, False]},
     "last": {"recurrent": [False, True], "dropout": 0.3, "scale": 1.3},
     "reset to zero": {"recurrent": True, "reset": "zero", "leak": 0.8},
+    "leaks that differ": {"recurrent": True, "leaks": [0.3, 0.9]},
 }
 
 
@@ -93,12 +94,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
 @every_case
 def test_gradients_equal_the_formulas(case: str, static: bool, which: str) -> None:
-    options = SETTINGS[which]
+    options = dict(SETTINGS[which])
+    leaks = options.pop("leaks", None)
     network, rule = build(case, **options)
+    if leaks is not None:
+        for layer, leak in zip(recurrent_layers(network), leaks, strict=True):
+            layer.neuron.leak = leak
     x, y = make_data()
     if static:
         x = x[:1].expand(STEPS, -1, -1)
     kept = {k: options[k] for k in ("reset", "leak") if k in options}
+    if leaks is not None:
+        kept["leak"] = leaks
     model, masks = slow_model(network, **kept), record_masks(network)
     feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
     name, given = CASES[case]
