@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,15 @@ def load_script() -> Any:
 
 script = load_script()
 others = pytest.mark.parametrize("library", ["snnTorch", "SpikingJelly", "Norse", "sinabs"])
+
+
+@pytest.fixture(autouse=True)
+def instances_of_snntorch() -> Iterator[None]:
+    """snnTorch resets all of its layers that were ever made, and fails at a DeltaLeaky at rest."""
+    yield
+    if "snntorch" in sys.modules:
+        kept = sys.modules["snntorch"].SpikingNeuron.instances
+        kept[:] = [layer for layer in kept if type(layer).__name__ != "DeltaLeaky"]
 
 
 def neurons_of(library: str) -> dict[str, Any]:

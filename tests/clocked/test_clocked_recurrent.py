@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "first": {"recurrent": [True, False]},
     "last": {"recurrent": [False, True], "dropout": 0.3, "scale": 1.3},
     "reset to zero": {"recurrent": True, "reset": "zero", "leak": 0.8},
+    "leaks that differ": {"recurrent": True, "leaks": [0.3, 0.9]},
 }
 
 
@@ -93,12 +94,18 @@ SETTINGS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
 @every_case
 def test_gradients_equal_the_formulas(case: str, static: bool, which: str) -> None:
-    options = SETTINGS[which]
+    options = dict(SETTINGS[which])
+    leaks = options.pop("leaks", None)
     network, rule = build(case, **options)
+    if leaks is not None:
+        for layer, leak in zip(recurrent_layers(network), leaks, strict=True):
+            layer.neuron.leak = leak
     x, y = make_data()
     if static:
         x = x[:1].expand(STEPS, -1, -1)
     kept = {k: options[k] for k in ("reset", "leak") if k in options}
+    if leaks is not None:
+        kept["leak"] = leaks
     model, masks = slow_model(network, **kept), record_masks(network)
     feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
     name, given = CASES[case]
@@ -466,6 +473,27 @@ def test_what_comes_back_is_what_the_next_layer_saw() -> None:
     for seen, again in zip(forth, back[1:], strict=False):
         assert torch.equal(seen, again)
     assert len(set(forth[1].flatten().tolist())) > BATCH * 5  # the noise is in it
+
+
+def test_a_layer_that_takes_the_place_of_another_has_managed_state_too() -> None:
+    """With the same neurons and weights inside, so that the rule goes on."""
+    x, y = make_data()
+    network, rule = build("dfa", recurrent=True)
+    expected = rule.step(x, y).loss
+    network.lif1 = clocked.Recurrent(network.lif1.neuron, network.lif1.synapse)
+    for _ in range(2):
+        torch.testing.assert_close(rule.step(x, y).loss, expected)
+        assert network.lif1.previous is None
+    torch.testing.assert_close(clocked.run(network, x, targets=y).loss, expected)
+
+
+def test_state_of_inference_mode_may_be_learned_from() -> None:
+    network = make_network((6,), recurrent=True)
+    x, _ = make_data()
+    with torch.inference_mode():
+        network(x[0])
+    network(x[1]).sum().backward()
+    assert network.lif1.synapse.weight.grad.abs().max() > 0
 
 
 def test_the_second_pass_has_its_own_activity_of_the_step_before() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import head_of
@@ -25,7 +26,8 @@ class Probe:
         activity: (B, ...) what the next layer saw, noise and dropout included.
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
-        trace: (B, ...) the trace of the activity; kept only if `trace_decay` is given.
+        trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
+            `keeps_trace`.
     """
 
     def __init__(
@@ -35,15 +37,15 @@ class Probe:
         *,
         perturbation: Perturbation | None = None,
         couple: bool = False,
-        trace_decay: float | None = None,
+        keeps_trace: bool = False,
     ) -> None:
         self.name = name
         self.neuron = neuron
         self.perturbation = perturbation
         self.couple = couple
-        self.trace_decay = trace_decay
-        self.synaptic_decay: float | None = None
-        """Of a synaptic current before the potential; the session sets it."""
+        self.keeps_trace = keeps_trace
+        self.decay = Decay(0.0)
+        """Of the trace; the session sets it."""
         self.turn: Turn | None = None
         self.reset()
 
@@ -165,12 +167,12 @@ class Probe:
         self.current, self.activity = head_of(current), activity
         self._activity_version = activity._version if not activity.is_inference() else 0
         self.spike_sum = self.spike_sum + fired
-        if self.trace_decay is not None:
-            self._follow(activity, self.trace_decay)
+        if self.keeps_trace:
+            self._follow(activity)
 
-    def _follow(self, activity: Tensor, decay: float) -> None:
+    def _follow(self, activity: Tensor) -> None:
         """Advance the trace to this step."""
-        alpha = self.synaptic_decay
+        leak, alpha = self.decay
         if alpha is not None:
             if self._current_trace is None:
                 self._current_trace = activity.clone()
@@ -180,7 +182,7 @@ class Probe:
         if self.trace is None:
             self.trace = activity.clone()
         else:
-            torch.add(activity, self.trace, alpha=decay, out=self.trace)
+            torch.add(activity, self.trace, alpha=leak, out=self.trace)
 
     @property
     def rewritten(self) -> bool:

@@ -75,6 +75,8 @@ class Recurrent(nn.Module):
                 f"of the step before has shape {tuple(previous.shape)}; call reset() before a "
                 "batch of another size"
             )
+        if previous.is_inference() and not torch.is_inference_mode_enabled():
+            previous = previous.clone()  # autograd does not take those of inference mode
         back = self.synapse(previous)
         if back.shape != current.shape:
             raise InputError(

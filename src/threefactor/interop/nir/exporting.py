@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.clocked.session import Inputs
 from threefactor.errors import InputError, warn_user
 from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
 from threefactor.interop.nir.network import INPUT
@@ -36,7 +35,7 @@ def to_nir(
     dialect: str = "euler",
     dt: float = 1e-4,
     approximate: bool = False,
-    inputs: Inputs | None = None,
+    inputs: Tensor | Iterable[Tensor] | None = None,
     steps: int | None = None,
 ) -> Any:
     r"""Describe a network as a NIR graph, as it runs in evaluation: without dropout.
@@ -499,7 +498,10 @@ def _shape(network: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _measured(
-    network: nn.Module, neurons: Sequence[clocked.LIF], inputs: Inputs, steps: int | None
+    network: nn.Module,
+    neurons: Sequence[clocked.LIF],
+    inputs: Tensor | Iterable[Tensor],
+    steps: int | None,
 ) -> dict[str, float]:
     """Measure how far spikes differ between the two resets, and warn."""
     if not isinstance(inputs, Tensor):
