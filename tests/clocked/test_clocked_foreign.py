@@ -464,7 +464,80 @@ def compiled():
     return layer
 
 
+class Hidden(nn.Module):
+    """Neurons where PyTorch does not find them, behind one thing or another."""
+
+    input_shape = (12,)
+
+    def __init__(self, place):
+        super().__init__()
+        self.fc, self.out, self.place = linear(12, 9), linear(9, 3), place
+        neuron = Own()
+        if place == "nested":
+            self.kept = {"all": [(neuron,)]}
+        elif place == "object":
+            self.kept = type("Box", (), {"neuron": neuron})()
+        else:
+            self.kept = lambda x: neuron(x)
+
+    def forward(self, x):
+        neuron = self.kept
+        if self.place == "nested":
+            neuron = self.kept["all"][0][0]
+        elif self.place == "object":
+            neuron = self.kept.neuron
+        return self.out(neuron(self.fc(x)))
+
+
+class Counts(nn.Module):
+    """Keeps a number, which no tensor shows."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x * (1.0 + 0.5 * self.calls)
+
+
+def inside(wrap, i=0):
+    layers = [linear(12, 9), own(), linear(9, 3)]
+    layers[i] = wrap(layers[i])
+    return nn.Sequential(*layers)
+
+
+def compiled_whole():
+    network = inside(lambda layer: layer)
+    network.compile()
+    return network
+
+
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(inside(lambda layer: layer), {nn.Linear})
+
+
 REFUSED = {
+    "neurons in a list in a dict": (
+        lambda: Hidden("nested"),
+        "'kept', a plain dict, where PyTorch",
+    ),
+    "compiled as a whole": (compiled_whole, r"the network is compiled \(Sequential.compile\)"),
+    "compiled by torch.compile": (
+        lambda: torch.compile(inside(lambda layer: layer)),
+        "network is compiled .OptimizedModule",
+    ),
+    "a compiled layer inside": (lambda: inside(torch.compile), "layer '0' is compiled .Optimized"),
+    "compiled neurons inside": (lambda: inside(torch.compile, 1), "layer '1' is compiled"),
+    "quantised": (quantised, "layer '0' is quantised"),
+    "DataParallel": (
+        lambda: nn.DataParallel(inside(lambda layer: layer)),
+        r"inside \(network.module\)",
+    ),
+    "DataParallel inside": (
+        lambda: inside(nn.DataParallel),
+        r"layer '0' is wrapped in DataParallel.*0.module",
+    ),
     "loops over time": (LoopsOverTime, "used twice in one time step.*loops over time"),
     "neurons in a list": (InAList, "plain list, where PyTorch does not find them"),
     "a function with weights": (WithFunction, r"multiplies with its parameters \['weight'\]"),
@@ -594,6 +667,90 @@ def jelly_delay():
 
 def norse_over_time():
     return pytest.importorskip("norse.torch").LIF()
+
+
+@pytest.mark.parametrize("place", ["object", "function"])
+def test_a_state_that_nobody_can_find_is_refused(place):
+    """Spatial BP would train the network, and carry the state from one sequence into the next."""
+    with pytest.raises(InputError, match="keeps a state that no rule finds"):
+        clocked.SpatialBP(Hidden(place))
+    with pytest.raises(InputError, match="keeps a state that no rule finds"):
+        clocked.DFA(nn.Sequential(linear(12, 9), own(), Counts(), linear(9, 3)), input_shape=(12,))
+
+
+def of_library(library):
+    return {
+        "snntorch": leaky,
+        "spikingjelly": jelly,
+        "norse": lambda: norse("LIFBoxCell"),
+        "sinabs": lambda: sinabs(tau_mem=2.0),
+    }[library]
+
+
+def row_of(library, *more):
+    torch.manual_seed(0)
+    make = of_library(library)
+    layers = [linear(12, 9), make(), linear(9, 9), make(), *more, linear(9, 3)]
+    if library == "norse":
+        return pytest.importorskip("norse.torch").SequentialState(*layers)
+    return nn.Sequential(*layers)
+
+
+every_library = pytest.mark.parametrize("library", ["snntorch", "spikingjelly", "norse", "sinabs"])
+INPUTS, LABELS = torch.rand(4, 12), torch.tensor([0, 2, 1, 0])
+
+
+@every_library
+def test_states_of_another_batch_are_no_part_of_a_step(library):
+    """What somebody's own run left in the neurons does not reach the gradient, nor is it lost."""
+    grads = []
+    for stale in (False, True):
+        network = row_of(library)
+        if stale:
+            other = 3 * torch.rand(7, 12)
+            network(other.unsqueeze(1) if library == "sinabs" else other)
+        torch.manual_seed(1)
+        clocked.DFA(network, input_shape=(12,)).step(INPUTS, LABELS, steps=4)
+        grads.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True)) and len(grads[0]) >= 6
+
+
+@every_library
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_a_network_of_another_library_that_changes_is_refused(library):
+    network = row_of(library)
+    rule = clocked.DFA(network, input_shape=(12,))
+    rule.observe(INPUTS, LABELS)
+    with pytest.raises(InputError, match="2 samples follow a stream of 4"):
+        rule.observe(INPUTS[:2], LABELS[:2])
+    for i, other in ((1, of_library(library)()), (2, linear(9, 9))):
+        before, network[i] = network[i], other
+        with pytest.raises(InputError, match=rf"\['{i}'\] were replaced"):
+            rule.observe(INPUTS, LABELS)
+        network[i] = before
+        rule.observe(INPUTS, LABELS)  # as it was
+    network.append(linear(3, 3))
+    with pytest.raises(InputError, match=r"\['5'\] were replaced, added"):
+        rule.step(INPUTS, LABELS, steps=2)
+
+
+@every_library
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_layers_used_twice_and_half_precision_are_refused(library):
+    network = row_of(library)
+    network[3] = network[1]
+    with pytest.raises(InputError, match="hidden layer '1' is used twice"):
+        clocked.DFA(network, input_shape=(12,))
+    shared = linear(9, 9)
+    network = row_of(library)
+    network[2] = shared
+    network = type(network)(*list(network)[:4], shared, of_library(library)(), network[4])
+    with pytest.raises(InputError, match="is used twice in one time step, but has one presynaptic"):
+        clocked.DFA(network, input_shape=(12,)).step(INPUTS, LABELS, steps=2)
+    for dtype in (torch.float16, torch.bfloat16):
+        network = row_of(library).to(dtype)
+        with pytest.raises(InputError, match="need at least float32"):
+            clocked.DFA(network, input_shape=(12,)).step(INPUTS.to(dtype), LABELS, steps=2)
 
 
 @pytest.mark.parametrize("which", REFUSED)
