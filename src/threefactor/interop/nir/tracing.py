@@ -149,6 +149,8 @@ class _Follower:
             return self.added(node, -1.0)
         if node.target in (operator.mul, operator.imul, torch.mul, "mul", "mul_"):
             return self.scaled(*node.args)
+        if node.target in (operator.neg, torch.neg, "neg"):
+            return self.scaled(node.args[0], -1.0)
         if node.target in (operator.truediv, operator.itruediv, torch.div, "div", "div_"):
             over = self.factor(node.args[1])
             if not over:
@@ -239,7 +241,7 @@ def _compare(
     # In double precision, where rounding does not decide over spikes.
     one, other = _copied(network).double(), _copied(network).double()
     for neuron in (m for copied in (one, other) for m in copied.modules()):
-        if isinstance(neuron, clocked.LIF):
+        if isinstance(neuron, clocked.LIF) and isinstance(neuron.threshold, float):
             neuron.threshold *= 1e-3  # so that there is activity in every layer
     names = {layer: name for name, layer in network.named_modules()}
     layers = [
