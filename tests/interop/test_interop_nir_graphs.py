@@ -52,7 +52,7 @@ class Skips(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.lif1(self.first(x))
         g = self.lif2(self.left(h) - self.share * self.right(h))
-        return self.readout(self.share * g + h if self.around else -(-g))
+        return self.readout(self.share * g + h if self.around else -(g * -1.0))
 
 
 class IntoNeurons(nn.Module):
