@@ -39,6 +39,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
+        neural: names of the parameters of neuron layers.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -49,6 +50,7 @@ class Outline:
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
+    neural: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -116,6 +118,8 @@ class Outline:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
+        if not teachers and name in self.neural:
+            return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
         how, traced = "input of the time step, no trace", "trace of the input"
@@ -240,6 +244,8 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 synaptic.update([name] * of_synapse)
+    layers = [getattr(neuron, "module", neuron) for _, neuron in session.neurons]
+    neural = frozenset(names[id(p)] for layer in layers for p in layer.parameters())
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -249,6 +255,7 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
+        neural,
         unreached,
     )
 
