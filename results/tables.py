@@ -372,11 +372,15 @@ def recurrence() -> str:
             chosen = max(found["search"], key=lambda one: one["accuracy"])
             tested = percent([100 * one["accuracy"] for one in found["test"]])
             rate = statistics.mean(one["firing_rate"] for one in found["test"])
-            pair = f"{found['leak']:g}, {found['lr']:g}"
             held_out = f"{100 * chosen['accuracy']:.1f} %"
-            rows.append((rule, network, pair, held_out, tested, f"{rate:.2f}"))
-    head = ("rule", "network", "leak, learning rate", "held-out samples", "test", "firing rate")
+            rows.append((rule, network, _choice(found), held_out, tested, f"{rate:.2f}"))
+    settings = "leak, learning rate, dropout"
+    head = ("rule", "network", settings, "held-out speakers", "test", "firing rate")
     return markdown(head, rows)
+
+
+def _choice(found: dict[str, float]) -> str:
+    return f"{found['leak']:g}, {found['lr']:g}, {found['dropout']:g}"
 
 
 @table
@@ -385,8 +389,9 @@ def recurrence_search() -> str:
     for rule, networks in load("benchmarks/recurrence.json")["rules"].items():
         for both in zip(*(found["search"] for found in networks.values()), strict=True):
             shares = [f"{100 * one['accuracy']:.1f} %" for one in both]
-            rows.append((rule, f"{both[0]['leak']:g}, {both[0]['lr']:g}", *shares))
-    return markdown(("rule", "leak, learning rate", "feed-forward", "recurrent"), rows)
+            rows.append((rule, _choice(both[0]), *shares))
+    head = ("rule", "leak, learning rate, dropout", "feed-forward", "recurrent")
+    return markdown(head, rows)
 
 
 # Networks of exact spike times

@@ -92,7 +92,7 @@ def test_recurrence_is_searched_and_tested(tmp_path):
     h5py = pytest.importorskip("h5py")
     (tmp_path / "shd-like").mkdir()
     generator = np.random.default_rng(0)
-    for part, samples in (("train", 100), ("test", 20)):
+    for part, samples in (("train", 60), ("test", 20)):
         with h5py.File(tmp_path / "shd-like" / f"{part}.h5", "w") as root:
             for name, kind in (("times", np.float32), ("units", np.uint16)):
                 column = root.create_dataset(f"spikes/{name}", (samples,), h5py.vlen_dtype(kind))
@@ -100,17 +100,18 @@ def test_recurrence_is_searched_and_tested(tmp_path):
                     high = 0.7 if name == "times" else 699
                     column[i] = (generator.random(60) * high).astype(kind)
             root["labels"] = np.arange(samples, dtype=np.uint16) % 20
+            root["extra/speaker"] = np.arange(samples, dtype=np.uint16) % 7
     file = tmp_path / "recurrence.json"
     options = ["--data-dir", tmp_path, "--rules", "spatial-bp", "--frames", 4, "--hidden", 5]
     run("recurrence.py", *options, "--epochs", 1, "--seeds", 2, "--json", file)
     found = json.loads(file.read_text())
-    assert found["samples"] == {"train": 100, "test": 20}
+    assert found["samples"] == {"train": 60, "test": 20}
     networks = found["rules"]["spatial-bp"]
     assert networks.keys() == {"feed-forward", "recurrent"}
     for network in networks.values():
-        assert len(network["search"]) == 4 and [one["seed"] for one in network["test"]] == [0, 1]
+        assert len(network["search"]) == 8 and [one["seed"] for one in network["test"]] == [0, 1]
         best = max(network["search"], key=lambda one: one["accuracy"])
-        assert (network["leak"], network["lr"]) == (best["leak"], best["lr"])
+        assert all(network[name] == best[name] for name in ("leak", "lr", "dropout"))
         assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
     losses = [[one["loss"] for one in network["search"]] for network in networks.values()]
     assert losses[0] != losses[1]

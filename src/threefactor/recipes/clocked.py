@@ -92,9 +92,9 @@ def _spoken(title: str, data: str) -> Recipe:
         batch_size=64,
         steps=100,
         data=DataSettings(name=data),
-        network=ClockedNetworkSettings(hidden=(128,), leak=0.9, recurrent=True),
+        network=ClockedNetworkSettings(hidden=(128,), dropout=0.3, recurrent=True),
         loss=_EVENT_LOSS,
-        optimizer=OptimizerSettings(lr=3e-3),
+        optimizer=OptimizerSettings(lr=5e-3),
     )
     per_rule = {"zo": {"optimizer.lr": 2e-4}, "opzo": {"rule.options.momentum": 0.999}}
     return Recipe(title, settings, per_rule)
