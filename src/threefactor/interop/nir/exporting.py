@@ -41,16 +41,20 @@ def to_nir(
     r"""Describe a network as a NIR graph, as it runs in evaluation: without dropout.
 
     The scale of an activity, standardised weights and the factors of a dialect are folded into the
-    weights; pooling becomes a node of its own. Write the graph with `nir.write(path, graph)`.
+    weights; pooling becomes a node of its own, a branch an edge of its own. A recurrent layer
+    becomes its neurons and a synapse from them back to themselves, whose bias goes into the weights
+    before. Write the graph with `nir.write(path, graph)`.
 
     A network of exact spike times becomes `Linear` and `CubaLIF` nodes with tau_syn = tau_s,
     tau_mem = 2 tau_s, r = 1 and w_in = tau_s, where a spike is a Dirac pulse: these are the same
     equations in continuous time. NIR has no place for `duration` and `max_spikes`.
 
     Args:
-        network: a row of layers: `clocked.fc`, `conv5`, or any `nn.Sequential` of `clocked.Linear`,
-            `clocked.Conv2d`, their PyTorch counterparts, `clocked.LIF`, average pooling,
-            `nn.Flatten` and dropout; or an `events.Network`.
+        network: a module whose forward pass calls each layer once, adds what the layers give,
+            multiplies it by numbers and flattens it, such as `clocked.fc`, `conv5`, any
+            `nn.Sequential`, or what `from_nir` returns. The layers are `clocked.Linear`,
+            `clocked.Conv2d`, their PyTorch counterparts, `clocked.LIF`, `clocked.Recurrent`,
+            average pooling, `nn.Flatten` and dropout. Or an `events.Network`.
         input_shape: of one sample at one time step; `network.input_shape` by default.
         dialect: whose reading of the graph is to give the same spikes, see `DIALECTS`.
         dt: the reader's time step in seconds; 1e-4 is what snnTorch and SpikingJelly assume. Norse
@@ -459,6 +463,12 @@ def _check(name: str, layer: nn.Module) -> None:
         _check(f"{name}.neuron", layer.neuron)
     if isinstance(layer, clocked.LIF):
         layer.check(name)
+        each = [n for n in ("leak", "threshold") if isinstance(getattr(layer, n), Tensor)]
+        if each:
+            raise InputError(
+                f"layer {name!r} has a {' and a '.join(each)} for each neuron; only one for the "
+                "whole layer is written"
+            )
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
         raise InputError(f"layer {name!r} flattens a part of its input; NIR readers take all of it")
     if isinstance(layer, nn.AvgPool2d):
