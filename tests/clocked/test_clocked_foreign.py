@@ -490,18 +490,6 @@ class Hidden(nn.Module):
         return self.out(neuron(self.fc(x)))
 
 
-class Counts(nn.Module):
-    """Keeps a number, which no tensor shows."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, x):
-        self.calls += 1
-        return x * (1.0 + 0.5 * self.calls)
-
-
 def inside(wrap, i=0):
     layers = [linear(12, 9), own(), linear(9, 3)]
     layers[i] = wrap(layers[i])
@@ -675,8 +663,6 @@ def test_a_state_that_nobody_can_find_is_refused(place):
     """Spatial BP would train the network, and carry the state from one sequence into the next."""
     with pytest.raises(InputError, match="keeps a state that no rule finds"):
         clocked.SpatialBP(Hidden(place))
-    with pytest.raises(InputError, match="keeps a state that no rule finds"):
-        clocked.DFA(nn.Sequential(linear(12, 9), own(), Counts(), linear(9, 3)), input_shape=(12,))
 
 
 def of_library(library):
