@@ -25,6 +25,17 @@ def test_train_then_evaluate(run, tmp_path):
     assert "best checkpoint after" in out
 
 
+def test_a_recurrent_network_is_a_setting(run, tmp_path):
+    assert run("train", "digits-fc", *SMALL, "--set", "recurrent=true", "--out", "r")[0] == 0
+    last = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    code, out, _ = run("evaluate", "r", "--json")
+    assert code == 0 and json.loads(out)["test_accuracy"] == last["test_accuracy"]
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=[true, false]")
+    assert code == 1 and "there are 1 hidden layers" in err
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=yes")
+    assert code == 2 and "network.recurrent" in err
+
+
 def test_resume_of_a_finished_run_and_of_another_configuration(run):
     assert run("train", "digits-fc", *SMALL, "--out", "r")[0] == 0
     assert run("train", "--resume", "--out", "r")[0] == 0

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
 from threefactor.clocked.decays import Decay, Wiring, decays
+from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -71,11 +73,21 @@ class Outline:
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
         sizes = {name: shape.numel() for name, shape in self.hidden.items()}
-        layers = [(f"{name} ({sizes[name]} neurons)", signals[name]) for name in self.hidden]
+        recurrent = {n: m for n, m in network.named_modules() if isinstance(m, Recurrent)}
+        again = tuple(f"{n}.neuron".removeprefix(".") for n in recurrent)
+        back = tuple(
+            f"{n}.synapse.".removeprefix(".")
+            for n, m in recurrent.items()
+            if len(layers_of(m.synapse)) == 1
+        )
+        layers = [
+            (f"{n} ({sizes[n]} neurons{', recurrent' * n.startswith(again)})", signals[n])
+            for n in self.hidden
+        ]
         layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
         layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
         parameters = [
-            (name, self._lesson(name, p.requires_grad, traces, untraced))
+            (name, self._lesson(name, p.requires_grad, traces, untraced, back))
             for name, p in network.named_parameters()
         ]
         shared = ""
@@ -97,7 +109,12 @@ class Outline:
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
 
     def _lesson(
-        self, name: str, trainable: bool, traces: dict[str, Decay], untraced: Sequence[str]
+        self,
+        name: str,
+        trainable: bool,
+        traces: dict[str, Decay],
+        untraced: Sequence[str],
+        back: tuple[str, ...],
     ) -> str:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
@@ -106,14 +123,16 @@ class Outline:
             return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
-        how = "input of the time step, no trace"
+        how, traced = "input of the time step, no trace", "trace of the input"
+        if name.startswith(back):
+            how, traced = "activity of the step before, no trace", "trace of the layer's activity"
         if name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
         elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
-            how = "trace of the input"
+            how = traced
             if len(set(traces.values())) > 1:
                 layer = max((n for n in traces if name.startswith(f"{n}.")), key=len)
-                how = f"trace of the input, decays by {traces[layer]}"
+                how = f"{traced}, decays by {traces[layer]}"
         return f"error of {', '.join(teachers)}; {how}"
 
 
