@@ -3,7 +3,7 @@
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.foreign import register_neuron
-from threefactor.clocked.kept_state import register_state
+from threefactor.clocked.kept_state import register_state, reset_state
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import (
@@ -11,11 +11,11 @@ from threefactor.clocked.neuron import (
     Neuron,
     NeuronOptions,
     Reset,
-    reset_state,
     surrogate_times,
 )
 from threefactor.clocked.noise import LinearSchedule, Perturbation
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
 from threefactor.clocked.rules import (
     DFA,
@@ -57,6 +57,7 @@ __all__ = [
     "Perturbation",
     "Probe",
     "Readout",
+    "Recurrent",
     "Reset",
     "ResidualBlock",
     "Result",

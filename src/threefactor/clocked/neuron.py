@@ -20,7 +20,6 @@ __all__ = [
     "NeuronOptions",
     "Reset",
     "lif_step_",
-    "reset_state",
     "surrogate_times",
 ]
 
@@ -388,10 +387,3 @@ def attach(neuron: Neuron, current: Tensor, activity: Tensor) -> Tensor:
     if not (current.requires_grad and torch.is_grad_enabled()):
         return activity
     return _LocalDerivative.apply(current, activity, neuron)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def reset_state(network: nn.Module) -> None:
-    """Forget the state of every neuron in a network, whatever its class."""
-    for module in network.modules():
-        if isinstance(module, Neuron):
-            module.reset()

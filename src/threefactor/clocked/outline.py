@@ -12,12 +12,15 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
 from threefactor.clocked.decays import Decay, Wiring, decays
+from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
 __all__ = ["Outline", "check_products", "check_wiring", "outline"]
 
@@ -37,6 +40,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
+        neural: names of the parameters of neuron layers.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -47,6 +51,7 @@ class Outline:
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
+    neural: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -68,11 +73,21 @@ class Outline:
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
         sizes = {name: shape.numel() for name, shape in self.hidden.items()}
-        layers = [(f"{name} ({sizes[name]} neurons)", signals[name]) for name in self.hidden]
+        recurrent = {n: m for n, m in network.named_modules() if isinstance(m, Recurrent)}
+        again = tuple(f"{n}.neuron".removeprefix(".") for n in recurrent)
+        back = tuple(
+            f"{n}.synapse.".removeprefix(".")
+            for n, m in recurrent.items()
+            if len(layers_of(m.synapse)) == 1
+        )
+        layers = [
+            (f"{n} ({sizes[n]} neurons{', recurrent' * n.startswith(again)})", signals[n])
+            for n in self.hidden
+        ]
         layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
         layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
         parameters = [
-            (name, self._lesson(name, p.requires_grad, traces, untraced))
+            (name, self._lesson(name, p.requires_grad, traces, untraced, back))
             for name, p in network.named_parameters()
         ]
         shared = ""
@@ -94,21 +109,30 @@ class Outline:
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
 
     def _lesson(
-        self, name: str, trainable: bool, traces: dict[str, Decay], untraced: Sequence[str]
+        self,
+        name: str,
+        trainable: bool,
+        traces: dict[str, Decay],
+        untraced: Sequence[str],
+        back: tuple[str, ...],
     ) -> str:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
+        if not teachers and name in self.neural:
+            return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
-        how = "input of the time step, no trace"
+        how, traced = "input of the time step, no trace", "trace of the input"
+        if name.startswith(back):
+            how, traced = "activity of the step before, no trace", "trace of the layer's activity"
         if name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
         elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
-            how = "trace of the input"
+            how = traced
             if len(set(traces.values())) > 1:
                 layer = max((n for n in traces if name.startswith(f"{n}.")), key=len)
-                how = f"trace of the input, decays by {traces[layer]}"
+                how = f"{traced}, decays by {traces[layer]}"
         return f"error of {', '.join(teachers)}; {how}"
 
 
@@ -154,12 +178,10 @@ def outline(
     # One step from rest is the same for every decay.
     session = Session(network, trace_decay=0.0, chain=chain, make_probe=make_probe)
     weight = next(network.parameters())
-    modes = [(module, module.training) for module in network.modules()]
     frozen = [p for p in network.parameters() if not p.requires_grad]
     with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
         try:
-            with session.attached(), torch.enable_grad():
-                network.eval()
+            with evaluating(network), session.attached(), torch.enable_grad():
                 # The way of errors is that of the weights, whether or not they learn at present.
                 session.ignored.update(id(p) for p in frozen)
                 for parameter in frozen:
@@ -185,8 +207,6 @@ def outline(
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-            for module, mode in modes:
-                module.training = mode
             session.reset()
 
 
@@ -221,6 +241,8 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 synaptic.update([name] * of_synapse)
+    layers = [getattr(neuron, "module", neuron) for _, neuron in session.neurons]
+    neural = frozenset(names[id(p)] for layer in layers for p in layer.parameters())
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -230,6 +252,7 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
+        neural,
         unreached,
     )
 

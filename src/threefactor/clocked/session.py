@@ -202,9 +202,10 @@ class Session:
                 for probe in self.probes:
                     placed.append(probe)
                     probe.put_in_place()
+                others_work = any(pathway is not None for _, pathway in before)
                 for state in self.kept:
                     shown.append(state)
-                    state.put_in_place()
+                    state.put_in_place(others_work=others_work)
                 with single_step(self._modules), self._attributes_kept():
                     yield
             finally:
@@ -225,6 +226,8 @@ class Session:
             self._refuse_other_layers()
             check_layers(self.network)
             self._modules, self.unchecked = modules, True
+            known = {state.module: state for state in self.kept}
+            self.kept = [known.get(s.module, s) for s in kept_states(self.network)]
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
@@ -521,16 +524,22 @@ def run(
 
 @contextmanager
 def from_rest(network: nn.Module) -> Iterator[None]:
-    """Begin with all neurons at rest, and put back the states and masks that were there."""
+    """Begin with all neurons and registered state at rest, and put back what was there."""
     neurons = [layer for _, layer in layers_of(network) if isinstance(layer, Neuron)]
+    kept = kept_states(network)
     before = [(neuron, neuron.everything()) for neuron in neurons]
+    others = [(state, state.look()) for state in kept]
     try:
         for neuron in neurons:
             neuron.reset()
+        for state in kept:
+            state.show(state.rest)
         yield
     finally:
-        for neuron, state in before:
-            neuron.take(state)
+        for neuron, values in before:
+            neuron.take(values)
+        for state, values in others:
+            state.show(values)
 
 
 def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from threefactor.clocked.neuron import Neuron
 from threefactor.errors import ConfigurationError
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import (
+    ClockedNetworkSettings,
     ConvNetworkSettings,
     RegisteredNetworkSettings,
     ResNetSettings,
@@ -76,7 +77,12 @@ def counts(settings: Settings, samples: Any) -> tuple[int, int]:
         return 0, 0
     if not isinstance(network, (ConvNetworkSettings, ResNetSettings)):
         sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
-        return sum(a * b for a, b in itertools.pairwise(sizes)), sum(sizes[1:])
+        weights = sum(a * b for a, b in itertools.pairwise(sizes))
+        if isinstance(network, ClockedNetworkSettings):
+            again = network.recurrent
+            flags = [again] * len(network.hidden) if isinstance(again, bool) else again
+            weights += sum(n * n for n, flag in zip(network.hidden, flags, strict=False) if flag)
+        return weights, sum(sizes[1:])
     options, neurons = asdict(network), list[int]()
     build = CONVOLUTIONAL[options.pop("kind")]
     with torch.device("meta"), torch.no_grad():
