@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from threefactor.clocked.neuron import Neuron
+from threefactor.data import has_frames
 from threefactor.errors import ConfigurationError
+from threefactor.plugins.registry import entry
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import (
     ClockedNetworkSettings,
@@ -51,7 +53,9 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     weights, neurons = counts(settings, samples)
     batch = min(settings.batch_size, len(samples.train[1]))
     inputs = math.prod(samples.input_shape)
-    if getattr(samples, "steps", None) is not None and settings.steps is not None:
+    name, steps = settings.data.name, getattr(samples, "steps", None)
+    frames = has_frames(name) if entry("data", name) is None else steps is not None
+    if frames and settings.steps is not None:
         inputs *= settings.steps
     needed = {
         f"a network of {weights:,} weights": 2 * weights * size,
