@@ -56,7 +56,7 @@ class Recurrent(nn.Module):
         >>> [layer(torch.tensor([[0.8]])).item() for _ in range(4)]
         [0.0, 1.0, 0.0, 0.0]
 
-    Source: Xiao et al. 2022, Online Training Through Time, section 4.4, for the gradient.
+    Source: the traces of Xiao et al. 2022, Online Training Through Time, on a recurrent connection.
     """
 
     def __init__(self, neuron: nn.Module, synapse: nn.Module) -> None:
