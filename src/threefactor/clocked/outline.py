@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +36,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
+        own: names of the parameters that neurons learn by an eligibility.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -46,6 +47,7 @@ class Outline:
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
+    own: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -101,7 +103,9 @@ class Outline:
         if not teachers:
             return "never: no error reaches it"
         how = "input of the time step, no trace"
-        if name.rpartition(".")[2] == "bias" and name in self.synaptic:
+        if name in self.own:
+            how = "eligibility of the neurons"
+        elif name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
         elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
             how = "trace of the input"
@@ -206,7 +210,14 @@ def _follow(
         for p in session.probes
         if p.activity is not None and p.neuron not in last
     }
+    by_name = {p.name: p.neuron for p in session.probes}
     output_neurons = tuple(p.name for p in session.probes if p.neuron in last)
+    own = {
+        names[id(leaf)]: node.neuron
+        for node in graph.behind_all(heads.values())
+        if hasattr(node, "neuron")
+        for leaf in _own_leaves(node)
+    }
     teachers: dict[str, list[str]] = {}
     synaptic: set[str] = set()
     for head, start in heads.items():
@@ -220,6 +231,9 @@ def _follow(
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 synaptic.update([name] * of_synapse)
+        for name, neuron in own.items():  # what the head's own neurons learn
+            if head != OUTPUT and neuron is by_name[head]:
+                teachers[name] = [head]
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -229,6 +243,7 @@ def _follow(
         _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
+        frozenset(own),
         unreached,
     )
 
@@ -236,12 +251,13 @@ def _follow(
 def _wiring(session: Session, synapses: Iterable[Any]) -> Wiring:
     """Find the neuron layers around each synapse layer in the graph of a time step."""
     names = {p.neuron: p.name for p in session.probes}
-    behind: dict[str, list[str]] = {}
+    behind: dict[str, tuple[str, ...]] = {}
     for probe in session.probes:
         if probe.current is not None:
             for node in _before(probe.current.grad_fn):
                 if hasattr(node, "pathway"):
-                    behind.setdefault(node.pathway.name, []).append(probe.name)
+                    synapse = node.pathway.name
+                    behind[synapse] = (*behind.get(synapse, ()), probe.name)
     before = {
         synapse.pathway.name: tuple(
             names[node.neuron]
@@ -250,7 +266,20 @@ def _wiring(session: Session, synapses: Iterable[Any]) -> Wiring:
         )
         for synapse in synapses
     }
-    return Wiring({name: tuple(found) for name, found in behind.items()}, before)
+    aligned = {
+        (node.pathway.name, probe.name)
+        for probe in session.probes
+        if probe.current is not None
+        for node in graph.aligned_with(probe.current.grad_fn)
+        if hasattr(node, "pathway")
+    } | {
+        (synapse.pathway.name, names[node.neuron])
+        for synapse in synapses
+        for node in graph.aligned_with(synapse.next_functions[0][0])
+        if hasattr(node, "neuron")
+    }
+    shapes = {p.name: p.activity.shape[1:] for p in session.probes if p.activity is not None}
+    return Wiring(behind, before, frozenset(aligned), shapes)
 
 
 def _before(start: Any) -> Iterator[Any]:
@@ -280,13 +309,22 @@ def check_wiring(session: Session, wiring: Wiring) -> None:
         new = tuple(neuron for neuron in met if neuron not in known)
         if not new:
             continue
-        seen = Wiring({name: (*known, *new)}, wiring.before)
-        if decays(session.given_decay, [name], session.neurons, seen)[name] != session.decays[name]:
+        seen = replace(wiring, behind={name: (*known, *new)})
+        now = decays(session.given_decay, [name], session.neurons, seen)[name]
+        if now.each or session.decays[name].each or now != session.decays[name]:
             raise InputError(
                 f"synapse layer {name!r} feeds the neurons {list(new)} in this time step and did "
                 "not in evaluation mode, in which the rule looked at the network; give "
                 f"trace_decay={{{name!r}: ...}}"
             )
+
+
+def _own_leaves(node: Any) -> Iterator[Tensor]:
+    """Walk the parameters of a layer of neurons that its node in the graph takes in."""
+    for part in graph.behind([n for n, _ in node.next_functions[1:]]):
+        leaf = graph.parameter_of(part)
+        if leaf is not None:
+            yield leaf
 
 
 def _reached(
@@ -315,6 +353,8 @@ def _reached(
                 if chain != "none":
                     waiting.append((node.next_functions[0][0], True))
             elif hasattr(node, "neuron") and (couples or node.neuron in last):
+                for parameter in _own_leaves(node):
+                    yield parameter, False, far
                 waiting.append((node.next_functions[0][0], far))
 
 
