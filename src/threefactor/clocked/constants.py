@@ -91,7 +91,8 @@ class Constant:
         if self.learns(neuron):
             with torch.no_grad():
                 parameter = getattr(neuron, self.raw)
-                parameter.copy_(self.range.raw(torch.as_tensor(value).to(parameter)))
+                wanted = torch.as_tensor(value, dtype=parameter.dtype, device=parameter.device)
+                parameter.copy_(self.range.raw(wanted))
         elif isinstance(value, Tensor):
             neuron.__dict__.pop(self.name, None)
             neuron._buffers.pop(self.buffer, None)
