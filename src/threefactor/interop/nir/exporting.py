@@ -327,6 +327,12 @@ def _can_write(name: str, layer: nn.Module) -> bool:
 def _check_options(name: str, layer: nn.Module) -> None:
     if isinstance(layer, clocked.LIF):
         layer.check(name)
+        each = [n for n in ("leak", "threshold") if isinstance(getattr(layer, n), Tensor)]
+        if each:
+            raise InputError(
+                f"layer {name!r} has a {' and a '.join(each)} for each neuron; only one for the "
+                "whole layer is written"
+            )
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
         raise InputError(f"layer {name!r} flattens a part of its input; NIR readers take all of it")
     if isinstance(layer, nn.AvgPool2d):
