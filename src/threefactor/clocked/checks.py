@@ -71,9 +71,9 @@ def check_layers(network: nn.Module) -> None:
         )
 
 
-def refuse_autocast(inputs: object) -> None:
+def refuse_autocast(weight: Tensor) -> None:
     """Refuse to work under autocast, which would change precision behind a rule's back."""
-    device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
+    device = weight.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise InputError(
             "torch.autocast is on, under which products would be made in half precision and "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
 from threefactor.clocked.decays import Decay, Wiring, decays
+from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
@@ -31,7 +32,7 @@ class Outline:
         hidden: shape of the activity of each hidden layer, by name, without the batch.
         output_neurons: names of neuron layers whose activity is the output.
         outputs: number m of outputs.
-        sample_shape: shape of one sample at one time step.
+        sample_shape: shape of one sample at one time step; of several inputs, of each.
         wiring: which neurons each synapse layer meets.
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
@@ -43,7 +44,7 @@ class Outline:
     hidden: dict[str, torch.Size]
     output_neurons: tuple[str, ...]
     outputs: int
-    sample_shape: torch.Size
+    sample_shape: Shapes
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
@@ -125,7 +126,7 @@ def _block(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 def outline(
     network: nn.Module,
     *,
-    input_shape: Sequence[int] | None,
+    input_shape: InputShape | None,
     couples: bool,
     chain: str,
 ) -> Outline:
@@ -133,7 +134,7 @@ def outline(
 
     Args:
         network: module made of `Synapse` and `Neuron` layers.
-        input_shape: shape of one sample; None for the network's own.
+        input_shape: shape of one sample, or of each input; None for the network's own.
         couples: whether the chain rule passes the neurons.
         chain: "none" or "within-layers".
 
@@ -144,13 +145,12 @@ def outline(
     check_layers(network)
     if torch.is_inference_mode_enabled():
         raise InputError("a rule cannot be built in torch.inference_mode, where nothing can learn")
-    shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
+    shape = shapes_of(network, input_shape)
     if shape is None:
         raise InputError(
             "the network has no attribute input_shape; give input_shape=, "
             "the shape of one sample at one time step"
         )
-    shape = torch.Size(shape)
 
     def make_probe(name: str, neuron: Neuron) -> Probe:
         return Probe(name, neuron, couple=True)
@@ -168,7 +168,7 @@ def outline(
                 session.ignored.update(id(p) for p in frozen)
                 for parameter in frozen:
                     parameter.requires_grad_(True)
-                output = session.forward(weight.new_zeros((1, *shape)))
+                output = session.forward(zeros(shape, weight))
                 unused = [p.name for p in session.probes if p.activity is None]
                 if unused:
                     raise InputError(
@@ -176,12 +176,15 @@ def outline(
                         "evaluation mode, in which it is tried"
                     )
                 found = _follow(session, output, shape, couples, chain)
-                moved = torch.linspace(0.0, 3.0, shape.numel()).view(1, *shape).to(weight)
+                moved = mapped(
+                    shape,
+                    lambda s: torch.linspace(0.0, 3.0, s.numel()).view(1, *s).to(weight),
+                )
                 refuse_unknown_state(session, moved)
                 return found
         except RuntimeError as problem:
             raise InputError(
-                f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
+                f"the network does not run on one sample of shape {mapped(shape, tuple)}: {problem}"
             ) from problem
         finally:
             for parameter in frozen:
@@ -191,9 +194,7 @@ def outline(
             session.reset()
 
 
-def _follow(
-    session: Session, output: Tensor, shape: torch.Size, couples: bool, chain: str
-) -> Outline:
+def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chain: str) -> Outline:
     names = {id(p): name for name, p in session.network.named_parameters()}
     heads = _heads(session, output)
     check_products(session, output, refuse_chain=chain == "none")

@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
+from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -27,7 +28,7 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
 from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.session import Inputs, Result, Session
+from threefactor.clocked.session import Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -71,7 +72,7 @@ class RuleOptions(TypedDict, total=False):
     loss: Loss | None
     trace_decay: TraceDecay
     untraced: Sequence[str]
-    input_shape: Sequence[int] | None
+    input_shape: InputShape | None
     chain: str
 
 
@@ -107,7 +108,9 @@ class Rule(nn.Module, ABC):
         untraced: names of synapse layers that learn from their input at the step, without a trace.
             The OTTT authors' code has none in the first layer, nor in NF-ResNet's read-out.
         perturbation: noise on the hidden layers, or None.
-        input_shape: shape of one sample at one step; by default `network.input_shape`.
+        input_shape: shape of one sample at one step; by default `network.input_shape`. For a
+            network with several inputs a tuple of shapes, as in `((1, 28, 28), (40,))`, for the
+            arguments of its forward by position; or a dict of shapes for arguments by name.
         chain: "none", or "within-layers" to let the chain rule run through weights between which
             no neurons lie. `SpatialBP` runs it through all layers anyway.
 
@@ -136,7 +139,7 @@ class Rule(nn.Module, ABC):
         trace_decay: TraceDecay = None,
         untraced: Sequence[str] = (),
         perturbation: Perturbation | None = None,
-        input_shape: Sequence[int] | None = None,
+        input_shape: InputShape | None = None,
         chain: str = "none",
     ) -> None:
         super().__init__()
@@ -183,8 +186,8 @@ class Rule(nn.Module, ABC):
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
 
     @property
-    def sample_shape(self) -> torch.Size:
-        """Shape of one sample at one time step, without the batch."""
+    def sample_shape(self) -> Shapes:
+        """Shape of one sample at one time step, without the batch; for several inputs, of each."""
         return self._outline.sample_shape
 
     @property
@@ -249,7 +252,9 @@ class Rule(nn.Module, ABC):
 
         Args:
             inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or an
-                iterable of T tensors (B, ...), read one by one.
+                iterable of T tensors (B, ...), read one by one. If `input_shape` is a tuple or
+                dict of shapes, a tuple or dict of such inputs, all of them constant or all
+                sequences of one length; or an iterable of T tuples or dicts.
             targets: (B,) class labels as int64, or what the loss expects. A list or tuple has one
                 for each of the T steps, and None for a step without a label, in which nothing
                 learns and the state and the traces advance.
@@ -284,7 +289,7 @@ class Rule(nn.Module, ABC):
         after_step: Callable[[], object] | None,
     ) -> Result:
         session = self._session
-        self._check_precision(inputs)
+        self._check_precision()
         count, sequence = session.time_steps(inputs, steps)
         if targets is None:
             raise InputError(
@@ -303,7 +308,7 @@ class Rule(nn.Module, ABC):
             checked: Tensor | None = None
             for x_t, target in zip(sequence, in_time, strict=True):
                 if target is not None and target is not checked:
-                    check_targets(self.loss, target, len(x_t), self.outputs)
+                    check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
                 record = self._advance(x_t, target, count)
                 if target is not None:
@@ -317,14 +322,14 @@ class Rule(nn.Module, ABC):
         assert total is not None
         return Result(total, session.firing_rates(), count, loss)
 
-    def observe(self, x_t: Tensor, targets: Tensor | None, *, steps: int = 1) -> Result:
+    def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
 
         T calls with `steps=T` add the same gradients as one call of `step`. `clocked.run`, other
         rules and copies may use the network between two calls and leave the stream as it is.
 
         Args:
-            x_t: (B, ...) input of this step.
+            x_t: (B, ...) input of this step; a tuple or dict for a network with several inputs.
             targets: (B,) class labels as int64, or what the loss expects. None for a step without
                 a label: nothing learns, and the state and the traces advance.
             steps: number that the loss is divided by.
@@ -342,10 +347,10 @@ class Rule(nn.Module, ABC):
         session = self._session
         with session.attached():
             session.check_state()
-            self._check_precision(x_t)
-            session.check_input(x_t)
+            self._check_precision()
+            x_t = session.reader().checked(x_t)
             if targets is not None:
-                check_targets(self.loss, targets, len(x_t), self.outputs)
+                check_targets(self.loss, targets, batch_size(x_t), self.outputs)
             session.check_batch(x_t)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
@@ -355,7 +360,7 @@ class Rule(nn.Module, ABC):
         loss = None if targets is None else record.losses.sum()
         return Result(record.output, session.firing_rates(), 1, loss)
 
-    def _advance(self, x_t: Tensor, targets: Tensor | None, steps: int) -> TimeStep:
+    def _advance(self, x_t: StepInput, targets: Tensor | None, steps: int) -> TimeStep:
         """Run one time step of the attached network, and learn if there are targets."""
         session = self._session
         with torch.enable_grad():
@@ -365,7 +370,8 @@ class Rule(nn.Module, ABC):
             self._say_what_never_learns()
             check_products(session, output, refuse_chain=session.chain == "none")
             check_wiring(session, self._outline.wiring)
-        share = 1.0 / (len(x_t) * steps)
+        samples = batch_size(x_t)
+        share = 1.0 / (samples * steps)
         # A copy, since a loss may write to what it is given.
         values = output.detach().clone()
         if targets is None:
@@ -373,7 +379,7 @@ class Rule(nn.Module, ABC):
                 session.second_pass(x_t, self.second_pass)
             for probe in session.probes:
                 probe.current = None
-            return TimeStep(values, values.new_zeros(len(x_t)), torch.zeros_like(values), [])
+            return TimeStep(values, values.new_zeros(samples), torch.zeros_like(values), [])
         losses, error = loss_of(self.loss, values, targets)
         record = TimeStep(values, losses * share, error * share, self._hidden)
         record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
@@ -414,9 +420,10 @@ class Rule(nn.Module, ABC):
                 f"expected one for each of the {len(self._hidden)} hidden layers"
             )
 
-    def _check_precision(self, inputs: object) -> None:
+    def _check_precision(self) -> None:
         """Refuse precisions and devices with which learning would go wrong or fail half-way."""
-        refuse_autocast(inputs)
+        weight = self._session.first_parameter
+        refuse_autocast(weight)
         if torch.is_inference_mode_enabled():
             raise InputError(
                 "torch.inference_mode is on, in which nothing can learn; leave it for rule.step "
@@ -427,7 +434,6 @@ class Rule(nn.Module, ABC):
                 "torch.nn.utils.parametrize.cached() is on, which keeps weights, with their graph, "
                 "longer than a step; leave it for this call: a rule computes them once by itself"
             )
-        weight = self._session.first_parameter
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "
