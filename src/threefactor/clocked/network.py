@@ -64,8 +64,8 @@ def fc(
         in_features: values per sample and time step.
         hidden: number of neurons of each hidden layer; may be empty.
         out_features: number of outputs m.
-        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width`, `reset`, `learn_leak` and
-            `learn_threshold` of the hidden neurons, see `LIF`.
+        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width`, `reset`,
+            `learn_leak` and `learn_threshold` of the hidden neurons, see `LIF`.
 
     Raises:
         InputError: if a size is below 1 or a setting out of its range.
