@@ -251,8 +251,8 @@ class Neuron(nn.Module, ABC):
 class NeuronOptions(TypedDict, total=False):
     """Options of the neurons of a network, for its builder; see `LIF`, which has the defaults."""
 
-    leak: float
-    threshold: float
+    leak: float | Tensor
+    threshold: float | Tensor
     dropout: float
     scale: float
     surrogate_width: float

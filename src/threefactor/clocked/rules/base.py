@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
+from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
@@ -484,9 +485,19 @@ class Rule(nn.Module, ABC):
                 )
         self._said = untaught
         if untaught:
+            foreign = [n for _, n in layers_of(self.network) if isinstance(n, ForeignNeuron)]
+            inside = {id(p) for neuron in foreign for p in neuron.module.parameters()}
+            named = dict(self.network.named_parameters())
+            of_neurons = [name for name in untaught if id(named[name]) in inside]
+            advice = (
+                f" No eligibility is known of the neurons' own, {of_neurons}: "
+                "clocked.LIF(learn_leak=True, learn_threshold=True) has neurons that learn theirs"
+            )
             warn_user(
                 f"{type(self).__name__} teaches the parameters {untaught} nothing, since no "
-                "error reaches them; rule.describe() says what learns from what"
+                "error reaches them; rule.describe() says what learns from what."
+                + advice
+                * bool(of_neurons)
             )
 
     @contextmanager
