@@ -232,10 +232,10 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
             else:
                 raise InputError(
                     f"the neurons of layer {name!r} {'may come to ' * learns}differ in their "
-                    f"{which}, so that no one decay of a presynaptic trace follows; give "
+                    f"{which}, so that no one decay of a presynaptic trace follows; give a number, "
+                    f"trace_decay=... or trace_decay={{...}} with the layers that meet {name!r}, or "
                     "trace_decay='per-neuron', with which every weight of a linear layer in front "
-                    "has an eligibility of its own (batch x neurons x inputs numbers), or a "
-                    f"number: {advice}"
+                    "has an eligibility of its own (batch x neurons x inputs numbers)"
                 )
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise InputError(
