@@ -1,5 +1,6 @@
 """Settings: overriding by name, and what a wrong name or value gets."""
 
+import dataclasses
 import json
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from threefactor.errors import ConfigurationError
 from threefactor.recipes import recipe
 from threefactor.training.build import build
-from threefactor.training.folder.run import plain_settings
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.settings import ConvNetworkSettings, make_settings
 
@@ -41,7 +41,8 @@ def test_all_options_of_the_rule_are_written_out():
 def test_leaks_and_thresholds_that_learn():
     changes = {"learn_leak": True, "network.learn_threshold": True, "trace_decay": {"readout": 0.1}}
     settings = recipe("digits-fc").settings_for("dfa", changes)
-    assert make_settings(json.loads(json.dumps(plain_settings(settings)))) == settings
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    assert make_settings(plain) == settings
     experiment = build(settings)
     names = {name for name, _ in experiment.network.named_parameters()}
     taught = {"lif1.raw_leak", "lif1.raw_threshold", "lif2.raw_leak", "lif2.raw_threshold"}

@@ -232,8 +232,8 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
             else:
                 raise InputError(
                     f"the neurons of layer {name!r} {'may come to ' * learns}differ in their "
-                    f"{which}, so that no one decay of a presynaptic trace follows; give a number, "
-                    f"trace_decay=... or trace_decay={{...}} with the layers that meet {name!r}, or "
+                    f"{which}, so that no one decay of a presynaptic trace follows; give a "
+                    f"number, trace_decay=... or trace_decay={{...}} for what meets {name!r}, or "
                     "trace_decay='per-neuron', with which every weight of a linear layer in front "
                     "has an eligibility of its own (batch x neurons x inputs numbers)"
                 )

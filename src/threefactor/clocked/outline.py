@@ -37,7 +37,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
-        own: names of the parameters that neurons learn by an eligibility.
+        neural: names of the parameters of neuron layers.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -48,7 +48,7 @@ class Outline:
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
-    own: frozenset[str]
+    neural: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -101,10 +101,12 @@ class Outline:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
+        if not teachers and name in self.neural:
+            return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
         how = "input of the time step, no trace"
-        if name in self.own:
+        if name in self.neural:
             how = "eligibility of the neurons"
         elif name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
@@ -235,6 +237,8 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         for name, neuron in own.items():  # what the head's own neurons learn
             if head != OUTPUT and neuron is by_name[head]:
                 teachers[name] = [head]
+    layers = [getattr(neuron, "module", neuron) for _, neuron in session.neurons]
+    neural = frozenset(names[id(p)] for layer in layers for p in layer.parameters())
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -244,7 +248,7 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
-        frozenset(own),
+        neural,
         unreached,
     )
 
