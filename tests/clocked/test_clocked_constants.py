@@ -524,9 +524,9 @@ def test_constants_are_saved_copied_and_moved(learn: bool, each: bool) -> None:
     [
         (
             lambda: clocked.LIF(0.0, learn_leak=True),
-            r"leak is 0\.0; with learn_leak, .*more than 0",
+            r"leak is 0; with learn_leak, .*more than 0",
         ),
-        (lambda: clocked.LIF(1.0, learn_leak=True), r"leak is 1\.0; with learn_leak"),
+        (lambda: clocked.LIF(1.0, learn_leak=True), r"leak is 1; with learn_leak"),
         (
             lambda: clocked.LIF(torch.tensor([0.5, 1.2])),
             r"leak is a tensor \(2,\) from 0\.5 to 1\.2",
@@ -545,6 +545,16 @@ def test_constants_are_saved_copied_and_moved(learn: bool, each: bool) -> None:
 def test_bad_constants(make: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_constant_that_learns_is_set_by_its_value() -> None:
+    layer = network_of("LIF", each=False).lif1
+    layer.leak, layer.threshold = 0.25, torch.tensor(1.5)
+    assert layer.leak == pytest.approx(0.25) and layer.threshold == pytest.approx(1.5)
+    for bad in (1.0, 1.5, float("nan")):
+        with pytest.raises(InputError, match=r"with learn_leak, give more than 0 and less than 1"):
+            layer.leak = bad
+    assert layer.leak == pytest.approx(0.25)
 
 
 def test_a_parameter_that_became_nan_is_refused() -> None:

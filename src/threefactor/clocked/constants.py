@@ -92,7 +92,7 @@ class Constant:
             with torch.no_grad():
                 parameter = getattr(neuron, self.raw)
                 wanted = torch.as_tensor(value, dtype=parameter.dtype, device=parameter.device)
-                parameter.copy_(self.range.raw(wanted))
+                parameter.copy_(self._raw_of(wanted))
         elif isinstance(value, Tensor):
             neuron.__dict__.pop(self.name, None)
             neuron._buffers.pop(self.buffer, None)
@@ -108,15 +108,20 @@ class Constant:
     def learn(self, neuron: Neuron) -> None:
         """Put a parameter in the place of the constant; called once, when the layer is made."""
         value = self.__get__(neuron)
-        raw = self.range.raw(torch.as_tensor(value))
-        if not torch.isfinite(raw).all():
-            raise InputError(
-                f"{self.name} is {_shown(value)}; with learn_{self.name}, give {self.range.inner}"
-            )
+        raw = self._raw_of(torch.as_tensor(value))
         neuron.__dict__.pop(self.name, None)
         neuron._buffers.pop(self.buffer, None)
         neuron.register_parameter(self.raw, nn.Parameter(raw))
         neuron.learned = (*neuron.learned, self.raw)
+
+    def _raw_of(self, value: Tensor) -> Tensor:
+        """Return the parameter that stands for a value, which has to be finite."""
+        raw = self.range.raw(value)
+        if not torch.isfinite(raw).all():
+            raise InputError(
+                f"{self.name} is {_shown(value)}; with learn_{self.name}, give {self.range.inner}"
+            )
+        return raw
 
     def _taken(self, given: Any) -> float | Tensor:
         if isinstance(given, Tensor) and given.requires_grad:
@@ -159,6 +164,8 @@ class Constant:
 def _shown(value: Any) -> str:
     if not isinstance(value, Tensor):
         return str(value)
+    if value.dim() == 0:
+        return f"{value.item():.7g}"
     return f"a tensor {tuple(value.shape)} from {value.min():.4g} to {value.max():.4g}"
 
 
