@@ -27,7 +27,7 @@ from reference.clocked_cases import (
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from threefactor import clocked
+from threefactor import analysis, clocked
 from threefactor.errors import InputError
 
 SIZES = (6, 5)
@@ -616,3 +616,11 @@ def test_every_case_teaches_something() -> None:
         make_rule(case, network).step(*make_data())
         for layer in (network.lif1, network.lif2):
             assert layer.raw_leak.grad != 0 and layer.raw_threshold.grad != 0
+
+
+def test_what_they_add_to_training_is_counted() -> None:
+    network = network_of("LIF", each=True)
+    added = analysis.training_operations(clocked.DFA(network, trace_decay="per-neuron")).added
+    plain = analysis.training_operations(clocked.DFA(make_network(SIZES))).added
+    assert plain.local == 11 and added.local == 11 + 2 * 2 * 11
+    assert plain.traces == 7 + 6 + 5 and added.traces == 7 * 6 + 6 * 5 + 5
