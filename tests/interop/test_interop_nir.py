@@ -461,6 +461,13 @@ LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "dt": (lambda: to_nir(dense(), dt=0.0), "dt is 0.0; give the time step"),
     "nan": (lambda: to_nir(lively(dense(), float("nan"))), "hold NaN"),
+    "a leak for each neuron": (
+        lambda: to_nir(row(nn.Linear(2, 2), clocked.LIF(torch.tensor([0.2, 0.9]), reset="zero"))),
+        "'a1' has a leak for each neuron; only one",
+    ),
+    "a synaptic current": (
+        lambda: to_nir(row(nn.Linear(2, 2), clocked.CubaLIF(reset="zero"))), "CubaLIF.*no NIR node"
+    ),
 }  # fmt: skip
 
 
