@@ -904,6 +904,17 @@ def test_a_state_that_was_described_in_part_is_refused(state, message):
         clocked.DFA(nn.Sequential(linear(12, 9), kind(), linear(9, 3)), input_shape=(12,))
 
 
+def test_parameters_of_foreign_neurons_are_named_with_what_to_use():
+    class Trained(Own):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+
+    network = nn.Sequential(linear(12, 9), Trained(), linear(9, 3))
+    with pytest.warns(UserWarning, match=r"\['1\.w'\] nothing.*own, \['1\.w'\]: .*learn_leak=True"):
+        clocked.DFA(network, input_shape=(12,))
+
+
 class WithWeight(Own):
     """Its leak is a parameter."""
 

@@ -8,6 +8,7 @@ from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import (
     LIF,
+    CubaLIF,
     Neuron,
     NeuronOptions,
     Reset,
@@ -45,6 +46,7 @@ __all__ = [
     "ZO",
     "Conv2d",
     "CrossEntropyMSE",
+    "CubaLIF",
     "Feedback",
     "FeedbackRule",
     "Linear",

@@ -71,8 +71,8 @@ def fc(
         out_features: number of outputs m.
         recurrent: whether the activity of a hidden layer comes back to it one step later; for all
             layers, or one for each.
-        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width` and `reset` of the
-            hidden neurons, see `LIF`.
+        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width`, `reset`,
+            `learn_leak` and `learn_threshold` of the hidden neurons, see `LIF`.
 
     Raises:
         InputError: if a size is below 1 or a setting out of its range.

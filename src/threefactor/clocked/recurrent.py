@@ -53,10 +53,10 @@ class Recurrent(nn.Module):
         >>> from threefactor import clocked
         >>> layer = Recurrent(clocked.LIF(leak=0.5), clocked.Linear(1, 1, bias=False))
         >>> _ = torch.nn.init.constant_(layer.synapse.weight, -0.5)
-        >>> [layer(torch.tensor([[0.8]])).item() for _ in range(4)]
-        [0.0, 1.0, 0.0, 0.0]
+        >>> [layer(torch.tensor([[0.7]])).item() for _ in range(5)]  # [0, 1, 0, 1, 0] without it
+        [0.0, 1.0, 0.0, 0.0, 1.0]
 
-    Source: Xiao et al. 2022, Online Training Through Time, section 4.4, for the gradient.
+    Source: the traces of Xiao et al. 2022, Online Training Through Time, on a recurrent connection.
     """
 
     def __init__(self, neuron: nn.Module, synapse: nn.Module) -> None:

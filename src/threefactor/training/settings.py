@@ -172,6 +172,8 @@ class NeuronSettings:
     dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
     surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
     reset: clocked.Reset = _LIF["reset"]
+    learn_leak: Flag = _LIF["learn_leak"]
+    learn_threshold: Flag = _LIF["learn_threshold"]
 
 
 @_settings
