@@ -22,17 +22,20 @@ __all__ = ["alone", "get_num_threads", "kernels", "over", "product", "set_num_th
 
 @functools.cache
 def kernels() -> Any:
-    """Import the compiled kernels, which need Numba; only when a network is made.
+    """Load the compiled kernels; only when a network is made.
 
     Raises:
-        ConfigurationError: if Numba is not installed.
+        ConfigurationError: if they were not built, or cannot be used.
     """
     try:
         from threefactor.events import kernels as compiled
     except ImportError as problem:
         raise ConfigurationError(
-            f"event-driven networks need Numba ({problem}); "
-            "install it with: pip install 'threefactor[events]'"
+            f"networks of exact spike times need compiled kernels ({problem}). They are built when "
+            "threefactor is installed where there is a C compiler (Debian and Ubuntu: apt install "
+            "gcc libc6-dev; macOS: xcode-select --install; Windows: the C++ build tools of Visual "
+            "Studio): install one, then repeat the installation with pip's options "
+            "--force-reinstall --no-deps --no-cache-dir, or take a wheel that was built elsewhere"
         ) from problem
     return compiled
 
