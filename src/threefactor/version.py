@@ -7,5 +7,5 @@ NUMBERS = 4
 
 Grids of runs use no run from before. 2: gradients of fast convolutions lie as their weights do.
 3: another number of frames covers the whole recording. 4: exact BP of spike times, and eligibility
-traces forward in time, sum in another order, and a spike keeps within its interval.
+traces forward in time, sum in another order.
 """

@@ -284,7 +284,7 @@ class Layer(nn.Module):
         parents, currents = np.empty(total, np.int32), np.empty(total, dtype)
         ys = np.empty_like(currents)
         over(
-            "pack", batch, inputs._raw.offsets, inputs._raw.times, tau, duration, offsets, room,
+            "pack", batch, inputs._raw.offsets, inputs._raw.times, tau, offsets, room,
             times, addresses, parents, currents, ys,
         )  # fmt: skip
         self._spare.append(room)

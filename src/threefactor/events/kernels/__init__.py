@@ -40,7 +40,7 @@ VERSION = 1
 _SIGNATURES = {
     "prepare": "nnnnLDInnRffRL",
     "integrate": "nnLDInnRffnRRLLSn",
-    "pack": "nnLDffLSnDIIRR",
+    "pack": "nnLDfLSnDIIRR",
     "weight_gradient": "nnnLIRLIIRRnnR",
     "per_spike": "nnLInRnR",
     "first_times": "nnLDInfR",
@@ -85,13 +85,13 @@ def integrate(
 
 
 def pack(
-    first: int, last: int, in_offsets: Array, in_times: Array, tau: float, duration: float,
-    offsets: Array, spikes: Array, times: Array, neurons: Array, parents: Array, currents: Array,
+    first: int, last: int, in_offsets: Array, in_times: Array, tau: float, offsets: Array,
+    spikes: Array, times: Array, neurons: Array, parents: Array, currents: Array,
     ys: Array,
 ) -> None:  # fmt: skip
     """Copy the spikes of samples into flat arrays, sorted by time and neuron."""
     _run(
-        "pack", ys.dtype, first, last, in_offsets, in_times, tau, duration, offsets,
+        "pack", ys.dtype, first, last, in_offsets, in_times, tau, offsets,
         spikes, spikes.shape[1], times, neurons, parents, currents, ys,
     )  # fmt: skip
 

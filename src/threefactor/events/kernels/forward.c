@@ -92,7 +92,7 @@ INLINE void sort(int64_t n, Order given, Order out, int64_t *heads) {
         high = given.times[k] > high ? given.times[k] : high;
     }
     const double scale = (double)(buckets - 1) / (high - low);
-    if (!(scale <= DBL_MAX)) { /* all at once */
+    if (!(scale > 0 && scale <= DBL_MAX)) { /* all at once, or one infinite */
         sort_by_merging(n, given, out);
         return;
     }
@@ -347,7 +347,7 @@ KERNEL int32_t NAME(tf_integrate)(int64_t first, int64_t last, const int64_t *of
 
 /* Copy the spikes of samples into flat arrays, sorted by time and neuron. */
 KERNEL int32_t NAME(tf_pack)(int64_t first, int64_t last, const int64_t *in_offsets,
-                             const double *in_times, double tau, double duration,
+                             const double *in_times, double tau,
                              const int64_t *offsets, const NAME(Spike) * spikes, int64_t room,
                              double *times, int32_t *neurons, int32_t *parents, REAL *currents,
                              REAL *ys) {
@@ -378,17 +378,17 @@ KERNEL int32_t NAME(tf_pack)(int64_t first, int64_t last, const int64_t *in_offs
         for (int64_t k = 0; k < n; k++) {
             const NAME(Spike) *spike = own + k;
             const int64_t at = heads[spike->parent + 1]++;
-            const double time = parent_times[spike->parent] - tau * log(spike->y);
-            const double next = spike->parent + 1 < length ? parent_times[spike->parent + 1] : duration;
-            /* Rounding may put a spike just beyond its interval, and so behind later ones. */
-            const double until = next < duration ? next : duration;
-            given.times[at] = time < until ? time : until;
+            given.times[at] = parent_times[spike->parent] - tau * log(spike->y);
             given.places[at] = ((int64_t)spike->neuron << 32) + k;
         }
         for (int64_t z = 0; z < length; z++)
             if (heads[z + 1] > heads[z])
                 sort(heads[z + 1] - heads[z], from(given, heads[z]), from(sorted, heads[z]),
                      heads + longest + 2);
+        /* Rounding may put a spike beyond its interval, and so behind one of the next: it moves
+         * before that one. */
+        for (int64_t k = n - 2; k >= 0; k--)
+            if (sorted.times[k] > sorted.times[k + 1]) sorted.times[k] = sorted.times[k + 1];
         for (int64_t k = 0; k < n; k++) {
             const NAME(Spike) *spike = own + (uint32_t)sorted.places[k];
             times[start + k] = sorted.times[k];
