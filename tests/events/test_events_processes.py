@@ -95,6 +95,7 @@ import multiprocessing, torch
 from threefactor import events
 
 torch.set_num_threads(2)
+events.parallel.SMALL = 0
 net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.05, duration=0.4)
 inputs = events.latency_code(torch.rand(6, 4))
 expected = events.run(net, inputs).output

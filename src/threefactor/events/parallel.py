@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -110,10 +111,16 @@ def get_num_threads() -> int:
     return torch.get_num_threads() if _threads is None else _threads
 
 
+SMALL = 200_000
+"""Numbers that one thread has looked at before another has woken up."""
+
+
 def over(name: str, total: int, *args: Any) -> None:
-    """Call a kernel on 0 to total - 1, cut into one range for each thread."""
+    """Call a kernel on 0 to total - 1, cut into one range for each thread if there is enough."""
     kernel = getattr(kernels(), name)
     parts = min(get_num_threads(), total)
+    if parts > 1 and sum(a.size for a in args if isinstance(a, np.ndarray)) < SMALL:
+        parts = 1
     if parts <= 1:
         kernel(0, total, *args)
         return
