@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from forked import output
 from torch import nn
 
 from threefactor import clocked, data, events, training
@@ -276,13 +277,8 @@ def command_of(run):
 
 
 def test_a_command_is_kept_that_makes_the_run_again_and_none_for_python(tmp_path):
-    lines = [
-        "import sys; from threefactor.cli import main",
-        "sys.argv = ['threefactor', 'train', 'digits-fc', '--epochs', '1', '--set', "
-        "'hidden=[4, 4]', '--set', 'data.train=40', '--out', 'a run']",
-        "main()",
-    ]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)
+    small = ["--epochs", 1, "--set", "hidden=[4, 4]", "--set", "data.train=40"]
+    output(["-m", "threefactor", "train", "digits-fc", *small, "--out", "a run"], cwd=tmp_path)
     assert command_of(tmp_path / "a run") == (
         "threefactor train digits-fc --epochs 1 --set 'hidden=[4, 4]' --set data.train=40 "
         "--out 'a run'"
@@ -320,9 +316,28 @@ def _no_parameters(experiment):
     return dataclasses.replace(experiment, network=nn.Identity())
 
 
+class _Two(nn.Module):
+    """Takes the image and one more number."""
+
+    input_shape = ((64,), (1,))
+
+    def __init__(self):
+        super().__init__()
+        self.fc = clocked.Linear(64, 10)
+
+    def forward(self, image, factor):
+        return self.fc(image * factor)
+
+
+def _several_inputs(experiment):
+    network = _Two()
+    return dataclasses.replace(experiment, network=network, rule=clocked.DFA(network))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (_several_inputs, r"takes several inputs \(2\), and this training loop gives one"),
         (_another_network, "the rule was built on another network"),
         (_optimizer_of_another_network, "the optimiser has 6 parameters that belong neither"),
         (_another_head, "the optimiser has 2 parameters that belong neither"),

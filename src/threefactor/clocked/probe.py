@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.clocked.constants import of_each, sum_like
+from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.pathway import head_of
+from threefactor.clocked.pathway import head_of, plus_decayed
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
@@ -25,7 +27,9 @@ class Probe:
         activity: (B, ...) what the next layer saw, noise and dropout included.
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
-        trace: (B, ...) the trace of the activity; kept only if `trace_decay` is given.
+        eligible: what `Neuron.eligibilities` said of the step, of the layer's own parameters.
+        trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
+            `keeps_trace`.
     """
 
     def __init__(
@@ -35,13 +39,15 @@ class Probe:
         *,
         perturbation: Perturbation | None = None,
         couple: bool = False,
-        trace_decay: float | None = None,
+        keeps_trace: bool = False,
     ) -> None:
         self.name = name
         self.neuron = neuron
         self.perturbation = perturbation
         self.couple = couple
-        self.trace_decay = trace_decay
+        self.keeps_trace = keeps_trace
+        self.decay = Decay(0.0)
+        """Of the trace; the session sets it."""
         self.turn: Turn | None = None
         self.reset()
 
@@ -52,6 +58,8 @@ class Probe:
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
         self.trace: Tensor | None = None
+        self._current_trace: Tensor | None = None
+        self.eligible: dict[str, Tensor] = {}
         self.spike_sum: Tensor | int = 0
         self.steps = 0
         self.noise_factor = 1.0
@@ -138,16 +146,19 @@ class Probe:
                 "become one time step: the rule makes the loop"
             )
         self.used = True
+        learning = torch.is_grad_enabled()
         noise = self._draw(current) if self.perturbation else None
         before = noise if self.perturbation and self.perturbation.position == "before" else None
         after = noise if before is None else None
         with torch.no_grad():
+            if self.neuron.learned and self.main_pass and learning:
+                self.eligible = self.neuron.eligibilities(self.eligible, current.detach())
             activity, fired = self.neuron.respond(current.detach(), before, after)
         if not self.main_pass:
             self.second_activity = activity
             return activity
         self._record(current, fired, activity)
-        return attach(self.neuron, current, activity) if self.couple else activity
+        return attach(self.neuron, current, activity, self.eligible) if self.couple else activity
 
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
@@ -162,11 +173,32 @@ class Probe:
         self.current, self.activity = head_of(current), activity
         self._activity_version = activity._version if not activity.is_inference() else 0
         self.spike_sum = self.spike_sum + fired
-        if self.trace_decay is not None:
-            if self.trace is None:
-                self.trace = activity.clone()
+        if self.keeps_trace:
+            self._follow(activity)
+
+    def _follow(self, activity: Tensor) -> None:
+        """Advance the trace to this step."""
+        leak, alpha, _ = self.decay
+        if alpha is not None:
+            if self._current_trace is None:
+                self._current_trace = activity.clone()
             else:
-                torch.add(activity, self.trace, alpha=self.trace_decay, out=self.trace)
+                plus_decayed(
+                    activity, self._current_trace, self._spread(alpha), self._current_trace
+                )
+            activity = self._current_trace
+        if self.trace is None:
+            self.trace = activity.clone()
+        else:
+            plus_decayed(activity, self.trace, self._spread(leak), self.trace)
+
+    def _spread(self, value: float | Tensor) -> float | Tensor:
+        """Return a decay with a value of each neuron, if they differ."""
+        if not isinstance(value, Tensor):
+            return value
+        assert self.activity is not None
+        shape = self.activity.shape[1:]
+        return of_each("leak", value, shape).expand(shape).reshape(-1)
 
     @property
     def rewritten(self) -> bool:
@@ -192,6 +224,15 @@ class Probe:
                 f"{self.name!r}, whose activity has shape {tuple(shape)}"
             )
         return self.neuron.delta(error.view(shape), self.neuron.state, self.neuron.gate)
+
+    def teach(self, delta: Tensor) -> None:
+        """Add what the layer's own parameters learn from the error of the current."""
+        for name in self.neuron.learned:
+            with torch.enable_grad():  # it may be computed from another one
+                parameter = getattr(self.neuron, name)
+            if parameter.requires_grad:
+                grad = sum_like(delta * self.eligible[name], parameter.shape)
+                torch.autograd.backward(parameter, grad)
 
 
 def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:

@@ -17,7 +17,12 @@ from threefactor.clocked.neuron import Neuron
 from threefactor.data import has_frames
 from threefactor.errors import ConfigurationError
 from threefactor.training.engines import CONVOLUTIONAL
-from threefactor.training.settings import ConvNetworkSettings, ResNetSettings, Settings
+from threefactor.training.settings import (
+    ClockedNetworkSettings,
+    ConvNetworkSettings,
+    ResNetSettings,
+    Settings,
+)
 
 __all__ = ["available_memory", "check_memory", "counts", "in_memory", "out_of_memory"]
 
@@ -70,7 +75,12 @@ def counts(settings: Settings, samples: Any) -> tuple[int, int]:
     network = settings.network
     if not isinstance(network, (ConvNetworkSettings, ResNetSettings)):
         sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
-        return sum(a * b for a, b in itertools.pairwise(sizes)), sum(sizes[1:])
+        weights = sum(a * b for a, b in itertools.pairwise(sizes))
+        if isinstance(network, ClockedNetworkSettings):
+            again = network.recurrent
+            flags = [again] * len(network.hidden) if isinstance(again, bool) else again
+            weights += sum(n * n for n, flag in zip(network.hidden, flags, strict=False) if flag)
+        return weights, sum(sizes[1:])
     options, neurons = asdict(network), list[int]()
     build = CONVOLUTIONAL[options.pop("kind")]
     with torch.device("meta"), torch.no_grad():
