@@ -4,6 +4,7 @@ import sys
 from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
 EVENTS = "src/threefactor/events/kernels"
@@ -22,7 +23,16 @@ def library(module: str, sources: list[str], headers: list[str]) -> Extension:
     )
 
 
+class Libraries(build_ext):
+    """Builds libraries that are no Python modules: Windows must not look for an initialiser."""
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """Name what a library exports beside what its sources say."""
+        return list(ext.export_symbols)
+
+
 setup(
+    cmdclass={"build_ext": Libraries},
     ext_modules=[
         library("threefactor.clocked._kernels", ["src/threefactor/clocked/_kernels.c"], []),
         library("threefactor.clocked._winograd", ["src/threefactor/clocked/_winograd.c"], []),
@@ -31,5 +41,5 @@ setup(
             sorted(glob(f"{EVENTS}/*.c")),
             sorted(glob(f"{EVENTS}/*.h")),
         ),
-    ]
+    ],
 )
