@@ -16,10 +16,12 @@ import torch
 from threefactor.clocked.neuron import Neuron
 from threefactor.data import has_frames
 from threefactor.errors import ConfigurationError
+from threefactor.plugins.registry import entry
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     ConvNetworkSettings,
+    RegisteredNetworkSettings,
     ResNetSettings,
     Settings,
 )
@@ -51,7 +53,9 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     weights, neurons = counts(settings, samples)
     batch = min(settings.batch_size, len(samples.train[1]))
     inputs = math.prod(samples.input_shape)
-    if has_frames(settings.data.name) and settings.steps is not None:
+    name, steps = settings.data.name, getattr(samples, "steps", None)
+    frames = has_frames(name) if entry("data", name) is None else steps is not None
+    if frames and settings.steps is not None:
         inputs *= settings.steps
     needed = {
         f"a network of {weights:,} weights": 2 * weights * size,
@@ -73,6 +77,8 @@ def counts(settings: Settings, samples: Any) -> tuple[int, int]:
     one sample without values: that takes no memory.
     """
     network = settings.network
+    if isinstance(network, RegisteredNetworkSettings):  # nobody can tell before it is built
+        return 0, 0
     if not isinstance(network, (ConvNetworkSettings, ResNetSettings)):
         sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
         weights = sum(a * b for a, b in itertools.pairwise(sizes))
