@@ -1,9 +1,9 @@
 # `make demo` and `make test` start from a bare checkout. They need only Python 3.10 to 3.13 and a
-# package registry. A C compiler makes training on the CPU faster.
+# package registry; exact spike times also need a C compiler, which makes other training faster.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
+SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c src/threefactor/events/kernels/*.[ch])
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check interop smoke tables verify fuzz bench clean
@@ -23,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/demo-installed: $(SOURCES) | $(BIN)/python
-	$(INSTALL) -e '.[events,report]'
+	$(INSTALL) -e '.[report]'
 	@touch $@
 
 $(VENV)/dev-installed: $(SOURCES) | $(BIN)/python

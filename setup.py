@@ -1,21 +1,45 @@
-"""Build the optional C libraries; everything else is declared in pyproject.toml."""
+"""Build the C libraries; everything else is declared in pyproject.toml."""
 
 import sys
+from glob import glob
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+EVENTS = "src/threefactor/events/kernels"
 
 
-def library(name: str) -> Extension:
-    """One C file of the clocked engine, as a library."""
+def library(module: str, sources: list[str], headers: list[str]) -> Extension:
+    """C files as one library."""
     return Extension(
-        f"threefactor.clocked.{name}",
-        [f"src/threefactor/clocked/{name}.c"],
-        extra_compile_args=[] if sys.platform == "win32" else FLAGS,
-        # Without a C compiler the package installs all the same and uses PyTorch operations.
+        module,
+        sources,
+        depends=headers,
+        extra_compile_args=["/O2", "/std:c11"] if sys.platform == "win32" else FLAGS,
+        # Without a C compiler the package installs all the same: networks on a time grid use
+        # PyTorch operations, and those of exact spike times say what is missing.
         optional=True,
     )
 
 
-setup(ext_modules=[library("_kernels"), library("_winograd")])
+class Libraries(build_ext):
+    """Builds libraries that are no Python modules: Windows must not look for an initialiser."""
+
+    def get_export_symbols(self, ext: Extension) -> list[str]:
+        """Name what a library exports beside what its sources say."""
+        return list(ext.export_symbols)
+
+
+setup(
+    cmdclass={"build_ext": Libraries},
+    ext_modules=[
+        library("threefactor.clocked._kernels", ["src/threefactor/clocked/_kernels.c"], []),
+        library("threefactor.clocked._winograd", ["src/threefactor/clocked/_winograd.c"], []),
+        library(
+            "threefactor.events.kernels._library",
+            sorted(glob(f"{EVENTS}/*.c")),
+            sorted(glob(f"{EVENTS}/*.h")),
+        ),
+    ],
+)

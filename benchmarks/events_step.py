@@ -110,7 +110,7 @@ def take_turns(steps: Sequence[Step], rounds: int, repeats: int) -> list[list[fl
     times: list[list[float]] = [[] for _ in steps]
     for _ in range(rounds):
         for step, row in zip(steps, times, strict=True):
-            step()  # warms the caches up, and compiles in the first round
+            step()  # warms the caches up
             for _ in range(repeats):
                 start = time.perf_counter()
                 step()
@@ -342,7 +342,7 @@ def jaxsnn_epochs(epochs: int, train: int, test: int, between: Step) -> tuple[Ep
 
 def yin_yang_epochs(options: argparse.Namespace) -> dict[str, Any]:
     """Print and return seconds of an epoch on Yin-Yang, of ours and of jaxsnn's example."""
-    print("\nyin-yang: 5-100-3, exact gradients, batches of 64; first epochs (compilation) apart")
+    print("\nyin-yang: 5-100-3, exact gradients, batches of 64; first epochs apart")
     train, test = options.yin_yang_samples, max(YIN_YANG_BATCH, options.yin_yang_samples // 2)
     if train == YIN_YANG_TRAIN:
         test = YIN_YANG_TEST

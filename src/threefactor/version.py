@@ -2,9 +2,10 @@
 
 __version__ = "0.1.0"
 
-NUMBERS = 3
+NUMBERS = 4
 """Raised with every change that alters what a training gives, between versions too.
 
 Grids of runs use no run from before. 2: gradients of fast convolutions lie as their weights do.
-3: another number of frames covers the whole recording.
+3: another number of frames covers the whole recording. 4: exact BP of spike times, and eligibility
+traces forward in time, sum in another order.
 """

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError, InputError
-from threefactor.events import SpikeBatch
+from threefactor.events import SpikeBatch, kernels
 
 every_rule = pytest.mark.parametrize("name", events.RULES)
 SIZES = (6, 5, 4, 3)
@@ -702,21 +702,57 @@ def test_odd_arguments(make: Callable[[], Any]) -> None:
 # Whatever the arrays hold
 
 
-@pytest.mark.parametrize("checked", [False, True], ids=["as it is", "with checked bounds"])
-def test_whatever_the_arrays_hold(checked: bool) -> None:
-    """Nothing is read or written beyond an array: a child that crashes would fail here.
+CHECKED = """
+import importlib.util, runpy, sys
 
-    With NUMBA_BOUNDSCHECK the kernels look at every access, and one beyond is an IndexError. More
-    turns by THREEFACTOR_FUZZ=TURNS.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_CHECK_": "3"}
-    if checked:
-        environment["NUMBA_BOUNDSCHECK"] = "1"
+find, library = importlib.util.find_spec, sys.argv[1]
+
+def found(name, package=None):
+    spec = find(name, package)
+    if name == "threefactor.events.kernels._library":
+        spec.origin = library
+    return spec
+
+importlib.util.find_spec = found
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
+
+
+def fuzzed(command: list[str], **environment: str) -> None:
+    """Feed anything to the kernels; more turns by THREEFACTOR_FUZZ=TURNS."""
     turns = os.environ.get("THREEFACTOR_FUZZ", "250")
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("fuzz_events.py")), "1", turns],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, *command, str(Path(__file__).with_name("fuzz_events.py")), "1", turns],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     right, refused = map(int, done.stdout.split())
     assert right > 20 and refused > 20
+
+
+def test_whatever_the_arrays_hold() -> None:
+    """Nothing is read or written beyond an array: a child that crashes would fail here."""
+    fuzzed([], MALLOC_CHECK_="3")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the sanitizers are loaded first")
+def test_whatever_the_arrays_hold_with_every_access_checked(tmp_path: Path) -> None:
+    """The same with kernels in which GCC checks every access, cast and sum of whole numbers."""
+    library, sources = tmp_path / "checked.so", Path(kernels.__file__).parent.glob("*.c")
+    gcc = ["gcc", "-std=gnu99", "-O1", "-fPIC", "-shared", *SANITIZERS]
+    try:
+        found = subprocess.run(
+            ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+        )
+        subprocess.run(
+            [*gcc, *map(str, sources), "-lm", "-o", str(library)], check=True, capture_output=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("there is no gcc with sanitizers")
+    fuzzed(
+        ["-c", CHECKED, str(library)],
+        LD_PRELOAD=found.stdout.strip(), ASAN_OPTIONS="detect_leaks=0",
+    )  # fmt: skip

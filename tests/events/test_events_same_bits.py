@@ -19,6 +19,7 @@ from reference.events_cases import (
 from torch import Tensor
 
 from threefactor import events
+from threefactor.events import parallel
 
 every_rule = pytest.mark.parametrize("name", events.RULES)
 every_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
@@ -26,7 +27,8 @@ OUTPUTS, SPIKES = 5, 110
 
 
 @pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(parallel, "SMALL", 0)  # else one thread does what is as little as here
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

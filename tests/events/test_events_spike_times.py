@@ -389,3 +389,26 @@ def test_more_spikes_than_the_first_guess_of_memory(sizes: tuple[int, ...]) -> N
         expected = fresh if batch is many else events.run(make_network(sizes, **settings), batch)
         for name, spikes in expected.spikes.items():
             assert_equal_spikes(result.spikes[name], spikes)
+
+
+def test_rounding_puts_no_spike_behind_its_interval() -> None:
+    """Single precision; one spike of 200,000 came behind one of the next interval, and its layer's
+    output was refused by the next layer."""
+    random = np.random.default_rng(842)
+    layer = events.Layer(6, 300, tau_s=0.02, threshold=0.005, duration=0.1, max_spikes=200)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(random.uniform(0, 2.3, (6, 300))))
+    times = np.round(np.sort(random.random((4, 100)), 1) * 0.1, 3)
+    inputs = events.SpikeBatch.from_lists(list(times), list(random.integers(6, size=(4, 100))), 6)
+    activity = layer.run(inputs)
+    next_layer = events.Layer(300, 3, tau_s=0.02, threshold=0.005, duration=0.1)
+    assert len(next_layer(activity.spikes)) == 4
+    moved = 0
+    for b in range(4):
+        given, found = inputs.sample(b)[0], activity.spikes.sample(b)[0]
+        parents = activity.parents[slice(*activity.spikes.offsets[b : b + 2])]
+        until = np.append(given[1:], 0.1)[parents]
+        assert np.all(np.diff(found) >= 0) and np.all(found >= given[parents])
+        assert np.all(found <= until + 1e-8)
+        moved += int(np.sum((np.diff(found) == 0) & (np.diff(parents) > 0)))
+    assert moved == 1

@@ -27,7 +27,8 @@ every_rule = pytest.mark.parametrize("name", events.RULES)
 
 
 @pytest.fixture(autouse=True)
-def _switching() -> Iterator[None]:
+def _switching(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(parallel, "SMALL", 0)  # else one thread does what is as little as here
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield

@@ -773,7 +773,6 @@ def fine_euler(graph: Any, sample: tuple[Any, Any], duration: float, dt: float) 
 
 def test_exact_spike_times_obey_the_equations_of_nir(tmp_path: Path) -> None:
     """The spike times of both layers, several spikes a neuron, against 1 microsecond steps."""
-    pytest.importorskip("numba")
     torch.manual_seed(0)
     network = events.fc(
         5, (6,), 3, tau_s=0.02, thresholds=(0.01, 0.012), duration=0.1, max_spikes=100,

@@ -30,10 +30,10 @@ def spike_factors(
     layer: events.Layer, currents: NDArray[Any], *, exact: bool
 ) -> NDArray[np.float64]:
     """Return F_k / y_k of spikes with synaptic currents I_k, as the rules use it."""
-    from threefactor.events.dynamics import factor  # needs Numba, which the layer has imported
-
-    found = [factor(float(i), layer.theta, layer.tau, exact) for i in currents]
-    return np.array(found, np.float64)
+    given = np.array(currents, np.float64)
+    found = np.empty_like(given)
+    over("factors", len(given), given, layer.theta, layer.tau, exact, found)
+    return found
 
 
 def time_gradients(layer: events.Layer, activity: Activity, *, exact: bool) -> NDArray[np.float64]:

@@ -78,7 +78,7 @@ def as_array(values: ArrayLike | Tensor) -> NDArray[Any]:
 
 
 def for_kernels(array: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return an array as the kernels take them: Numba compiles anew for any other kind."""
+    """Return an array as the kernels take them: of the type, in order, and not read-only."""
     flags = array.flags
     if array.dtype == dtype and flags.c_contiguous and flags.writeable and flags.aligned:
         return array

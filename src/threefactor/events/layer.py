@@ -145,9 +145,9 @@ class Layer(nn.Module):
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
-        ConfigurationError: if Numba is not installed.
+        ConfigurationError: if the compiled kernels are missing.
 
-    Source: Bacho & Chu (SFDFA), equations 1 to 4; see `dynamics` for the closed form.
+    Source: Bacho & Chu (SFDFA), equations 1 to 4; see `kernels/dynamics.h` for the closed form.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Layer(nn.Module):
             ) from problem
         self.weight = nn.Parameter(weight.uniform_(low, high))
         # Working memory that no call is using.
-        self._spare: list[tuple[Reals, ...]] = []
+        self._spare: list[NDArray[Any]] = []
 
     def _constants(self) -> tuple[float, float, float, int]:
         """Return theta, tau, duration and cap as they are now.
@@ -266,29 +266,43 @@ class Layer(nn.Module):
             raise InputError(f"the input has {inputs.size} addresses; this layer expects {size}")
         decays = _prepare(inputs, weights, tau, duration)
         batch, dtype = len(inputs), weights.dtype
-        counts, totals = np.empty((batch, neurons), dtype), np.zeros(batch, np.int64)
-        capped = np.zeros(batch, np.int64)
-        room = _take(self._spare, batch, 2 * neurons, dtype)
+        counts, totals = np.empty((batch, neurons), dtype), np.empty(batch, np.int64)
+        capped = np.empty(batch, np.int64)
+        room = self._take_room(batch, 2 * neurons, dtype)
         while True:
             over(
-                "integrate", batch, *inputs._raw, weights, dtype.type(theta), tau, duration, cap,
-                decays, counts, totals, capped, *room,
+                "integrate", batch, *inputs._raw, weights, theta, duration, cap, decays,
+                counts, totals, capped, room,
             )  # fmt: skip
             most = int(totals.max(initial=0))
-            if most <= room[0].shape[1]:
+            if most <= room.shape[1]:
                 break
-            room, capped = _room(batch, most + most // 4, dtype), np.zeros(batch, np.int64)
+            room = kernels().room(batch, most + most // 4, dtype)
         offsets = offsets_of(totals)
         total = int(offsets[-1])
         times, addresses = np.empty(total), np.empty(total, np.int32)
         parents, currents = np.empty(total, np.int32), np.empty(total, dtype)
         ys = np.empty_like(currents)
-        over("pack", batch, offsets, *room, times, addresses, parents, currents, ys)
+        over(
+            "pack", batch, inputs._raw.offsets, inputs._raw.times, tau, offsets, room,
+            times, addresses, parents, currents, ys,
+        )  # fmt: skip
         self._spare.append(room)
         return Activity(
             self, theta, tau, inputs, SpikeBatch._trusted(offsets, times, addresses, neurons),
             int(capped.sum()), Arrays(decays, counts, parents, currents, ys), weight, weights,
         )  # fmt: skip
+
+    def _take_room(self, batch: int, spikes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Take working memory that no call is using, or get some."""
+        try:
+            room = self._spare.pop()
+        except IndexError:
+            return kernels().room(batch, spikes, dtype)  # type: ignore[no-any-return]
+        rows, columns = room.shape
+        if rows >= batch and columns >= spikes and room.dtype["y"] == dtype:
+            return room
+        return kernels().room(batch, max(spikes, columns), dtype)  # type: ignore[no-any-return]
 
 
 def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) -> Reals:
@@ -308,26 +322,6 @@ def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) ->
     if wrong[1] >= 0:
         raise InputError("the weights hold NaN or infinite values; lower the learning rate")
     return decays
-
-
-def _room(batch: int, spikes: int, dtype: np.dtype[Any]) -> tuple[Reals, ...]:
-    """Get working memory for so many samples and spikes of each."""
-    kinds = (np.float64, np.int32, np.int32, dtype, dtype, np.int32)
-    return tuple(np.empty((batch, spikes), kind) for kind in kinds)
-
-
-def _take(
-    spare: list[tuple[Reals, ...]], batch: int, spikes: int, dtype: np.dtype[Any]
-) -> tuple[Reals, ...]:
-    """Take working memory that no call is using, or get some."""
-    try:
-        room = spare.pop()
-    except IndexError:
-        return _room(batch, spikes, dtype)
-    rows, columns = room[0].shape
-    if rows >= batch and columns >= spikes and room[3].dtype == dtype:
-        return room
-    return _room(batch, max(spikes, columns), dtype)
 
 
 def array_of(name: str, tensor: Any, shape: tuple[int, ...]) -> Reals:

@@ -105,7 +105,7 @@ def fc(
 
     Raises:
         InputError: if a size, time, threshold or cap has no meaning.
-        ConfigurationError: if Numba is not installed.
+        ConfigurationError: if the compiled kernels are missing.
 
     Example:
         >>> import torch

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,17 +23,20 @@ __all__ = ["alone", "get_num_threads", "kernels", "over", "product", "set_num_th
 
 @functools.cache
 def kernels() -> Any:
-    """Import the compiled kernels, which need Numba; only when a network is made.
+    """Load the compiled kernels; only when a network is made.
 
     Raises:
-        ConfigurationError: if Numba is not installed.
+        ConfigurationError: if they were not built, or cannot be used.
     """
     try:
         from threefactor.events import kernels as compiled
     except ImportError as problem:
         raise ConfigurationError(
-            f"event-driven networks need Numba ({problem}); "
-            "install it with: pip install 'threefactor[events]'"
+            f"networks of exact spike times need compiled kernels ({problem}). They are built when "
+            "threefactor is installed where there is a C compiler (Debian and Ubuntu: apt install "
+            "gcc libc6-dev; macOS: xcode-select --install; Windows: the C++ build tools of Visual "
+            "Studio): install one, then repeat the installation with pip's options "
+            "--force-reinstall --no-deps --no-cache-dir, or take a wheel that was built elsewhere"
         ) from problem
     return compiled
 
@@ -107,10 +111,16 @@ def get_num_threads() -> int:
     return torch.get_num_threads() if _threads is None else _threads
 
 
+SMALL = 200_000
+"""Numbers that one thread has looked at before another has woken up."""
+
+
 def over(name: str, total: int, *args: Any) -> None:
-    """Call a kernel on 0 to total - 1, cut into one range for each thread."""
+    """Call a kernel on 0 to total - 1, cut into one range for each thread if there is enough."""
     kernel = getattr(kernels(), name)
     parts = min(get_num_threads(), total)
+    if parts > 1 and sum(a.size for a in args if isinstance(a, np.ndarray)) < SMALL:
+        parts = 1
     if parts <= 1:
         kernel(0, total, *args)
         return

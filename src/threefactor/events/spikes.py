@@ -35,7 +35,7 @@ MOST_EMPTY = 100_000_000
 
 
 class Raw(NamedTuple):
-    """The arrays of a batch as the kernels take them: Numba compiles anew for read-only ones."""
+    """The arrays of a batch as the kernels take them."""
 
     offsets: NDArray[np.int64]
     times: NDArray[np.float64]

@@ -158,12 +158,10 @@ class SFDFA(FeedbackRule):
 
     def _perturbation(self, counts: Tensor) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
-        fired = counts.numpy() != 0
-        total = int(np.count_nonzero(fired))
+        fired = counts != 0
+        total = int(fired.count_nonzero())
         drawn = torch.randn(total, dtype=counts.dtype, device="cpu", generator=self.generator)
-        p = np.zeros(fired.shape, drawn.numpy().dtype)
-        p[fired] = drawn.numpy()
-        return torch.from_numpy(p)
+        return torch.zeros_like(counts).masked_scatter_(fired, drawn)
 
     def _follow_buffers(self) -> None:
         """Let the optimiser train the feedback as it is now: `to` and the like replace it."""

@@ -1,0 +1,75 @@
+/* What all kernels of the event-driven engine share; `__init__.py` loads them with ctypes.
+ *
+ * Plain C99 loops that the compiler turns into vector code. A kernel takes a range of samples or of
+ * neurons, `first` to `last - 1`, and may run beside others on other ranges; what a sample or a
+ * neuron gets never depends on how the ranges are cut. Kernels that need working memory return 0 if
+ * there was none, and 1 otherwise.
+ *
+ * Each file holds its kernels once, in terms of REAL, the type of the weights, and includes itself
+ * for single and for double precision. Times are always double.
+ *
+ * Nothing here may be compiled with -ffast-math: a NaN must come out as a NaN.
+ */
+
+#ifndef THREEFACTOR_EVENTS_COMMON_H
+#define THREEFACTOR_EVENTS_COMMON_H
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+/* One version of each kernel per instruction set, chosen when the library is loaded. */
+#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
+    !defined(__clang__) && __GNUC__ >= 12 && !defined(__SANITIZE_ADDRESS__)
+#define KERNEL EXPORT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define KERNEL EXPORT
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define INLINE static inline
+#endif
+
+#if defined(_MSC_VER)
+#define RESTRICT __restrict
+#else
+#define RESTRICT restrict
+#endif
+
+/* Neurons are worked on in groups of so many, without remainders: the last group of a layer is
+ * filled up. A block of groups has its state in the nearest cache, and one bit for each. */
+#define GROUP 16
+#define BLOCK 32
+
+#define JOIN_(name, suffix) name##_##suffix
+#define JOIN(name, suffix) JOIN_(name, suffix)
+/* The name of a function in the precision that is being compiled. */
+#define NAME(name) JOIN(name, SUFFIX)
+
+INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+#endif
+
+#ifdef REAL
+
+/* Return the weights of the neurons beyond the last whole group, (inputs, GROUP), filled up with 0;
+ * to be freed. NULL if there is no memory. */
+INLINE REAL *NAME(filled)(int64_t inputs, int64_t neurons, const REAL *weight) {
+    const int64_t rest = neurons % GROUP, whole = neurons - rest;
+    REAL *found = calloc(rest ? (size_t)(inputs * GROUP) : 1, sizeof *found);
+    for (int64_t j = 0; found && rest && j < inputs; j++)
+        for (int64_t i = 0; i < rest; i++) found[j * GROUP + i] = weight[j * neurons + whole + i];
+    return found;
+}
+
+#endif
