@@ -9,13 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.readable import clipped
 from threefactor.training.build import begin, build
-from threefactor.training.folder.data_record import describe_data
+from threefactor.training.folder.data_record import record_of
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import Run
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loop import Trainer, progress_of
+from threefactor.training.own_code import code_digests
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import Settings
 
@@ -57,7 +59,7 @@ def train(
     with only_one(run.path):
         if set_aside:
             run.set_aside()
-        run.create(settings, describe_data(experiment.data), experiment.layer_sizes)
+        run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
         return trainer.fit()
 
 
@@ -96,7 +98,7 @@ def resume(
         if settings is not None:
             there.check_settings(settings)
         experiment = build(there.settings, data_dir, device)
-        there.check_data(describe_data(experiment.data))
+        there.check_data(record_of(there.settings, experiment.data))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
         if "last" in there.checkpoints:
             trainer.load(run.last)
@@ -125,11 +127,21 @@ def open_run(
     Raises:
         ConfigurationError: if the name is another one.
         CheckpointError: if the folder holds no run, or the checkpoint is absent or corrupt.
+
+    Warns:
+        UserWarning: if code of the user's own was changed since the training.
     """
     if checkpoint_name not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
     run = Run(out)
     trainer = Trainer(build(run.settings, data_dir, device))
+    code = code_digests(run.settings)
+    if (code or None) != (run.code or None):
+        warn_user(
+            f"{run.path} was trained with other code of your own ({clipped(run.code)}) than it is "
+            f"opened with ({clipped(code)}): what you see is not what was trained, unless the "
+            "change does not matter"
+        )
     trainer.load(run.last if checkpoint_name == "last" else run.best)
     trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer
