@@ -45,6 +45,7 @@ from threefactor.data.samples.frames import FrameData, Frames
 from threefactor.data.samples.image_files import ImageFiles
 from threefactor.data.samples.image_folder import ImageFolderData, load_image_folder
 from threefactor.data.samples.images import ImageData
+from threefactor.data.samples.own import OwnData, hold_out
 from threefactor.data.samples.recordings import EventData
 from threefactor.data.samples.spikes import SpikeData
 from threefactor.data.sets.catalog import DATASETS
@@ -78,6 +79,7 @@ __all__ = [
     "Inputs",
     "LoadsAhead",
     "Movable",
+    "OwnData",
     "SaccadeSettings",
     "SimulatedSet",
     "SpikeData",
@@ -91,6 +93,7 @@ __all__ = [
     "frame_settings",
     "frames",
     "has_frames",
+    "hold_out",
     "load",
     "load_events",
     "load_frames",

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import CheckpointError, ThreefactorError
+from threefactor.training.best import METRICS, chosen_by, is_better
 from threefactor.training.evaluation import Sums
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
@@ -32,8 +33,7 @@ class Progress:
 
     Attributes:
         epoch: how many are done.
-        best_by: the metric that chooses the checkpoint `best`: "test_accuracy", or, where there is
-            no accuracy, "test_loss".
+        best_by: the metric that chooses the checkpoint `best`, see `best.chosen_by`.
         best: its value in the best epoch so far; None before the first.
         sums: of the epoch that is under way.
     """
@@ -45,11 +45,9 @@ class Progress:
 
     def is_better(self, line: Mapping[str, Any]) -> bool:
         """Take in the metrics of a finished epoch; say whether it is the best so far."""
-        accuracy = line["test_accuracy"]
-        self.best_by = "test_loss" if accuracy is None else "test_accuracy"
+        self.best_by = chosen_by(line)
         value = float(line[self.best_by])
-        sign = -1.0 if accuracy is None else 1.0
-        if self.best is not None and sign * value <= sign * self.best:
+        if not is_better(self.best_by, value, self.best):
             return False
         self.best = value
         return True
@@ -106,7 +104,7 @@ def _progress(state: Any, epochs: int, batches: int) -> Progress:
     epoch, by, best = (state[key] for key in ("epoch", "best_by", "best"))
     if type(epoch) is not int or not 0 <= epoch <= epochs:
         raise ValueError(f"epoch is {epoch!r:.80}, of {epochs}")
-    if by not in ("test_accuracy", "test_loss"):
+    if by not in METRICS:
         raise ValueError(f"best_by is {by!r:.80}")
     if best is not None:
         _check_number("best", best)

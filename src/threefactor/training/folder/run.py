@@ -16,6 +16,7 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.readable import clipped
+from threefactor.training.best import stopped_early
 from threefactor.training.engines import engine_of
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.data_record import difference
@@ -26,6 +27,7 @@ __all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]
 
 NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
 ACCURACIES = ("train_accuracy", "test_accuracy")
+VALIDATION = ("validation_loss", "validation_accuracy")
 ADVICE = "Put the file back, or train again in another folder with --out"
 
 
@@ -258,8 +260,10 @@ class Run(RunFiles):
 
     @property
     def finished(self) -> bool:
-        """Whether there are metrics of all epochs."""
-        return len(self.metrics) == self.settings.epochs
+        """Whether there are metrics of all epochs, or the training was to stop before."""
+        settings = self.settings
+        enough = len(self.metrics) == settings.epochs
+        return enough or stopped_early(self.metrics, settings.stopping)
 
     @property
     def finished_epochs(self) -> int:
@@ -427,6 +431,13 @@ def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any
     for name in ACCURACIES:
         if name not in line or not _share(line[name]):
             yield f"{name} is {line.get(name, 'missing')!r:.80}, not a share"
+    held = [name for name in VALIDATION if name in line]
+    if held or any(name in first for name in VALIDATION):
+        if not _finite(line.get("validation_loss")):
+            yield f"validation_loss is {line.get('validation_loss')!r:.80}, not a finite number"
+        if "validation_accuracy" not in line or not _share(line["validation_accuracy"]):
+            accuracy = line.get("validation_accuracy", "missing")
+            yield f"validation_accuracy is {accuracy!r:.80}, not a share"
     rates = line.get("firing_rates")
     if not isinstance(rates, dict) or not all(map(_finite, rates.values())):
         yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"
