@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -147,13 +148,14 @@ def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
 def test_tab_completion_offers_names():
     from threefactor.cli import completion
 
-    assert completion.recipe_names("mnist-f") == ["mnist-fc"]
-    assert completion.recipe_names("mnist-events-d") == [
+    line = SimpleNamespace(params={})  # what was typed before
+    assert completion.recipe_names(line, "mnist-f") == ["mnist-fc"]
+    assert completion.recipe_names(line, "mnist-events-d") == [
         "mnist-events-deep",
         "mnist-events-deep-scaled",
     ]
     known = ["spatial-bp", "dfa", "dkp", "zo", "opzo", "exact-bp", "sfdfa"]
-    assert completion.rule_names("") == known
+    assert completion.rule_names(line, "") == known
     assert completion.dataset_names("f") == ["fashion-mnist"]
 
 

@@ -127,7 +127,7 @@ def train(
     """
     rule = None if rule is None else name_of_rule(rule)
     resume = resume or (resume_or_start and out is not None and _is_run(out))
-    if resume and out is not None:
+    if resume and out is not None and _is_run(out):
         recall(out)
     settings = _settings(
         name, rule, changes_of(assignments, seed, epochs, own_data, data_dir), resume

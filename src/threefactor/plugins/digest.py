@@ -30,11 +30,13 @@ def code_digest(path: Path) -> str:
     if package is not None:
         root, files = package, sorted(f for f in package.rglob("*") if f.suffix in CODE)
     else:
-        root, files = path.parent, sorted(_with_imports(path))
+        root, files = path.parent, [path, *sorted(_with_imports(path) - {path})]
     total = hashlib.sha256()
     for file in files:
         content = file.read_bytes().replace(b"\r\n", b"\n")
-        total.update(f"{file.relative_to(root).as_posix()} {len(content)}\n".encode())
+        renamed = package is None and file == path  # a single file may get another name
+        name = "" if renamed else file.relative_to(root).as_posix()
+        total.update(f"{name} {len(content)}\n".encode())
         total.update(content)
     return total.hexdigest()[:DIGITS]
 

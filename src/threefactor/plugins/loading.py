@@ -238,7 +238,7 @@ def _load(spec: str, point: metadata.EntryPoint | None = None) -> Plugin:
     if there is not None and not class_name:
         return there
     before = _registered()
-    with registry.loaded_by(str(path)):
+    with registry.loaded_by(str(path)), _undone(path):
         module = _import(place, path, module, is_file) if there is None else there.module
         if class_name:
             _register_class(place, module, class_name)
@@ -256,7 +256,7 @@ def _load(spec: str, point: metadata.EntryPoint | None = None) -> Plugin:
             )
     name = Path(place).name if is_file else place
     dist = None if point is None else point.dist
-    version = dist.version if dist is not None else _version(module)
+    version = dist.version if dist is not None else None if is_file else _version(module)
     plugin = Plugin(
         name, str(path), module, digest, is_file, point is not None, version, tuple(registered)
     )
@@ -304,9 +304,27 @@ def _find(place: str) -> tuple[Path, str, bool]:
     return Path(where).resolve(), place, False
 
 
+@contextmanager
+def _undone(path: Path) -> Iterator[None]:
+    """Forget on an error what was imported from the folder of a plugin, and that folder."""
+    modules, places = set(sys.modules), list(sys.path)
+    try:
+        yield
+    except BaseException:
+        folder = _folder(path)
+        for name in set(sys.modules) - modules:
+            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+                del sys.modules[name]
+        sys.path[:] = places
+        raise
+
+
+def _folder(path: Path) -> str:
+    return str(path if path.is_dir() else path.parent) + os.sep
+
+
 def _import(place: str, path: Path, module: str, is_file: bool) -> str:
-    """Import a plugin; return its name in Python. Nothing of it stays if it fails."""
-    before = set(sys.modules)
+    """Import a plugin; return its name in Python."""
     try:
         if not is_file:
             importlib.import_module(module)
@@ -315,12 +333,8 @@ def _import(place: str, path: Path, module: str, is_file: bool) -> str:
     except KeyboardInterrupt:
         raise
     except BaseException as problem:  # a script may end the program, and code may fail in any way
-        folder = str(path if path.is_dir() else path.parent) + os.sep
-        for name in set(sys.modules) - before:
-            if str(getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
-                del sys.modules[name]
         raise ConfigurationError(
-            f"plugin {place!r} cannot be loaded: {told(problem, folder)}"
+            f"plugin {place!r} cannot be loaded: {told(problem, _folder(path))}"
         ) from problem
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
 from threefactor.recipes.recipe import Recipe
+from threefactor.training.engines import engine_of
 from threefactor.training.settings import Settings, make_settings
 
 if sys.version_info >= (3, 11):
@@ -110,16 +111,20 @@ def _from_document(
     changes = document.get("per_rule") or {}
     if not (isinstance(changes, Mapping) and all(isinstance(v, Mapping) for v in changes.values())):
         raise ConfigurationError(f"per_rule is {clipped(changes)}; give settings by rule")
-    for rule, each in changes.items():
-        per_rule[rule] = {**per_rule.get(rule, {}), **dict(_flat(each))}
+    for key, each in changes.items():
+        per_rule[key] = {**per_rule.get(key, {}), **dict(_flat(each))}
     made = Recipe(title, make_settings(values), per_rule)
-    for rule in (None, *changes):
+    rule = made.settings.rule
+    known = engine_of(made.settings).rule_options(rule.name)
+    for key in rule.options:
+        if key not in known:
+            raise unknown_name(f"rule.options of {rule.name!r}:", key, known)
+    made.settings_for()
+    for name_of_rule in changes:
         try:
-            made.settings_for(rule)
+            made.settings_for(name_of_rule)
         except ConfigurationError as problem:
-            raise ConfigurationError(
-                f"{problem}" if rule is None else f"per_rule.{rule}: {problem}"
-            ) from problem
+            raise ConfigurationError(f"per_rule.{name_of_rule}: {problem}") from problem
     return str(name), made
 
 
@@ -195,13 +200,20 @@ def _yaml(text: str) -> Any:
         ) from problem
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
-        """PyYAML's, but for keys given twice, of which it would keep the last."""
+        """PyYAML's without aliases, which can make a small file huge, and without keys given twice,
+        of which it would keep the last."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise ValueError("a recipe cannot have aliases (*name); write the value again")
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             keys = [self.construct_object(key, deep=True) for key, _ in node.value]
             for key in keys:
                 if not isinstance(key, str) or keys.count(key) > 1:
-                    raise ValueError(f"{node.start_mark}: key {key!r} is no text, or there twice")
+                    line = node.start_mark.line + 1
+                    raise ValueError(f"line {line}: key {key!r} is no text, or there twice")
             return super().construct_mapping(node, deep)
 
     try:

@@ -140,9 +140,16 @@ class Study:
         return tuple(run for group in self.groups for run in group.runs)
 
 
+OTHER = ("kind", "engine", "hidden", "width", "depths", "max_spikes")
+"""Settings of a network that descriptions of recipes speak of."""
+
+
 def _is_other(setting: str) -> bool:
     """Whether an experiment is another one if a setting is, by full name."""
-    return setting.startswith("network.") or setting in ("data.name", "loss.kind")
+    group, _, last = setting.rpartition(".")
+    if group.startswith("network"):
+        return group == "network.options" or last in OTHER
+    return setting in ("data.name", "loss.kind")
 
 
 def collect(paths: Iterable[str | Path], *, unfinished: bool = False, split: bool = False) -> Study:

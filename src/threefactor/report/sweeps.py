@@ -31,7 +31,7 @@ __all__ = [
 
 SWEEP = "sweep.json"
 """The file that says that a folder holds a sweep."""
-MOST_GROUPS = 12
+MOST_GROUPS = 20
 """Groups of one recipe that a usual report compares; more are shown as a sweep."""
 MOST_ROWS, MOST_CURVES, MOST_PAIRS, MOST_PLACES, MOST_NAMED = 500, 8, 6, 12, 5
 CHOSEN_BY_TEST = (
@@ -209,7 +209,7 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, what: st
     by_rule = {rule: members for rule, members in by_rule.items() if members}
     every = _places([group for members in by_rule.values() for group in members], key)
     numbers = all(map(_is_number, every))
-    log = numbers and min(every) > 0 and max(every) >= 10 * min(every)
+    log = numbers and min(every) > 0 and max(every) >= 4 * min(every)
     title = f"{recipe}: {what.removesuffix(' (%)')} against {name}"
     if numbers and len(every) > MOST_PLACES:
         points = tuple(

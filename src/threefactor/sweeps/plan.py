@@ -13,6 +13,7 @@ from typing import Any
 from threefactor.errors import ConfigurationError
 from threefactor.readable import clipped
 from threefactor.recipes import recipe
+from threefactor.report.runs import has_effect
 from threefactor.reproduce.planned import PlannedRun
 from threefactor.training.build import option_names
 from threefactor.training.overrides import full_name, parse_value
@@ -132,6 +133,8 @@ class Sweep:
         known: dict[str, str] = {}
         for key in (*self.changes, *self.grid):
             full = self._full_name(key)
+            if key in self.grid and not has_effect(full):
+                raise ConfigurationError(f"{full} has no effect on a training; give it with --set")
             if full in known:
                 raise ConfigurationError(
                     f"{full} is given twice, as {known[full]!r} and as {key!r}"

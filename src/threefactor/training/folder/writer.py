@@ -116,8 +116,11 @@ class RunFolder(RunFiles):
         document["layer_sizes"] = dict(experiment.layer_sizes)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
-        document.pop("own_code", None)
+        before = document.pop("own_code", {}).get("parts", {})
         code = own_code(experiment.settings)
+        if "recipe" in before and experiment.own is None:  # of a file, which is read at the start
+            code = code or {"parts": {}, "plugins": []}
+            code["parts"].setdefault("recipe", before["recipe"])
         if code is not None:
             document["own_code"] = code
         # Another command may resume a run that was killed before its first batch, and no command
