@@ -33,6 +33,7 @@ from threefactor.data.load import (
     load_frames,
     load_spikes,
 )
+from threefactor.data.own.datasets import from_dataset
 from threefactor.data.samples.augmented import (
     Augmentation,
     AugmentedData,
@@ -92,6 +93,7 @@ __all__ = [
     "fetch",
     "frame_settings",
     "frames",
+    "from_dataset",
     "has_frames",
     "hold_out",
     "load",

@@ -24,6 +24,7 @@ from threefactor.errors import (
     InputError,
     ThreefactorError,
 )
+from threefactor.readable import clipped
 from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
@@ -120,6 +121,12 @@ class Trainer:
             raise ConfigurationError(
                 "stopping needs validation data: the test data must not decide when a training "
                 "ends. Hold out some training samples, as with --set validation=0.1"
+            )
+        wanted = getattr(self._train[0], "batch_size", None)
+        if wanted not in (None, experiment.settings.batch_size):
+            raise ConfigurationError(
+                f"the loader for training has batch_size {clipped(wanted)}, and the settings "
+                f"{experiment.settings.batch_size}; give both the same"
             )
         self._scored = has_accuracy(self._train[1], experiment.outputs)
         self._begin_sums()
