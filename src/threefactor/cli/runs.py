@@ -119,6 +119,8 @@ def train(
     from the last one, on as many threads as before, and ends with the weights of a run never
     interrupted.
 
+    `--resume --out DIR --epochs 80` gives a finished run more epochs.
+
     `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
     class; `threefactor data check FOLDER` says what it holds.
 
@@ -129,9 +131,8 @@ def train(
     resume = resume or (resume_or_start and out is not None and _is_run(out))
     if resume and out is not None and _is_run(out):
         recall(out)
-    settings = _settings(
-        name, rule, changes_of(assignments, seed, epochs, own_data, data_dir), resume
-    )
+    changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
@@ -148,7 +149,8 @@ def train(
         "tensorboard": tensorboard,
     }
     if resume:
-        history = training.resume(out, settings=settings, **common)
+        more = changes.get("epochs") if settings is None else None
+        history = training.resume(out, settings=settings, epochs=more, **common)
     else:
         assert settings is not None
         _announce(run)
@@ -291,12 +293,13 @@ def _settings(
 ) -> Settings | None:
     if name is not None:
         return recipe(name).settings_for(rule, changes)
-    if resume and rule is None and not changes:
+    if resume and rule is None and changes.keys() <= {"epochs"}:
         return None
     if resume:
         raise ConfigurationError(
             "to resume, give either --resume --out DIR alone (the run's own settings are used), "
-            "or the recipe with all its options as at the start"
+            "perhaps with --epochs for a longer training of a finished run, or the recipe with all "
+            "its options as at the start"
         )
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 

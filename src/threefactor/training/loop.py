@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from threefactor.errors import (
     DivergenceError,
     InputError,
     ThreefactorError,
+    warn_user,
 )
 from threefactor.readable import clipped
 from threefactor.training.best import stopped_early
@@ -38,7 +39,7 @@ from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.settings import Settings
-from threefactor.training.state import Progress, put_back, state_of
+from threefactor.training.state import TOO_EARLY, Progress, Schedule, put_back, state_of
 from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
@@ -412,7 +413,7 @@ class Trainer:
         if experiment.scheduler is not None:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
                 experiment.scheduler.step()
         self.progress.epoch += 1
         line = {
@@ -456,11 +457,13 @@ class Trainer:
         checkpoint.save_state(folder, state)
         self._stands_at = folder.resolve()
 
-    def load(self, folder: str | Path) -> None:
+    def load(self, folder: str | Path, extended: Sequence[Mapping[str, Any]] = ()) -> None:
         """Go back to a checkpoint.
 
         Args:
             folder: of the checkpoint, such as `run.last`, from which `fit` then resumes.
+            extended: when its run got more epochs, see `Run.extended`. A checkpoint from before
+                goes on with the schedule of the learning rate that belongs to the new number.
 
         Raises:
             CheckpointError: if it is corrupt, or belongs to other settings or objects.
@@ -468,8 +471,18 @@ class Trainer:
         folder = Path(folder)
         described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
-        check_trained_with(folder, state, described)
+        epochs = check_trained_with(folder, state, described, extended)
+        schedule = Schedule(self.experiment)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
+        if epochs != described.epochs:
+            before, now = schedule.go_to(self.epoch)
+            if self.epoch < described.epochs and before != now:
+                warn_user(
+                    f"{folder} was trained for {epochs} epochs, and is to have "
+                    f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "
+                    f"the schedule of {described.epochs} epochs has it after {self.epoch}. That is "
+                    "another training than one of so many epochs from the start"
+                )
         self._stands_at, self._halfway = folder.resolve(), False
 
 

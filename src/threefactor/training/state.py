@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,10 +23,12 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.files import shorten
 from threefactor.training.settings import Settings
 
-__all__ = ["Progress", "put_back", "state_of"]
+__all__ = ["TOO_EARLY", "Progress", "Schedule", "put_back", "state_of"]
 
 PARTS = ("network", "rule", "optimizer", "scheduler", "random")
 NUMBERS = (bool, int, float)
+TOO_EARLY = "Detected call of `lr_scheduler"
+"""Begins PyTorch's warning of a scheduler whose optimiser made no step in this process."""
 
 
 @dataclass
@@ -98,6 +102,45 @@ def put_back(experiment: Experiment, state: Any, batches: int, where: Path) -> P
         why = f"{type(problem).__name__}: {shorten(problem)}"
         raise CheckpointError(f"{where} does not fit this run: {why}") from problem
     return progress
+
+
+class Schedule:
+    """The schedule of an experiment as it was made, before the state of a checkpoint is put back.
+
+    Args:
+        experiment: just made.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._groups = [_options(group) for group in experiment.optimizer.param_groups]
+        scheduler = experiment.scheduler
+        self._state = (
+            None if scheduler is None else copy.deepcopy(_plain_state(scheduler.state_dict()))
+        )
+
+    def go_to(self, epoch: int) -> tuple[float, float]:
+        """Take the schedule, and the options it changes, to where they are after some epochs.
+
+        Returns:
+            The learning rate before, and now.
+        """
+        optimizer, scheduler = self.experiment.optimizer, self.experiment.scheduler
+        before = float(optimizer.param_groups[0]["lr"])
+        if scheduler is None:
+            return before, before
+        for group, options in zip(optimizer.param_groups, self._groups, strict=True):
+            group.update(options)
+        scheduler.load_state_dict(copy.deepcopy(self._state or {}))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
+            for _ in range(epoch):
+                scheduler.step()
+        return before, float(optimizer.param_groups[0]["lr"])
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
 
 
 def _progress(state: Any, epochs: int, batches: int) -> Progress:
