@@ -5,12 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from forked import output
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
 def run(script, *options):
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, options)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return output([BENCHMARKS / script, *options])
 
 
 def test_step_times_are_measured_and_written(tmp_path):
@@ -42,8 +45,11 @@ def test_shares_of_a_step_add_up_to_the_whole(tmp_path):
 
 
 def test_memory_is_measured_and_written(tmp_path):
+    """In a process that is small itself: Linux counts the memory of who starts another one."""
     file = tmp_path / "memory.json"
-    run("clocked_memory.py", "--steps", 12, "--batch", 4, "--rules", "opzo", "--json", file)
+    script, options = BENCHMARKS / "clocked_memory.py", ["--steps", "12", "--batch", "4"]
+    command = [sys.executable, str(script), *options, "--rules", "opzo", "--json", str(file)]
+    subprocess.run(command, check=True, capture_output=True)
     row = json.loads(file.read_text())["rows"]["opzo"]
     assert row["peak_mib_long"] > 50
     assert 0.5 < row["ratio"] < 2
@@ -69,10 +75,12 @@ def test_events_are_measured_and_written(tmp_path):
 
 
 def test_a_section_of_the_events_benchmark_alone(tmp_path):
-    file = tmp_path / "memory.json"
-    run("events_step.py", "--only", "memory", "--memory-samples", 40, "--batch", 2, "--json", file)
+    file = tmp_path / "section.json"
+    options = ["--yin-yang-samples", 128, "--rounds", 1, "--repeats", 1, "--json", file]
+    run("events_step.py", "--only", "yin-yang", *options)
     found = json.loads(file.read_text())
-    assert len(found["memory"]) == 2 and "rules" not in found
+    assert found["yin-yang"]["threefactor"]["hidden_spikes_per_sample"] > 50
+    assert "rules" not in found and "memory" not in found
 
 
 def test_loading_is_measured_beside_training(tmp_path):
@@ -83,3 +91,32 @@ def test_loading_is_measured_beside_training(tmp_path):
     rows = json.loads(file.read_text())["rows"]
     assert rows.keys() == {"digits-fc", "digits-events"}
     assert all(0 < row["ratio"] == row["loading_ms"] / row["step_ms"] for row in rows.values())
+
+
+def test_recurrence_is_searched_and_tested(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "shd-like").mkdir()
+    generator = np.random.default_rng(0)
+    for part, samples in (("train", 60), ("test", 20)):
+        with h5py.File(tmp_path / "shd-like" / f"{part}.h5", "w") as root:
+            for name, kind in (("times", np.float32), ("units", np.uint16)):
+                column = root.create_dataset(f"spikes/{name}", (samples,), h5py.vlen_dtype(kind))
+                for i in range(samples):
+                    high = 0.7 if name == "times" else 699
+                    column[i] = (generator.random(60) * high).astype(kind)
+            root["labels"] = np.arange(samples, dtype=np.uint16) % 20
+            root["extra/speaker"] = np.arange(samples, dtype=np.uint16) % 7
+    file = tmp_path / "recurrence.json"
+    options = ["--data-dir", tmp_path, "--rules", "spatial-bp", "--frames", 4, "--hidden", 5]
+    run("recurrence.py", *options, "--epochs", 1, "--seeds", 2, "--json", file)
+    found = json.loads(file.read_text())
+    assert found["samples"] == {"train": 60, "test": 20}
+    networks = found["rules"]["spatial-bp"]
+    assert networks.keys() == {"feed-forward", "recurrent"}
+    for network in networks.values():
+        assert len(network["search"]) == 8 and [one["seed"] for one in network["test"]] == [0, 1]
+        best = max(network["search"], key=lambda one: one["accuracy"])
+        assert all(network[name] == best[name] for name in ("leak", "lr", "dropout"))
+        assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
+    losses = [[one["loss"] for one in network["search"]] for network in networks.values()]
+    assert losses[0] != losses[1]

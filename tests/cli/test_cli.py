@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from threefactor.cli import demo
+
 SMALL = ["--epochs", "2", "--set", "hidden=[20]", "--set", "data.train=64", "--set", "data.test=32"]
 
 
@@ -22,6 +24,17 @@ def test_train_then_evaluate(run, tmp_path):
     code, out, _ = run("evaluate", folder, "--checkpoint", "best")
     assert code == 0
     assert "best checkpoint after" in out
+
+
+def test_a_recurrent_network_is_a_setting(run, tmp_path):
+    assert run("train", "digits-fc", *SMALL, "--set", "recurrent=true", "--out", "r")[0] == 0
+    last = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    code, out, _ = run("evaluate", "r", "--json")
+    assert code == 0 and json.loads(out)["test_accuracy"] == last["test_accuracy"]
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=[true, false]")
+    assert code == 1 and "there are 1 hidden layers" in err
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=yes")
+    assert code == 2 and "network.recurrent" in err
 
 
 def test_resume_of_a_finished_run_and_of_another_configuration(run):
@@ -140,6 +153,8 @@ def test_demo_prints_tables_and_writes_a_picture_and_a_page(run, tmp_path):
 
 def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    for name in ("digits-events", "yin-yang-events"):  # one network is enough for that
+        monkeypatch.delitem(demo.SHOWN, name)
     code, out, _ = run("demo", "--epochs", 1)
     assert code == 0
     assert "pip install 'threefactor[report]'" in out

@@ -124,6 +124,8 @@ def test_the_tab_key_knows_plugins_and_recipe_files(plugin, tmp_path):
     assert rule_names(ctx, "ha") == ["half"]
     assert recipe_names(ctx, "coins") == ["coins-fc"]
     assert "digits-mine.toml" in recipe_names(ctx, "digits-")
+    whole = str(tmp_path / "digits-mine.toml")
+    assert recipe_names(ctx, whole[:-6]) == [whole]
     assert recipe_names(SimpleNamespace(params={}), "mnist-f") == ["mnist-fc"]
 
 

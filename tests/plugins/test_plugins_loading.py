@@ -134,10 +134,12 @@ def test_a_bad_plugin_is_named_and_leaves_nothing(write, text, message):
         ("", "give a file or the name of a module"),
         (5, "plugin is 5"),
         ("sys", "has no file"),
+        ("my.toml", "is a file that does not end in .py"),
     ],
 )
-def test_what_is_no_plugin(write, spec, message):
+def test_what_is_no_plugin(write, tmp_path, spec, message):
     write()
+    (tmp_path / "my.toml").touch()
     with pytest.raises(ConfigurationError, match=message):
         plugins.load(spec)
 

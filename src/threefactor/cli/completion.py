@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterable
-from pathlib import Path
 
 import typer
 
@@ -21,11 +20,9 @@ __all__ = ["analysis_names", "dataset_names", "exhibit_names", "recipe_names", "
 def recipe_names(ctx: typer.Context, incomplete: str) -> list[str]:
     """Recipes that begin with what was typed, and files of recipes."""
     load_quietly(ctx)
-    names = [*RECIPES, *plugins.entries("recipe")]
-    files = [
-        str(file) for file in Path().glob(f"{glob.escape(incomplete)}*") if is_recipe_file(file)
-    ]
-    return [*(name for name in names if name.startswith(incomplete)), *sorted(files)]
+    files = sorted(glob.glob(f"{glob.escape(incomplete)}*"))
+    names = _beginning((*RECIPES, *plugins.entries("recipe")), incomplete)
+    return [*names, *filter(is_recipe_file, files)]
 
 
 def rule_names(ctx: typer.Context, incomplete: str) -> list[str]:

@@ -285,6 +285,11 @@ def _find(place: str) -> tuple[Path, str, bool]:
         path = file.resolve()
         stem = path.parent.name if file.name == "__init__.py" else path.stem
         return (path.parent if file.name == "__init__.py" else path), stem, True
+    if given.is_file():
+        raise ConfigurationError(
+            f"plugin {place!r} is a file that does not end in .py; give Python code (a recipe file "
+            "is given in the place of a recipe's name)"
+        )
     try:
         found = importlib.util.find_spec(place)
     except Exception as problem:  # a package above it, which this imports, may fail in any way

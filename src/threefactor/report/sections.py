@@ -28,7 +28,7 @@ from threefactor.training.settings import OwnNetworkSettings
 __all__ = ["ReportSections", "report_sections", "study_sections"]
 
 MOST_RUNS = 40
-"""Runs that the page has a table of; more are a list that is folded away."""
+"""Runs of sweeps that the page has a table of; more are a list that is folded away."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,10 @@ def study_sections(
         text = ("Measured accuracies beside published ones, where there are any.",)
         overview = Section("Overview", text, (overview_table(study.groups),))
     recipes: list[Section] = []
+    ranked = False
     for recipe, groups in study.recipes.items():
         if sweep is not None or len(groups) > MOST_GROUPS:
+            ranked = True
             said = (*(sweep or ()), *_description(recipe, groups))
             recipes += sweep_sections(recipe, groups, said)
             continue
@@ -115,7 +117,7 @@ def study_sections(
         overview=overview,
         recipes=tuple(recipes),
         analyses=tuple(analysis_sections(analyses)),
-        runs=_runs(study),
+        runs=_runs(study, fold=ranked and len(study.runs) > MOST_RUNS),
         citing=Section("How to cite", text, listings=(cited,)),
     )
 
@@ -198,8 +200,8 @@ def _settings(group: Group) -> Listing:
     return Listing(f"Settings: {group.label} (seeds {seeds})", "\n".join(lines))
 
 
-def _runs(study: Study) -> Section:
-    if len(study.runs) > MOST_RUNS:
+def _runs(study: Study, *, fold: bool) -> Section:
+    if fold:
         shown = (_run_line(run) for run in study.runs)
         listing = Listing(f"All {len(study.runs)} runs and their commands", "\n".join(shown))
         return Section("Runs", study.remarks, listings=(listing,))

@@ -140,7 +140,7 @@ class Study:
         return tuple(run for group in self.groups for run in group.runs)
 
 
-OTHER = ("kind", "engine", "hidden", "width", "depths", "max_spikes")
+OTHER = ("kind", "engine", "hidden", "recurrent", "width", "depths")
 """Settings of a network that descriptions of recipes speak of."""
 
 

@@ -70,7 +70,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigurationError(f"cannot read {clipped(text)}; write --set key=value")
-    return key.strip(), parse_value(value)
+    try:
+        return key.strip(), parse_value(value)
+    except ConfigurationError as problem:
+        raise ConfigurationError(f"cannot read {clipped(text)} ({problem})") from None
 
 
 def parse_value(text: str) -> Any:
@@ -80,7 +83,7 @@ def parse_value(text: str) -> Any:
     except json.JSONDecodeError:
         return {"True": True, "False": False, "None": None}.get(text, text)
     except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
-        raise ConfigurationError(f"cannot read {clipped(text)} ({problem})") from None
+        raise ConfigurationError(str(problem)) from None
 
 
 def override(

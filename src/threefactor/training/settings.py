@@ -125,6 +125,10 @@ OneOrMore = Annotated[
     | Annotated[tuple[Size, ...], Field(min_length=1), Tag("one per layer")],
     Discriminator(lambda value: "one per layer" if isinstance(value, (list, tuple)) else "one"),
 ]
+FlagOrMore = Annotated[
+    Annotated[Flag, Tag("one")] | Annotated[tuple[Flag, ...], Tag("one per layer")],
+    Discriminator(lambda value: "one per layer" if isinstance(value, (list, tuple)) else "one"),
+]
 _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc", "own-clocked", "own-events")
 _LOSSES = ("cross-entropy", "spike-count", "first-spike", "own")
 _REGISTERED = "registered"
@@ -174,6 +178,8 @@ class NeuronSettings:
     dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
     surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
     reset: clocked.Reset = _LIF["reset"]
+    learn_leak: Flag = _LIF["learn_leak"]
+    learn_threshold: Flag = _LIF["learn_threshold"]
 
 
 @_settings
@@ -183,6 +189,7 @@ class ClockedNetworkSettings(NeuronSettings):
     kind: Literal["fc"] = "fc"
     hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
     dropout: Real = Field(default=0.2, ge=0, lt=1)
+    recurrent: FlagOrMore = False
 
 
 @_settings

@@ -14,7 +14,33 @@ from threefactor.clocked.foreign.affine import stand_in
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
-__all__ = ["ForeignNeuron", "Registered", "register_neuron", "registered", "registered_kinds"]
+__all__ = [
+    "AT_ONCE",
+    "LATER",
+    "RECURRENT",
+    "SILENT",
+    "WEIGHTS",
+    "ForeignNeuron",
+    "Registered",
+    "register_neuron",
+    "registered",
+    "registered_kinds",
+]
+
+AT_ONCE = "works on all time steps at once, which no online rule can"
+LATER = (
+    "lets a current reach the potential one time step later, so that the spikes have no derivative "
+    "by the current of the same step, from which a rule learns"
+)
+RECURRENT = (
+    "brings the spikes of its neurons back inside, which is clocked.Recurrent(neuron, "
+    "nn.Linear(n, n)), with the neuron and the recurrent weights of this layer"
+)
+SILENT = (
+    "gives potentials and no spikes; leave it out, since a rule sums the outputs over the time "
+    "steps by itself"
+)
+WEIGHTS = "has weights inside, which keep no presynaptic trace"
 
 
 class ForeignNeuron(Neuron):
@@ -44,6 +70,8 @@ class ForeignNeuron(Neuron):
     synaptic_leak: float | None = None
     """Share of the synaptic current that is kept from step to step; None without such a current."""
     foreign = True
+    only_in_training = False
+    """Whether the spikes have a derivative in training mode alone."""
     module: Any
     """The layer. Its attributes are those of another library, unknown to type checkers."""
 
@@ -124,11 +152,8 @@ class ForeignNeuron(Neuron):
         leaf = given.detach().requires_grad_()
         with torch.enable_grad():
             raw = self.call(leaf).to(leaf.dtype)  # some give spikes in single precision, always
-        if not raw.requires_grad:
-            raise InputError(
-                f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without "
-                "a derivative; give it a surrogate gradient"
-            )
+        if not raw.requires_grad and (self.module.training or not self.only_in_training):
+            raise self._no_derivative()
         kept = self.memory
         self.memory = None if kept is None else _detached(kept)
         self.state = (leaf, raw)
@@ -136,7 +161,28 @@ class ForeignNeuron(Neuron):
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         leaf, raw = state
-        return torch.autograd.grad(raw, leaf, error * gate, retain_graph=True)[0]
+        if not raw.requires_grad:  # it runs in evaluation mode
+            raise self._no_derivative()
+        (found,) = torch.autograd.grad(
+            raw, leaf, error * gate, retain_graph=True, allow_unused=True
+        )
+        if found is None:
+            raise self._no_derivative()
+        return found
+
+    def _no_derivative(self) -> InputError:
+        mode = "; set it to training mode" if self.only_in_training else ""
+        return InputError(
+            f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without a "
+            "derivative by the current of the same time step, from which a rule learns; give it a "
+            f"surrogate gradient, if it lacks one{mode}"
+        )
+
+    def respond(
+        self, current: Tensor, before: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor | int]:
+        raw = self.advance(current, before)
+        return self.activity(raw, after), raw.abs().sum()  # a spike of -1 is one spike
 
     def check(self, name: str = "") -> None:
         """Nothing to check: the settings are the other library's."""
