@@ -170,6 +170,7 @@ SHD = SpikeSet(
         # The unpacked file is the fastest to load. The MD5 sums of the .zip files
         # are f3252aeb598ac776c1b526422d90eecb (train) and 1503a5064faa34311c398fb0a1ed0a6f (test).
         endings=("", ".gz", ".zip"),
+        elsewhere=("SHD", "extract"),
     ),
     needs="h5py (pip install 'threefactor[data]')",
     frames=FrameSettings(number=100, window=14_000),
