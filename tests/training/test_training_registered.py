@@ -197,7 +197,7 @@ def test_a_network_and_data_of_exact_spike_times():
             input_shape[0], (hidden,), outputs, tau_s=0.1, thresholds=(0.05, 0.1), duration=0.2
         )
 
-    @threefactor.register_data("spikes")
+    @threefactor.register_data("clicks")
     def spikes(window, *, samples: int = 24):
         y = torch.arange(samples) % 3
         x = 0.2 + 0.5 * torch.nn.functional.one_hot(y, 6).float()
@@ -205,7 +205,7 @@ def test_a_network_and_data_of_exact_spike_times():
         return (coded, y), (coded[:6], y[:6])
 
     settings = settings_for(
-        base="digits-events", **{"network.kind": "timed", "hidden": 7, "data.name": "spikes"}
+        base="digits-events", **{"network.kind": "timed", "hidden": 7, "data.name": "clicks"}
     )
     assert settings.network.engine == "events"
     experiment = training.build(settings)

@@ -1,9 +1,11 @@
-"""`threefactor data`: list, fetch, info."""
+"""`threefactor data`: list, fetch, info, check."""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
@@ -11,14 +13,25 @@ from rich.table import Column, Table
 from threefactor import data
 from threefactor.cli.completion import dataset_names
 from threefactor.cli.console import console, say, show
+from threefactor.data.own.kinds import KINDS, recognise
+from threefactor.data.own.survey import Survey, survey
+from threefactor.errors import DataError, unknown_name
+from threefactor.options import options_of
+from threefactor.plugins.registry import GIVEN_TO_DATA
 from threefactor.readable import readable
+from threefactor.report.sheets import draw_sheet
+from threefactor.training.arguments import checked_arguments
+from threefactor.training.overrides import parse_assignment
 
 __all__ = ["DataDir", "app"]
+
+MOST_CLASSES = 30
+"""Classes that the table shows."""
 
 app = typer.Typer(
     no_args_is_help=True,
     help="""
-List, download and describe data sets.
+List, download and describe data sets; check your own.
 
 A data set lies in a subfolder of its name below `--data-dir`, the variable `THREEFACTOR_DATA`, or
 the user's cache folder, whichever is given first. Sets of images serve all networks, sets of
@@ -61,3 +74,76 @@ def fetch(name: Name, data_dir: DataDir = None) -> None:
 def info(name: Name, data_dir: DataDir = None) -> None:
     """Describe a data set: samples, shape, licence, source, where it lies."""
     say(data.describe(name, data_dir))
+
+
+@app.command()
+def check(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file of your own data.")],
+    kind: Annotated[
+        str | None,
+        typer.Option(help="images, events, spikes or tensors. [default: as its files are named]"),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="OPTION=VALUE",
+            help="How it is split and read, as for training: test_share=0.2, size=32; may be "
+            "repeated.",
+        ),
+    ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(help="Draw some samples of each class into this picture, as sheet.png."),
+    ] = None,
+) -> None:
+    """
+    Say what data of your own holds, and what keeps it from being trained with.
+
+    Counts for each class, shapes and values, rates and durations of events, files that cannot be
+    read or have no label. Nothing is changed. The command fails if there are problems.
+    """
+    given = dict(parse_assignment(one) for one in assignments or [])
+    options = {key.rpartition(".")[2]: value for key, value in given.items()}
+    found = survey(path, _known_kind(kind, options, path), options)
+    say(f"{readable(str(path))}: {found.kind}")
+    _show_counts(found)
+    for name, text in found.facts.items():
+        say(f"{name}: {text}")
+    for note in found.notes:
+        say(f"note: {note}")
+    for problem in found.problems:
+        say(f"problem: {problem}")
+    if sheet is not None:
+        classes = draw_sheet(found.examples, sheet)
+        say(f"samples of {classes} classes are in {readable(str(sheet))}")
+    if found.problems:
+        raise DataError(f"{len(found.problems)} problems, see above")
+    command = ["threefactor", "train", "RECIPE", "--data", f"{found.kind}:{path}"]
+    command += [part for one in assignments or [] for part in ("--set", one)]
+    say(f"it can be trained with: {shlex.join(command)}")
+
+
+def _known_kind(kind: str | None, options: Mapping[str, Any], path: Path) -> str:
+    """Return the kind of data, once it is known to take the options."""
+    if kind is not None and kind not in KINDS:
+        raise unknown_name("kind of data", kind, KINDS)
+    found = kind or recognise(path)
+    taken = options_of(KINDS[found])
+    known = {name: one for name, one in taken.items() if name not in {*GIVEN_TO_DATA, "path"}}
+    known |= {name: taken[name] for name in ("sort",) if name in taken}
+    checked_arguments(f"data {found!r}", options, known)
+    return found
+
+
+def _show_counts(found: Survey) -> None:
+    if not found.counts:
+        return
+    classes = list(next(iter(found.counts.values())))
+    table = Table("class", *found.counts)
+    for name in classes[:MOST_CLASSES]:
+        table.add_row(readable(name), *(str(part.get(name, 0)) for part in found.counts.values()))
+    if len(classes) > MOST_CLASSES:
+        table.add_row(f"... of {len(classes)}", *("" for _ in found.counts))
+    table.add_row("all", *(str(sum(part.values())) for part in found.counts.values()))
+    show(table)

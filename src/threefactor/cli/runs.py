@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,12 +11,14 @@ import torch
 import typer
 from rich.table import Table
 
-from threefactor import training
+from threefactor import plugins, training
 from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.plugins import Plugins, recall, what_is_registered
-from threefactor.errors import ConfigurationError
+from threefactor.data import DATASETS
+from threefactor.data.own.kinds import KINDS, recognise
+from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.plugins import name_of_rule
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
@@ -26,6 +29,7 @@ from threefactor.training.settings import Settings
 
 __all__ = [
     "Assignments",
+    "Data",
     "Device",
     "Threads",
     "changes_of",
@@ -60,6 +64,17 @@ Assignments = Annotated[
 ]
 
 
+Data = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="What to train on: a data set by name; or data of your own, as images:FOLDER, "
+        "events:FOLDER, spikes:FILE or tensors:FILE, or its place alone.",
+    ),
+]
+
+
 def train(
     name: Annotated[
         str | None,
@@ -73,6 +88,7 @@ def train(
     plugin: Plugins = None,
     seed: Seed = None,
     epochs: Epochs = None,
+    own_data: Data = None,
     assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
@@ -98,8 +114,15 @@ def train(
     `--set epochs=6 --set lr=1e-3 --set "hidden=[400, 400]" --set momentum=0.999`.
 
     The run folder gets config.json, metrics.jsonl (one line per epoch), and the checkpoints last/
-    and best/ (by test accuracy). Ctrl-C writes a checkpoint. `--resume` continues from the last
-    one, on as many threads as before, and ends with the weights of a run never interrupted.
+    and best/ (by the accuracy on validation data if there are any, as with
+    `--set validation=0.1`, else by test accuracy). Ctrl-C writes a checkpoint. `--resume` continues
+    from the last one, on as many threads as before, and ends with the weights of a run never
+    interrupted.
+
+    `--resume --out DIR --epochs 80` gives a finished run more epochs.
+
+    `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
+    class; `threefactor data check FOLDER` says what it holds.
 
     `--plugin my.py` adds rules, networks, data, losses and recipes of your own. The run folder
     remembers it.
@@ -108,7 +131,8 @@ def train(
     resume = resume or (resume_or_start and out is not None and _is_run(out))
     if resume and out is not None and _is_run(out):
         recall(out)
-    settings = _settings(name, rule, changes_of(assignments, seed, epochs), resume)
+    changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
@@ -125,7 +149,8 @@ def train(
         "tensorboard": tensorboard,
     }
     if resume:
-        history = training.resume(out, settings=settings, **common)
+        more = changes.get("epochs") if settings is None else None
+        history = training.resume(out, settings=settings, epochs=more, **common)
     else:
         assert settings is not None
         _announce(run)
@@ -212,12 +237,19 @@ def _report(history: list[dict[str, Any]], out: Path) -> None:
 
 
 def changes_of(
-    assignments: list[str] | None, seed: int | None, epochs: int | None
+    assignments: list[str] | None,
+    seed: int | None,
+    epochs: int | None,
+    own_data: str | None = None,
+    data_dir: Path | None = None,
 ) -> dict[str, Any]:
     """Return the settings that options change, by name."""
     changes: dict[str, Any] = {}
     options = {"seed": seed, "epochs": epochs}
-    given = [*map(parse_assignment, assignments or [])]
+    given: list[tuple[str, Any]] = []
+    if own_data is not None:
+        given += data_named(own_data, data_dir).items()
+    given += map(parse_assignment, assignments or [])
     given += [(key, value) for key, value in options.items() if value is not None]
     for key, value in given:
         if key == "recipe":
@@ -233,17 +265,41 @@ def changes_of(
     return changes
 
 
+def data_named(text: str, data_dir: Path | None = None) -> dict[str, str]:
+    """Return the settings that name data: a set by name, or data of one's own by its place.
+
+    Args:
+        text: as given.
+        data_dir: the folder from which relative paths count, if it is given.
+
+    Raises:
+        ConfigurationError: if the place may hold several kinds.
+        DataError: if it holds none that is known.
+    """
+    kind, colon, path = text.partition(":")
+    if colon and kind in KINDS:
+        return {"data.name": kind, "data.options.path": path}
+    if text in DATASETS or plugins.entry("data", text) is not None:
+        return {"data.name": text}
+    place = Path(text) if data_dir is None else data_dir / text
+    if os.sep not in text and not place.exists():
+        known = [*DATASETS, *(f"{kind}:PATH" for kind in KINDS)]
+        raise unknown_name("data", text, known)
+    return {"data.name": recognise(place), "data.options.path": text}
+
+
 def _settings(
     name: str | None, rule: str | None, changes: dict[str, Any], resume: bool
 ) -> Settings | None:
     if name is not None:
         return recipe(name).settings_for(rule, changes)
-    if resume and rule is None and not changes:
+    if resume and rule is None and changes.keys() <= {"epochs"}:
         return None
     if resume:
         raise ConfigurationError(
             "to resume, give either --resume --out DIR alone (the run's own settings are used), "
-            "or the recipe with all its options as at the start"
+            "perhaps with --epochs for a longer training of a finished run, or the recipe with all "
+            "its options as at the start"
         )
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 
@@ -267,7 +323,8 @@ def evaluate(
     """
     Evaluate a trained run on its test data.
 
-    Note that `best` was chosen by looking at the test data: quote `last`.
+    Note that `best` was chosen by looking at the test data, unless the run had validation data:
+    then quote `last`.
     """
     recall(run)
     use(training.Run(run).settings, device, threads)

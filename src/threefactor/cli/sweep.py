@@ -14,7 +14,7 @@ from threefactor.cli.console import say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.plugins import Plugins
 from threefactor.cli.reproduce import GridBar
-from threefactor.cli.runs import Assignments, Device, changes_of
+from threefactor.cli.runs import Assignments, Data, Device, changes_of
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.plugins import name_of_rule
 from threefactor.readable import readable
@@ -51,6 +51,7 @@ def sweep(
             "lr=1e-4..1e-2:log. May be repeated.",
         ),
     ] = None,
+    own_data: Data = None,
     assignments: Assignments = None,
     seeds: Annotated[int, typer.Option(help="Seeds of each cell, from 0.")] = 1,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training data.")] = None,
@@ -82,7 +83,7 @@ def sweep(
         name,
         tuple(own or [found.settings.rule.name]),
         _grid(grid or []),
-        changes_of(assignments, None, epochs),
+        changes_of(assignments, None, epochs, own_data, data_dir),
         seeds,
     )
     engine_of(found.settings).check_device(device)

@@ -33,6 +33,7 @@ from threefactor.data.load import (
     load_frames,
     load_spikes,
 )
+from threefactor.data.own.datasets import from_dataset
 from threefactor.data.samples.augmented import (
     Augmentation,
     AugmentedData,
@@ -45,6 +46,7 @@ from threefactor.data.samples.frames import FrameData, Frames
 from threefactor.data.samples.image_files import ImageFiles
 from threefactor.data.samples.image_folder import ImageFolderData, load_image_folder
 from threefactor.data.samples.images import ImageData
+from threefactor.data.samples.own import OwnData, hold_out
 from threefactor.data.samples.recordings import EventData
 from threefactor.data.samples.spikes import SpikeData
 from threefactor.data.sets.catalog import DATASETS
@@ -78,6 +80,7 @@ __all__ = [
     "Inputs",
     "LoadsAhead",
     "Movable",
+    "OwnData",
     "SaccadeSettings",
     "SimulatedSet",
     "SpikeData",
@@ -90,7 +93,9 @@ __all__ = [
     "fetch",
     "frame_settings",
     "frames",
+    "from_dataset",
     "has_frames",
+    "hold_out",
     "load",
     "load_events",
     "load_frames",

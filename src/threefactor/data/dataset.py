@@ -63,6 +63,9 @@ class Files:
         by_hand: how to get the files of a set that no program may download.
         not_needed: where the samples come from, if the set has no files.
         endings: what may follow a file name without .gz, the preferred ending first.
+        elsewhere: folders below that of all data sets where other libraries leave the same files.
+        pickles: names and MD5 sums of the same files as pickles, in the order of `contents`; a name
+            with the folder in which torchvision leaves it.
         debian: Debian's package of the set, and the folder where it installs the files.
     """
 
@@ -73,6 +76,8 @@ class Files:
     by_hand: str = ""
     not_needed: str = ""
     endings: tuple[str, ...] = (".gz", "")
+    elsewhere: tuple[str, ...] = ()
+    pickles: tuple[tuple[str, str], ...] = ()
     debian: tuple[str, Path] | None = None
 
     @property

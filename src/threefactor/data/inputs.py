@@ -13,7 +13,7 @@ from torch import Tensor
 
 from threefactor.indexing import Index, positions
 
-__all__ = ["Batched", "Inputs", "LoadsAhead", "Movable", "Selectable", "batches"]
+__all__ = ["Batched", "Inputs", "LoadsAhead", "Movable", "Selectable", "Varied", "batches"]
 
 Self = TypeVar("Self")
 
@@ -58,6 +58,14 @@ class Selectable(Protocol):
 
     def choose(self: Self, index: Tensor) -> Self:
         """Return the samples at some positions."""
+
+
+@runtime_checkable
+class Varied(Protocol):
+    """Inputs that differ each time they are taken for training, as random crops."""
+
+    def for_testing(self: Self) -> Self:
+        """Return the same samples as they are for testing."""
 
 
 class Batched(ABC):

@@ -12,6 +12,7 @@ from threefactor.data.arguments import given_path
 from threefactor.data.dataset import DataSet, SimulatedSet
 from threefactor.data.files.archives import Member
 from threefactor.data.files.source import Source
+from threefactor.data.formats.pickles import PickledRecords
 from threefactor.data.sets.catalog import lookup
 from threefactor.errors import DataError
 
@@ -57,12 +58,14 @@ def cache_folder() -> Path:
 def search_folders(entry: DataSet, data_dir: str | Path | None = None) -> list[Path]:
     """List the folders in which to look for a set, in order.
 
-    A folder that the user named is the only one: a mistyped path must not lead to other data.
+    In a folder that the user named, the files may also lie where torchvision, Tonic or SpikingJelly
+    leave them. There is no other place then: a mistyped path must not lead to other data.
     """
-    folders = [data_folder(entry.name, data_dir)]
-    if _named_folder(data_dir) is None and entry.files.debian is not None:
-        folders.append(entry.files.debian[1])
-    return folders
+    folders, named = [data_folder(entry.name, data_dir)], _named_folder(data_dir)
+    if named is not None:
+        pickles = [named] if entry.files.pickles else []
+        return [*folders, *(named / name for name in entry.files.elsewhere), *pickles]
+    return folders + ([] if entry.files.debian is None else [entry.files.debian[1]])
 
 
 def find_files(entry: DataSet, data_dir: str | Path | None = None) -> list[Source]:
@@ -118,7 +121,12 @@ def found_in(folder: Path, entry: DataSet) -> list[Source]:
         found = [Source(path) for path in paths if path is not None]
         if len(found) == len(entry.files.contents):
             return found
-    return []
+    pickled: list[Source] = [
+        PickledRecords(folder / name, md5)
+        for name, md5 in entry.files.pickles
+        if os.path.isfile(folder / name)
+    ]
+    return pickled if len(pickled) == len(entry.files.pickles) else []
 
 
 def _in_archives(folder: Path, entry: DataSet) -> list[Source]:

@@ -27,6 +27,7 @@ __all__ = [
     "entries",
     "entry",
     "loaded_by",
+    "provide",
     "register_data",
     "register_loss",
     "register_network",
@@ -40,7 +41,7 @@ __all__ = [
 Kind = Literal["rule", "network", "data", "loss", "recipe"]
 EngineName = Literal["clocked", "events"]
 KINDS: tuple[Kind, ...] = ("rule", "network", "data", "loss", "recipe")
-GIVEN_TO_DATA = ("data_dir", "steps", "dtype", "window")
+GIVEN_TO_DATA = ("data_dir", "steps", "dtype", "window", "sort")
 """What a function that loads data gets of the experiment, if it asks for it by name."""
 MOST_LETTERS = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -60,6 +61,7 @@ class Entry:
         engine: of a rule or network: "clocked" or "events".
         cite: BibTeX of what it is built on.
         plugin: path of the plugin that registered it; None in one's own script.
+        provided: whether it is the library's own.
     """
 
     kind: Kind
@@ -68,6 +70,7 @@ class Entry:
     engine: EngineName | None = None
     cite: str = ""
     plugin: str | None = None
+    provided: bool = False
 
     @property
     def source(self) -> str:
@@ -79,6 +82,7 @@ class Entry:
 
 
 _ENTRIES: dict[tuple[str, str], Entry] = {}
+_PROVIDED: dict[tuple[str, str], Entry] = {}
 _RESERVED: dict[str, set[str]] = {"rule": {*clocked.RULES, *events.RULES}}
 _LOADING: list[str] = []
 """The paths of the plugins that are being loaded, the innermost last."""
@@ -188,9 +192,10 @@ def register_data(name: str, *, cite: str = "") -> Callable[[_Made], _Made]:
     - `targets` are a tensor (N, ...); class labels are torch.int64, (N,).
     - An object may also say `input_shape` (of one sample at one time step), `outputs` (their
       number), `classes` (a name for each), `steps` (T, if each sample is a sequence of frames and
-      a batch is (T, B, ...)), and may have the methods `subset` and `fold` of `LabelledData`.
+      a batch is (T, B, ...)), `validation` (a pair of samples that choose the
+      best epoch), and may have the methods `subset` and `fold` of `LabelledData`.
 
-    The function gets `data_dir`, `steps`, `dtype` and `window` of the experiment if it has
+    The function gets `data_dir`, `steps`, `dtype`, `window` and `sort` of the experiment if it has
     arguments of these names. Its others are options, which `--set data.OPTION=VALUE` gives.
 
     Args:
@@ -311,8 +316,10 @@ def entries(kind: Kind | None = None) -> dict[str, Entry]:
 
 
 def entry(kind: str, name: Any) -> Entry | None:
-    """Return what is registered under a name; None if nothing is."""
-    return _ENTRIES.get((kind, name)) if isinstance(name, str) else None
+    """Return what is registered under a name, or provided by the library; None if nothing is."""
+    if not isinstance(name, str):
+        return None
+    return _ENTRIES.get((kind, name)) or _PROVIDED.get((kind, name))
 
 
 def unregister(kind: Kind, name: str) -> None:
@@ -327,6 +334,18 @@ def unregister(kind: Kind, name: str) -> None:
     for room in (clocked, events):
         if kind == "rule":
             room.RULES.pop(name, None)
+
+
+def provide(kind: Kind, made: Mapping[str, Callable[..., Any]]) -> None:
+    """Provide functions of the library's own that work as those that users register do.
+
+    Args:
+        kind: of all of them.
+        made: by name, which nobody else can take.
+    """
+    reserve(kind, made)
+    for name, function in made.items():
+        _PROVIDED[kind, name] = Entry(kind, name, function, provided=True)
 
 
 def reserve(kind: Kind, names: Iterable[str]) -> None:

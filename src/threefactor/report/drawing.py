@@ -19,7 +19,15 @@ from threefactor.readable import readable
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import slug
 
-__all__ = ["colour_variables", "draw_picture", "follow_page", "on_paper", "svg"]
+__all__ = [
+    "STYLE",
+    "colour_variables",
+    "draw_picture",
+    "follow_page",
+    "load_matplotlib",
+    "on_paper",
+    "svg",
+]
 
 # For colour-blind readers these hues are as far apart as those of Okabe and Ito, and they have a
 # contrast of at least 3:1 to white. Each has a counterpart for dark ground. Dashes help in print.
@@ -86,7 +94,7 @@ def svg(figure: Figure) -> str:
         ConfigurationError: if matplotlib is not installed.
         InputError: if the points of a heatmap are not a complete grid.
     """
-    library = _matplotlib()
+    library = load_matplotlib()
     figure = _shown(figure)
     panels = len(figure.series) if figure.kind in ("heatmap", "quiver") else 1
     with library.rc_context({**STYLE, "svg.hashsalt": figure.name}), warnings.catch_warnings():
@@ -119,7 +127,7 @@ def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
     Raises:
         ConfigurationError: if matplotlib is not installed.
     """
-    library = _matplotlib()
+    library = load_matplotlib()
     columns = max(map(len, rows.values()))
     with library.rc_context(STYLE):
         size = (WIDTH * columns, (HEIGHT + 0.5) * len(rows))
@@ -152,7 +160,7 @@ def follow_page(svg: str) -> str:
     return pattern.sub(lambda found: f"var({names[found.group().lower()]})", svg)
 
 
-def _matplotlib() -> Any:
+def load_matplotlib() -> Any:
     """Import Matplotlib.
 
     Raises:
@@ -275,7 +283,7 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
 
 
 def _scales(figure: Figure, axis: Any) -> None:
-    ticker = _matplotlib().ticker
+    ticker = load_matplotlib().ticker
     if all(isinstance(x, int) for one in figure.series for x in one.xs):
         axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     for wanted, name, one in (

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.training.best import chosen_by, is_better, stopped_early
 from threefactor.training.folder.run import Run
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
@@ -58,7 +59,8 @@ class ReportedRun:
 
     @property
     def finished(self) -> bool:
-        return len(self.history) == self.settings.epochs
+        enough = len(self.history) == self.settings.epochs
+        return enough or stopped_early(self.history, self.settings.stopping)
 
     @property
     def last(self) -> float | None:
@@ -84,6 +86,21 @@ class ReportedRun:
         if best is None:
             return None
         return next(int(e["epoch"]) for e in self.history if e["test_accuracy"] == best)
+
+    @property
+    def chosen(self) -> float | None:
+        """Test accuracy of the first epoch that was the best on validation data, a fraction.
+
+        None without validation data or without an accuracy.
+        """
+        if not self.history or "validation_loss" not in self.history[0]:
+            return None
+        best, found = None, None
+        for line in self.history:
+            metric = chosen_by(line)
+            if is_better(metric, line[metric], best):
+                best, found = line[metric], line["test_accuracy"]
+        return found
 
     @property
     def seconds(self) -> float:

@@ -22,6 +22,7 @@ from threefactor.reproduce.planned import PlannedRun
 from threefactor.sweeps.plan import Range, Sweep
 from threefactor.sweeps.running import write_description
 from threefactor.training import Run
+from threefactor.training.best import chosen_by
 from threefactor.training.folder.lock import BusyError, only_one
 
 __all__ = ["JOURNAL", "run_search"]
@@ -218,8 +219,8 @@ def _ends(values: tuple[Any, ...] | Range) -> tuple[Any, Any]:
 
 def _value(folder: Path) -> float:
     line = Run(folder).metrics[-1]
-    accuracy = line["test_accuracy"]
-    return float(-line["test_loss"] if accuracy is None else accuracy)
+    metric = chosen_by(line)
+    return float(-line[metric] if metric.endswith("loss") else line[metric])
 
 
 def _root(out: Path, place: int) -> Path:

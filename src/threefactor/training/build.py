@@ -12,7 +12,7 @@ from torch import nn
 from threefactor import clocked
 from threefactor.clocked import LinearSchedule
 from threefactor.clocked.inputs import takes_several
-from threefactor.data import Augmentation, AugmentedData
+from threefactor.data import Augmentation, AugmentedData, hold_out
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.options import options_of
 from threefactor.readable import clipped
@@ -113,7 +113,7 @@ def check_parts(experiment: Experiment) -> None:
 
 
 def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
-    """Load the data of a run: the fold and the part of the set that its settings name.
+    """Load the data of a run: the fold and the parts of the set that its settings name.
 
     Raises:
         DataError: if the data is absent or corrupt.
@@ -122,6 +122,16 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
     samples: Any = load_registered(settings, data_dir)
     if samples is None:
         samples = engine_of(settings).load(settings, data_dir)
+    if given.folds is not None:
+        samples = samples.fold(given.fold, given.folds)
+    samples = samples.subset(given.train, given.test)
+    if given.validation is not None:
+        if getattr(samples, "validation", None) is not None:
+            raise ConfigurationError(
+                f"data.validation is {given.validation:g}, and the data {given.name!r} has samples "
+                "for validation; leave it out"
+            )
+        samples = hold_out(samples, given.validation, given.validation_seed)
     augmentation = Augmentation(given.padding, given.flip, given.cutout)
     if augmentation != Augmentation():
         if len(samples.input_shape) < 3:
@@ -130,9 +140,7 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
                 f"{given.name!r} have the shape {tuple(samples.input_shape)}: leave them out"
             )
         samples = AugmentedData(samples, augmentation)
-    if settings.data.folds is not None:
-        samples = samples.fold(settings.data.fold, settings.data.folds)
-    return samples.subset(settings.data.train, settings.data.test)
+    return samples
 
 
 def begin(experiment: Experiment) -> None:

@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,10 @@ from threefactor.errors import (
     DivergenceError,
     InputError,
     ThreefactorError,
+    warn_user,
 )
+from threefactor.readable import clipped
+from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
@@ -36,11 +39,20 @@ from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.settings import Settings
-from threefactor.training.state import Progress, put_back, training_state
+from threefactor.training.state import (
+    TOO_EARLY,
+    Progress,
+    Schedule,
+    put_back,
+    training_state,
+)
 from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
+
+
+PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
 class InterruptedRunError(ThreefactorError):
@@ -109,6 +121,20 @@ class Trainer:
         self._device = next(experiment.network.parameters()).device
         self._train = _place("train", experiment.data, self._device)
         self._test = _place("test", experiment.data, self._device)
+        self._validation = None
+        if getattr(experiment.data, "validation", None) is not None:
+            self._validation = _place("validation", experiment.data, self._device)
+        elif experiment.settings.stopping is not None:
+            raise ConfigurationError(
+                "stopping needs validation data: the test data must not decide when a training "
+                "ends. Hold out some training samples, as with --set validation=0.1"
+            )
+        wanted = getattr(self._train[0], "batch_size", None)
+        if wanted not in (None, experiment.settings.batch_size):
+            raise ConfigurationError(
+                f"the loader for training has batch_size {clipped(wanted)}, and the settings "
+                f"{experiment.settings.batch_size}; give both the same"
+            )
         self._scored = has_accuracy(self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
@@ -177,9 +203,12 @@ class Trainer:
         if not self.experiment.network.training:
             self.experiment.network.train()
         with self.watcher:
+            found = getattr(self.experiment.data, "found", None)
+            if found:
+                self.watcher.data(found)
             total = settings.epochs * self._batches_per_epoch
             self.watcher.start(settings.rule.name, self._batches_done, total)
-            while self.epoch < settings.epochs:
+            while self.epoch < settings.epochs and not self._stopped_early:
                 self._run_epoch()
         return self.history
 
@@ -210,18 +239,22 @@ class Trainer:
         there.check_settings(self.described.settings)
         there.check_data(self.described.data)
         self.history = run.keep_metrics(self.epoch)
-        if self.epoch < self.experiment.settings.epochs:
+        if not self._stopped_early and self.epoch < self.experiment.settings.epochs:
             at = self._batches_done / self._batches_per_epoch
             run.note_resumption(at, self.described.settings, str(self._device))
+
+    @property
+    def _stopped_early(self) -> bool:
+        return stopped_early(self.history, self.experiment.settings.stopping)
 
     def evaluate(self) -> Evaluation:
         """Evaluate the network as it is on the test data.
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
         """
-        return self._evaluate(stoppable=False)
+        return self._evaluate(self._test, stoppable=False)
 
-    def _evaluate(self, stoppable: bool) -> Evaluation:
+    def _evaluate(self, part: tuple[Any, Tensor], stoppable: bool) -> Evaluation:
         experiment, engine = self.experiment, engine_of(self.experiment.settings)
 
         def run(x: Any, y: Tensor) -> Any:
@@ -231,7 +264,7 @@ class Trainer:
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
-            return evaluate(experiment.network, *self._test, run)
+            return evaluate(experiment.network, *part, run)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -313,6 +346,7 @@ class Trainer:
         optimizer.zero_grad()
 
         def learn() -> None:
+            self._clip()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -321,11 +355,24 @@ class Trainer:
             where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
             self._diverge(f"the loss became {float(result.loss)} {where}")
         if settings.update == "sequence":
+            self._clip()
             optimizer.step()
         self._sums.add(result, y)
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, len(y))
+
+    def _clip(self) -> None:
+        """Limit the gradients that the optimiser is about to use, as the settings say."""
+        settings = self.experiment.settings
+        if settings.clip_value is None and settings.clip_norm is None:
+            return
+        groups = self.experiment.optimizer.param_groups
+        parameters = [p for group in groups for p in group["params"] if p.grad is not None]
+        if settings.clip_value is not None:
+            torch.nn.utils.clip_grad_value_(parameters, settings.clip_value)
+        if settings.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
 
     def _diverge(self, what: str) -> None:
         kept = ""
@@ -356,24 +403,30 @@ class Trainer:
         experiment, sums = self.experiment, self._sums
         lr = experiment.optimizer.param_groups[0]["lr"]
         start = time.perf_counter()
+        held = None
         try:
-            test = self._evaluate(stoppable=True)
+            if self._validation is not None:
+                held = self._evaluate(self._validation, stoppable=True)
+            test = self._evaluate(self._test, stoppable=True)
         except _StopAskedError:  # all batches are done: a resumed run begins with this evaluation
             assert self._stop.number is not None
             self._interrupt(self._stop.number)
         if not math.isfinite(test.loss):
             self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
+        if held is not None and not math.isfinite(held.loss):
+            self._diverge(f"the validation loss became {held.loss} after epoch {self.epoch + 1}")
         self._halfway = True
         if experiment.scheduler is not None:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
-                warnings.filterwarnings("ignore", "Detected call of `lr_scheduler", UserWarning)
+                warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
                 experiment.scheduler.step()
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
             "train_accuracy": sums.accuracy,
+            **({} if held is None else _of_validation(held)),
             "test_loss": test.loss,
             "test_accuracy": test.accuracy,
             "seconds": sums.seconds + time.perf_counter() - start,
@@ -410,11 +463,13 @@ class Trainer:
         checkpoint.save_state(folder, state)
         self._stands_at = folder.resolve()
 
-    def load(self, folder: str | Path) -> None:
+    def load(self, folder: str | Path, extended: Sequence[Mapping[str, Any]] = ()) -> None:
         """Go back to a checkpoint.
 
         Args:
             folder: of the checkpoint, such as `run.last`, from which `fit` then resumes.
+            extended: when its run got more epochs, see `Run.extended`. A checkpoint from before
+                goes on with the schedule of the learning rate that belongs to the new number.
 
         Raises:
             CheckpointError: if it is corrupt, or belongs to other settings or objects.
@@ -422,9 +477,23 @@ class Trainer:
         folder = Path(folder)
         described = self.described.settings  # before anything is changed
         state = checkpoint.load_state(folder)
-        check_trained_with(folder, state, described)
+        epochs = check_trained_with(folder, state, described, extended)
+        schedule = Schedule(self.experiment)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
+        if epochs != described.epochs:
+            before, now = schedule.go_to(self.epoch)
+            if self.epoch < described.epochs and before != now:
+                warn_user(
+                    f"{folder} was trained for {epochs} epochs, and is to have "
+                    f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "
+                    f"the schedule of {described.epochs} epochs has it after {self.epoch}. That is "
+                    "another training than one of so many epochs from the start"
+                )
         self._stands_at, self._halfway = folder.resolve(), False
+
+
+def _of_validation(held: Evaluation) -> dict[str, Any]:
+    return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
 
 
 def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
@@ -444,8 +513,8 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
     number = len(inputs) if isinstance(inputs, Sized) else len(targets)
     if not number or number != len(targets):
         raise InputError(
-            f"for {part}ing there are {number} inputs and {len(targets)} targets; give one target "
-            "for each input, and one input at least"
+            f"for {PARTS[part]} there are {number} inputs and {len(targets)} targets; give one "
+            "target for each input, and one input at least"
         )
     return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
 

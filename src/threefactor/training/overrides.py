@@ -15,6 +15,7 @@ from threefactor.training.settings import (
     EventNetworkSettings,
     ResNetSettings,
     Settings,
+    StoppingSettings,
     TrackSettings,
     make_settings,
 )
@@ -54,6 +55,10 @@ OTHER_NAMES = {
     "noise": "hardware_noise",
 }
 """Names that people know from elsewhere, without hyphens, and those of the settings."""
+
+
+LEFT_OUT = {"stopping": StoppingSettings, "track": TrackSettings}
+"""Groups that are None by default."""
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -180,8 +185,8 @@ def full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
 def _field_names(settings: Any, prefix: str = "") -> Iterator[str]:
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if field.name == "track" and value is None:
-            value = TrackSettings()  # its fields can be set all the same
+        if field.name in LEFT_OUT and value is None:
+            value = LEFT_OUT[field.name]()  # its fields can be set all the same
         if dataclasses.is_dataclass(value):
             yield from _field_names(value, f"{prefix}{field.name}.")
         else:

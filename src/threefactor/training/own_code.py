@@ -58,13 +58,13 @@ def _used(settings: Settings) -> list[registry.Entry]:
     try:
         rule = engine.rule(name)
     except ConfigurationError:  # it has a description alone
-        return [one for one in found if one is not None]
+        return [one for one in found if one is not None and not one.provided]
     # Whoever changes RULES by hand may even have replaced a rule of the library.
     if rule.__module__.split(".")[0] != LIBRARY:
         entry = registry.entry("rule", name)
         same = entry is not None and entry.made is rule
         found.append(entry if same else registry.Entry("rule", name, rule))
-    return [one for one in found if one is not None]
+    return [one for one in found if one is not None and not one.provided]
 
 
 def _plugins(settings: Settings) -> list[Plugin]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +13,20 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from threefactor.errors import ConfigurationError
+from threefactor.readable import readable
 
-__all__ = ["EpochLines", "Quiet", "TensorBoard", "Watcher", "describe_epoch", "percent"]
+__all__ = [
+    "EpochLines",
+    "Quiet",
+    "TensorBoard",
+    "Watcher",
+    "describe_epoch",
+    "describe_found",
+    "percent",
+]
+
+MOST_SHOWN = 20
+"""Classes whose samples are counted one by one."""
 
 
 class Watcher(AbstractContextManager["Watcher"]):
@@ -30,6 +42,9 @@ class Watcher(AbstractContextManager["Watcher"]):
         trace: TracebackType | None,
     ) -> None:
         return None
+
+    def data(self, found: Mapping[str, Any]) -> None:
+        """Report what was found in the user's own data."""
 
     def start(self, title: str, done: int, total: int) -> None:
         """Say how many of the batches of the whole run are done."""
@@ -76,6 +91,10 @@ class EpochLines(Watcher):
     def __exit__(self, *problem: object) -> None:
         self._bar.stop()
 
+    def data(self, found: Mapping[str, Any]) -> None:
+        for line in describe_found(found):
+            self.console.print(readable(line), highlight=False, soft_wrap=True)
+
     def start(self, title: str, done: int, total: int) -> None:
         self._since = time.perf_counter()
         self._task = self._bar.add_task(
@@ -100,6 +119,24 @@ class EpochLines(Watcher):
         self.console.print(describe_epoch(line, epochs), highlight=False, soft_wrap=True)
 
 
+def describe_found(found: Mapping[str, Any]) -> Iterator[str]:
+    """Say in lines what was found in the user's own data, see `data.OwnData`."""
+    for key, value in found.items():
+        if key != "samples":
+            yield f"data: {key}: {value}"
+            continue
+        for part, counts in value.items():
+            if not isinstance(counts, Mapping):
+                yield f"data: {part}: {counts} samples"
+                continue
+            shown = ", ".join(f"{name} {count}" for name, count in [*counts.items()][:MOST_SHOWN])
+            more = f", and {len(counts) - MOST_SHOWN} more" if len(counts) > MOST_SHOWN else ""
+            yield (
+                f"data: {part}: {sum(counts.values())} samples of {len(counts)} classes: "
+                f"{shown}{more}"
+            )
+
+
 def percent(accuracy: float | None) -> str:
     """Return an accuracy for people; a dash where there is none."""
     return "-" if accuracy is None else f"{accuracy:.2%}"
@@ -108,9 +145,15 @@ def percent(accuracy: float | None) -> str:
 def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
     """One line of text about a finished epoch."""
     left = line["seconds"] * (epochs - line["epoch"])
+    held = ""
+    if "validation_loss" in line:
+        held = (
+            f"validation loss {line['validation_loss']:.4f} "
+            f"accuracy {percent(line['validation_accuracy'])}  "
+        )
     return (
         f"epoch {line['epoch']:>3}/{epochs}  "
-        f"train loss {line['train_loss']:.4f} accuracy {percent(line['train_accuracy'])}  "
+        f"train loss {line['train_loss']:.4f} accuracy {percent(line['train_accuracy'])}  {held}"
         f"test loss {line['test_loss']:.4f} accuracy {percent(line['test_accuracy'])}  "
         f"{line['samples_per_second']:,.0f} samples/s  about {_duration(left)} left"
     )

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,8 +14,8 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.clocked.losses import Loss
-from threefactor.data import DATASETS, Inputs, LoadsAhead, Movable
-from threefactor.data.inputs import Selectable
+from threefactor.data import DATASETS, Inputs, OwnData
+from threefactor.data.own.kinds import KINDS
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import ConfigurationError, InputError, ThreefactorError
 from threefactor.options import Option, options_of
@@ -32,7 +31,6 @@ from threefactor.training.settings import (
 )
 
 __all__ = [
-    "RegisteredData",
     "load_registered",
     "registered_loss",
     "registered_network",
@@ -48,94 +46,7 @@ GIVEN: Mapping[registry.Kind, tuple[str, ...]] = {
 """What the experiment gives to a part; the other arguments are its options."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 registry.reserve("data", DATASETS)
-
-
-@dataclass(frozen=True, eq=False)
-class RegisteredData(LabelledData[Any]):
-    """What a registered function loaded, split for training and testing.
-
-    Args:
-        train_samples, test_samples: inputs, as `data.Inputs` says.
-        train_labels, test_labels: targets, one for each sample.
-        name: under which the function was registered.
-        input_shape: of one sample at one time step.
-        output_count: number of outputs of a network for them.
-        classes: a name for each output; empty if there are none.
-        steps: T, if samples are sequences; else None.
-    """
-
-    inputs: ClassVar[str] = "samples"
-    train_samples: Any
-    train_labels: Tensor
-    test_samples: Any
-    test_labels: Tensor
-    name: str
-    input_shape: tuple[int, ...]
-    output_count: int
-    classes: tuple[str, ...] = ()
-    steps: int | None = None
-
-    @property
-    def outputs(self) -> int:
-        """The number of outputs of a network for these targets."""
-        return self.output_count
-
-    def subset(self, train: int | None = None, test: int | None = None) -> RegisteredData:
-        """Return the first `train` and `test` samples; None keeps all."""
-        if train is None and test is None:  # inputs that load ahead stay what they are
-            return self
-        return super(RegisteredData, self._selectable()).subset(train, test)
-
-    def fold(self, number: int, folds: int) -> RegisteredData:
-        """Return one fold of the training samples for testing; see `LabelledData.fold`."""
-        return super(RegisteredData, self._selectable()).fold(number, folds)
-
-    def _selectable(self) -> RegisteredData:
-        """Return the same data, of whose inputs some are inputs again."""
-        return dataclasses.replace(
-            self,
-            train_samples=_selectable(self.train_samples),
-            test_samples=_selectable(self.test_samples),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Chosen:
-    """Some samples of inputs that only give batches; inputs again."""
-
-    inputs: Any
-    positions: Tensor
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.inputs[self.positions[index]]
-
-    def to(self, device: torch.device | str) -> Chosen:
-        """Return the samples with the inputs on a device, if they can go there."""
-        moved = self.inputs.to(device) if isinstance(self.inputs, Movable) else self.inputs
-        return Chosen(moved, self.positions)
-
-    def first(self, number: int | None) -> Chosen:
-        """Return the first samples; None keeps all."""
-        return Chosen(self.inputs, self.positions[:number])
-
-    def choose(self, index: Tensor) -> Chosen:
-        """Return the samples at some positions."""
-        return Chosen(self.inputs, self.positions[index])
-
-
-def _selectable(inputs: Any) -> Any:
-    if isinstance(inputs, (Tensor, events.SpikeBatch, Selectable)):
-        return inputs
-    if isinstance(inputs, LoadsAhead):
-        raise InputError(
-            f"{type(inputs).__name__} loads ahead, and does not say which samples are the first: "
-            "give it the methods of data.inputs.Selectable, or leave out data.train, data.test and "
-            "data.folds"
-        )
-    return Chosen(inputs, torch.arange(len(inputs)))
+registry.provide("data", KINDS)
 
 
 def registered_options(settings: Settings) -> dict[str, dict[str, Option]]:
@@ -208,6 +119,7 @@ def load_registered(settings: Settings, data_dir: str | Path | None) -> Labelled
         "steps": settings.steps,
         "dtype": DTYPES[settings.dtype],
         "window": given.window,
+        "sort": given.sort,
     }
     asked = options_of(one.made).keys() & known.keys()
     _refuse_unused(given, asked)
@@ -267,8 +179,7 @@ def _call(one: registry.Entry, *given: Any, **options: Any) -> Any:
 
 def _refuse_unused(given: DataSettings, asked: set[str]) -> None:
     """Refuse settings of data that a registered function would not see."""
-    unused = [key for key in ("window",) if key not in asked]
-    for key in (*unused, "sort"):
+    for key in sorted({"window", "sort"} - asked):
         value = getattr(given, key)
         if value != getattr(DataSettings, key):
             raise ConfigurationError(
@@ -294,7 +205,8 @@ def _as_data(one: registry.Entry, found: Any, dtype: torch.dtype) -> LabelledDat
     classes = tuple(map(str, getattr(found, "classes", None) or ()))
     outputs = getattr(found, "outputs", None) or len(classes) or _outputs(train[1], test[1])
     shape, steps = getattr(found, "input_shape", None), getattr(found, "steps", None)
-    return RegisteredData(
+    held = getattr(found, "validation", None)
+    return OwnData(
         *train,
         *test,
         name=one.name,
@@ -302,6 +214,7 @@ def _as_data(one: registry.Entry, found: Any, dtype: torch.dtype) -> LabelledDat
         output_count=int(outputs),
         classes=classes,
         steps=None if steps is None else int(steps),
+        validation=None if held is None else _pair(one, "validation", held, dtype),
     )
 
 

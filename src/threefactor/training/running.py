@@ -17,6 +17,7 @@ from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import Run
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loop import Trainer, progress_of
+from threefactor.training.overrides import override
 from threefactor.training.own_code import code_digests
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import Settings
@@ -67,6 +68,7 @@ def resume(
     out: str | Path,
     *,
     settings: Settings | None = None,
+    epochs: int | None = None,
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
@@ -80,6 +82,8 @@ def resume(
     Args:
         out: the run folder.
         settings: if given, must be those of the run.
+        epochs: if given, a finished run gets so many in all. The further ones are trained with the
+            learning rates and noise that a training of so many epochs has there.
         data_dir, device, watcher, tensorboard: as in `train`.
 
     Raises:
@@ -97,13 +101,20 @@ def resume(
         there = run.read()
         if settings is not None:
             there.check_settings(settings)
-        experiment = build(there.settings, data_dir, device)
-        there.check_data(record_of(there.settings, experiment.data))
+        wanted, extended = there.settings, there.extended
+        more = epochs not in (None, wanted.epochs)
+        if more:
+            wanted = override(wanted, {"epochs": epochs})
+            extended = [*extended, there.extension(wanted.epochs)]
+        experiment = build(wanted, data_dir, device)
+        there.check_data(record_of(wanted, experiment.data))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
         if "last" in there.checkpoints:
-            trainer.load(run.last)
+            trainer.load(run.last, extended)
         else:
             begin(experiment)
+        if more:
+            run.extend(wanted.epochs)
         return trainer.fit()
 
 
@@ -142,6 +153,6 @@ def open_run(
             f"opened with ({clipped(code)}): what you see is not what was trained, unless the "
             "change does not matter"
         )
-    trainer.load(run.last if checkpoint_name == "last" else run.best)
+    trainer.load(run.last if checkpoint_name == "last" else run.best, run.extended)
     trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer

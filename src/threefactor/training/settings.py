@@ -45,6 +45,7 @@ __all__ = [
     "SchedulerSettings",
     "Settings",
     "SpikeCountSettings",
+    "StoppingSettings",
     "TrackSettings",
     "make_settings",
 ]
@@ -144,7 +145,10 @@ class DataSettings:
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
     `sort` orders the events of recordings whose time runs backwards, otherwise an error.
     `window` is the time over which an image becomes spikes for an event-driven network, s.
-    `options` are those of a function registered with `threefactor.register_data`.
+    `validation` is the share of the training samples that is held out to choose the best epoch,
+    at random (`validation_seed`), class by class; it is taken after all others.
+    `options` are those of one's own data (`images`, `events`, `spikes`, `tensors`), or of a
+    function registered with `threefactor.register_data`.
     """
 
     name: str = "digits"
@@ -157,6 +161,8 @@ class DataSettings:
     cutout: Count = Field(default=0, ge=0)
     sort: Flag = False
     window: Real = Field(default=0.1, gt=0)
+    validation: Real | None = Field(default=None, gt=0, lt=1)
+    validation_seed: Count = Field(default=0, ge=0, lt=2**31)
     options: Options = Field(default_factory=dict)
 
 
@@ -389,6 +395,19 @@ class TrackSettings:
 
 
 @_settings
+class StoppingSettings:
+    """When a training ends before its last epoch.
+
+    Attributes:
+        patience: after so many epochs in a row that were not better on the validation data.
+        least: by how much an epoch has to be better than all before; an accuracy is a share.
+    """
+
+    patience: Count = Field(default=10, ge=1)
+    least: Real = Field(default=0.0, ge=0)
+
+
+@_settings
 class Settings:
     """One experiment.
 
@@ -405,6 +424,10 @@ class Settings:
         hardware_noise: standard deviation of gaussian noise on the membrane potential of every
             hidden neuron at every time step, in training and in testing, as of imprecise
             hardware; None for none. Rules with noise of their own use this noise instead.
+        clip_norm: all gradients together are scaled down to this norm before an optimiser step, if
+            they have a larger one; None for no limit.
+        clip_value: each number of a gradient is cut to this size; None for no limit.
+        stopping: when the training ends before its last epoch; None for never.
         track: what is measured during training; None for nothing.
     """
 
@@ -417,12 +440,15 @@ class Settings:
     dtype: Literal["float32", "float64"] = "float32"
     start: str | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
     hardware_noise: Real | None = Field(default=None, gt=0)
+    clip_norm: Real | None = Field(default=None, gt=0)
+    clip_value: Real | None = Field(default=None, gt=0)
     data: DataSettings = Field(default_factory=DataSettings)
     network: NetworkSettings = Field(default_factory=ClockedNetworkSettings)
     rule: RuleSettings = Field(default_factory=RuleSettings)
     loss: LossSettings = Field(default_factory=CrossEntropySettings)
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     scheduler: SchedulerSettings = Field(default_factory=SchedulerSettings)
+    stopping: StoppingSettings | None = None
     track: TrackSettings | None = None
 
     @model_validator(mode="after")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,16 +16,19 @@ import torch
 from torch import Tensor
 
 from threefactor.errors import CheckpointError, ThreefactorError
+from threefactor.training.best import METRICS, chosen_by, is_better
 from threefactor.training.evaluation import Sums
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.files import shorten
 from threefactor.training.settings import Settings
 
-__all__ = ["Progress", "put_back", "training_state"]
+__all__ = ["TOO_EARLY", "Progress", "Schedule", "put_back", "training_state"]
 
 PARTS = ("network", "rule", "optimizer", "scheduler", "random")
 NUMBERS = (bool, int, float)
+TOO_EARLY = "Detected call of `lr_scheduler"
+"""Begins PyTorch's warning of a scheduler whose optimiser made no step in this process."""
 
 
 @dataclass
@@ -32,8 +37,7 @@ class Progress:
 
     Attributes:
         epoch: how many are done.
-        best_by: the metric that chooses the checkpoint `best`: "test_accuracy", or, where there is
-            no accuracy, "test_loss".
+        best_by: the metric that chooses the checkpoint `best`, see `best.chosen_by`.
         best: its value in the best epoch so far; None before the first.
         sums: of the epoch that is under way.
     """
@@ -45,11 +49,9 @@ class Progress:
 
     def is_better(self, line: Mapping[str, Any]) -> bool:
         """Take in the metrics of a finished epoch; say whether it is the best so far."""
-        accuracy = line["test_accuracy"]
-        self.best_by = "test_loss" if accuracy is None else "test_accuracy"
+        self.best_by = chosen_by(line)
         value = float(line[self.best_by])
-        sign = -1.0 if accuracy is None else 1.0
-        if self.best is not None and sign * value <= sign * self.best:
+        if not is_better(self.best_by, value, self.best):
             return False
         self.best = value
         return True
@@ -104,11 +106,50 @@ def put_back(experiment: Experiment, state: Any, batches: int, where: Path) -> P
     return progress
 
 
+class Schedule:
+    """The schedule of an experiment as it was made, before the state of a checkpoint is put back.
+
+    Args:
+        experiment: just made.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._groups = [_options(group) for group in experiment.optimizer.param_groups]
+        scheduler = experiment.scheduler
+        self._state = (
+            None if scheduler is None else copy.deepcopy(_plain_state(scheduler.state_dict()))
+        )
+
+    def go_to(self, epoch: int) -> tuple[float, float]:
+        """Take the schedule, and the options it changes, to where they are after some epochs.
+
+        Returns:
+            The learning rate before, and now.
+        """
+        optimizer, scheduler = self.experiment.optimizer, self.experiment.scheduler
+        before = float(optimizer.param_groups[0]["lr"])
+        if scheduler is None:
+            return before, before
+        for group, options in zip(optimizer.param_groups, self._groups, strict=True):
+            group.update(options)
+        scheduler.load_state_dict(copy.deepcopy(self._state or {}))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
+            for _ in range(epoch):
+                scheduler.step()
+        return before, float(optimizer.param_groups[0]["lr"])
+
+
+def _options(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: copy.deepcopy(value) for key, value in group.items() if key != "params"}
+
+
 def _progress(state: Any, epochs: int, batches: int) -> Progress:
     epoch, by, best = (state[key] for key in ("epoch", "best_by", "best"))
     if type(epoch) is not int or not 0 <= epoch <= epochs:
         raise ValueError(f"epoch is {epoch!r:.80}, of {epochs}")
-    if by not in ("test_accuracy", "test_loss"):
+    if by not in METRICS:
         raise ValueError(f"best_by is {by!r:.80}")
     if best is not None:
         _check_number("best", best)

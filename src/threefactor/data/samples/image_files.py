@@ -6,9 +6,10 @@ import importlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from threefactor.data.inputs import Batched
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions
 
-__all__ = ["ImageFiles", "usual_threads"]
+__all__ = ["Header", "ImageFiles", "header", "opened", "usual_threads"]
 
 # Pillow knows more, some of which start other programs.
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP")
@@ -132,13 +133,17 @@ class ImageFiles(Batched):
         chosen = np.arange(len(self))[positions(index, len(self))]
         return replace(self, paths=[self.paths[i] for i in chosen.tolist()])
 
+    def for_testing(self) -> ImageFiles:
+        """Return the same files, of which the centres are taken."""
+        return replace(self, training=False)
+
     def to(self, device: torch.device | str) -> ImageFiles:
         """Return the same files, whose batches go to another device."""
         return replace(self, device=device)
 
     def read(self, sample: int, seed: int, out: NDArray[Any]) -> None:
         """Read one image into `out`, (3, H, W)."""
-        picture = _opened(self.paths[sample])
+        picture = opened(self.paths[sample])
         if self.training:
             image = self.settings.for_training(picture, np.random.default_rng((seed, sample)))
         else:
@@ -263,8 +268,41 @@ def _bits(picture: Any) -> int:
     return found
 
 
-def _opened(path: str) -> Any:
-    """Read a picture whole, as RGB."""
+class Header(NamedTuple):
+    """Size and colours of a picture, as its file says before it is decoded."""
+
+    height: int
+    width: int
+    grey: bool
+    transparent: bool
+
+
+def header(path: str) -> Header:
+    """Read the size and colours of a picture.
+
+    Raises:
+        DataError: the file is absent, damaged at its beginning, or of a mode that cannot be RGB.
+    """
+    with _picture(path) as picture:
+        transparent = "A" in picture.mode.upper() or "transparency" in picture.info
+        grey = picture.mode in ("1", "L", "LA", "La")
+        return Header(picture.height, picture.width, grey, transparent)
+
+
+def opened(path: str, mode: str = "RGB") -> Any:
+    """Read a picture whole, as "RGB" or, in shades of grey, as "L".
+
+    Raises:
+        DataError: the file is absent, damaged, or of a mode that cannot be RGB.
+    """
+    with _picture(path) as picture:
+        picture.load()
+        return picture if picture.mode == mode else picture.convert(mode)
+
+
+@contextmanager
+def _picture(path: str) -> Iterator[Any]:
+    """Open a picture whose header was checked; errors of any kind name the file."""
     try:
         with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
@@ -272,8 +310,7 @@ def _opened(path: str) -> Any:
                 raise DataError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}")
             with _pillow().open(_Counted(file), formats=FORMATS) as picture:
                 _check_header(path, picture)
-                picture.load()
-                return picture if picture.mode == "RGB" else picture.convert("RGB")
+                yield picture
     except DataError:
         raise
     except Exception as error:  # what damage makes Pillow's decoders raise is of many kinds

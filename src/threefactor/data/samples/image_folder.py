@@ -14,11 +14,12 @@ from torch import Tensor
 
 from threefactor.data.arguments import check_dtype, check_whole, given_path
 from threefactor.data.encode.pictures import ImageSettings
+from threefactor.data.files.tree import files_below
 from threefactor.data.samples.image_files import MOST_THREADS, ImageFiles, usual_threads
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError, InputError
 
-__all__ = ["ImageFolderData", "load_image_folder"]
+__all__ = ["ENDINGS", "ImageFolderData", "load_image_folder"]
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".pgm", ".bmp", ".tif", ".tiff", ".webp")
 LAYOUT = "expected a folder for each class that holds its images, as train/CLASS/NAME.JPEG"
@@ -161,30 +162,7 @@ def _other_classes(train: Path, there: list[str], test: Path, here: list[str]) -
 
 def _images(folder: Path) -> list[str]:
     """Return the paths of all images below a folder, in order; links to folders are followed."""
-    found: list[str] = []
-    seen: dict[tuple[int, int], str] = {}
-    waiting = [str(folder)]
-    while waiting:
-        place = waiting.pop()
-        try:
-            about = os.stat(place)
-            with os.scandir(place) as entries:
-                shown = sorted(
-                    (entry.name, entry.is_dir()) for entry in entries if entry.name[0] != "."
-                )
-        except OSError as error:
-            raise DataError(
-                f"{error.filename or place} cannot be read ({error.strerror}), so that images "
-                "would be missing; set its rights, or move it out of the folder of its class"
-            ) from error
-        other = seen.setdefault((about.st_dev, about.st_ino), place)
-        if other != place:
-            raise DataError(
-                f"{place} is the same folder as {other}, by way of a link, so that its images "
-                "would count more than once; remove the link"
-            )
-        found += [os.path.join(place, name) for name, deep in shown if not deep and _is_image(name)]
-        waiting += [os.path.join(place, name) for name, deep in reversed(shown) if deep]
+    found = [path for path in files_below(folder) if _is_image(os.path.basename(path))]
     if not found:
         raise DataError(
             f"{folder} holds no images ({', '.join(ENDINGS)}); put those of this class there, or "

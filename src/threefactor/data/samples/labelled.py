@@ -15,7 +15,7 @@ from threefactor.errors import InputError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["LabelledData"]
+__all__ = ["LabelledData", "held_out"]
 
 InputsT = TypeVar("InputsT", bound=Inputs)
 
@@ -103,6 +103,45 @@ class LabelledData(Generic[InputsT]):
             fields[f"{part}_{self.inputs}"] = chosen
             fields[f"{part}_labels"] = labels[index]
         return replace(self, **fields)  # type: ignore[type-var]
+
+
+def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divide samples at random into those that are kept and those that are held out.
+
+    Class labels are divided class by class, so that both parts have the classes in their
+    proportions; at least one sample of each class is kept. Other targets are divided as a whole.
+    Both parts come in the order of the samples.
+
+    Args:
+        labels: (N,) class labels, or other targets (N, ...).
+        share: of the samples that is held out, above 0 and below 1.
+        seed: of the choice, which is the same on all machines and versions.
+
+    Returns:
+        The positions of the kept and of the held samples.
+
+    Raises:
+        InputError: if the share has no meaning, nothing is held out, or nothing kept.
+    """
+    real = isinstance(share, (int, float)) and not isinstance(share, bool)
+    if not (real and 0 < share < 1):
+        raise InputError(f"the share is {share!r}; give a number above 0 and below 1")
+    chance = np.random.RandomState(seed)  # its numbers never change between versions of NumPy
+    by_class = labels.dim() == 1 and not labels.is_floating_point()
+    groups = [np.arange(len(labels))]
+    if by_class:
+        values = labels.cpu().numpy()
+        groups = [np.flatnonzero(values == one) for one in np.unique(values)]
+    held = np.concatenate(
+        [chance.permutation(one)[: min(round(share * len(one)), len(one) - 1)] for one in groups]
+    )
+    if not len(held):
+        raise InputError(
+            f"a share of {share:g} of {len(labels)} samples of {len(groups)} classes is none; give "
+            "a larger share, or more samples"
+        )
+    kept = np.setdiff1d(np.arange(len(labels)), held)
+    return torch.from_numpy(kept), torch.from_numpy(np.sort(held))
 
 
 def _check_number(part: str, number: Any, available: int) -> None:

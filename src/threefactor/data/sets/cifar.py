@@ -128,6 +128,17 @@ CIFAR_10 = ImageSet(
         ),
         mirrors=("https://www.cs.toronto.edu/~kriz/", "https://cave.cs.toronto.edu/kriz/"),
         endings=("", ".gz"),
+        pickles=tuple(
+            (f"cifar-10-batches-py/{name}", md5)
+            for name, md5 in (
+                ("data_batch_1", "c99cafc152244af753f735de768cd75f"),
+                ("data_batch_2", "d4bba439e000b95fd0a9bffe97cbabec"),
+                ("data_batch_3", "54ebc095f3ab1f0389bbae665268c751"),
+                ("data_batch_4", "634d18415352ddfa80567beed471001a"),
+                ("data_batch_5", "482c414d41f54cd18b22e5b47cb7c3cb"),
+                ("test_batch", "40351d587109b95175f43aff81a1287e"),
+            )
+        ),
     ),
     read=read_cifar10,
     augmentation=Augmentation(padding=4, flip=True, cutout=16),
@@ -147,6 +158,10 @@ CIFAR_100 = replace(
                 members=("cifar-100-binary/train.bin", "cifar-100-binary/test.bin"),
                 limit=512 << 20,
             ),
+        ),
+        pickles=(
+            ("cifar-100-python/train", "16019d7e3df5f24257cddd939b257f8d"),
+            ("cifar-100-python/test", "f0ef6b0ae62326f3e7ffdfab6717acfc"),
         ),
     ),
     read=read_cifar100,

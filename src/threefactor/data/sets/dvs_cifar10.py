@@ -110,7 +110,8 @@ DVS_CIFAR10 = EventSet(
         tuple(
             DataFile(f"{name}.zip", md5, folder=name, url=f"{FIGSHARE}{number}")
             for name, number, md5 in ARCHIVES
-        )
+        ),
+        elsewhere=("extract",),
     ),
     recordings=cifar10_recordings,
     read=read_aedat2,

@@ -163,7 +163,8 @@ DVS_GESTURE = EventSet(
     references=("amir2017gesture",),
     homepage="https://ibm.ent.box.com/s/3hiq58ww1pbbjrinh367ykfdf60xsfm8",
     files=Files(
-        (DataFile("DvsGesture.tar.gz", "8a5c71fb11e24e5ca5b11866ca6c00a1", folder="DvsGesture"),)
+        (DataFile("DvsGesture.tar.gz", "8a5c71fb11e24e5ca5b11866ca6c00a1", folder="DvsGesture"),),
+        elsewhere=("extract",),
     ),
     recordings=gesture_recordings,
     read=read_aedat3,

@@ -112,6 +112,7 @@ MNIST = ImageSet(
             "https://ossci-datasets.s3.amazonaws.com/mnist/",
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
+        elsewhere=("MNIST/raw",),
     ),
     read=read_idx_pairs,
 )
@@ -144,6 +145,7 @@ FASHION_MNIST = ImageSet(
             "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
         ),
+        elsewhere=("FashionMNIST/raw",),
         debian=("dataset-fashion-mnist", Path("/usr/share/datasets/fashion-mnist")),
     ),
     read=read_idx_pairs,
@@ -180,6 +182,7 @@ EMNIST_BALANCED = ImageSet(
             "https://biometrics.nist.gov/cs_links/EMNIST/",
             "https://www.itl.nist.gov/iaui/vip/cs_links/EMNIST/",
         ),
+        elsewhere=("EMNIST/raw",),
     ),
     read=read_emnist,
 )

@@ -131,7 +131,8 @@ NMNIST = EventSet(
                 folder="Test",
                 url=f"{MENDELEY}05a4d654-7e03-4c15-bdfa-9bb2bcbea494/file_downloaded",
             ),
-        )
+        ),
+        elsewhere=("NMNIST", "extract"),
     ),
     recordings=nmnist_recordings,
     read=read_nmnist_file,

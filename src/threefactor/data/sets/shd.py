@@ -21,7 +21,7 @@ from threefactor.data.formats.hdf5 import Ragged, read_arrays
 from threefactor.errors import DataError
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["SHD", "SHD_LIKE", "read_shd_file"]
+__all__ = ["SHD", "SHD_LIKE", "read_shd_file", "spikes_of"]
 
 LARGEST_SIZE = (1 << 31) - 1
 ENGLISH = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -60,7 +60,13 @@ def read_shd_file(
     check_whole("size", size, 1, LARGEST_SIZE)
     check_whole("classes", classes, 1, LARGEST_SIZE)
     path = given_path(path)
-    times, units, labels = read_arrays(path)
+    return spikes_of(path, *read_arrays(path), size, classes)
+
+
+def spikes_of(
+    path: Path, times: Ragged, units: Ragged, labels: NDArray[Any], size: int, classes: int
+) -> tuple[SpikeBatch, Tensor]:
+    """Make spikes and labels of the arrays of a file; see `read_shd_file`."""
     _check_labels(path, labels, len(times.lengths), len(units.lengths), classes)
     offsets = np.concatenate([[0], np.cumsum(times.lengths)])
     _check_spikes(path, times, units, offsets, size)
@@ -164,6 +170,7 @@ SHD = SpikeSet(
         # The unpacked file is the fastest to load. The MD5 sums of the .zip files
         # are f3252aeb598ac776c1b526422d90eecb (train) and 1503a5064faa34311c398fb0a1ed0a6f (test).
         endings=("", ".gz", ".zip"),
+        elsewhere=("SHD", "extract"),
     ),
     needs="h5py (pip install 'threefactor[data]')",
     frames=FrameSettings(number=100, window=14_000),

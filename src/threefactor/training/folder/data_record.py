@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from threefactor.data import Frames, LoadsAhead
+from threefactor.data.samples.sequences import Sequences
 from threefactor.errors import CheckpointError
 from threefactor.events import SpikeBatch
 from threefactor.plugins import registry
@@ -35,10 +36,13 @@ def describe_data(samples: Any) -> dict[str, Any]:
     """
     samples = getattr(samples, "data", samples)
     (inputs, train), (_, test) = samples.train, samples.test
+    held = getattr(samples, "validation", None)
+    parts = (train, test) if held is None else (train, test, held[1])
     return {
         "train": len(train),
         "test": len(test),
-        "labels": _digest(map(_label_bytes, (train, test))),
+        **({} if held is None else {"validation": len(held[1])}),
+        "labels": _digest(map(_label_bytes, parts)),
         "first_inputs": _probe(inputs, len(train)),
     }
 
@@ -61,9 +65,13 @@ def describe_own_data(samples: Any) -> dict[str, Any]:
     found["name"] = str(getattr(samples, "name", ""))
     found["shape"] = list(shape_of(samples))
     found["classes"] = None if classes is None else [str(name) for name in classes]
-    arrays = [_arrays(part[0]) for part in (samples.train, samples.test)]
+    held = getattr(samples, "validation", None)
+    parts = [samples.train, samples.test, *([] if held is None else [held])]
+    arrays = [_arrays(part[0]) for part in parts]
     small = all(a is not None and sum(x.nbytes for x in a) <= LARGEST for a in arrays)
     found["inputs"] = _digest(x for a in arrays for x in a or ()) if small else None
+    if getattr(samples, "found", None):
+        found["found"] = dict(samples.found)
     return found
 
 
@@ -98,6 +106,8 @@ def _arrays(inputs: Any) -> list[Any] | None:
     """Return the values of inputs that are in memory; None for others."""
     if isinstance(inputs, Tensor):
         return [_bytes(inputs)]
+    if isinstance(inputs, Sequences):
+        return [_bytes(inputs.values)]
     if isinstance(inputs, SpikeBatch):
         spikes: list[Any] = [inputs.offsets, inputs.times, inputs.addresses]
         return [memoryview(array) for array in spikes]
@@ -131,9 +141,10 @@ def difference(there: Any, here: Mapping[str, Any]) -> str | None:
     if there is None:  # written by an earlier version
         return None
     _check(there)
-    for part in ("train", "test"):
-        if there[part] != here[part]:
-            return f"{there[part]} samples for {part}ing there, {here[part]} here"
+    for part, what in (("train", "training"), ("test", "testing"), ("validation", "validation")):
+        if there.get(part) != here.get(part):
+            counts = [record.get(part) or "no" for record in (there, here)]
+            return f"{counts[0]} samples for {what} there, {counts[1]} here"
     if there["labels"] != here["labels"]:
         return "the labels differ"
     pairs = zip(there["first_inputs"], here["first_inputs"], strict=False)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.readable import clipped
+from threefactor.training.best import stopped_early
 from threefactor.training.engines import engine_of
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.data_record import difference
@@ -26,6 +27,7 @@ __all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]
 
 NUMBERS_OF_EPOCH = ("train_loss", "test_loss", "seconds")
 ACCURACIES = ("train_accuracy", "test_accuracy")
+VALIDATION = ("validation_loss", "validation_accuracy")
 ADVICE = "Put the file back, or train again in another folder with --out"
 
 
@@ -169,6 +171,43 @@ class Run(RunFiles):
         return changes
 
     @property
+    def extended(self) -> list[dict[str, Any]]:
+        """Each time that the run got more epochs: after which `epoch`, how many `epochs` in all."""
+        found = self.config.get("extended", [])
+        if not isinstance(found, list) or not all(
+            isinstance(one, dict) and _whole(one.get("epoch")) and _whole(one.get("epochs"))
+            for one in found
+        ):
+            raise CheckpointError(f"{self.config_path} is damaged: extended is {found!r:.80}")
+        return found
+
+    def extension(self, epochs: int) -> dict[str, int]:
+        """Return the entry of `extended` with which a finished run gets more epochs.
+
+        Args:
+            epochs: how many in all.
+
+        Raises:
+            CheckpointError: if the run is not finished, or has as many epochs already.
+        """
+        done, finished = self.settings.epochs, self.finished_epochs
+        if epochs <= done:
+            raise CheckpointError(
+                f"{self.path} has {done} epochs, and {epochs} are asked for; give more than {done}"
+            )
+        if not self.finished or finished < len(self.metrics):
+            raise CheckpointError(
+                f"{self.path} has finished {finished} of {done} epochs; finish it with --resume, "
+                "and give it more epochs then"
+            )
+        if finished < done:
+            raise CheckpointError(
+                f"{self.path} stopped after {finished} of {done} epochs, as its settings say "
+                "(stopping); train on from its weights in another folder, with --set start=RUN"
+            )
+        return {"epoch": done, "epochs": epochs}
+
+    @property
     def threads(self) -> int | None:
         """On how many threads the run was last trained; None if that is not known."""
         found = self.environment.get("threads")
@@ -258,8 +297,10 @@ class Run(RunFiles):
 
     @property
     def finished(self) -> bool:
-        """Whether there are metrics of all epochs."""
-        return len(self.metrics) == self.settings.epochs
+        """Whether there are metrics of all epochs, or the training was to stop before."""
+        settings = self.settings
+        enough = len(self.metrics) == settings.epochs
+        return enough or stopped_early(self.metrics, settings.stopping)
 
     @property
     def finished_epochs(self) -> int:
@@ -296,7 +337,7 @@ class Run(RunFiles):
                 does not hold any more.
         """
         state = checkpoint.load_state(self.path / name, tensors=tensors)
-        check_trained_with(self.path, state, self.settings)
+        check_trained_with(self.path, state, self.settings, self.extended)
         return state
 
     @cached_property
@@ -321,7 +362,7 @@ class Run(RunFiles):
         except CheckpointError:  # a copy of a run that is only reported needs no checkpoints
             return tuple(found)
         try:
-            check_trained_with(self.path, state, self.settings)
+            check_trained_with(self.path, state, self.settings, self.extended)
         except CheckpointError as problem:
             found.append(str(problem))
         return tuple(found)
@@ -366,8 +407,19 @@ class Run(RunFiles):
             )
 
 
-def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
+def check_trained_with(
+    where: Path, state: Any, settings: Settings, extended: Sequence[Mapping[str, Any]] = ()
+) -> int:
     """Refuse the state of a checkpoint that was made with other settings.
+
+    Args:
+        where: the folder of the run or of the checkpoint.
+        state: out of the checkpoint, which may hold anything.
+        settings: of the run.
+        extended: when it got more epochs; a checkpoint may be older than that.
+
+    Returns:
+        The number of epochs for which the checkpoint was made.
 
     Raises:
         CheckpointError: names the settings, or says that there are none in the checkpoint.
@@ -378,6 +430,8 @@ def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
         raise CheckpointError(
             f"the checkpoint in {where} is damaged: it does not say its settings ({problem})"
         ) from problem
+    if there.epochs in [one["epoch"] for one in extended]:
+        settings = dataclasses.replace(settings, epochs=there.epochs)
     then, now = plain_settings(there), plain_settings(settings)
     differ = _differences(then, now, "when it was trained", "now")
     if differ:
@@ -385,6 +439,7 @@ def check_trained_with(where: Path, state: Any, settings: Settings) -> None:
             f"the checkpoint in {where} was made with other settings ({differ}); put config.json "
             "back as it was, or train with the new settings in a folder of its own"
         )
+    return there.epochs
 
 
 def plain_settings(settings: Settings) -> dict[str, Any]:
@@ -427,6 +482,13 @@ def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any
     for name in ACCURACIES:
         if name not in line or not _share(line[name]):
             yield f"{name} is {line.get(name, 'missing')!r:.80}, not a share"
+    held = [name for name in VALIDATION if name in line]
+    if held or any(name in first for name in VALIDATION):
+        if not _finite(line.get("validation_loss")):
+            yield f"validation_loss is {line.get('validation_loss')!r:.80}, not a finite number"
+        if "validation_accuracy" not in line or not _share(line["validation_accuracy"]):
+            accuracy = line.get("validation_accuracy", "missing")
+            yield f"validation_accuracy is {accuracy!r:.80}, not a share"
     rates = line.get("firing_rates")
     if not isinstance(rates, dict) or not all(map(_finite, rates.values())):
         yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"

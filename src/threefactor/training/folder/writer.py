@@ -131,6 +131,22 @@ class RunFolder(RunFiles):
         if json.dumps(document) != there:
             self._write_config(document)
 
+    def extend(self, epochs: int) -> None:
+        """Write down that a finished run is to have more epochs.
+
+        Args:
+            epochs: how many in all.
+
+        Raises:
+            CheckpointError: see `Run.extension`.
+        """
+        run = self.read()
+        extension = run.extension(epochs)
+        document = run.config
+        document["settings"] = {**document["settings"], "epochs": epochs}
+        document["extended"] = [*run.extended, extension]
+        self._write_config(document)
+
     def note_resumption(self, epoch: float, settings: Settings, device: str) -> None:
         """Write down, and warn, if a training is resumed in another environment than before.
 

@@ -1,0 +1,1 @@
+"""One's own data: folders of classes, files of spikes, files of tensors."""

@@ -1,0 +1,232 @@
+"""Folders of pictures by class, of any one size, grey or in colour."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from threefactor.data.arguments import check_whole
+from threefactor.data.encode.latency import code_images
+from threefactor.data.own.folder import Sample, Split, check_classes, list_folder
+from threefactor.data.own.made import labelled, place_of
+from threefactor.data.samples.image_files import Header, header, opened, usual_threads
+from threefactor.data.samples.image_folder import ENDINGS
+from threefactor.data.samples.own import OwnData
+from threefactor.errors import DataError
+
+__all__ = ["WHAT", "images", "read_each", "sizes_of"]
+
+WHAT = "images"
+LARGEST_SIDE = 8192
+MOST_VALUES = 1 << 31
+"""Pixels of all pictures together: 8 GiB as single precision."""
+PEAK = 255
+Read = TypeVar("Read")
+
+
+def images(
+    *,
+    path: str = "",
+    train_part: str = "train",
+    validation_part: str = "validation",
+    test_part: str = "test",
+    test_share: float | None = None,
+    split_seed: int = 0,
+    size: int | tuple[int, int] | None = None,
+    colour: Literal["grey", "rgb"] | None = None,
+    normalise: bool = True,
+    data_dir: Path | None = None,
+    steps: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    window: float = 0.1,
+) -> OwnData:
+    """Load a folder of pictures, a folder for each class.
+
+    Pictures are taken whole: nothing is cut off. All have one size, or are resized to it. They are
+    read into memory.
+
+    Args:
+        path: the folder; below `data_dir`, if that is given and the path is relative.
+        train_part, validation_part, test_part: folders in it that hold the classes, or text files
+            that list samples, one path from the folder a line.
+        test_share: share of each class that is chosen at random for testing, if nothing else says
+            which are.
+        split_seed: of that choice.
+        size: pixels on each side, or (height, width), to which pictures are resized, whatever their
+            aspect (bilinear, averaging over all pixels that a new one covers).
+        colour: "grey" or "rgb", if pictures are of both kinds or to be turned into one of them.
+        normalise: subtract the mean of all training pixels and divide by their deviation, for
+            networks on a time grid; otherwise pixels are from 0 to 1.
+        data_dir, steps, dtype, window: of the experiment. Without `steps`, pictures are coded as
+            spikes within `window` seconds, see `events.latency_code`.
+
+    Raises:
+        ConfigurationError: Pillow is not installed, or nothing says how to split.
+        DataError: the folder or a picture cannot be read, pictures differ in size or kind, or a
+            class is missing; files and classes are named.
+    """
+    folder, what = place_of(path, data_dir, "images"), WHAT
+    split = Split(train_part, validation_part, test_part, test_share, split_seed)
+    listing = list_folder(folder, ENDINGS, split, what)
+    check_classes(listing, folder, what)
+    samples = [one for part in listing.parts.values() for one in part]
+    headers = read_each([one.path for one in samples], header)
+    shape, resized = _shape(folder, samples, headers, size, colour)
+    values = len(samples) * int(np.prod(shape))
+    if values > MOST_VALUES:
+        raise DataError(
+            f"{folder} has {values:,} pixels in {len(samples)} pictures of {shape}, more than the "
+            f"{MOST_VALUES:,} that are kept in memory; give a smaller size, as --set size=64, or "
+            "read them batch by batch in Python with threefactor.data.load_image_folder"
+        )
+    pixels = {
+        part: _pixels([one.path for one in found], shape, resized)
+        for part, found in listing.parts.items()
+    }
+    facts = _facts(headers, shape, resized)
+    if steps is None:
+        coded = {part: code_images(each, PEAK, window) for part, each in pixels.items()}
+        facts["coded"] = f"as one spike for each pixel that is not 0, within {window:g} s"
+        return labelled("images", folder, listing, coded, (int(np.prod(shape)),), facts)
+    mean, std = _statistics(pixels["train"]) if normalise else (0.0, 1.0)
+    if std == 0:
+        raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
+
+    def scaled(part: NDArray[np.uint8]) -> torch.Tensor:
+        return torch.from_numpy(part).to(dtype).div_(PEAK).sub_(mean).div_(std)
+
+    facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
+    tensors = {part: scaled(each) for part, each in pixels.items()}
+    return labelled("images", folder, listing, tensors, shape, facts)
+
+
+def read_each(
+    paths: Sequence[str], read: Callable[[str], Read], *, refuse: bool = True
+) -> list[Read | DataError]:
+    """Read files on several threads; all that cannot be read are named together.
+
+    Args:
+        paths: of the files.
+        read: reads one.
+        refuse: whether a file that cannot be read is an error; else it stands in the result.
+
+    Raises:
+        DataError: names the files.
+    """
+
+    def tried(path: str) -> Read | DataError:
+        try:
+            return read(path)
+        except DataError as problem:
+            return problem
+
+    with ThreadPoolExecutor(usual_threads()) as pool:
+        found = list(pool.map(tried, paths))
+    wrong = [str(one) for one in found if isinstance(one, DataError)]
+    if wrong and refuse:
+        more = f"; and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise DataError(
+            f"{len(wrong)} of {len(paths)} files cannot be read: {'; '.join(wrong[:3])}{more}. "
+            "`threefactor data check` names all of them"
+        )
+    return found
+
+
+def sizes_of(headers: Sequence[Any]) -> Counter[str]:
+    """Count the sizes of pictures, as "HEIGHTxWIDTH"."""
+    return Counter(f"{one.height}x{one.width}" for one in headers if isinstance(one, Header))
+
+
+def _shape(
+    folder: Path,
+    samples: Sequence[Sample],
+    headers: Sequence[Any],
+    size: int | tuple[int, int] | None,
+    colour: str | None,
+) -> tuple[tuple[int, int, int], bool]:
+    """Return (C, H, W) of all pictures, and whether any has to be resized."""
+    sizes, greys = sizes_of(headers), sum(one.grey for one in headers)
+    if size is None and len(sizes) > 1:
+        rare = sizes.most_common()[-1][0]
+        example = next(
+            one.path
+            for one, head in zip(samples, headers, strict=True)
+            if f"{head.height}x{head.width}" == rare
+        )
+        common = ", ".join(f"{number} of {name}" for name, number in sizes.most_common(5))
+        raise DataError(
+            f"the pictures in {folder} have {len(sizes)} sizes (height x width: {common}"
+            f"{', ...' if len(sizes) > 5 else ''}; as {example}); give the size to which all are "
+            "resized, as --set size=64 or --set size=[48,64]"
+        )
+    if colour is None and 0 < greys < len(headers):
+        raise DataError(
+            f"{greys} pictures in {folder} are in shades of grey and {len(headers) - greys} in "
+            "colour; say what all are to be, as --set colour=grey or --set colour=rgb"
+        )
+    height, width = headers[0].height, headers[0].width
+    if size is not None:
+        height, width = (size, size) if isinstance(size, int) else size
+        for name, value in (("height", height), ("width", width)):
+            check_whole(name, value, 1, LARGEST_SIDE)
+    grey = greys > 0 if colour is None else colour == "grey"
+    return (1 if grey else 3, height, width), set(sizes) != {f"{height}x{width}"}
+
+
+def _pixels(paths: Sequence[str], shape: tuple[int, int, int], resized: bool) -> NDArray[np.uint8]:
+    channels, height, width = shape
+    found = np.empty((len(paths), *shape), np.uint8)
+
+    def read(path: str) -> NDArray[np.uint8]:
+        picture = opened(path, "L" if channels == 1 else "RGB")
+        if resized and picture.size != (width, height):
+            from PIL.Image import Resampling
+
+            picture = picture.resize((width, height), Resampling.BILINEAR)
+        array = np.asarray(picture, np.uint8)
+        if array.shape[:2] != (height, width):
+            raise DataError(f"{path} has changed while it was read; give it again")
+        return array.reshape(height, width, channels).transpose(2, 0, 1)
+
+    block = 4096  # pictures; all of them twice would take too much memory
+    for start in range(0, len(paths), block):
+        arrays: list[Any] = read_each(paths[start : start + block], read)
+        for number, array in enumerate(arrays):
+            found[start + number] = array
+    return found
+
+
+def _statistics(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean and population deviation of pixels over their peak, from exact counts."""
+    counts = np.zeros(256, np.int64)
+    for start in range(0, len(pixels), 1024):
+        counts += np.bincount(pixels[start : start + 1024].reshape(-1), minlength=256)
+    values = np.arange(256) / PEAK
+    mean = float(np.average(values, weights=counts))
+    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+
+
+def _facts(headers: Sequence[Any], shape: tuple[int, int, int], resized: bool) -> dict[str, Any]:
+    channels, height, width = shape
+    facts: dict[str, Any] = {
+        "pictures": f"{height}x{width} pixels (height x width), "
+        + ("shades of grey" if channels == 1 else "colour")
+    }
+    if resized:
+        facts["resized"] = "bilinear, whole pictures, whatever their aspect"
+    greys = sum(one.grey for one in headers)
+    if channels == 3 and greys:
+        facts["turned into colour"] = f"{greys} pictures"
+    if channels == 1 and greys < len(headers):
+        facts["turned into grey"] = f"{len(headers) - greys} pictures"
+    clear = sum(one.transparent for one in headers)
+    if clear:
+        facts["transparency"] = f"of {clear} pictures, left out"
+    return facts
