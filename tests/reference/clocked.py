@@ -7,7 +7,7 @@ Nothing here is shared with the library. A batch stores samples as rows; a feedb
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -165,9 +165,18 @@ def train(
     *,
     noise: list[list[Array]] | None = None,
     feedback: list[Array] = (),
+    delay: int = 0,
+    kept: bool = False,
+    delivered: bool = False,
     **options: Any,
 ) -> Outcome:
-    """One training step from rest; `inputs` is (T, B, n), `feedback` (n_l, m) each."""
+    """One training step from rest; `inputs` is (T, B, n), `feedback` (n_l, m) each.
+
+    What the output sends at step t comes to the hidden layers at step t + delay, and meets their
+    traces and potentials of then, or with `kept` those of step t. With `delivered`, what has not
+    come when the sequence ends comes afterwards. The noise that a message meets is always that of
+    its own step.
+    """
     steps, batch = inputs.shape[:2]
     hidden = len(model.weights) - 1
     out = Outcome(
@@ -181,6 +190,8 @@ def train(
     second_factor = SECOND_PASS.get((rule, options.get("points")))
     first, second = Forward(model, batch), Forward(model, batch)
     traces = [np.zeros((batch, w.shape[1])) for w in model.weights]
+    moments: list[Moment] = []
+    all_traces: list[list[Array]] = []
     for t in range(steps):
         z = None if noise is None else noise[t]
         output, seen = first.step(inputs[t], masks, z, position)
@@ -192,14 +203,25 @@ def train(
             second_losses, _ = _losses(second_output, labels, model, steps)
         traces = [model.leak * a + s for a, s in zip(traces, seen, strict=True)]
         now = Moment(
-            output, losses, error, second_output, second_losses, first.u, traces[1:], z
+            output, losses, error, second_output, second_losses, list(first.u), traces[1:], z
         )  # fmt: skip
-        errors = RULES[rule](now, model, masks, out, options)
-        _add_gradients(out, model, now, errors, masks, traces)
+        moments.append(now)
+        all_traces.append(traces)
+        _add_gradients(out, len(masks), error, traces[-1])
         out.loss += losses.sum()
         out.output = out.output + output
         for i in range(hidden):
             out.rates[i] += first.s[i].mean() / steps
+    # The forward pass does not depend on what is learned, so learning may follow it.
+    for t, sent in enumerate(moments):
+        if t + delay >= steps and not delivered:
+            break
+        met = t if kept else t + delay
+        arrived = replace(sent, potentials=moments[met].potentials, traces=moments[met].traces)
+        errors = RULES[rule](arrived, model, masks, out, options)
+        for i, g in enumerate(errors):
+            delta = g * masks[i] * psi(arrived.potentials[i], model)
+            _add_gradients(out, i, delta, all_traces[met][i])
     return out
 
 
@@ -212,20 +234,8 @@ def _losses(output: Array, labels: Array, model: Model, steps: int) -> tuple[Arr
     return np.array([p[0] for p in pairs]) / share, np.array([p[1] for p in pairs]) / share
 
 
-def _add_gradients(
-    out: Outcome,
-    model: Model,
-    now: Moment,
-    errors: list[Array],
-    masks: list[Array],
-    traces: list[Array],
-) -> None:
+def _add_gradients(out: Outcome, layer: int, delta: Array, trace: Array) -> None:
     """Add delta a_hat^T and, for the bias, delta alone."""
-    deltas = [
-        g * masks[i] * psi(u, model)
-        for i, (g, u) in enumerate(zip(errors, now.potentials, strict=True))
-    ]
-    for i, delta in enumerate([*deltas, now.error]):
-        for d, a_hat in zip(delta, traces[i], strict=True):
-            out.weight_grads[i] += np.outer(d, a_hat)
-            out.bias_grads[i] += d
+    for d, a_hat in zip(delta, trace, strict=True):
+        out.weight_grads[layer] += np.outer(d, a_hat)
+        out.bias_grads[layer] += d

@@ -168,6 +168,11 @@ class Neuron(nn.Module, ABC):
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
 
+    def kept_state(self) -> tuple[Tensor, ...]:
+        """Return the state as `modulate` needs it, in tensors that later steps leave alone."""
+        assert self.state is not None
+        return tuple(part.clone() for part in self.state)
+
     def put(self, probe: AttachedProbe | None) -> None:
         """Let a probe stand in for the forward pass; None for nobody."""
         self.__dict__["probe"] = probe
@@ -371,23 +376,43 @@ class _LocalDerivative(torch.autograd.Function):
     """Gives an activity computed without autograd the neuron's local derivative."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, activity: Tensor, neuron: Neuron) -> Tensor:
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        activity: Tensor,
+        neuron: Neuron,
+        kept: tuple[Tensor, ...] | None,
+    ) -> Tensor:
         assert neuron.state is not None
-        ctx.neuron, ctx.gate = neuron, neuron.gate
-        # Saved this way, a state overwritten before its use is an error and not a wrong gradient.
-        ctx.save_for_backward(*neuron.state)
+        ctx.neuron, ctx.gate, ctx.kept = neuron, neuron.gate, kept
+        if kept is None:
+            # So saved, a state overwritten before its use is an error and not a wrong gradient.
+            ctx.save_for_backward(*neuron.state)
         return activity.detach()  # not a view: the network may write to it
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.neuron.delta(error, ctx.saved_tensors, ctx.gate), None, None
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None, None]:
+        state = ctx.saved_tensors if ctx.kept is None else ctx.kept
+        return ctx.neuron.delta(error, state, ctx.gate), None, None, None
 
 
-def attach(neuron: Neuron, current: Tensor, activity: Tensor) -> Tensor:
-    """Connect an activity to its current for the chain rule within the time step."""
+def attach(
+    neuron: Neuron,
+    current: Tensor,
+    activity: Tensor,
+    kept: tuple[Tensor, ...] | None = None,
+) -> Tensor:
+    """Connect an activity to its current for the chain rule within the time step.
+
+    Args:
+        neuron: which neurons, after the step.
+        current: (B, ...) what they got.
+        activity: (B, ...) what they gave, without a graph.
+        kept: their `kept_state`, if the error may come after the next step.
+    """
     if not (current.requires_grad and torch.is_grad_enabled()):
         return activity
-    return _LocalDerivative.apply(current, activity, neuron)  # type: ignore[no-any-return,no-untyped-call]
+    return _LocalDerivative.apply(current, activity, neuron, kept)  # type: ignore[no-any-return,no-untyped-call]
 
 
 def reset_state(network: nn.Module) -> None:

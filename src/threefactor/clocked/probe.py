@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.pathway import head_of
+from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
@@ -25,6 +26,7 @@ class Probe:
         activity: (B, ...) what the next layer saw, noise and dropout included.
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
+        noise_scale: alpha of that noise.
         trace: (B, ...) the trace of the activity; kept only if `trace_decay` is given.
     """
 
@@ -43,6 +45,12 @@ class Probe:
         self.couple = couple
         self.trace_decay = trace_decay
         self.turn: Turn | None = None
+        self.keeps = False
+        """Whether a step's derivative may be asked for after the next steps."""
+        self.head: Tensor | Eligibility | None = None
+        """In a kept layer, where errors of its current enter."""
+        self.noise_scale = 1.0
+        self._then: tuple[tuple[Tensor, ...], Tensor | None] | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -147,11 +155,15 @@ class Probe:
             self.second_activity = activity
             return activity
         self._record(current, fired, activity)
-        return attach(self.neuron, current, activity) if self.couple else activity
+        if not self.couple:
+            return activity
+        kept = self.neuron.kept_state() if self.keeps else None
+        return attach(self.neuron, current, activity, kept)
 
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
         if self.main_pass:
+            self.noise_scale = self.perturbation.scale
             self.noise = self.perturbation.draw(self.noise, current.detach(), self.steps)
             return self.noise
         assert self.noise is not None
@@ -184,14 +196,39 @@ class Probe:
 
     def delta(self, error: Tensor) -> Tensor:
         """Turn the error of the activity, (B, n) or (B, ...), into that of the current."""
-        assert self.activity is not None and self.neuron.state is not None
+        assert self.activity is not None
         shape = self.activity.shape
         if error.numel() != self.activity.numel() or error.shape[0] != shape[0]:
             raise InputError(
                 f"the rule gave an error of shape {tuple(error.shape)} for hidden layer "
                 f"{self.name!r}, whose activity has shape {tuple(shape)}"
             )
-        return self.neuron.delta(error.view(shape), self.neuron.state, self.neuron.gate)
+        state, gate = (self.neuron.state, self.neuron.gate) if self._then is None else self._then
+        assert state is not None
+        return self.neuron.delta(error.view(shape), state, gate)
+
+    def keep(self) -> Probe:
+        """Return the layer as it is in this time step, which later steps leave alone."""
+        kept = copy.copy(self)
+        kept.forget_values()
+        assert self.current is not None or not self.used
+        kept.head = None if self.current is None else eligibility_of(self.current)
+        kept.activity, kept.second_activity = self.activity, self.second_activity
+        kept.noise = None if self.noise is None else self.noise.clone()
+        kept.trace = None if self.trace is None else self.trace.clone()
+        kept._then = (self.neuron.kept_state(), self.neuron.gate)
+        return kept
+
+    def forget_values(self) -> None:
+        """Drop what a copy would hold of this step and of the stream."""
+        self.activity = self.second_activity = self.current = self.noise = self.trace = None
+        self._kept, self._other_state, self.spike_sum = None, {}, 0
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a kept layer holds a graph of autograd."""
+        parts = () if self._then is None else self._then[0]
+        return isinstance(self.head, Tensor) or any(p.grad_fn is not None for p in parts)
 
 
 def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:

@@ -133,6 +133,10 @@ class ForeignNeuron(Neuron):
         self.state = (leaf, raw)
         return raw.detach()
 
+    def kept_state(self) -> tuple[Tensor, ...]:
+        assert self.state is not None
+        return self.state  # made anew in each step
+
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         leaf, raw = state
         return torch.autograd.grad(raw, leaf, error * gate, retain_graph=True)[0]
