@@ -105,10 +105,13 @@ class Probe:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
         neuron = self.neuron
         resets = self._before["resets"]
-        self._kept = {**neuron.everything(), "resets": resets}
-        self._versions = _versions(self._kept)
-        neuron.take(self._kept if self._stays else self._before)
+        kept = {**neuron.everything(), "resets": resets}
+        neuron.take(kept if self._stays else self._before)
         neuron.put(self._before_probe)
+        if all(value is None for name, value in kept.items() if name != "resets"):
+            self._kept, self._versions = None, []  # refused before its first step: nothing began
+        else:
+            self._kept, self._versions = kept, _versions(kept)
 
     def take_off(self) -> None:
         """Leave the neuron at rest if it shows the state of this stream."""
