@@ -593,6 +593,71 @@ def test_output_neurons_learn_from_late_labels() -> None:
     assert_same(*map(learned, rules), 1e-12)
 
 
+class LeavesOut(nn.Module):
+    """Does not call its second hidden layer while it trains."""
+
+    input_shape = (7,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.lif1 = clocked.Linear(7, 6), clocked.LIF()
+        self.b, self.lif2 = clocked.Linear(6, 6), clocked.LIF()
+        self.readout = clocked.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.lif1(self.a(x))
+        return self.readout(h if self.training else self.lif2(self.b(h)))
+
+
+@pytest.mark.parametrize(
+    "options", [{"feedback_delay": 1}, {"feedback_delay": 1, **MODES["kept"]}, {"label_delay": 1}]
+)
+def test_a_layer_that_is_left_out_is_refused_at_once(options: dict[str, Any]) -> None:
+    x, y = make_data(1)
+    rule = clocked.DFA(LeavesOut().double(), **options)
+    with pytest.raises(InputError, match="leaves out hidden layer 'lif2'"):
+        rule.observe(x[0], None if "label_delay" in options else y)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_constant_input_equals_its_sequence_while_the_weights_change(mode: str) -> None:
+    x, y = make_data(1)
+    seen = []
+    for static in (True, False):
+        rule = make("opzo", feedback_delay=2, **MODES[mode])
+        times = iter(range(STEPS))
+        given = x[0] if static else x.expand(STEPS, -1, -1)
+        rule.step(
+            given,
+            y,
+            steps=STEPS if static else None,
+            after_step=lambda rule=rule, times=times: drift(rule.network, next(times)),
+        )
+        seen.append(learned(rule))
+    assert_same(*seen, 1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{"feedback_delay": 2, **MODES["delivered"]}, {"label_delay": 2}]
+)
+def test_computed_weights(options: dict[str, Any]) -> None:
+    x, y = make_data(STEPS)
+    seen = []
+    for given in ({}, options):
+        network = plain()
+        nn.utils.parametrizations.weight_norm(network.linear2)
+        nn.utils.prune.l1_unstructured(network.linear1, "weight", amount=0.3)
+        rule = make_rule("opzo", network, **given)
+        late = rule.label_delay
+        if late or not given:
+            for t in range(STEPS + late):
+                rule.observe(x[t % STEPS], y if t >= late else None, steps=STEPS)
+        else:
+            rule.step(x, y)
+        seen.append(learned(rule))
+    assert_same(*seen, 1e-12)
+
+
 # What OPZO's feedback gathers
 
 

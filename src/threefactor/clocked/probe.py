@@ -214,12 +214,12 @@ class Probe:
         """Return the layer as it is in this time step, which later steps leave alone."""
         kept = copy.copy(self)
         kept.forget_values()
-        assert self.current is not None or not self.used
         kept.head = None if self.current is None else eligibility_of(self.current)
         kept.activity, kept.second_activity = self.activity, self.second_activity
         kept.noise = None if self.noise is None else self.noise.clone()
         kept.trace = None if self.trace is None else self.trace.clone()
-        kept._then = (self.neuron.kept_state(), self.neuron.gate)
+        if self.neuron.state is not None:  # none if no step has called the layer
+            kept._then = (self.neuron.kept_state(), self.neuron.gate)
         return kept
 
     def forget_values(self) -> None:

@@ -380,6 +380,8 @@ class Rule(nn.Module, ABC):
             moment.second_output = session.second_pass(x_t, self.second_pass)
         record: TimeStep | None = None
         if late is not None:
+            if not self.couples_layers:
+                self._check_use(self._hidden)
             with torch.no_grad():
                 record = late.learn(self, moment, output, targets)
         elif targets is not None:
