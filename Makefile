@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check interop smoke tables fuzz bench clean
+.PHONY: help demo test check interop smoke tables verify fuzz bench clean
 
 help:
 	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
@@ -14,6 +14,7 @@ help:
 	@echo "make interop install the libraries whose networks the tests train and read; without, these tests are skipped"
 	@echo "make smoke   make a tiny version of every table and figure of the papers; a browser checks the pages"
 	@echo "make tables  write the tables of README, docs and results again, from the JSON in results/"
+	@echo "make verify  train the three cheapest committed results again and compare (about two minutes)"
 	@echo "make fuzz    feed 100,000 damaged or malicious inputs to everything that reads (about half an hour)"
 	@echo "make bench   measure time and memory of a training step, ours and those of installed peers"
 	@echo "make clean   remove the virtual environment and caches"
@@ -50,6 +51,10 @@ smoke: $(VENV)/demo-installed
 
 tables: $(VENV)/demo-installed
 	$(BIN)/python results/tables.py
+
+# VERIFY="--cells 5 --data-dir DIR" trains more of them.
+verify: $(VENV)/demo-installed
+	$(BIN)/python results/verify.py $(VERIFY)
 
 # FUZZ="--count 1000000 --seed 5" feeds other inputs.
 fuzz: $(VENV)/demo-installed

@@ -106,10 +106,6 @@ BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: clocked.run(row(nn.LSTM(7, 7)), torch.zeros(1, 7), steps=2),
         r"layer 'layer0' .*LSTM keeps no presynaptic trace",
     ),
-    "different leaks": (
-        lambda: clocked.DFA(row(LINEAR(7, 6), LIF(0.5), LINEAR(6, 5), LIF(0.9), LINEAR(5, 3))),
-        r"different leaks, \[0\.5, 0\.9\]; give trace_decay=",
-    ),
     "no parameters": (lambda: clocked.DFA(row(LIF())), r"no parameters"),
     "no input_shape": (
         lambda: clocked.DFA(nn.Sequential(LINEAR(7, 6), LIF(), LINEAR(6, 3))),
@@ -179,12 +175,6 @@ def test_network_of_a_refused_rule_is_left_at_rest(what: str) -> None:
     for layer in network.modules():
         assert all(getattr(layer, kind, None) is None for kind in ("state", "probe", "pathway"))
     network(torch.zeros(2, 7))  # used on its own, it is a plain module
-
-
-def test_different_leaks_with_a_given_decay() -> None:
-    network = row(LINEAR(7, 6), LIF(0.5), LINEAR(6, 5), LIF(0.9), LINEAR(5, 3)).double()
-    clocked.DFA(network, trace_decay=0.7).step(*make_data())
-    assert network.layer0.weight.grad is not None
 
 
 def test_given_input_shape() -> None:

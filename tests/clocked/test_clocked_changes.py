@@ -178,7 +178,6 @@ CHANGES: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "precision": (lambda net: net.float(), r"float64 .*network is torch.float32|are torch.float64"),
     "precision of a layer": (lambda net: net.linear2.float(), r"'linear2.weight' is torch.float32"),
-    "leaks that differ": (lambda net: setattr(net.lif1, "leak", 0.9), r"different leaks"),
     "leak out of range": (lambda net: setattr(net.lif1, "leak", 1.5), r"leak of layer 'lif1'"),
 }
 

@@ -90,7 +90,7 @@ def test_gradients_equal_autograd(
         x = x[:1].expand_as(x)
     slow = Conv(layer, 0.7)
     pathway, whole = Pathway(layer, 0.7), x[0].contiguous()
-    pathway.constant_input = whole if constant else None
+    pathway.constant_inputs = (whole,) if constant else ()
     for x_t in x:
         pathway.used = False
         leaf, other = x_t.clone().requires_grad_(), x_t.clone().requires_grad_()

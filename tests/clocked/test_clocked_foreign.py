@@ -8,8 +8,7 @@ import torch
 from reference.foreign import Stage, gradients
 from torch import nn
 
-from threefactor import analysis, clocked
-from threefactor.analysis.sizes import sizes
+from threefactor import clocked
 from threefactor.errors import InputError
 
 STEPS = 7
@@ -552,10 +551,6 @@ REFUSED = {
         ),
         "ALIF of sinabs",
     ),
-    "leaks that differ": (
-        lambda: nn.Sequential(linear(12, 9), leaky(), linear(9, 9), own(), linear(9, 3)),
-        "different leaks",
-    ),
     "a leak for each neuron": (
         lambda: nn.Sequential(linear(12, 9), leaky(beta=torch.linspace(0.1, 0.9, 9)), linear(9, 3)),
         "no single leak.*trace_decay",
@@ -609,21 +604,6 @@ def test_learning_lowers_the_loss_and_the_network_goes_on_alone():
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     reset(network)
     assert network(inputs).shape == (30, 3)
-
-
-@pytest.mark.parametrize(
-    "measure",
-    [
-        lambda net, data: analysis.firing(net, data, steps=3),
-        lambda net, data: analysis.operations(net, data, steps=3),
-        lambda net, data: sizes(net, (12,)),
-    ],
-    ids=["firing rates", "operations", "sizes"],
-)
-def test_measures_of_our_own_layers_refuse_others(measure):
-    _, network = twins(own)
-    with pytest.raises(InputError, match=r"layer '0' is a torch\.nn\.modules\.linear\.Linear"):
-        measure(network, [(torch.rand(2, 12), torch.zeros(2, dtype=torch.int64))])
 
 
 class Unknown(nn.Module):

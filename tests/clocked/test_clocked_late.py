@@ -30,6 +30,7 @@ from reference.clocked_cases import (
 )
 from reference.clocked_local import Readouts
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
 
 from threefactor import clocked
 from threefactor.errors import ConfigurationError, InputError
@@ -378,7 +379,7 @@ def test_the_optimiser_may_step_in_each_time_step(mode: str) -> None:
     """Learning in each step, with computed weights, in the middle of a sequence."""
     x, y = make_data(STEPS)
     rule = make("opzo", feedback_delay=2, **MODES[mode])
-    nn.utils.parametrizations.weight_norm(rule.network.linear2)
+    parametrizations.weight_norm(rule.network.linear2)
     optimizer = torch.optim.SGD(rule.network.parameters(), 0.1)
     before = copy.deepcopy(rule.network.state_dict())
     rule.step(x, y, after_step=lambda: (optimizer.step(), optimizer.zero_grad()))
@@ -645,8 +646,8 @@ def test_computed_weights(options: dict[str, Any]) -> None:
     seen = []
     for given in ({}, options):
         network = plain()
-        nn.utils.parametrizations.weight_norm(network.linear2)
-        nn.utils.prune.l1_unstructured(network.linear1, "weight", amount=0.3)
+        parametrizations.weight_norm(network.linear2)
+        prune.l1_unstructured(network.linear1, "weight", amount=0.3)
         rule = make_rule("opzo", network, **given)
         late = rule.label_delay
         if late or not given:

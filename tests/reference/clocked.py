@@ -3,6 +3,9 @@
 Nothing here is shared with the library. A batch stores samples as rows; a feedback matrix is
 (n_l, m) as in the formulas (the library stores its transpose). Noise is given as arrays
 `noise[t][l]`, alpha included; `masks[l]` is the dropout mask with its factor.
+
+Every weight has an eligibility of its own, (B, n_out, n_in), so that leaks may differ between
+layers and between neurons.
 """
 
 from __future__ import annotations
@@ -19,11 +22,34 @@ Array = np.ndarray
 class Model:
     weights: list[Array]
     biases: list[Array]
-    leak: float = 0.5
-    threshold: float = 1.0
+    leak: Any = 0.5  # for all, or a list with a number or an array of each hidden layer
+    threshold: Any = 1.0  # as leak
     width: float = 0.25
     mse_weight: float = 0.05
     reset: str = "subtract"
+    synaptic: Any = None  # alpha of the synaptic currents, as leak
+    trace_decays: Any = None  # a number for each synapse layer, instead of what the leaks say
+
+    def of(self, setting: Any, layer: int) -> Array:
+        """A setting of each neuron of a hidden layer."""
+        value = setting[layer] if isinstance(setting, list) else setting
+        return np.zeros(len(self.biases[layer])) + value
+
+    def decays(self, synapse: int) -> tuple[Array, Any]:
+        """lambda and alpha of the eligibility of every weight, (n_out, n_in) or less."""
+        if self.trace_decays is not None:
+            return np.array([[self.trace_decays[synapse]]]), None
+        if synapse < len(self.biases) - 1:  # the neurons behind
+            leak, alpha = self.of(self.leak, synapse)[:, None], None
+            if self.synaptic is not None:
+                alpha = self.of(self.synaptic, synapse)[:, None]
+            return leak, alpha
+        if synapse == 0:  # a read-out of the input
+            return np.array([[0.0]]), None
+        leak, alpha = self.of(self.leak, synapse - 1)[None, :], None  # the neurons before
+        if self.synaptic is not None:
+            alpha = self.of(self.synaptic, synapse - 1)[None, :]
+        return leak, alpha
 
 
 @dataclass
@@ -37,6 +63,9 @@ class Outcome:
     loss: float = 0.0
     output: Any = 0.0
     rates: list[float] = field(default_factory=list)
+    leak_grads: list[Array] = field(default_factory=list)  # of each neuron, by lambda itself
+    threshold_grads: list[Array] = field(default_factory=list)
+    synaptic_grads: list[Array] = field(default_factory=list)
 
 
 @dataclass
@@ -51,10 +80,11 @@ class Moment:
     potentials: list[Array]
     traces: list[Array]  # traces[l] is that of the activity of hidden layer l
     noise: list[Array] | None
+    thresholds: list[Array] = field(default_factory=list)
 
 
-def psi(u: Array, model: Model) -> Array:
-    sigma = 1.0 / (1.0 + np.exp(-(u - model.threshold) / model.width))
+def psi(u: Array, threshold: Array, model: Model) -> Array:
+    sigma = 1.0 / (1.0 + np.exp(-(u - threshold) / model.width))
     return sigma * (1.0 - sigma) / model.width
 
 
@@ -77,6 +107,7 @@ class Forward:
         self.model = model
         self.u = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
         self.s = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+        self.i = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
 
     def step(
         self, x: Array, masks: list[Array], noise: list[Array] | None, position: str
@@ -85,20 +116,49 @@ class Forward:
         p, seen = self.model, [x]
         for i in range(len(self.u)):
             current = seen[-1] @ p.weights[i].T + p.biases[i]
-            if p.reset == "zero":
-                kept = np.where(self.s[i] == 1.0, 0.0, self.u[i])
-            else:
-                kept = self.u[i] - p.threshold * self.s[i]
-            u = p.leak * kept + current
+            if p.synaptic is not None:
+                current = p.of(p.synaptic, i) * self.i[i] + current
+                self.i[i] = current
+            u = p.of(p.leak, i) * self.kept(i) + current
             if noise is not None and position == "before":
                 u = u + noise[i]
             self.u[i] = u
-            self.s[i] = np.where(u >= p.threshold, 1.0, 0.0)
+            self.s[i] = np.where(u >= p.of(p.threshold, i), 1.0, 0.0)
             activity = self.s[i] * masks[i]
             if noise is not None and position == "after":
                 activity = activity + noise[i]
             seen.append(activity)
         return seen[-1] @ p.weights[-1].T + p.biases[-1], seen
+
+    def kept(self, i: int) -> Array:
+        """The potential of hidden layer i after its reset, before it leaks."""
+        if self.model.reset == "zero":
+            return np.where(self.s[i] == 1.0, 0.0, self.u[i])
+        return self.u[i] - self.model.of(self.model.threshold, i) * self.s[i]
+
+
+class Sensitivity:
+    """du[t] / d(lambda, V, alpha) of every neuron, with all spikes held as they are."""
+
+    def __init__(self, forward: Forward) -> None:
+        self.forward = forward
+        self.leak = [np.zeros_like(u) for u in forward.u]
+        self.threshold = [np.zeros_like(u) for u in forward.u]
+        self.synaptic = [np.zeros_like(u) for u in forward.u]
+        self.current = [np.zeros_like(u) for u in forward.u]  # di[t] / d alpha
+
+    def step(self) -> None:
+        """To be called before the forward pass makes the same step."""
+        f, p = self.forward, self.forward.model
+        for i in range(len(f.u)):
+            leak = p.of(p.leak, i)
+            stays = leak * (1.0 - f.s[i]) if p.reset == "zero" else leak
+            self.leak[i] = f.kept(i) + stays * self.leak[i]
+            if p.reset == "subtract":
+                self.threshold[i] = leak * (self.threshold[i] - f.s[i])
+            if p.synaptic is not None:
+                self.current[i] = f.i[i] + p.of(p.synaptic, i) * self.current[i]
+                self.synaptic[i] = stays * self.synaptic[i] + self.current[i]
 
 
 def spatial_bp(now: Moment, model: Model, masks: list[Array], out: Outcome, o: dict) -> list[Array]:
@@ -107,7 +167,7 @@ def spatial_bp(now: Moment, model: Model, masks: list[Array], out: Outcome, o: d
     for i in reversed(range(len(now.potentials))):
         g = delta @ model.weights[i + 1]
         errors.insert(0, g)
-        delta = g * masks[i] * psi(now.potentials[i], model)
+        delta = g * masks[i] * psi(now.potentials[i], now.thresholds[i], model)
     return errors
 
 
@@ -185,15 +245,25 @@ def train(
         [np.array(b) for b in feedback],
         [np.zeros_like(b) for b in feedback],
         rates=[0.0] * hidden,
+        leak_grads=[np.zeros_like(b) for b in model.biases[:-1]],
+        threshold_grads=[np.zeros_like(b) for b in model.biases[:-1]],
+        synaptic_grads=[np.zeros_like(b) for b in model.biases[:-1]],
     )
     position = options.get("noise_position", "after")
     second_factor = SECOND_PASS.get((rule, options.get("points")))
     first, second = Forward(model, batch), Forward(model, batch)
-    traces = [np.zeros((batch, w.shape[1])) for w in model.weights]
+    eligible = [np.zeros((batch, *w.shape)) for w in model.weights]
+    before = [np.zeros((batch, *w.shape)) for w in model.weights]
+    traces = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+    traces_before = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+    sensitivity = Sensitivity(first)
+    thresholds = [model.of(model.threshold, i) for i in range(hidden)]
     moments: list[Moment] = []
-    all_traces: list[list[Array]] = []
+    kept_eligible: list[list[Array]] = []
+    slopes: list[tuple[list[Array], list[Array], list[Array]]] = []
     for t in range(steps):
         z = None if noise is None else noise[t]
+        sensitivity.step()
         output, seen = first.step(inputs[t], masks, z, position)
         losses, error = _losses(output, labels, model, steps)
         second_output, second_losses = None, None
@@ -201,13 +271,34 @@ def train(
             other = [n * second_factor for n in z]
             second_output, _ = second.step(inputs[t], masks, other, position)
             second_losses, _ = _losses(second_output, labels, model, steps)
-        traces = [model.leak * a + s for a, s in zip(traces, seen, strict=True)]
+        for i, s in enumerate(seen):
+            leak, alpha = model.decays(i)
+            fresh = s[:, None, :]
+            if alpha is not None:
+                before[i] = fresh = alpha * before[i] + fresh
+            eligible[i] = leak * eligible[i] + fresh
+        for i, activity in enumerate(seen[1:]):
+            if model.synaptic is not None:
+                activity = model.of(model.synaptic, i) * traces_before[i] + activity
+                traces_before[i] = activity
+            traces[i] = model.of(model.leak, i) * traces[i] + activity
         now = Moment(
-            output, losses, error, second_output, second_losses, list(first.u), traces[1:], z
-        )  # fmt: skip
+            output,
+            losses,
+            error,
+            second_output,
+            second_losses,
+            list(first.u),
+            list(traces),
+            z,
+            thresholds,
+        )
         moments.append(now)
-        all_traces.append(traces)
-        _add_gradients(out, len(masks), error, traces[-1])
+        kept_eligible.append(list(eligible))
+        slopes.append(
+            (list(sensitivity.leak), list(sensitivity.threshold), list(sensitivity.synaptic))
+        )
+        _add_gradients(out, hidden, error, eligible[-1])
         out.loss += losses.sum()
         out.output = out.output + output
         for i in range(hidden):
@@ -219,9 +310,14 @@ def train(
         met = t if kept else t + delay
         arrived = replace(sent, potentials=moments[met].potentials, traces=moments[met].traces)
         errors = RULES[rule](arrived, model, masks, out, options)
+        leaks, thresholds, synaptic = slopes[met]
         for i, g in enumerate(errors):
-            delta = g * masks[i] * psi(arrived.potentials[i], model)
-            _add_gradients(out, i, delta, all_traces[met][i])
+            delta = g * masks[i] * psi(arrived.potentials[i], arrived.thresholds[i], model)
+            _add_gradients(out, i, delta, kept_eligible[met][i])
+            # The threshold moves two ways.
+            out.leak_grads[i] += (delta * leaks[i]).sum(0)
+            out.threshold_grads[i] += (delta * (thresholds[i] - 1.0)).sum(0)
+            out.synaptic_grads[i] += (delta * synaptic[i]).sum(0)
     return out
 
 
@@ -234,8 +330,8 @@ def _losses(output: Array, labels: Array, model: Model, steps: int) -> tuple[Arr
     return np.array([p[0] for p in pairs]) / share, np.array([p[1] for p in pairs]) / share
 
 
-def _add_gradients(out: Outcome, layer: int, delta: Array, trace: Array) -> None:
-    """Add delta a_hat^T and, for the bias, delta alone."""
-    for d, a_hat in zip(delta, trace, strict=True):
-        out.weight_grads[layer] += np.outer(d, a_hat)
+def _add_gradients(out: Outcome, layer: int, delta: Array, eligible: Array) -> None:
+    """Add delta times eligibility, and for the bias delta alone."""
+    for d, e in zip(delta, eligible, strict=True):
+        out.weight_grads[layer] += d[:, None] * e
         out.bias_grads[layer] += d

@@ -111,6 +111,7 @@ def backpropagation(rule: AnyRule) -> AnyRule:
         rule.network,
         loss=rule.loss,
         trace_decay=rule.trace_decay,
+        untraced=rule._session.untraced,
         input_shape=rule.sample_shape,
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from threefactor import clocked, events
+from threefactor.clocked.foreign import layers_of
+from threefactor.clocked.inputs import mapped
 from threefactor.errors import InputError
 
 __all__ = [
@@ -36,7 +39,8 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
     """Cut a data set into batches, in its own order.
 
     Args:
-        inputs: N samples that can be indexed by a slice: images, frames, a `SpikeBatch`.
+        inputs: N samples that can be indexed by a slice: images, frames, a `SpikeBatch`; a tuple
+            or dict of such for a network with several inputs.
         labels: (N,) class labels.
         size: samples per batch. Samples at the end that do not fill a batch are left out.
         samples: how many samples to take at most; None for all.
@@ -56,7 +60,8 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
         )
     # The gradient of a smaller batch would vary more.
     starts = range(0, total - size + 1, size)
-    return ((inputs[i : i + size], labels[i : i + size]) for i in starts)
+    places = (slice(i, i + size) for i in starts)
+    return ((mapped(inputs, itemgetter(place)), labels[place]) for place in places)
 
 
 def learn(rule: AnyRule, inputs: Any, targets: Tensor, steps: int | None) -> None:
@@ -105,11 +110,12 @@ def gradients(rule: AnyRule, batch: Batch, steps: int | None) -> dict[str, Tenso
 
 @contextmanager
 def undisturbed(*rules: AnyRule) -> Iterator[None]:
-    """Restore gradients, what the rules learned, and all random generators at the end."""
+    """Restore gradients, what rules and norms learned, and all random generators at the end."""
     parameters = {
         id(p): p for rule in rules for p in (*rule.network.parameters(), *rule.parameters())
     }
     kept = [(p, p.grad) for p in parameters.values()]
+    buffers = {id(b): (b, b.clone()) for rule in rules for b in _buffers_of(rule)}
     states = [(rule, copy.deepcopy(rule.state_dict())) for rule in rules]
     owners = [owner for rule in rules for owner in (rule, rule.perturbation)]
     given = [getattr(owner, "generator", None) for owner in owners]  # None: the global one
@@ -122,7 +128,22 @@ def undisturbed(*rules: AnyRule) -> Iterator[None]:
     finally:
         for parameter, grad in kept:
             parameter.grad = grad
+        for buffer, value in buffers.values():
+            buffer.copy_(value)
         for rule, state in states:
             rule.load_state_dict(state)
         for generator, before in generators:
             generator.set_state(before)
+
+
+def _buffers_of(rule: AnyRule) -> list[Tensor]:
+    """Return the buffers of a network that a step changes, such as the statistics of norms."""
+    if not isinstance(rule, clocked.Rule):
+        return []
+    neurons = {
+        getattr(layer, "module", layer)
+        for _, layer in layers_of(rule.network)
+        if isinstance(layer, clocked.Neuron)  # whose state a rule puts back
+    }
+    others = (m for m in rule.network.modules() if m not in neurons)
+    return [b for module in others for b in module.buffers(recurse=False)]

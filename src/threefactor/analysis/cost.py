@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,6 +12,8 @@ from threefactor import clocked, events
 from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import Sizes, sizes
+from threefactor.clocked.inputs import InputShape
+from threefactor.clocked.pathway import Pathway
 from threefactor.errors import InputError
 
 __all__ = ["Added", "Cost", "TrainingOperations", "cost", "training_operations"]
@@ -35,7 +37,7 @@ class Cost(Record):
     sequential: int
 
 
-def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[str, Cost]:
+def cost(network: nn.Module, input_shape: InputShape | None = None) -> dict[str, Cost]:
     """Evaluate table 5 with the true sizes of a network, by kind of rule.
 
     The kinds are "bp", "dfa", "zo" and "opzo". With exact spike times they are "bp", "dfa" and
@@ -49,7 +51,8 @@ def cost(network: nn.Module, input_shape: Sequence[int] | None = None) -> dict[s
 
     Args:
         network: of either engine.
-        input_shape: of one sample at one time step; `network.input_shape` by default.
+        input_shape: of one sample at one time step, as for a rule; `network.input_shape` by
+            default.
 
     Raises:
         InputError: if the network has no `input_shape` and none is given.
@@ -76,7 +79,8 @@ class Added(Record):
     """Operations that training adds, by purpose: multiply-accumulates or simpler ones.
 
     Attributes:
-        traces: updates of presynaptic traces; with exact spike times A and B of every input spike.
+        traces: updates of presynaptic traces, two for neurons with a synaptic current; with exact
+            spike times A and B of every input spike.
         local: local derivatives, one per hidden neuron and time step; with exact spike times
             updates of eligibilities, one per synapse of a neuron that spikes.
         feedback: to bring errors to the hidden layers, by products with feedback connections or
@@ -169,6 +173,13 @@ def training_operations(
     )
 
 
+def _updates(pathway: Pathway) -> int:
+    """Return how many numbers a layer's trace keeps for each value that it receives."""
+    if pathway.decay == 0.0 and not pathway.synaptic_decay:
+        return 0  # the trace is the input itself
+    return 1 if pathway.synaptic_decay is None else 2
+
+
 def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
     neurons = sum(found.hidden.values())
     dense = sum(s.dense for s in found.synapses.values())
@@ -183,7 +194,9 @@ def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
         feedback = sum(connection.matrix.numel() for connection in connections)
         learning = feedback if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
     return Added(
-        traces=float(sum(s.received for s in found.synapses.values())),
+        traces=float(
+            sum(found.synapses[p.name].received * _updates(p) for p in rule._session.pathways)
+        ),
         local=float(neurons),
         feedback=float(feedback),
         feedback_learning=float(learning),

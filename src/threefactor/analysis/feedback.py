@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +12,11 @@ from threefactor import clocked, events
 from threefactor.analysis.alignment import angle, cosine
 from threefactor.analysis.batches import AnyRule, Batch
 from threefactor.analysis.records import Record
-from threefactor.clocked.foreign import layers_of, refuse_foreign
-from threefactor.clocked.neuron import Neuron
-from threefactor.clocked.session import Inputs, Session, from_rest
+from threefactor.clocked.foreign import layers_of
+from threefactor.clocked.inputs import Inputs, shapes_of
+from threefactor.clocked.kept_state import attributes_kept
+from threefactor.clocked.probe import Probe
+from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 
 __all__ = ["FeedbackAlignment", "LayerFeedback", "feedback_alignment", "mean_jacobian"]
@@ -158,40 +159,47 @@ def mean_jacobian(
 
     Source: Xiao et al. 2026 (OPZO), section 4.2 and lemma 4.1.
     """
-    refuse_foreign(network, "mean Jacobians")
-    taps: dict[str, Tensor] = {}
-    hooks = [
-        module.register_forward_hook(_keep(name, taps))
-        for name, module in network.named_modules()
-        if isinstance(module, Neuron)
-    ]
-    session = Session(network, trace_decay=0.0, learning=False)
+    session = Session(network, trace_decay=0.0, learning=False, make_probe=_Tap)
+    session.sample_shape = shapes_of(network, None)
+    # Products stay those of the layers themselves, through which autograd passes.
+    session.pathways.clear()
     sums: dict[str, Tensor] = {}
     count = 0
-    try:
-        for batch in inputs:
-            _, sequence = session.time_steps(batch, steps)
-            with session.alone(), from_rest(network):
-                for x_t in sequence:
-                    with torch.enable_grad():
-                        output = network(x_t)
-                    count += len(output)
-                    _add(sums, output, taps)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
+        try:
+            for batch in inputs:
+                session.reset()
+                _, sequence = session.time_steps(batch, steps)
+                with session.attached():
+                    for x_t in sequence:
+                        with torch.enable_grad():
+                            output = session.forward(x_t)
+                        count += len(output)
+                        _add(
+                            sums,
+                            output,
+                            {p.name: p.tap for p in session.probes if isinstance(p, _Tap)},
+                        )
+        finally:
+            session.reset()
     if not count:
         raise InputError("there was no batch; give at least one")
     return {name: total / count for name, total in sums.items()}
 
 
-def _keep(name: str, taps: dict[str, Tensor]) -> Any:
-    def hook(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        # Where the weights before are frozen, the graph begins here.
-        taps[name] = output if output.requires_grad else output.detach().requires_grad_()
-        return taps[name]
+class _Tap(Probe):
+    """A probe that keeps the activity of a step with its graph, by which outputs are derived."""
 
-    return hook
+    tap: Tensor
+
+    def __init__(self, name: str, neuron: clocked.Neuron) -> None:
+        super().__init__(name, neuron, couple=True)
+
+    def step(self, current: Tensor) -> Tensor:
+        activity = super().step(current)
+        # Where the weights before are frozen, the graph begins here.
+        self.tap = activity if activity.requires_grad else activity.detach().requires_grad_()
+        return self.tap
 
 
 def _add(sums: dict[str, Tensor], output: Tensor, taps: dict[str, Tensor]) -> None:

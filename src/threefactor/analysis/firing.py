@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
 from threefactor.analysis.records import Record
-from threefactor.clocked.foreign import refuse_foreign
+from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -94,7 +94,7 @@ def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = 
 
     Args:
         network: of either engine. If you wrote the neurons, every activity other than zero counts
-            as a spike.
+            as a spike; several spikes in one step, as neurons of sinabs give, count as one.
         batches: pairs of inputs and targets; the targets are not used.
         steps: T, for constant inputs of clocked networks.
 
@@ -130,15 +130,18 @@ def _on_grid(
     counts: dict[str, Tensor] = {}
 
     def count(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, activity: Tensor) -> None:
+        def hook(module: nn.Module, inputs: Any, given: Any) -> None:
+            activity = given[0] if isinstance(given, tuple) else given  # beside its state
             fired = (activity.detach() != 0).flatten(1)
             counts[name] = counts[name].add_(fired) if name in counts else fired.int()
 
         return hook
 
-    refuse_foreign(network, "firing rates of neurons")
-    neurons = {name: m for name, m in network.named_modules() if isinstance(m, Neuron)}
-    hooks = [neuron.register_forward_hook(count(name)) for name, neuron in neurons.items()]
+    neurons = {name: m for name, m in layers_of(network) if isinstance(m, Neuron)}
+    hooks = [
+        getattr(neuron, "module", neuron).register_forward_hook(count(name))
+        for name, neuron in neurons.items()
+    ]
     tallies = {name: _Tally() for name in neurons}
     samples, done = 0, 0
     try:

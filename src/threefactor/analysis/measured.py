@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from threefactor import events
 from threefactor.analysis.batches import AnyRule, Batch, learn
 from threefactor.analysis.records import Record
+from threefactor.clocked.inputs import mapped
 from threefactor.errors import InputError
 
 __all__ = [
@@ -212,8 +213,15 @@ def _peak_of(
     """Train twice in a fresh process; return its peak memory before and after, in MiB."""
     # Pickled here, since torch would share tensors through file handles. A part of a tensor is
     # pickled with the whole, which may be all pictures of a data set: hence the clones.
-    alone = tuple(part.clone() if isinstance(part, Tensor) else part for part in batch)
-    given = pickle.dumps((network, make, alone, steps, length, torch.get_num_threads()))
+    alone = (mapped(batch[0], _clone), _clone(batch[1]))
+    try:
+        given = pickle.dumps((network, make, alone, steps, length, torch.get_num_threads()))
+    except (pickle.PicklingError, AttributeError, TypeError) as problem:
+        raise InputError(
+            "memory is measured in a process of its own, to which network and rule are sent, and "
+            f"pickle cannot write them: {problem}. Give a class or a function of a module in the "
+            "place of one that was made within another, such as a surrogate of snnTorch"
+        ) from problem
     context = _context()
     here, there = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(there, given))  # type: ignore[attr-defined]
@@ -234,6 +242,14 @@ def _peak_of(
     if isinstance(found, BaseException):
         raise found
     return found  # type: ignore[no-any-return]
+
+
+def _clone(part: Any) -> Any:
+    return part.clone() if isinstance(part, Tensor) else part
+
+
+def _noisy(x: Tensor) -> Tensor:
+    return x + 0.01 * torch.randn_like(x)
 
 
 def _context() -> BaseContext:
@@ -275,7 +291,7 @@ def _train_alone(given: bytes) -> tuple[float | None, float | None]:
         if length is None:
             _train(rule, optimizer, (inputs, targets), steps)
         else:  # a sequence that exists one step at a time, and never the same tensor twice
-            sequence = (inputs + 0.01 * torch.randn_like(inputs) for _ in range(length))
+            sequence = (mapped(inputs, _noisy) for _ in range(length))
             _train(rule, optimizer, (sequence, targets), length)
     return before, _peak_mebibytes(targets.device)
 

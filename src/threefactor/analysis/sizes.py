@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from threefactor import events
+from threefactor.clocked import graph
 from threefactor.clocked.conv import Conv2d
-from threefactor.clocked.foreign import refuse_foreign
-from threefactor.clocked.neuron import Neuron, reset_state
+from threefactor.clocked.foreign import ForeignSynapse
+from threefactor.clocked.inputs import InputShape, shapes_of, zeros
+from threefactor.clocked.kept_state import attributes_kept
+from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Session
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
@@ -46,7 +49,8 @@ class Sizes:
 
     Attributes:
         synapses: by name of the synapse layer.
-        hidden: number of neurons by name of the hidden layer.
+        hidden: number of neurons by name of the hidden layer. Neurons whose activity is the
+            output, with no weights behind them, are not hidden.
         outputs: m.
     """
 
@@ -55,13 +59,13 @@ class Sizes:
     outputs: int
 
 
-def sizes(network: nn.Module, input_shape: Sequence[int] | None = None) -> Sizes:
+def sizes(network: nn.Module, input_shape: InputShape | None = None) -> Sizes:
     """Return the sizes of a network of either engine; a clocked one runs one sample of zeros.
 
     Args:
-        network: an `events.Network`, or made of clocked layers.
-        input_shape: of one sample at one time step, for clocked networks; `network.input_shape` by
-            default.
+        network: an `events.Network`, or made of layers on a time grid, also of other libraries.
+        input_shape: of one sample at one time step, for a network on a time grid, as for a rule;
+            `network.input_shape` by default.
 
     Raises:
         InputError: if a clocked network has no `input_shape` and none is given.
@@ -77,46 +81,66 @@ def sizes(network: nn.Module, input_shape: Sequence[int] | None = None) -> Sizes
     return Sizes(synapses, hidden, layers[-1][1].neurons)
 
 
-def _on_grid(network: nn.Module, input_shape: Sequence[int] | None) -> Sizes:
-    shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
+class _Marked(Probe):
+    """A probe that gives its activity as a leaf of the graph, so that what depends on it shows."""
+
+    mark: Tensor | None = None
+
+    def step(self, current: Tensor) -> Tensor:
+        self.mark = super().step(current).detach().requires_grad_()
+        return self.mark
+
+
+def _on_grid(network: nn.Module, input_shape: InputShape | None) -> Sizes:
+    shape = shapes_of(network, input_shape)
     if shape is None:
         raise InputError(
             "the network has no attribute input_shape; give input_shape=, the shape of one sample "
             "at one time step"
         )
-    Session(network, trace_decay=0.0, learning=False)  # refuses what cannot be run
-    refuse_foreign(network, "sizes of networks")
+    session = Session(network, trace_decay=0.0, make_probe=_Marked)
+    marks = [probe for probe in session.probes if isinstance(probe, _Marked)]
     synapses: dict[str, SynapseSize] = {}
-    hidden: dict[str, int] = {}
+    inner: set[int] = set()
 
-    def look(name: str, module: nn.Module) -> None:
-        if isinstance(module, Synapse):
-            module.register_forward_pre_hook(
-                lambda m, given: synapses.__setitem__(name, _size(m, given[0]))
-            )
-        elif isinstance(module, Neuron):
-            module.register_forward_hook(lambda m, given, out: _mark(hidden, name, out))
+    def look(name: str, layer: Synapse) -> Any:
+        def hook(module: nn.Module, given: tuple[Any, ...]) -> None:
+            synapses[name] = _size(layer, given[0])
+            inner.update(_leaves(given[0]))
 
-    # The weights of a copy need no gradient, so that `requires_grad` tells what depends on a hidden
-    # layer.
-    twin = copy.deepcopy(network).requires_grad_(False)
-    for name, module in twin.named_modules():
-        look(name, module)
-    weight = next(network.parameters())
-    with evaluating(twin), torch.enable_grad():
-        reset_state(twin)
-        output = twin(weight.new_zeros((1, *shape)))
+        return getattr(layer, "module", layer).register_forward_pre_hook(hook)
+
+    # Without gradients of its own, a weight leaves `requires_grad` to what depends on a mark.
+    free = [p for p in network.parameters() if p.requires_grad]
+    hooks = [look(name, m) for name, m in session.layers if isinstance(m, Synapse)]
+    with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
+        try:
+            for parameter in free:
+                parameter.requires_grad_(False)
+            with evaluating(network), session.attached(), torch.enable_grad():
+                output = session.forward(zeros(shape, session.first_parameter))
+        finally:
+            for parameter in free:
+                parameter.requires_grad_(True)
+            for hook in hooks:
+                hook.remove()
+            session.reset()
+    last = _leaves(output) - inner
+    hidden = {
+        probe.name: probe.mark[0].numel()
+        for probe in marks
+        if probe.mark is not None and id(probe.mark) not in last
+    }
     return Sizes(synapses, hidden, output.shape[1])
 
 
-def _mark(hidden: dict[str, int], name: str, activity: Tensor) -> Tensor:
-    """Note the size of a hidden layer, and mark its activity with `requires_grad`."""
-    hidden[name] = activity[0].numel()
-    return activity if activity.requires_grad else activity.detach().requires_grad_()
+def _leaves(x: Tensor) -> set[int]:
+    """Return the identities of the leaves that a tensor comes from without weights between."""
+    found = (graph.parameter_of(node) for node in graph.behind([graph.node_of(x)]))
+    return {id(leaf) for leaf in found if leaf is not None}
 
 
-def _size(synapse: nn.Module, x: Tensor) -> SynapseSize:
-    assert isinstance(synapse, Synapse)
+def _size(synapse: Synapse, x: Tensor) -> SynapseSize:
     received = synapse.receive(x.detach()).shape
     dense = fan_out(synapse, received, dense=True)
     return SynapseSize(
@@ -136,20 +160,27 @@ def fan_out(synapse: Synapse, received: torch.Size, *, dense: bool = False) -> T
     Returns:
         Shape of one received sample, float64.
     """
-    pathway, synapse.pathway = synapse.pathway, None  # what a run attached is not copied
-    try:
-        twin = copy.deepcopy(synapse)
-        weight = synapse.kernel() if isinstance(synapse, Conv2d) else synapse.weight
-    finally:
-        synapse.pathway = pathway
-    if isinstance(twin, Conv2d):
-        twin.gain = None  # already in the kernel
+    weight = synapse.kernel() if isinstance(synapse, Conv2d) else synapse.weight
     ones = torch.ones_like(weight) if dense else (weight != 0)
-    twin.weight = nn.Parameter(ones.double(), requires_grad=False)
-    twin.bias = None
+    twin = _with_weight(synapse, ones.double())
     sample = ones.new_zeros((1, *received[1:]), dtype=torch.float64)
     current = twin.transmit(sample)
     return twin.input_error(torch.ones_like(current), sample.shape)[0]
+
+
+def _with_weight(synapse: Synapse, weight: Tensor) -> Synapse:
+    """Return a layer that differs in its weights: these, with no bias, gain or computation."""
+    kind = type(synapse)
+    if not isinstance(synapse, ForeignSynapse) and parametrize.is_parametrized(synapse):
+        kind = kind.__mro__[1]  # whose weight is no property
+    twin: Synapse = kind.__new__(kind)
+    twin.__dict__.update(synapse.__dict__)
+    twin.__dict__.pop("weight", None)  # where pruning keeps what it computes
+    plain = {**synapse._parameters, "weight": nn.Parameter(weight, False), "bias": None}
+    if isinstance(synapse, Conv2d):
+        plain["gain"] = None  # already in the kernel
+    twin.__dict__.update(_parameters=plain, pathway=None)
+    return twin
 
 
 def raw_fan_out(synapse: Synapse, fan: Tensor, shape: torch.Size) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import InputError
 
-__all__ = ["check_layers", "common_leak", "refuse_autocast", "refuse_chain", "whole_steps"]
+__all__ = ["check_layers", "refuse_autocast", "refuse_chain", "whole_steps"]
 
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
@@ -72,9 +71,9 @@ def check_layers(network: nn.Module) -> None:
         )
 
 
-def refuse_autocast(inputs: object) -> None:
+def refuse_autocast(weight: Tensor) -> None:
     """Refuse to work under autocast, which would change precision behind a rule's back."""
-    device = inputs.device.type if isinstance(inputs, Tensor) else "cpu"
+    device = weight.device.type
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise InputError(
             "torch.autocast is on, under which products would be made in half precision and "
@@ -122,43 +121,3 @@ def _between(network: nn.Module, sources: list[str], name: str) -> str:
         for n, m in within
         if not isinstance(m, Synapse | Neuron) and not any(True for _ in m.children())
     )
-
-
-def common_leak(neurons: Iterable[tuple[str, Neuron]], which: str = "leak") -> float | None:
-    """Return the leak of all neurons, the default decay of the traces.
-
-    Args:
-        neurons: by name.
-        which: "leak", of the potential, or "synaptic_leak", of a current before it.
-
-    Returns:
-        None if no neuron has one.
-
-    Raises:
-        InputError: if they differ, or are not one number for a layer.
-    """
-    leaks: set[float | None] = set()
-    for name, neuron in neurons:
-        leak = getattr(neuron, which, None)
-        if leak is None:
-            if which == "leak" and getattr(neuron, "foreign", False):
-                raise InputError(
-                    f"layer {name!r} has no single leak from which the decay of the presynaptic "
-                    "traces follows; give trace_decay="
-                )
-            if which == "synaptic_leak":
-                leaks.add(None)
-            continue
-        if isinstance(leak, bool) or not isinstance(leak, numbers.Real):
-            raise InputError(
-                f"the {which} of layer {name!r} is a {type(leak).__name__}, from which no common "
-                "decay of the presynaptic traces follows; give trace_decay="
-            )
-        leaks.add(float(leak))
-    if len(leaks) > 1:
-        raise InputError(
-            f"the neurons have different leaks, {sorted(leaks, key=str)}"
-            f"{' of the synaptic current' * (which != 'leak')}; "
-            "give trace_decay=, the decay of the presynaptic traces"
-        )
-    return leaks.pop() if leaks else None

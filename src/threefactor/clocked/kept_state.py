@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked.foreign.neurons import Registered
 from threefactor.clocked.foreign.spikingjelly import memories_of
+from threefactor.clocked.inputs import StepInput
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
@@ -109,7 +110,7 @@ class KeptState:
             setattr(self.module, name, value)
 
 
-def refuse_unknown_state(session: Session, x_t: Tensor) -> None:
+def refuse_unknown_state(session: Session, x_t: StepInput) -> None:
     """Refuse a module with a state that no rule knows, and so nobody resets.
 
     The network runs twice. Tensors that a module has put into its attributes are then changed, one
@@ -117,7 +118,7 @@ def refuse_unknown_state(session: Session, x_t: Tensor) -> None:
 
     Args:
         session: attached, in evaluation mode, at rest.
-        x_t: (B, ...) input of one time step.
+        x_t: input of one time step.
 
     Raises:
         InputError: naming the module and the attribute.
@@ -157,7 +158,7 @@ def _others(session: Session) -> list[tuple[str, nn.Module]]:
 
 
 def _look(
-    session: Session, x_t: Tensor, others: list[tuple[str, nn.Module]], neurons: list[Neuron]
+    session: Session, x_t: StepInput, others: list[tuple[str, nn.Module]], neurons: list[Neuron]
 ) -> None:
     before = [_stamps(module) for _, module in others]
     try:

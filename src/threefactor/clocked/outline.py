@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
+from threefactor.clocked.decays import Decay, Wiring, decays
+from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 
-__all__ = ["Outline", "outline"]
+__all__ = ["Outline", "check_products", "check_wiring", "outline"]
 
 OUTPUT = "output"
 
@@ -30,8 +32,8 @@ class Outline:
         hidden: shape of the activity of each hidden layer, by name, without the batch.
         output_neurons: names of neuron layers whose activity is the output.
         outputs: number m of outputs.
-        sample_shape: shape of one sample at one time step.
-        trace_decay: lambda of the presynaptic traces.
+        sample_shape: shape of one sample at one time step; of several inputs, of each.
+        wiring: which neurons each synapse layer meets.
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
@@ -41,8 +43,8 @@ class Outline:
     hidden: dict[str, torch.Size]
     output_neurons: tuple[str, ...]
     outputs: int
-    sample_shape: torch.Size
-    trace_decay: float
+    sample_shape: Shapes
+    wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
     unreached: frozenset[str]
@@ -52,7 +54,7 @@ class Outline:
         rule: nn.Module,
         signals: dict[str, str],
         moves: Callable[[str], bool],
-        trace_decay: float,
+        traces: dict[str, Decay],
         untraced: Sequence[str],
     ) -> str:
         """Say in a table what learns from what.
@@ -61,7 +63,7 @@ class Outline:
             rule: the rule, whose own parameters and buffers are listed, too.
             signals: what each hidden layer learns from, in words.
             moves: whether the rule itself changes one of its buffers, by name.
-            trace_decay: of the presynaptic traces now.
+            traces: decays of the presynaptic traces now, by synapse layer.
             untraced: names of the synapse layers that keep no trace.
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
@@ -70,9 +72,12 @@ class Outline:
         layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
         layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
         parameters = [
-            (name, self._lesson(name, p.requires_grad, untraced))
+            (name, self._lesson(name, p.requires_grad, traces, untraced))
             for name, p in network.named_parameters()
         ]
+        shared = ""
+        if len(set(traces.values())) == 1:
+            shared = f", traces decay by {next(iter(traces.values()))}"
         own = [
             (name, "learns by the optimiser" if p.requires_grad else "never: it is frozen")
             for name, p in rule.named_parameters()
@@ -83,12 +88,14 @@ class Outline:
         ]
         parts = [
             (f"{type(rule).__name__}: errors of the layers", layers),
-            (f"parameters, traces decay by {trace_decay:g} a step", parameters),
+            (f"parameters{shared}", parameters),
             ("the rule's own", own),
         ]
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
 
-    def _lesson(self, name: str, trainable: bool, untraced: Sequence[str]) -> str:
+    def _lesson(
+        self, name: str, trainable: bool, traces: dict[str, Decay], untraced: Sequence[str]
+    ) -> str:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
@@ -99,6 +106,9 @@ class Outline:
             how = "no trace, a bias has no input"
         elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
             how = "trace of the input"
+            if len(set(traces.values())) > 1:
+                layer = max((n for n in traces if name.startswith(f"{n}.")), key=len)
+                how = f"trace of the input, decays by {traces[layer]}"
         return f"error of {', '.join(teachers)}; {how}"
 
 
@@ -112,8 +122,7 @@ def _block(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
 def outline(
     network: nn.Module,
     *,
-    trace_decay: float | None,
-    input_shape: Sequence[int] | None,
+    input_shape: InputShape | None,
     couples: bool,
     chain: str,
 ) -> Outline:
@@ -121,8 +130,7 @@ def outline(
 
     Args:
         network: module made of `Synapse` and `Neuron` layers.
-        trace_decay: as given to the rule.
-        input_shape: shape of one sample; None for the network's own.
+        input_shape: shape of one sample, or of each input; None for the network's own.
         couples: whether the chain rule passes the neurons.
         chain: "none" or "within-layers".
 
@@ -133,18 +141,18 @@ def outline(
     check_layers(network)
     if torch.is_inference_mode_enabled():
         raise InputError("a rule cannot be built in torch.inference_mode, where nothing can learn")
-    shape = getattr(network, "input_shape", None) if input_shape is None else input_shape
+    shape = shapes_of(network, input_shape)
     if shape is None:
         raise InputError(
             "the network has no attribute input_shape; give input_shape=, "
             "the shape of one sample at one time step"
         )
-    shape = torch.Size(shape)
 
     def make_probe(name: str, neuron: Neuron) -> Probe:
         return Probe(name, neuron, couple=True)
 
-    session = Session(network, trace_decay=trace_decay, chain=chain, make_probe=make_probe)
+    # One step from rest is the same for every decay.
+    session = Session(network, trace_decay=0.0, chain=chain, make_probe=make_probe)
     weight = next(network.parameters())
     modes = [(module, module.training) for module in network.modules()]
     frozen = [p for p in network.parameters() if not p.requires_grad]
@@ -156,7 +164,7 @@ def outline(
                 session.ignored.update(id(p) for p in frozen)
                 for parameter in frozen:
                     parameter.requires_grad_(True)
-                output = session.forward(weight.new_zeros((1, *shape)))
+                output = session.forward(zeros(shape, weight))
                 unused = [p.name for p in session.probes if p.activity is None]
                 if unused:
                     raise InputError(
@@ -164,12 +172,15 @@ def outline(
                         "evaluation mode, in which it is tried"
                     )
                 found = _follow(session, output, shape, couples, chain)
-                moved = torch.linspace(0.0, 3.0, shape.numel()).view(1, *shape).to(weight)
+                moved = mapped(
+                    shape,
+                    lambda s: torch.linspace(0.0, 3.0, s.numel()).view(1, *s).to(weight),
+                )
                 refuse_unknown_state(session, moved)
                 return found
         except RuntimeError as problem:
             raise InputError(
-                f"the network does not run on one sample of shape {tuple(shape)}: {problem}"
+                f"the network does not run on one sample of shape {mapped(shape, tuple)}: {problem}"
             ) from problem
         finally:
             for parameter in frozen:
@@ -179,9 +190,7 @@ def outline(
             session.reset()
 
 
-def _follow(
-    session: Session, output: Tensor, shape: torch.Size, couples: bool, chain: str
-) -> Outline:
+def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chain: str) -> Outline:
     names = {id(p): name for name, p in session.network.named_parameters()}
     heads = _heads(session, output)
     check_products(session, output, refuse_chain=chain == "none")
@@ -218,11 +227,67 @@ def _follow(
         output_neurons,
         output.shape[1],
         shape,
-        session.trace_decay,
+        _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
         unreached,
     )
+
+
+def _wiring(session: Session, synapses: Iterable[Any]) -> Wiring:
+    """Find the neuron layers around each synapse layer in the graph of a time step."""
+    names = {p.neuron: p.name for p in session.probes}
+    behind: dict[str, list[str]] = {}
+    for probe in session.probes:
+        if probe.current is not None:
+            for node in _before(probe.current.grad_fn):
+                if hasattr(node, "pathway"):
+                    behind.setdefault(node.pathway.name, []).append(probe.name)
+    before = {
+        synapse.pathway.name: tuple(
+            names[node.neuron]
+            for node in _before(synapse.next_functions[0][0])
+            if hasattr(node, "neuron")
+        )
+        for synapse in synapses
+    }
+    return Wiring({name: tuple(found) for name, found in behind.items()}, before)
+
+
+def _before(start: Any) -> Iterator[Any]:
+    """Walk the layers in front of a node: synapse layers, and the neurons that they meet first."""
+    waiting, seen = [start], set()
+    while waiting:
+        for node in graph.behind([waiting.pop()]):
+            if graph.is_layer(node) and node not in seen:
+                seen.add(node)
+                yield node
+                if hasattr(node, "pathway"):
+                    waiting.append(node.next_functions[0][0])
+
+
+def check_wiring(session: Session, wiring: Wiring) -> None:
+    """Refuse a synapse layer that feeds other neurons than in the trial, with another leak.
+
+    Args:
+        session: after a time step.
+        wiring: what the trial found.
+
+    Raises:
+        InputError: naming the layers.
+    """
+    for name, met in _wiring(session, ()).behind.items():
+        known = wiring.behind.get(name, ())
+        new = tuple(neuron for neuron in met if neuron not in known)
+        if not new:
+            continue
+        seen = Wiring({name: (*known, *new)}, wiring.before)
+        if decays(session.given_decay, [name], session.neurons, seen)[name] != session.decays[name]:
+            raise InputError(
+                f"synapse layer {name!r} feeds the neurons {list(new)} in this time step and did "
+                "not in evaluation mode, in which the rule looked at the network; give "
+                f"trace_decay={{{name!r}: ...}}"
+            )
 
 
 def _reached(

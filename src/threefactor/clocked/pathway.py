@@ -74,7 +74,7 @@ class Pathway:
         self.due: int | None = None
         """The number of the call whose errors are delivered; None for the last."""
         self.calls = 0
-        self.constant_input: Tensor | None = None
+        self.constant_inputs: tuple[Tensor, ...] = ()
         self.reset()
 
     def reset(self) -> None:
@@ -88,6 +88,7 @@ class Pathway:
         self._current_trace: Tensor | None = None
         self._varies = False
         self._input: Tensor | None = None
+        self._constant: Tensor | None = None
         self._held: dict[str, tuple[Tensor, Tensor]] = {}
         self._forget_products()
 
@@ -180,17 +181,18 @@ class Pathway:
         self.forget()
 
     def _is_constant(self, x: Tensor) -> bool:
-        """Return whether x is the constant input, in memory and in every step until now."""
-        whole = self.constant_input
-        if whole is None or self._varies:
+        """Return whether x is one constant input, in memory and in every step until now."""
+        if self._varies or not x.is_contiguous() or x.is_neg():
             return False
-        return (
-            x.data_ptr() == whole.data_ptr()
-            and x.numel() == whole.numel()
-            and x.dtype == whole.dtype
-            and x.is_contiguous()
-            and not x.is_neg()
-        )
+        for whole in self.constant_inputs if self._constant is None else (self._constant,):
+            if (
+                x.data_ptr() == whole.data_ptr()
+                and x.numel() == whole.numel()
+                and x.dtype == whole.dtype
+            ):
+                self._constant = whole
+                return True
+        return False
 
     def _transmit(self, x: Tensor, constant: bool) -> Tensor:
         with torch.no_grad():

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of
@@ -27,7 +28,8 @@ class Probe:
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
         noise_scale: alpha of that noise.
-        trace: (B, ...) the trace of the activity; kept only if `trace_decay` is given.
+        trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
+            `keeps_trace`.
     """
 
     def __init__(
@@ -37,13 +39,15 @@ class Probe:
         *,
         perturbation: Perturbation | None = None,
         couple: bool = False,
-        trace_decay: float | None = None,
+        keeps_trace: bool = False,
     ) -> None:
         self.name = name
         self.neuron = neuron
         self.perturbation = perturbation
         self.couple = couple
-        self.trace_decay = trace_decay
+        self.keeps_trace = keeps_trace
+        self.decay = Decay(0.0)
+        """Of the trace; the session sets it."""
         self.turn: Turn | None = None
         self.keeps = False
         """Whether a step's derivative may be asked for after the next steps."""
@@ -60,6 +64,7 @@ class Probe:
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
         self.trace: Tensor | None = None
+        self._current_trace: Tensor | None = None
         self.spike_sum: Tensor | int = 0
         self.steps = 0
         self.noise_factor = 1.0
@@ -177,11 +182,22 @@ class Probe:
         self.current, self.activity = head_of(current), activity
         self._activity_version = activity._version if not activity.is_inference() else 0
         self.spike_sum = self.spike_sum + fired
-        if self.trace_decay is not None:
-            if self.trace is None:
-                self.trace = activity.clone()
+        if self.keeps_trace:
+            self._follow(activity)
+
+    def _follow(self, activity: Tensor) -> None:
+        """Advance the trace to this step."""
+        leak, alpha = self.decay
+        if alpha is not None:
+            if self._current_trace is None:
+                self._current_trace = activity.clone()
             else:
-                torch.add(activity, self.trace, alpha=self.trace_decay, out=self.trace)
+                torch.add(activity, self._current_trace, alpha=alpha, out=self._current_trace)
+            activity = self._current_trace
+        if self.trace is None:
+            self.trace = activity.clone()
+        else:
+            torch.add(activity, self.trace, alpha=leak, out=self.trace)
 
     @property
     def rewritten(self) -> bool:
@@ -224,7 +240,8 @@ class Probe:
 
     def forget_values(self) -> None:
         """Drop what a copy would hold of this step and of the stream."""
-        self.activity = self.second_activity = self.current = self.noise = self.trace = None
+        self.activity = self.second_activity = self.current = self.noise = None
+        self.trace = self._current_trace = None
         self._kept, self._other_state, self.spike_sum = None, {}, 0
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,19 +13,31 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from threefactor.clocked.checks import (
-    check_layers,
-    common_leak,
-    refuse_autocast,
-    refuse_chain,
-    whole_steps,
+from threefactor.clocked.checks import check_layers, refuse_autocast, refuse_chain
+from threefactor.clocked.decays import (
+    Decay,
+    TraceDecay,
+    Wiring,
+    activity_decay,
+    checked_decay,
+    decays,
 )
 from threefactor.clocked.foreign import layers_of, single_step
+from threefactor.clocked.inputs import (
+    InputReader,
+    Inputs,
+    InputShape,
+    Shapes,
+    StepInput,
+    batch_size,
+    call,
+    shapes_of,
+    tensors_of,
+)
 from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
-    check_plain,
     check_targets,
     checked_loss,
     loss_of,
@@ -38,10 +50,7 @@ from threefactor.clocked.synapse import Linear, Synapse
 from threefactor.clocked.turns import Turn, alone
 from threefactor.errors import InputError, unknown_name
 
-__all__ = ["Inputs", "Result", "Session", "run"]
-
-Inputs = Tensor | Iterable[Tensor]
-"""A constant current (B, ...), a sequence (T, B, ...), or an iterable of T tensors (B, ...)."""
+__all__ = ["Result", "Session", "run"]
 
 IN_THE_MIDDLE = (
     "a rule is called in the middle of its own step; finish the step first, or build another rule "
@@ -77,7 +86,9 @@ class Session:
 
     Args:
         network: any module made of `Synapse` and `Neuron` layers.
-        trace_decay: lambda of the presynaptic traces; by default the neurons' common leak.
+        trace_decay: decay of the presynaptic traces, one number or numbers by the name of a layer;
+            by default the leak of the neurons behind, as `wiring` has it.
+        wiring: which neurons each synapse layer meets.
         untraced: names of synapse layers whose trace is the input itself.
         learning: whether to keep traces and graphs.
         chain: "none" if no error may pass through another layer's weights, "within-layers" if it
@@ -85,15 +96,16 @@ class Session:
         make_probe: builds the probe of a named hidden layer.
 
     Raises:
-        InputError: if the network has a layer that cannot be traced, or the leaks differ.
-        ConfigurationError: if an untraced layer is no synapse layer of the network.
+        InputError: if the network has a layer that cannot be traced, or whose trace has no decay.
+        ConfigurationError: if a named layer is no layer of the network.
     """
 
     def __init__(
         self,
         network: nn.Module,
         *,
-        trace_decay: float | None = None,
+        trace_decay: TraceDecay = None,
+        wiring: Wiring | None = None,
         untraced: Sequence[str] = (),
         learning: bool = True,
         chain: str = "within-layers",
@@ -104,8 +116,8 @@ class Session:
         self._modules = list(network.modules())
         self.layers = layers_of(network)
         self.neurons = [(name, m) for name, m in self.layers if isinstance(m, Neuron)]
-        self._given_decay = trace_decay
-        self.trace_decay, self.synaptic_decay = self._decays()
+        self.given_decay = checked_decay(trace_decay, [name for name, _ in self.layers])
+        self._wiring = Wiring() if wiring is None else wiring
         self.turn = Turn()
         self.ignored: set[int] = set()
         """Identities of parameters that do not count as trainable while a network is tried."""
@@ -114,9 +126,8 @@ class Session:
         self.pathways = [
             Pathway(
                 layer,
-                self.trace_decay,
+                0.0,  # _set_decays has the decay
                 learning,
-                synaptic_decay=self.synaptic_decay,
                 name=name,
                 check_chain=refuse,
                 turn=self.turn,
@@ -128,10 +139,11 @@ class Session:
         for probe in self.probes:
             probe.turn = self.turn
         self.untraced = _checked_names(untraced, [pathway.name for pathway in self.pathways])
+        self._set_decays()
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
         self.batch: int | None = None
-        self.sample_shape: torch.Size | None = None
+        self.sample_shape: Shapes | None = None
         self.busy = False
         self.broken = False
         self.unchecked = True
@@ -153,7 +165,7 @@ class Session:
                 probe.take_off()
             for part in (*self._parts, *self.kept):
                 part.reset()
-            self.set_constant_input(None)
+            self.set_constant_inputs(())
             self.batch = None
             self.broken = False
             self.unchecked = True
@@ -163,10 +175,10 @@ class Session:
         """Keep other threads from working on the network; see `turns.alone`."""
         return alone(module for _, module in self.layers)
 
-    def set_constant_input(self, inputs: Tensor | None) -> None:
-        """Tell the pathways which tensor stays the same at every step."""
+    def set_constant_inputs(self, inputs: tuple[Tensor, ...]) -> None:
+        """Tell the pathways which tensors stay the same at every step."""
         for pathway in self.pathways:
-            pathway.constant_input = inputs
+            pathway.constant_inputs = inputs
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -221,14 +233,7 @@ class Session:
         tensors = self.parameters()
         if any(p.dtype != tensors[0].dtype or p.device != tensors[0].device for p in tensors):
             check_layers(self.network)  # names the one
-        self.trace_decay, self.synaptic_decay = self._decays()
-        for pathway in self.pathways:
-            traced = pathway.name not in self.untraced
-            pathway.decay = self.trace_decay if traced else 0.0
-            pathway.synaptic_decay = self.synaptic_decay if traced else None
-        for probe in self.probes:
-            if probe.trace_decay is not None:
-                probe.trace_decay = self.trace_decay
+        self._set_decays()
 
     def parameters(self) -> list[Tensor]:
         """The network's parameters, each once."""
@@ -282,16 +287,17 @@ class Session:
                 "layers that did not change)"
             )
 
-    def _decays(self) -> tuple[float, float | None]:
-        """Return the decay of the traces, and that of the synaptic current before, if any."""
-        if self._given_decay is not None:
-            decay, synaptic = self._given_decay, None
-        else:
-            decay = common_leak(self.neurons) or 0.0
-            synaptic = common_leak(self.neurons, "synaptic_leak")
-        if not 0.0 <= decay <= 1.0:
-            raise InputError(f"trace_decay is {decay}; give a number between 0 and 1")
-        return decay, synaptic
+    def _set_decays(self) -> None:
+        """Let every trace decay as the neurons have it now."""
+        names = [pathway.name for pathway in self.pathways]
+        self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
+        for pathway in self.pathways:
+            traced = pathway.name not in self.untraced
+            decay = self.decays[pathway.name] if traced else Decay(0.0)
+            pathway.decay, pathway.synaptic_decay = decay
+        for probe in self.probes:
+            if probe.keeps_trace:
+                probe.decay = activity_decay(self.given_decay, probe.name, self.neurons)
 
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:
@@ -334,35 +340,37 @@ class Session:
                     "evaluate in mid-stream, which leaves the stream alone"
                 )
 
-    def check_batch(self, x_t: Tensor) -> None:
+    def check_batch(self, x_t: StepInput) -> None:
         """Refuse a batch of another size than the one of the step before."""
-        if self.batch is not None and len(x_t) != self.batch:
+        samples = batch_size(x_t)
+        if self.batch is not None and samples != self.batch:
             raise InputError(
-                f"{len(x_t)} samples follow a stream of {self.batch}; "
+                f"{samples} samples follow a stream of {self.batch}; "
                 "call reset() before a batch of another size"
             )
 
-    def forward(self, x_t: Tensor) -> Tensor:
+    def forward(self, x_t: StepInput) -> Tensor:
         """Run one time step of the attached network."""
         self.check_batch(x_t)
-        self.batch, self._began_with = len(x_t), (x_t.dtype, x_t.device)
+        given = tensors_of(x_t)
+        self.batch, self._began_with = len(given[0]), (given[0].dtype, given[0].device)
         for part in self._parts:
             part.used = False
-        version = None if x_t.is_inference() else x_t._version
+        versions = [(x, x._version) for x in given if not x.is_inference()]
         self.turn.thread = threading.get_ident()
         try:
-            output = self.network(x_t)
+            output = call(self.network, x_t)
         finally:
             self.turn.thread = None
-        if version is not None and x_t._version != version:
+        if any(x._version != version for x, version in versions):
             raise InputError(
                 "the network changes its input in place, and with it the caller's data; let its "
                 "forward work on a new tensor, as in x = x * 2 instead of x *= 2"
             )
         output = self._without_states(output)
-        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != len(x_t):
-            given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-            raise InputError(f"the network returned {given}; expected a (batch, outputs) tensor")
+        if not isinstance(output, Tensor) or output.dim() != 2 or len(output) != self.batch:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise InputError(f"the network returned {found}; expected a (batch, outputs) tensor")
         for pathway in self.pathways:
             pathway.check_use()
         return output
@@ -384,13 +392,13 @@ class Session:
         foreign = any(getattr(neuron, "foreign", False) for _, neuron in self.neurons)
         return first if foreign and states else output
 
-    def second_pass(self, x_t: Tensor, noise_factor: float) -> Tensor:
+    def second_pass(self, x_t: StepInput, noise_factor: float) -> Tensor:
         """Run the time step once more, without learning, and return the output.
 
         The neurons have a second state for it, and the dropout masks of the first.
 
         Args:
-            x_t: (B, ...) the input of the step.
+            x_t: the input of the step.
             noise_factor: factor of the noise of the first pass.
 
         Raises:
@@ -430,119 +438,21 @@ class Session:
         """Spikes per neuron and step since the reset, by layer."""
         return {probe.name: probe.firing_rate for probe in self.probes}
 
-    def time_steps(self, inputs: Inputs, steps: int | None) -> tuple[int, Iterator[Tensor]]:
+    def reader(self) -> InputReader:
+        """Return what reads inputs for the network as it is now."""
+        first = next((layer for _, layer in self.layers if isinstance(layer, Synapse)), None)
+        features = first.in_features if isinstance(first, Linear) else None
+        return InputReader(self.sample_shape, self.first_parameter, self.chain == "none", features)
+
+    def time_steps(self, inputs: Inputs, steps: int | None) -> tuple[int, Iterator[StepInput]]:
         """Return T and the checked input of each step.
 
         Raises:
             InputError: if shape, dtype, T or a value has no meaning.
         """
-        if steps is not None:
-            steps = whole_steps(steps)
-        if not isinstance(inputs, Iterable) or (isinstance(inputs, Tensor) and inputs.dim() == 0):
-            self.check_input(inputs)  # which says what is expected
-        if isinstance(inputs, Tensor) and steps is not None:
-            self.check_input(inputs)
-            if inputs.grad_fn is not None and torch.is_grad_enabled():
-                raise InputError(
-                    "the constant input comes with the graph of what made it, through which errors "
-                    "of several time steps cannot go; use inputs.detach()"
-                )
-            # A copy of its own: memory shared with NumPy may change without a trace.
-            inputs = inputs.clone(memory_format=torch.contiguous_format)
-            self.set_constant_input(inputs)
-            return steps, _repeat(inputs, steps)
-        if steps is None:
-            if not isinstance(inputs, Sized):
-                raise InputError(f"a {type(inputs).__name__} has no length; give steps=T")
-            if isinstance(inputs, Tensor):
-                self._refuse_batch(inputs)
-            steps = len(inputs)
-            if steps < 1:
-                raise InputError("the sequence has no time step; its first dimension is time")
-        if isinstance(inputs, Tensor | list | tuple):
-            if len(inputs) < steps:
-                raise InputError(
-                    f"the sequence ended after {len(inputs)} time steps; expected {steps}"
-                )
-            # The whole sequence is known: check all of it before anything is learned.
-            for x_t in inputs[:steps]:
-                self.check_input(x_t)
-                if len(x_t) != len(inputs[0]):
-                    raise InputError(
-                        f"{len(x_t)} samples follow a time step of {len(inputs[0])} in one "
-                        "sequence; every time step needs the same samples"
-                    )
-            return steps, self._read(inputs, steps, checked=True)
-        return steps, self._read(inputs, steps)
-
-    def _read(self, inputs: Inputs, steps: int, *, checked: bool = False) -> Iterator[Tensor]:
-        count = 0
-        for x_t in inputs:
-            if not checked:
-                self.check_input(x_t)
-            count += 1
-            yield x_t
-            if count == steps:
-                return
-        raise InputError(f"the sequence ended after {count} time steps; expected {steps}")
-
-    def _refuse_batch(self, inputs: Tensor) -> None:
-        """Refuse a sequence of single samples that may as well be a batch without `steps`."""
-        sample = self.sample_shape
-        if sample is None:
-            first = next((p.synapse for p in self.pathways), None)
-            sample = torch.Size((first.in_features,)) if isinstance(first, Linear) else None
-        if sample is None or inputs.dim() < 3 or inputs.shape[2:] == sample:
-            return
-        if inputs.numel() and inputs[0].numel() == sample.numel():
-            t, expected = len(inputs), ", ".join(map(str, sample))
-            raise InputError(
-                f"inputs of shape {tuple(inputs.shape)} come without steps: they fit a batch of "
-                f"{t} samples ({expected}). Give steps=T to show them for T time steps; for a "
-                f"sequence of {t} steps of one sample, give the shape ({t}, 1, {expected})"
-            )
-
-    def check_input(self, x_t: object) -> None:
-        """Refuse one time step of input that has no meaning."""
-        weight = self.first_parameter
-        if not isinstance(x_t, Tensor):
-            raise InputError(
-                f"one time step of input is a {type(x_t).__name__}; expected a torch.Tensor "
-                "(batch, ...), use torch.as_tensor(inputs)"
-            )
-        check_plain(x_t, "inputs are")
-        if x_t.dim() < 2 or x_t.numel() == 0:
-            raise InputError(
-                f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, ...) with "
-                "at least one sample and one value. A constant input needs steps=T, "
-                "a sequence (T, batch, ...) goes without"
-            )
-        if self.sample_shape is not None and x_t[0].numel() != self.sample_shape.numel():
-            raise InputError(
-                f"one time step of input has shape {tuple(x_t.shape)}; expected (batch, "
-                f"{', '.join(map(str, self.sample_shape))}), or as many values per sample. "
-                "A constant input needs steps=T, a sequence (T, batch, ...) goes without"
-            )
-        if self.chain == "none" and x_t.grad_fn is not None:
-            raise InputError(
-                "inputs come with the graph of what made them, such as an encoder, which would "
-                "learn by backpropagation through the first weights. A rule of direct feedback "
-                'does not do that: use inputs.detach(), or allow it with chain="within-layers"'
-            )
-        if x_t.dtype != weight.dtype:
-            raise InputError(
-                f"inputs are {x_t.dtype} and the network is {weight.dtype}; "
-                f"use inputs.to({weight.dtype}) or network.to({x_t.dtype})"
-            )
-        if x_t.device != weight.device:
-            raise InputError(
-                f"inputs are on {x_t.device} and the network is on {weight.device}; "
-                "move one of them with .to(device)"
-            )
-        # The sum is quick, and finite unless a value is not (or the sum itself overflows).
-        if not torch.isfinite(x_t.sum()) and not torch.isfinite(x_t).all():
-            bad = int((~torch.isfinite(x_t)).sum())
-            raise InputError(f"inputs hold {bad} NaN or infinite values; clean the data first")
+        count, sequence, constant = self.reader().read(inputs, steps)
+        self.set_constant_inputs(constant)
+        return count, sequence
 
 
 def run(
@@ -553,6 +463,7 @@ def run(
     targets: Tensor | None = None,
     loss: Loss | None = None,
     perturbation: Perturbation | None = None,
+    input_shape: InputShape | None = None,
 ) -> Result:
     """Run a network over time without learning, from a state of rest.
 
@@ -562,10 +473,13 @@ def run(
     Args:
         network: module made of this package's synapse and neuron layers.
         inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or iterable.
+            A network with several inputs takes a tuple or dict of them, as for `Rule.step`.
         steps: T, for a constant input or an iterable without length.
         targets: (B,) what the loss expects; with them, the result has a loss.
         loss: as given to a rule; `CrossEntropyMSE()` by default.
         perturbation: noise on the hidden layers, as on imprecise hardware; None for none.
+        input_shape: shape of one sample at one step, as for a rule; `network.input_shape` by
+            default. Without either, the network has one input of any shape.
 
     Raises:
         InputError: if the input does not fit the network.
@@ -581,10 +495,9 @@ def run(
         return Probe(name, neuron, perturbation=perturbation)
 
     session = Session(network, trace_decay=0.0, learning=False, make_probe=make_probe)
-    shape = getattr(network, "input_shape", None)
-    session.sample_shape = None if shape is None else torch.Size(shape)
+    session.sample_shape = shapes_of(network, input_shape)
     loss = CrossEntropyMSE() if loss is None else checked_loss(loss)
-    refuse_autocast(inputs)
+    refuse_autocast(session.first_parameter)
     output: Tensor | None = None
     losses: list[Tensor] = []
     try:
@@ -618,18 +531,6 @@ def from_rest(network: nn.Module) -> Iterator[None]:
     finally:
         for neuron, state in before:
             neuron.take(state)
-
-
-def _repeat(inputs: Tensor, steps: int) -> Iterator[Tensor]:
-    """Give a constant input again and again, as long as nobody changes it."""
-    version = inputs._version
-    for _ in range(steps):
-        if inputs._version != version:
-            raise InputError(
-                "the constant input was changed in place between two time steps; give an "
-                "iterable of one tensor for each step instead"
-            )
-        yield inputs
 
 
 def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
@@ -54,6 +54,7 @@ class Published:
         key: of the paper in `references.bib`.
         layer: the layer that it belongs to, or None.
         stands_for: full names of the settings by which a run is compared with this number.
+        epoch: "best" if it is the highest test accuracy of all epochs of each run, else "last".
     """
 
     mean: float
@@ -64,6 +65,7 @@ class Published:
     key: str
     layer: str | None
     stands_for: frozenset[str]
+    epoch: Literal["last", "best"] = "last"
 
     @property
     def cell(self) -> Spread:
@@ -85,6 +87,7 @@ class PublishedTable:
         match: settings of all runs of this table, by full name.
         columns, rows: headings, with the settings of each.
         values: one list per row, one entry per column; None where nothing was published.
+        epoch: which epoch of each run the numbers are of; "last" where the paper does not say.
     """
 
     name: str
@@ -97,6 +100,7 @@ class PublishedTable:
     columns: list[Line]
     rows: list[Line]
     values: list[list[Value | None]] = field(repr=False)
+    epoch: Literal["last", "best"] = "last"
 
     def value(self, row: str, column: str) -> Value | None:
         """Return the value in a row and column, by their published headings.
@@ -171,6 +175,7 @@ def _matching(table: PublishedTable, settings: Mapping[str, Any]) -> Iterator[Pu
                     key=paper["source"],
                     layer=column.layer,
                     stands_for=keys,
+                    epoch=table.epoch,
                 )
 
 

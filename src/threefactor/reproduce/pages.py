@@ -6,7 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from threefactor.report.analyses import read_analyses
-from threefactor.report.comparison import DIRECT_TEST
+from threefactor.report.comparison import (
+    ABOUT_DIFFERENCE,
+    BEST,
+    DIFFERENCE,
+    DIRECT,
+    DIRECT_TEST,
+    LAST,
+    PUBLISHED,
+)
 from threefactor.report.page import Section
 from threefactor.report.runs import read_run
 from threefactor.report.sections import study_sections
@@ -22,12 +30,12 @@ COLUMNS = (
     "data",
     "method",
     "seeds",
-    "direct test, %",
-    "published direct test, %",
-    "last epoch, %",
-    "best epoch, % (biased)",
-    "published, %",
-    "last \N{MINUS SIGN} published",
+    DIRECT,
+    f"published {DIRECT}",
+    LAST,
+    BEST,
+    PUBLISHED,
+    DIFFERENCE,
     "source",
     "what there is",
 )
@@ -73,7 +81,7 @@ def _overview(
     rows = tuple(_row(exhibit, row, budget, outcomes, root) for row in exhibit.rows)
     text = (f"Budget {budget!r}: {BUDGETS[budget]}.",)
     about = (
-        "The difference is in percentage points."
+        ABOUT_DIFFERENCE
         if budget == "paper"
         else "The published numbers belong to the published settings, which these runs do not have."
     )
@@ -100,7 +108,8 @@ def _row(
     last = spread([100 * run.last for run in runs if run.last is not None])
     best = spread([100 * run.best for run in runs if run.best is not None])
     same = published is not None and budget == "paper"
-    difference = Number(last.mean - published.mean, signed=True) if same and published else None
+    ours = best if published is not None and published.epoch == "best" else last
+    difference = Number(ours.mean - published.mean, signed=True) if same and published else None
     tested = (spread(before) if before else None, direct)
     numbers = (*tested, last, best, shown, difference)
     return (data, row.method, len(runs), *numbers, source, state)

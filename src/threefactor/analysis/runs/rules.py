@@ -78,4 +78,4 @@ def _common(rule: clocked.Rule) -> clocked.RuleOptions:
     """Return the options that all rules on a network share."""
     # Rules that do not chain through all layers need the chain within layers of some networks.
     chain = "within-layers" if rule.couples_layers else rule.chain
-    return {"loss": rule.loss, "input_shape": tuple(rule.sample_shape), "chain": chain}
+    return {"loss": rule.loss, "input_shape": rule.sample_shape, "chain": chain}

@@ -13,6 +13,8 @@ from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
+from threefactor.clocked.decays import TraceDecay
+from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
     Loss,
@@ -22,12 +24,12 @@ from threefactor.clocked.losses import (
 )
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.outline import check_products, outline
+from threefactor.clocked.outline import check_products, check_wiring, outline
 from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
-from threefactor.clocked.session import Inputs, Result, Session
+from threefactor.clocked.session import Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -42,9 +44,9 @@ class RuleOptions(TypedDict, total=False):
     """Options that all rules share; see `Rule`."""
 
     loss: Loss | None
-    trace_decay: float | None
+    trace_decay: TraceDecay
     untraced: Sequence[str]
-    input_shape: Sequence[int] | None
+    input_shape: InputShape | None
     chain: str
     label_delay: int
 
@@ -71,11 +73,16 @@ class Rule(nn.Module, ABC):
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
         loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
-        trace_decay: decay of the presynaptic traces; by default the neurons' leak.
+        trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
+            decays with the leak of the neurons behind it, that of a read-out with the leak of those
+            before it. One number for all, or numbers by the names of layers: synapse layers, and
+            hidden layers for the trace of their own activity, which DKP and local read-outs keep.
         untraced: names of synapse layers that learn from their input at the step, without a trace.
             The OTTT authors' code has none in the first layer, nor in NF-ResNet's read-out.
         perturbation: noise on the hidden layers, or None.
-        input_shape: shape of one sample at one step; by default `network.input_shape`.
+        input_shape: shape of one sample at one step; by default `network.input_shape`. For a
+            network with several inputs a tuple of shapes, as in `((1, 28, 28), (40,))`, for the
+            arguments of its forward by position; or a dict of shapes for arguments by name.
         chain: "none", or "within-layers" to let the chain rule run through weights between which
             no neurons lie. `SpatialBP` runs it through all layers anyway.
         label_delay: k, for streams whose labels come late: the targets given to `observe` are those
@@ -110,10 +117,10 @@ class Rule(nn.Module, ABC):
         network: nn.Module,
         *,
         loss: Loss | None = None,
-        trace_decay: float | None = None,
+        trace_decay: TraceDecay = None,
         untraced: Sequence[str] = (),
         perturbation: Perturbation | None = None,
-        input_shape: Sequence[int] | None = None,
+        input_shape: InputShape | None = None,
         chain: str = "none",
         label_delay: int = 0,
     ) -> None:
@@ -129,7 +136,6 @@ class Rule(nn.Module, ABC):
         object.__setattr__(self, "network", network)
         found = outline(
             network,
-            trace_decay=trace_decay,
             input_shape=input_shape,
             couples=self.couples_layers,
             chain="within-layers" if self.couples_layers else chain,
@@ -145,13 +151,14 @@ class Rule(nn.Module, ABC):
                 neuron,
                 perturbation=perturbation if hidden else None,
                 couple=self.couples_layers or not hidden,
-                trace_decay=found.trace_decay if hidden and self.keeps_layer_traces else None,
+                keeps_trace=hidden and self.keeps_layer_traces,
             )
 
         kernels.keep_freed_memory()
         self._session = Session(
             network,
             trace_decay=trace_decay,
+            wiring=found.wiring,
             untraced=untraced,
             chain="within-layers" if self.couples_layers else chain,
             make_probe=make_probe,
@@ -165,14 +172,19 @@ class Rule(nn.Module, ABC):
             self._late = KeptEligibility(self._session, label_delay)
 
     @property
-    def sample_shape(self) -> torch.Size:
-        """Shape of one sample at one time step, without the batch."""
+    def sample_shape(self) -> Shapes:
+        """Shape of one sample at one time step, without the batch; for several inputs, of each."""
         return self._outline.sample_shape
 
     @property
-    def trace_decay(self) -> float:
-        """Decay of the presynaptic traces, lambda, as of the last step."""
-        return self._session.trace_decay
+    def trace_decay(self) -> TraceDecay:
+        """Decay of the presynaptic traces as it was given; None for the neurons' leaks."""
+        return self._session.given_decay
+
+    @property
+    def trace_decays(self) -> dict[str, float]:
+        """Decay of the presynaptic trace of each synapse layer, lambda, as of the last step."""
+        return {name: decay.leak for name, decay in self._session.decays.items()}
 
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
@@ -200,8 +212,8 @@ class Rule(nn.Module, ABC):
             What it printed.
         """
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
-        untraced = self._session.untraced
-        text = self._outline.describe(self, signals, self.moves, self.trace_decay, untraced)
+        session = self._session
+        text = self._outline.describe(self, signals, self.moves, session.decays, session.untraced)
         if self.label_delay:
             text += (
                 f"\nlabels\n  of the time step {self.label_delay} before; until then all layers "
@@ -240,7 +252,9 @@ class Rule(nn.Module, ABC):
 
         Args:
             inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or an
-                iterable of T tensors (B, ...), read one by one.
+                iterable of T tensors (B, ...), read one by one. If `input_shape` is a tuple or
+                dict of shapes, a tuple or dict of such inputs, all of them constant or all
+                sequences of one length; or an iterable of T tuples or dicts.
             targets: (B,) class labels as int64, or what the loss expects. A list or tuple has one
                 for each of the T steps, and None for a step without a label, in which nothing
                 learns and the state and the traces advance.
@@ -275,7 +289,7 @@ class Rule(nn.Module, ABC):
         after_step: Callable[[], object] | None,
     ) -> Result:
         session = self._session
-        self._check_precision(inputs)
+        self._check_precision()
         count, sequence = session.time_steps(inputs, steps)
         if targets is None:
             raise InputError(
@@ -296,7 +310,7 @@ class Rule(nn.Module, ABC):
             last = count - 1
             for t, (x_t, target) in enumerate(zip(sequence, in_time, strict=True)):
                 if target is not None and target is not checked:
-                    check_targets(self.loss, target, len(x_t), self.outputs)
+                    check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
                 output, record = self._advance(x_t, target, count)
                 if record is not None:
@@ -313,14 +327,14 @@ class Rule(nn.Module, ABC):
         assert total is not None
         return Result(total, session.firing_rates(), count, loss)
 
-    def observe(self, x_t: Tensor, targets: Tensor | None, *, steps: int = 1) -> Result:
+    def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
 
         T calls with `steps=T` add the same gradients as one call of `step`. `clocked.run`, other
         rules and copies may use the network between two calls and leave the stream as it is.
 
         Args:
-            x_t: (B, ...) input of this step.
+            x_t: (B, ...) input of this step; a tuple or dict for a network with several inputs.
             targets: (B,) class labels as int64, or what the loss expects. None for a step without
                 a label: nothing learns from it, and the state and the traces advance. With
                 `label_delay=k` they are those of the time step k before.
@@ -339,10 +353,10 @@ class Rule(nn.Module, ABC):
         session = self._session
         with session.attached():
             session.check_state()
-            self._check_precision(x_t)
-            session.check_input(x_t)
+            self._check_precision()
+            x_t = session.reader().checked(x_t)
             if targets is not None:
-                check_targets(self.loss, targets, len(x_t), self.outputs)
+                check_targets(self.loss, targets, batch_size(x_t), self.outputs)
                 if self._late is not None and self._late.awaits_label:
                     raise InputError(
                         f"label_delay is {self.label_delay}: targets are those of the time step "
@@ -359,7 +373,7 @@ class Rule(nn.Module, ABC):
         return Result(output, session.firing_rates(), 1, loss)
 
     def _advance(
-        self, x_t: Tensor, targets: Tensor | None, steps: int
+        self, x_t: StepInput, targets: Tensor | None, steps: int
     ) -> tuple[Tensor, TimeStep | None]:
         """Run one time step of the attached network, and learn if there are targets.
 
@@ -374,8 +388,9 @@ class Rule(nn.Module, ABC):
             session.unchecked = False
             self._say_what_never_learns()
             check_products(session, output, refuse_chain=session.chain == "none")
+            check_wiring(session, self._outline.wiring)
         # A copy, since a loss may write to what it is given.
-        moment = Moment(output.detach().clone(), 1.0 / (len(x_t) * steps), self._hidden)
+        moment = Moment(output.detach().clone(), 1.0 / (batch_size(x_t) * steps), self._hidden)
         if self.second_pass is not None:  # whose neurons have a state of their own
             moment.second_output = session.second_pass(x_t, self.second_pass)
         record: TimeStep | None = None
@@ -450,9 +465,10 @@ class Rule(nn.Module, ABC):
                 f"expected one for each of the {len(self._hidden)} hidden layers"
             )
 
-    def _check_precision(self, inputs: object) -> None:
+    def _check_precision(self) -> None:
         """Refuse precisions and devices with which learning would go wrong or fail half-way."""
-        refuse_autocast(inputs)
+        weight = self._session.first_parameter
+        refuse_autocast(weight)
         if torch.is_inference_mode_enabled():
             raise InputError(
                 "torch.inference_mode is on, in which nothing can learn; leave it for rule.step "
@@ -463,7 +479,6 @@ class Rule(nn.Module, ABC):
                 "torch.nn.utils.parametrize.cached() is on, which keeps weights, with their graph, "
                 "longer than a step; leave it for this call: a rule computes them once by itself"
             )
-        weight = self._session.first_parameter
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "

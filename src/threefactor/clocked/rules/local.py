@@ -259,7 +259,7 @@ class LocalLearningRule(FeedbackRule):
         self.intermediate = self.make_feedback(scale, layers=self._middle or 0)
 
     def _make_readout(self, i: int, n: int, scale: float | None) -> Readout:
-        self._hidden[i].trace_decay = self.trace_decay
+        self._hidden[i].keeps_trace = True
         weight = nn.Parameter(self._matrix(n, scale))
         if self.local_learning == "fixed":
             return Readout(i, weight, self._matrix(n, scale))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from threefactor import clocked, events
-from threefactor.clocked.session import Inputs, from_rest
+from threefactor.clocked.session import from_rest
 from threefactor.errors import InputError, warn_user
 from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
 from threefactor.modes import evaluating
@@ -33,7 +33,7 @@ def to_nir(
     dialect: str = "euler",
     dt: float = 1e-4,
     approximate: bool = False,
-    inputs: Inputs | None = None,
+    inputs: Tensor | Iterable[Tensor] | None = None,
     steps: int | None = None,
 ) -> Any:
     r"""Describe a network as a NIR graph, as it runs in evaluation: without dropout.
@@ -368,7 +368,10 @@ def _shape(network: nn.Module, given: Sequence[int] | None) -> tuple[int, ...]:
 
 
 def _measured(
-    network: nn.Module, neurons: Sequence[clocked.LIF], inputs: Inputs, steps: int | None
+    network: nn.Module,
+    neurons: Sequence[clocked.LIF],
+    inputs: Tensor | Iterable[Tensor],
+    steps: int | None,
 ) -> dict[str, float]:
     """Measure how far spikes differ between the two resets, and warn."""
     if not isinstance(inputs, Tensor):
