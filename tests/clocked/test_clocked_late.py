@@ -262,6 +262,27 @@ def normed(*, affine: bool = True) -> nn.Module:
     return network
 
 
+class Scaled(nn.Module):
+    """A factor for each neuron, seen through a view of the parameter."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.linspace(1.0, 2.0, n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor.view(1, -1)
+
+
+def scaled() -> nn.Module:
+    torch.manual_seed(6)
+    layers = (nn.Linear(7, 6), Scaled(6), clocked.LIF(), nn.Linear(6, 5), Scaled(5), clocked.LIF())
+    network = nn.Sequential(*layers, nn.Linear(5, 3)).double()
+    with torch.no_grad():
+        for layer in (network[0], network[3]):
+            layer.weight.mul_(2.5)
+    return network
+
+
 class Own(nn.Module):
     """A neuron that the library does not know, with its own surrogate."""
 
@@ -298,6 +319,7 @@ def plain() -> nn.Module:
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "plain": plain,
     "norms": normed,
+    "scaled": scaled,
     "foreign": foreign,
 }
 
@@ -547,7 +569,7 @@ def test_late_labels_of_pictures(case: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("rule", ["spatial-bp", "dfa"])
-@pytest.mark.parametrize("kind", ["norms", "foreign"])
+@pytest.mark.parametrize("kind", ["norms", "scaled", "foreign"])
 def test_late_labels_of_other_layers(kind: str, rule: str) -> None:
     x, y = make_data(STEPS)
     networks = [NETWORKS[kind]() for _ in range(2)]

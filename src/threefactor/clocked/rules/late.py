@@ -262,7 +262,7 @@ def _graph_kept() -> Iterator[None]:
     """
 
     def pack(tensor: Tensor) -> tuple[Tensor, int | None]:
-        if isinstance(tensor, nn.Parameter):
+        if isinstance(tensor, nn.Parameter) or isinstance(tensor._base, nn.Parameter):
             return tensor.detach().clone(), None
         # Not the tensor itself: an output that its own node holds would never be freed.
         return tensor.detach(), tensor._version
