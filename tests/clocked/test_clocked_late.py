@@ -34,6 +34,7 @@ from torch.nn.utils import parametrizations, prune
 
 from threefactor import clocked
 from threefactor.errors import ConfigurationError, InputError
+from threefactor.options import Option, options_of
 
 STEPS = 7
 MODES: dict[str, dict[str, Any]] = {
@@ -41,17 +42,10 @@ MODES: dict[str, dict[str, Any]] = {
     "kept": {"feedback_meets": "kept-eligibility"},
     "delivered": {"feedback_meets": "kept-eligibility", "late_errors": "delivered"},
 }
-FEEDBACK = [
-    "dfa",
-    "dkp",
-    "opzo",
-    "opzo-divided",
-    "opzo-two-point",
-    "opzo-before",
-    "opzo-independent",
-]
+FEEDBACK = ["dfa", "dkp", "opzo", "opzo-two-point-divided", "opzo-before", "opzo-independent"]
+DELAYS = [(0, "current"), *((d, mode) for d in (1, 2, 5) for mode in ("current", "kept"))]
 every_mode = pytest.mark.parametrize("mode", MODES)
-every_delay = pytest.mark.parametrize("delay", [0, 1, 2, 5])
+every_delay = pytest.mark.parametrize(("delay", "mode"), [*DELAYS, (5, "delivered")])
 
 
 def close(actual: Any, expected: Any, name: str) -> None:
@@ -66,7 +60,6 @@ def make(case: str, **options: Any) -> Any:
     return make_rule(case, make_network(), **options)
 
 
-@every_mode
 @every_delay
 @pytest.mark.parametrize("static", [True, False], ids=["static", "sequence"])
 @pytest.mark.parametrize("case", FEEDBACK)
@@ -113,8 +106,7 @@ def test_delayed_feedback_equals_its_formulas(
             close(b.grad.t(), expected.feedback_grads[i], f"feedback gradient {i}")
 
 
-@every_mode
-@pytest.mark.parametrize("delay", [1, 2, 5])
+@every_delay
 @pytest.mark.parametrize("kind", ["conv", "residual"])
 @pytest.mark.parametrize(
     ("case", "local"),
@@ -642,7 +634,7 @@ def test_a_layer_that_is_left_out_is_refused_at_once(options: dict[str, Any]) ->
         rule.observe(x[0], None if "label_delay" in options else y)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@every_mode
 def test_a_constant_input_equals_its_sequence_while_the_weights_change(mode: str) -> None:
     x, y = make_data(1)
     seen = []
@@ -799,6 +791,17 @@ def test_a_sequence_in_which_no_error_arrives_is_refused(delay: int, mode: str) 
         late.step(x, [None] * (STEPS - 2) + [y] * 2)
     late.step(x, [None] * (STEPS - 3) + [y] * 3)
     assert late.network.linear1.weight.grad.abs().max() > 0
+
+
+def test_delays_are_options_that_settings_know() -> None:
+    for kind in (clocked.DFA, clocked.DKP, clocked.OPZO):
+        found = options_of(kind)
+        assert found["feedback_delay"] == Option(int, 0)
+        assert found["feedback_meets"] == Option(str, "current-eligibility")
+        assert found["late_errors"] == Option(str, "lost")
+    for kind in clocked.RULES.values():
+        assert options_of(kind)["label_delay"] == Option(int, 0)
+    assert "feedback_delay" not in options_of(clocked.SpatialBP)
 
 
 def test_labels_of_no_step_are_refused() -> None:
