@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import torch
+from reference.foreign_cases import NEURONS, Same, jelly, leaky
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -18,40 +19,6 @@ from threefactor.errors import InputError
 PICTURE = (1, 5, 5)
 
 
-class Same(nn.Module):
-    """`clocked.LIF` in plain PyTorch."""
-
-    def __init__(self):
-        super().__init__()
-        self.u, self.s = None, None
-
-    def forward(self, x):
-        u = x if self.u is None else 0.5 * (self.u - self.s) + x
-        soft = torch.sigmoid(4.0 * (u - 1.0))
-        spikes = (u >= 1.0).to(x) + (soft - soft.detach())
-        self.u, self.s = u.detach(), (u >= 1.0).to(x)
-        return spikes
-
-
-clocked.register_neuron(Same, state=("u", "s"), leak=0.5)
-
-
-def jelly():
-    neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
-    surrogate = pytest.importorskip("spikingjelly.activation_based.surrogate")
-    return neuron.LIFNode(
-        tau=2.0, decay_input=False, v_reset=None, surrogate_function=surrogate.Sigmoid(4.0)
-    )
-
-
-def leaky():
-    snn = pytest.importorskip("snntorch")
-    return snn.Leaky(
-        beta=0.5, init_hidden=True, reset_delay=False, spike_grad=snn.surrogate.sigmoid(4)
-    )
-
-
-NEURONS = {"own": Same, "spikingjelly": jelly, "snntorch": leaky}
 NAMES = dict(zip(["conv", "lif1", "hidden", "lif2", "readout"], "01345", strict=True))
 
 
@@ -188,6 +155,21 @@ def test_memory_of_a_network_that_cannot_be_sent_to_a_process():
         analysis.measured_cost(network, rules, batch, steps=2, repeats=1)
 
 
+def test_time_of_a_network_that_holds_a_graph():
+    network = nn.Sequential(nn.Linear(4, 5), leaky(), nn.Linear(5, 3))
+    network(torch.rand(2, 4))
+    state = network[1].mem
+    assert state.requires_grad
+    batch = (torch.rand(2, 4), torch.zeros(2, dtype=torch.int64))
+    rules = {"dfa": partial(clocked.DFA, input_shape=(4,))}
+    with pytest.raises(InputError, match="cannot be copied, probably because its neurons hold"):
+        analysis.measured_cost(network, rules, batch, steps=2, repeats=1)
+    network.input_shape = (4,)
+    assert analysis.firing(network, [batch], steps=2).samples == 2
+    assert sizes(network).hidden == {"1": 5}
+    assert network[1].mem is state
+
+
 CONVOLUTIONS = {
     "grouped": (lambda: nn.Conv2d(4, 6, 3, groups=2), (4, 5, 6)),
     "strided": (lambda: nn.Conv2d(2, 3, 3, stride=2, padding=1, dilation=2), (2, 7, 6)),
@@ -273,9 +255,9 @@ def test_neurons_with_a_synaptic_current():
     data = [(3 * torch.rand(5, 6), torch.tensor([0, 1, 2, 0, 1]))]
     for untraced in ((), ("0",)):
         rule = clocked.SpatialBP(network, untraced=untraced)
+        count = analysis.training_operations(rule).added.traces
         found = analysis.alignment(rule, data, steps=6).layers
         assert all(layer.angle < 1e-3 for layer in found.values())
-        count = analysis.training_operations(rule).added.traces
         assert count == 2 * (8 + 8) + (0 if untraced else 2 * 6)
 
 

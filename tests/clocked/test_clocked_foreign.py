@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -779,3 +780,51 @@ def test_a_state_that_was_described_in_part_is_refused(state, message):
     clocked.register_neuron(kind, state=state, leak=0.5)
     with pytest.raises(InputError, match=message):
         clocked.DFA(nn.Sequential(linear(12, 9), kind(), linear(9, 3)), input_shape=(12,))
+
+
+class WithWeight(Own):
+    """Its leak is a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(0.7))
+
+
+class Description(nn.Module):
+    """Trained, frozen, forgotten, norm and neurons' own parameters."""
+
+    input_shape = (1, 5, 5)
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.first = nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), WithWeight()
+        self.fc, self.second = nn.Linear(18, 6), Own()
+        self.readout, self.forgotten = nn.Linear(6, 4), nn.Linear(3, 3)
+        self.fc.bias.requires_grad_(False)
+
+    def forward(self, x):
+        spikes = self.first(self.norm(self.conv(x))).flatten(1)
+        return self.readout(self.second(self.fc(spikes)))
+
+
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_description_of_a_network_of_other_layers():
+    """Every layer has its signal, every parameter its teacher and trace, or why it has none."""
+    rule = clocked.DFA(Description(), chain="within-layers", untraced=["conv"])
+    lines = rule.describe().splitlines()
+    said = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in lines if "  " in line[2:])
+    signal = "B e, fixed random feedback from the output"
+    assert said["first (18 neurons)"] == said["second (6 neurons)"] == signal
+    assert said["output (4)"] == "its own error, the gradient of the loss"
+    untraced = "error of first; input of the time step, no trace"
+    assert said["conv.weight"] == said["norm.weight"] == untraced
+    assert said["conv.bias"] == "error of first; no trace, a bias has no input"
+    assert said["fc.weight"].startswith("error of second; trace of the input")
+    assert said["fc.bias"] == "never: it is frozen, requires_grad is False"
+    assert said["first.w"] == "never: it is the neurons' own, and they advance without autograd"
+    assert said["forgotten.weight"] == said["forgotten.bias"] == "never: no error reaches it"
+    assert said["readout.weight"].startswith("error of output; trace of the input")
+    assert said["feedback.0.matrix"] == "fixed"
+    named = {name for name, _ in (*rule.network.named_parameters(), *rule.named_buffers())}
+    assert named <= said.keys()
+    assert any("decay by 0.7 " in line for line in lines)

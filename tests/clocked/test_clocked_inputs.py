@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 from reference.branch_cases import AUDIO, IMAGE, SHAPES, OneInput, make, make_inputs
-from reference.clocked_cases import CASES, STEPS, assert_same, learned, make_rule
+from reference.clocked_cases import CASES, LOCAL_CASES, STEPS, assert_same, learned, make_rule
+from reference.foreign_cases import Same, jelly
 from torch import nn
 
 from threefactor import clocked
@@ -32,6 +33,22 @@ def test_one_row_of_both_inputs_gives_the_same(case):
     assert_same(ours, theirs)
     torch.testing.assert_close(result.loss, other.loss)
     torch.testing.assert_close(result.output, other.output)
+
+
+@pytest.mark.parametrize("options", LOCAL_CASES.values(), ids=LOCAL_CASES)
+def test_local_learning_with_several_inputs(options):
+    image, audio, labels = make_inputs()
+    found = []
+    for network in (make(MERGE), OneInput(make(MERGE))):
+        one = isinstance(network, OneInput)
+        given = dict(options)
+        if given.pop("intermediate", False):
+            given["intermediate"] = "branches.lif3" if one else "lif3"
+        rule = make_rule("dfa", network, input_shape=None if one else SHAPES, **given)
+        row = torch.cat([image.flatten(2), audio], 2)
+        rule.step(row if one else {"image": image, "audio": audio}, labels)
+        found.append({key.replace("branches.", ""): v for key, v in learned(rule).items()})
+    assert_same(*found)
 
 
 @pytest.mark.parametrize("case", ["spatial-bp", "dkp", "opzo-two-point"])
@@ -133,6 +150,17 @@ def test_run_and_a_networks_own_shapes():
     constant = clocked.run(network, {k: x[0] for k, x in by_name.items()}, steps=3)
     loop = [{k: x[0] for k, x in by_name.items()} for _ in range(3)]
     torch.testing.assert_close(constant.output, clocked.run(network, loop).output)
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_run_in_inference_mode(several):
+    image, audio, _ = make_inputs()
+    network = make(MERGE) if several else OneInput(make(MERGE))
+    x = (image[0], audio[0]) if several else torch.cat([image[0].flatten(1), audio[0]], 1)
+    options = {"input_shape": (IMAGE, AUDIO)} if several else {}
+    expected = clocked.run(network, x, steps=3, **options).output
+    with torch.inference_mode():
+        assert torch.equal(clocked.run(network, x, steps=3, **options).output, expected)
 
 
 def test_a_stream_of_several_inputs_survives_a_run_and_a_copy():
@@ -322,3 +350,30 @@ def test_one_input_in_a_tuple_or_dict():
     named = clocked.run(plain, {"x_t": Y}, steps=3, input_shape={"x_t": (5,)}).output
     assert torch.equal(named, expected)
     assert shapes_of(plain, None) == torch.Size((5,))
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", "dfa", "dkp", "zo-two-point", "opzo"])
+@pytest.mark.parametrize("make_neuron", [Same, jelly])
+def test_several_inputs_of_a_network_of_other_layers(make_neuron, case):
+    image, audio, labels = make_inputs()
+    ours, theirs = make(MERGE), make(MERGE)
+    for name, layer in list(theirs.named_children()):
+        if isinstance(layer, clocked.LIF):
+            setattr(theirs, name, make_neuron())
+            continue
+        plain = (
+            nn.Conv2d(1, 2, 3, padding=1)
+            if name == "conv"
+            else nn.Linear(*layer.weight.shape[::-1])
+        )
+        plain.double().load_state_dict(layer.state_dict())
+        setattr(theirs, name, plain)
+    found = []
+    for network in (ours, theirs):
+        rule = make_rule(case, network, input_shape=(IMAGE, AUDIO))
+        rule.step((image, audio), labels)
+        result = rule.step((image[0], audio[0]), labels, steps=4)
+        assert all(rate > 0.02 for rate in result.firing_rates.values())
+        found.append((learned(rule), result.output))
+    assert_same(found[0][0], found[1][0])
+    torch.testing.assert_close(*(output for _, output in found))

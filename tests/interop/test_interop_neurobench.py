@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from reference.branch_cases import SHAPES, make
 from torch import Tensor, nn
 from torch.nn.utils import prune
 from torch.utils.data import DataLoader, TensorDataset
@@ -164,6 +165,12 @@ def test_what_cannot_be_counted_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
         benchmark_model(nn.Sequential(OwnSynapse(4, 4, 3)))
     with pytest.raises(InputError, match=r"NeuroBench models"):
         benchmark_model(nn.Sequential(nn.Linear(4, 3)))
+    with pytest.raises(InputError, match=r"takes several inputs"):
+        benchmark_model(make("summed"))
+    several = make("summed")
+    several.input_shape = SHAPES
+    with pytest.raises(InputError, match=r"several inputs; NeuroBench gives its models one"):
+        benchmark_model(several)
     with pytest.raises(InputError, match=r"steps is 0"):
         benchmark_model(clocked.fc(4, (5,), 3), steps=0)
     from threefactor.interop import neurobench as own

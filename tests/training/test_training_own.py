@@ -320,9 +320,28 @@ def _no_parameters(experiment):
     return dataclasses.replace(experiment, network=nn.Identity())
 
 
+class _Two(nn.Module):
+    """Takes the image and one more number."""
+
+    input_shape = ((64,), (1,))
+
+    def __init__(self):
+        super().__init__()
+        self.fc = clocked.Linear(64, 10)
+
+    def forward(self, image, factor):
+        return self.fc(image * factor)
+
+
+def _several_inputs(experiment):
+    network = _Two()
+    return dataclasses.replace(experiment, network=network, rule=clocked.DFA(network))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (_several_inputs, r"takes several inputs \(2\), and this training loop gives one"),
         (_another_network, "the rule was built on another network"),
         (_optimizer_of_another_network, "the optimiser has 6 parameters that belong neither"),
         (_another_head, "the optimiser has 2 parameters that belong neither"),

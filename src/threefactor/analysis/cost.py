@@ -14,6 +14,7 @@ from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import Sizes, sizes
 from threefactor.clocked.inputs import InputShape
 from threefactor.clocked.pathway import Pathway
+from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 
 __all__ = ["Added", "Cost", "TrainingOperations", "cost", "training_operations"]
@@ -173,14 +174,15 @@ def training_operations(
     )
 
 
-def _updates(pathway: Pathway) -> int:
+def _updates(session: Session, pathway: Pathway) -> int:
     """Return how many numbers a layer's trace keeps for each value that it receives."""
-    if pathway.decay == 0.0 and not pathway.synaptic_decay:
+    if pathway.name in session.untraced:
         return 0  # the trace is the input itself
     return 1 if pathway.synaptic_decay is None else 2
 
 
 def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
+    session = rule._session
     neurons = sum(found.hidden.values())
     dense = sum(s.dense for s in found.synapses.values())
     feedback, learning, readouts = neurons, 0, 0
@@ -195,7 +197,7 @@ def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
         learning = feedback if isinstance(rule, (clocked.OPZO, clocked.DKP)) else 0
     return Added(
         traces=float(
-            sum(found.synapses[p.name].received * _updates(p) for p in rule._session.pathways)
+            sum(found.synapses[p.name].received * _updates(session, p) for p in session.pathways)
         ),
         local=float(neurons),
         feedback=float(feedback),

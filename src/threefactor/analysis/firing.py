@@ -47,7 +47,7 @@ class Firing(Record):
     """Firing of all layers.
 
     Attributes:
-        layers: by name. On a time grid these are the hidden layers; with exact spike times all
+        layers: by name. On a time grid these are the layers of neurons; with exact spike times all
             layers, since the outputs spike, too.
         total_rate: mean rate of all neurons of these layers.
         unit: of the rates.

@@ -182,7 +182,14 @@ def memory_against_steps(
 
 
 def _build(network: nn.Module, make: MakeRule) -> tuple[AnyRule, torch.optim.Optimizer]:
-    rule = make(copy.deepcopy(network).train())  # with dropout, as in training
+    try:
+        twin = copy.deepcopy(network)
+    except RuntimeError as problem:  # tensors with a graph cannot be copied
+        raise InputError(
+            "the network cannot be copied, probably because its neurons hold the graph of a run "
+            f"outside of a rule; reset them first ({problem})"
+        ) from problem
+    rule = make(twin.train())  # with dropout, as in training
     optimizer = torch.optim.AdamW([*rule.network.parameters(), *rule.parameters()], lr=1e-6)
     return rule, optimizer
 

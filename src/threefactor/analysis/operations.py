@@ -35,7 +35,7 @@ class LayerOperations(Record):
             table 7. On neuromorphic hardware, energy is proportional to them. Inputs count as
             spikes if, before any pooling of the layer itself, all of them are zero or have one
             common value up to rounding (a scale of the activity folds into the weights). Other
-            inputs count 0, also what a pooling layer of PyTorch or a norm made of spikes.
+            inputs count 0, also the averages of spikes that a pooling layer of PyTorch makes.
     """
 
     effective_macs: float

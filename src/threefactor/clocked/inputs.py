@@ -411,9 +411,9 @@ class InputReader:
 
 def _repeat(whole: StepInput, steps: int) -> Iterator[StepInput]:
     """Give a constant input again and again, as long as nobody changes it."""
-    versions = [x._version for x in tensors_of(whole)]
+    versions = [(x, x._version) for x in tensors_of(whole) if not x.is_inference()]
     for _ in range(steps):
-        if [x._version for x in tensors_of(whole)] != versions:
+        if any(x._version != version for x, version in versions):
             raise InputError(
                 "the constant input was changed in place between two time steps; give an "
                 "iterable of one tensor for each step instead"

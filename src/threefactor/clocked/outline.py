@@ -37,6 +37,7 @@ class Outline:
         teachers: for each parameter of the network by name, the hidden layers whose error reaches
             it, and "output" for the error of the output.
         synaptic: names of the parameters that belong to synapse layers.
+        neural: names of the parameters of neuron layers.
         unreached: names of parameters that no error reaches, trainable or not.
     """
 
@@ -47,6 +48,7 @@ class Outline:
     wiring: Wiring
     teachers: dict[str, tuple[str, ...]]
     synaptic: frozenset[str]
+    neural: frozenset[str]
     unreached: frozenset[str]
 
     def describe(
@@ -99,6 +101,8 @@ class Outline:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
         teachers = self.teachers.get(name, ())
+        if not teachers and name in self.neural:
+            return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
         how = "input of the time step, no trace"
@@ -221,6 +225,8 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 synaptic.update([name] * of_synapse)
+    layers = [getattr(neuron, "module", neuron) for _, neuron in session.neurons]
+    neural = frozenset(names[id(p)] for layer in layers for p in layer.parameters())
     unreached = frozenset(n for n in names.values() if n not in teachers)
     return Outline(
         hidden,
@@ -230,6 +236,7 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         _wiring(session, synapses),
         {name: tuple(found) for name, found in teachers.items()},
         frozenset(synaptic),
+        neural,
         unreached,
     )
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from threefactor import clocked
 from threefactor.clocked.checks import check_layers, whole_steps
 from threefactor.clocked.foreign import refuse_foreign
+from threefactor.clocked.inputs import shapes_of, takes_several
 from threefactor.clocked.neuron import reset_state
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import ConfigurationError, InputError
@@ -51,7 +52,8 @@ def benchmark_model(network: nn.Module, *, steps: int | None = None) -> Any:
         from rest; `ChooseMaxCount` of NeuroBench makes the predicted class of it.
 
     Raises:
-        InputError: if the network has a layer that is not clocked, or of a kind of one's own.
+        InputError: if the network has a layer that is not clocked, or of a kind of one's own, or
+            takes several inputs.
         ConfigurationError: if neurobench is not installed.
 
     Source: Yik et al. 2025, *The NeuroBench framework for benchmarking neuromorphic computing
@@ -60,6 +62,8 @@ def benchmark_model(network: nn.Module, *, steps: int | None = None) -> Any:
     model = _model_class()
     check_layers(network)
     refuse_foreign(network, "NeuroBench models")
+    if takes_several(shapes_of(network, None)):
+        raise InputError("the network takes several inputs; NeuroBench gives its models one tensor")
     return model(_plain_copy(network), None if steps is None else whole_steps(steps))
 
 

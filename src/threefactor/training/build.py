@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from threefactor import clocked
 from threefactor.clocked import LinearSchedule
+from threefactor.clocked.inputs import takes_several
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.readable import clipped
 from threefactor.training.description import check_buildable, made_of
@@ -57,8 +59,8 @@ def check_parts(experiment: Experiment) -> None:
     """Refuse parts that do not belong together, of which a network would stay untrained.
 
     Raises:
-        ConfigurationError: if the network has no parameters, the rule was built on another network,
-            or optimiser or scheduler are those of other parameters.
+        ConfigurationError: if the network has no parameters or takes several inputs, the rule was
+            built on another network, or optimiser or scheduler are those of other parameters.
 
     Warns:
         UserWarning: with the parameters of the network that the optimiser does not have.
@@ -70,6 +72,11 @@ def check_parts(experiment: Experiment) -> None:
         raise ConfigurationError(
             "the rule was built on another network than that of the experiment, which would never "
             "be trained; build the rule on this network, and the optimiser of its parameters"
+        )
+    if isinstance(rule, clocked.Rule) and takes_several(rule.sample_shape):
+        raise ConfigurationError(
+            f"the network takes several inputs ({len(rule.sample_shape)}), and this training loop "
+            "gives one; write a loop of your own with rule.step"
         )
     if getattr(experiment.scheduler, "optimizer", optimizer) is not optimizer:
         raise ConfigurationError(
