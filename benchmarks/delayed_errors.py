@@ -98,7 +98,7 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     found: dict[str, Any] = {
-        "command": ["python", "benchmarks/delayed_errors.py"],
+        "commands": [],
         "settings": SETS,
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -108,6 +108,9 @@ def main() -> None:
         found = json.loads(asked.json.read_text())
         if found["settings"] != SETS:
             sys.exit(f"{asked.json} was made with other settings; give another file")
+    command = ["python", "benchmarks/delayed_errors.py", *sys.argv[1:]]
+    if command not in found["commands"]:
+        found["commands"].append(command)
     accuracies: dict[str, float] = found["test_accuracy"]
     for seed in range(asked.seeds):
         for name in asked.sets:
