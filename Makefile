@@ -38,8 +38,9 @@ check: $(VENV)/dev-installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A worker for each core, up to four: each holds PyTorch and all that the tests left in memory.
 test: check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 interop: $(VENV)/dev-installed
 	$(INSTALL) --no-deps -r requirements-interop.txt

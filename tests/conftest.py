@@ -1,11 +1,15 @@
 """Common to all tests: the slow reference versions are importable, and torch uses one thread."""
 
+import os
 import sys
 from pathlib import Path
+
+# The tensors are small: more threads only wait for each other, above all on a busy machine. The
+# variable counts when PyTorch is imported, in this process and in those that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-# The tensors are small: more threads only wait for each other, above all on a busy machine.
 torch.set_num_threads(1)

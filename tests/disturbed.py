@@ -10,19 +10,19 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from forked import carry_out
 
 from threefactor import training
 from threefactor.cli import main
 from threefactor.recipes import recipe
+from threefactor.training.engines import engine_of
 from threefactor.training.folder import checkpoint
 
 VOLATILE = ("seconds", "samples_per_second")
@@ -86,7 +86,7 @@ class Command:
         self._log, self._start = log, time.monotonic()
         self.pid = os.fork()
         if self.pid == 0:
-            _carry_out(words, log, first)
+            carry_out(lambda: _lead(words, log, first))
 
     def wait(self) -> Ended:
         """Wait for its end."""
@@ -116,29 +116,15 @@ def session(leader: int) -> list[int]:
     return found
 
 
-def _carry_out(words: list[str], log: Path, first: Callable[[], None]) -> None:
-    """Be the process of a command."""
-    code = 1
-    try:
-        os.setsid()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(descriptor, 1)
-        os.dup2(descriptor, 2)
-        sys.stdout = os.fdopen(1, "w", 1, closefd=False)
-        sys.stderr = os.fdopen(2, "w", 1, closefd=False)
-        sys.argv = ["threefactor", *words]
-        first()
-        main()
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(code)
+def _lead(words: list[str], log: Path, first: Callable[[], None]) -> None:
+    """Do what the process of a command does."""
+    os.setsid()
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.argv = ["threefactor", *words]
+    first()
+    main()
 
 
 def differences(run: Path, whole: Path) -> list[str]:
@@ -185,8 +171,6 @@ def train_undisturbed(folder: Path) -> list[Path]:
     torch.set_num_threads(1)
     runs = []
     for one in TRAININGS:
-        from threefactor.training.engines import engine_of
-
         engine_of(one.settings).use_threads(1)
         runs.append(folder / f"whole-{one.recipe}")
         training.train(one.settings, runs[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import typing
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,13 @@ def _options(kinds: Sequence[type]) -> dict[str, Option]:
 def _types(annotated: Any) -> Mapping[str, Any]:
     """Return the types that annotations name; none if one of them cannot be read."""
     try:
-        return typing_extensions.get_type_hints(annotated)
+        return _read_types(annotated)
     except (NameError, TypeError, AttributeError):
         return {}
+
+
+@functools.lru_cache(maxsize=256)  # it keeps no exception: a name that is missing may come later
+def _read_types(annotated: Any) -> Mapping[str, Any]:
+    """Evaluate annotations, which takes much longer than all else that settings need."""
+    types: Mapping[str, Any] = typing_extensions.get_type_hints(annotated)
+    return types

@@ -85,6 +85,15 @@ def test_tables_on_a_narrow_terminal_hold_every_word(stream, monkeypatch, column
     assert "…" not in out.decode()
 
 
+def test_the_width_counts_when_a_command_begins(stream, monkeypatch):
+    """Not when the library was imported: a worker of pytest-xdist has another width then."""
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("LINES", "24")
+    for columns in (150, 80, 120):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert columns - 30 < len(stream("recipes")[1].decode().splitlines()[0]) <= columns
+
+
 NAMES = ["lr[1e-3]bold[red]", "x[/bold]y", "[red]x[/red]", "a\nb", "esc\x1b[31m", ":smile:", "a\tb"]
 if sys.platform.startswith("linux"):
     NAMES.append(os.fsdecode(b"bytes-\xff"))

@@ -686,6 +686,7 @@ ODD: dict[str, Callable[[], Any]] = {
     "text as a penalty": lambda: events.DFA(make_network(), rate_penalty="a"),
     "text as a scale": lambda: events.DFA(make_network(), feedback_scale="a"),
     "text as a rate": lambda: events.SFDFA(make_network(), feedback_lr="a"),
+    "number for a switch": lambda: events.SFDFA(make_network(), feedback_first=1),
     "number as a generator": lambda: events.SFDFA(make_network(), generator=3),
     "text as a target": lambda: events.SpikeCount("a"),
     "fractional threads": lambda: events.set_num_threads(1.5),

@@ -100,7 +100,7 @@ def test_finished_runs_are_used_again(tmp_path):
     assert not list(tmp_path.glob("*/*.log"))
 
 
-def test_a_grid_adds_nothing_of_its_own_to_settings_seeds_or_data(tmp_path):
+def test_a_grid_adds_nothing_of_its_own_to_settings_seeds_or_data(tmp_path, own_processes):
     torch.set_num_threads(1)
     given = plan("opzo")
     run_grid([given], tmp_path)
@@ -426,15 +426,14 @@ def on_other_data(document):
     return "trained on other data (the labels differ)"
 
 
-def test_a_run_of_more_samples_than_are_at_hand_is_foreign(tmp_path, monkeypatch):
-    run_grid([plan()], tmp_path)
+def test_a_run_of_more_samples_than_are_at_hand_is_foreign(finished, monkeypatch):
     whole = load_samples
 
     def smaller(settings, data_dir):
         whole(settings, data_dir).subset(settings.data.train + 1)  # refused: there are not so many
 
     monkeypatch.setattr(planned, "load_samples", smaller)
-    (outcome,) = run_grid([plan()], tmp_path)
+    (outcome,) = run_grid([plan()], finished)
     assert outcome.kind == "foreign"
     assert "trained on other data (train is 61; expected" in outcome.notes[0]
 
@@ -448,13 +447,14 @@ FOREIGN = [of_another_version, before_other_numbers, on_other_data, of_other_set
 
 
 @pytest.mark.parametrize("change", FOREIGN)
-def test_foreign_runs_are_neither_used_nor_touched(tmp_path, change):
-    run_grid([plan()], tmp_path)
-    run = Run(plan().folder(tmp_path))
+def test_foreign_runs_are_neither_used_nor_touched(finished, tmp_path, change):
+    root = tmp_path / "runs"
+    shutil.copytree(finished, root)
+    run = Run(plan().folder(root))
     document = run.config
     said = change(document)
     run.config_path.write_text(json.dumps(document))
-    (outcome,) = run_grid([plan()], tmp_path)
+    (outcome,) = run_grid([plan()], root)
     assert outcome.kind == "foreign"
     assert said in outcome.notes[0]
     assert checkpoint.exists(run.last)

@@ -1,12 +1,15 @@
 """How many frames a recording becomes: another number of them still covers the whole of it."""
 
+import dataclasses
 import pickle
 
 import pytest
 import torch
 
 from threefactor import training
-from threefactor.data import frame_settings
+from threefactor.data import DATASETS, frame_settings
+from threefactor.data.samples.images import RawImages
+from threefactor.data.sets.digits import read_digits
 from threefactor.recipes import recipe
 from threefactor.training.engines import _framing
 
@@ -31,6 +34,14 @@ def test_frames_of_equally_many_events_need_no_time(steps):
 
 
 def test_fewer_frames_hold_the_same_events(tmp_path, monkeypatch):
+    def few(entry, sources):
+        raw = read_digits(entry, sources)
+        parts = (raw.train_images, raw.train_labels, raw.test_images, raw.test_labels)
+        return RawImages(*(part[:20] for part in parts), raw.peak)
+
+    entry = DATASETS["simulated-digits"]
+    base = dataclasses.replace(entry.base, train=20, test=20, read=few)
+    monkeypatch.setitem(DATASETS, entry.name, dataclasses.replace(entry, base=base))
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     small = {"data.train": 6, "data.test": 4}

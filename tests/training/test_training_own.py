@@ -10,6 +10,7 @@ import sys
 
 import pytest
 import torch
+from forked import output
 from torch import nn
 
 from threefactor import clocked, data, events, training
@@ -276,13 +277,8 @@ def command_of(run):
 
 
 def test_a_command_is_kept_that_makes_the_run_again_and_none_for_python(tmp_path):
-    lines = [
-        "import sys; from threefactor.cli import main",
-        "sys.argv = ['threefactor', 'train', 'digits-fc', '--epochs', '1', '--set', "
-        "'hidden=[4, 4]', '--set', 'data.train=40', '--out', 'a run']",
-        "main()",
-    ]
-    subprocess.run([sys.executable, "-c", "\n".join(lines)], cwd=tmp_path, check=True)
+    small = ["--epochs", 1, "--set", "hidden=[4, 4]", "--set", "data.train=40"]
+    output(["-m", "threefactor", "train", "digits-fc", *small, "--out", "a run"], cwd=tmp_path)
     assert command_of(tmp_path / "a run") == (
         "threefactor train digits-fc --epochs 1 --set 'hidden=[4, 4]' --set data.train=40 "
         "--out 'a run'"

@@ -3,12 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 import torch
+from forked import output, python
 
 from threefactor import training
 from threefactor.errors import CheckpointError
@@ -100,17 +99,12 @@ def test_several_interruptions_too(small, tmp_path):
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def command(*arguments):
-    code = "from threefactor.cli import main; main()"
-    return [sys.executable, "-c", code, *map(str, arguments)]
-
-
 def test_kill_9_then_resume_is_the_same_to_the_bit(tmp_path):
     options = ["--set", "hidden=[24, 16]", "--set", "data.train=200", "--epochs", 60]
-    options += ["--threads", 1]
+    train = ["-m", "threefactor", "train", "--threads", 1]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    subprocess.run(command("train", "digits-fc", *options, "--out", whole), check=True)
-    process = subprocess.Popen(command("train", "digits-fc", *options, "--out", parts))
+    output([*train, "digits-fc", *options, "--out", whole])
+    process = python([*train, "digits-fc", *options, "--out", parts])
     deadline = time.monotonic() + 120
     folder = training.RunFolder(parts)
     while len(folder.read().metrics) < 2:  # a line that is being written is left out
@@ -120,7 +114,7 @@ def test_kill_9_then_resume_is_the_same_to_the_bit(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert len(folder.read().metrics) < 60
-    subprocess.run(command("train", "--resume", "--out", parts, "--threads", 1), check=True)
+    output([*train, "--resume", "--out", parts])
     assert_same_run(whole, parts)
 
 

@@ -80,7 +80,7 @@ def main() -> None:
     command.set(shlex.join(["threefactor", *sys.argv[1:]]))
     prepare()
     for one, mode in MARKUP.items():  # Typer's tables of options cut words where there is no room
-        one.rich_markup_mode = mode if console.width >= NARROW else None
+        one.rich_markup_mode = mode if console().width >= NARROW else None
     try:
         try:
             _refuse_nothing(sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import errno
+import functools
 import io
 import os
 import sys
@@ -25,14 +26,19 @@ NOBODY_READS = 128 + 13
 """Exit code once the reader of the output has gone, as `head` does: that of a broken pipe."""
 
 _AS_IT_IS = {"markup": False, "emoji": False, "highlight": False}  # brackets are brackets
-console = Console(**_AS_IT_IS)  # type: ignore[arg-type]
 
 _WIDEST = 100_000  # columns; of a table in a file, which has no edge
 
 
+@functools.cache
+def console() -> Console:
+    """Return the console of this command, as wide as the terminal was when the command began."""
+    return Console(**_AS_IT_IS)  # type: ignore[arg-type]
+
+
 def say(text: str) -> None:
     """Print lines of text as they are, however long."""
-    console.print(Text(readable(text, keep="\n\t")), soft_wrap=True)
+    console().print(Text(readable(text, keep="\n\t")), soft_wrap=True)
 
 
 def fail(message: str) -> None:
@@ -49,12 +55,13 @@ def show(table: Table) -> None:
     """
     for column in table.columns:
         column.overflow = "fold"
-    options = console.options.update(max_width=_WIDEST)
-    needed = Measurement.get(console, options, table)
-    if not console.is_terminal:
+    here = console()
+    options = here.options.update(max_width=_WIDEST)
+    needed = Measurement.get(here, options, table)
+    if not here.is_terminal:
         Console(width=needed.maximum, **_AS_IT_IS).print(table)  # type: ignore[arg-type]
-    elif needed.minimum <= console.width:
-        console.print(table)
+    elif needed.minimum <= here.width:
+        here.print(table)
     else:
         _show_rows(table)
 
@@ -72,7 +79,12 @@ def _show_rows(table: Table) -> None:
 
 
 def prepare() -> None:
-    """Make the standard streams such that no text is an error, and a reader may go away."""
+    """Make the standard streams such that no text is an error, and a reader may go away.
+
+    The console is made anew: what the environment says about it counts at the start of a command
+    and not when this module was imported, perhaps by a program that runs several commands.
+    """
+    console.cache_clear()
     _fill_closed_streams()
     codecs.register_error(_plain.__name__, _plain)
     sys.stdout = _prepared(sys.stdout)

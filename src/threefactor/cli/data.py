@@ -53,7 +53,7 @@ def list_(data_dir: DataDir = None) -> None:
 @app.command()
 def fetch(name: Name, data_dir: DataDir = None) -> None:
     """Download a data set, checksums checked, and unpack it. Files that are there are kept."""
-    folder = data.fetch(name, data_dir, progress=console.is_terminal)
+    folder = data.fetch(name, data_dir, progress=console().is_terminal)
     say(f"{name} is in {readable(str(folder))}")
 
 

@@ -84,7 +84,7 @@ def _show(
     for rule in rules:
         settings, label = recipe(name).settings_for(rule, changes), rule_name(rule)
         trainer = training.Trainer(training.build(settings))
-        with console.status(Text(f"{title}: training with {label}")):
+        with console().status(Text(f"{title}: training with {label}")):
             history = trainer.fit()
         sizes = trainer.experiment.layer_sizes
         runs.append(ReportedRun(Path(name, rule), settings, environment(), history, sizes))

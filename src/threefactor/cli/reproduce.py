@@ -43,9 +43,9 @@ class GridBar(Observer):
             BarColumn(),
             TextColumn("{task.completed:.0f} of {task.total:.0f} epochs"),
             TimeElapsedColumn(),
-            console=console,
+            console=console(),
             transient=True,
-            disable=not console.is_terminal,
+            disable=not console().is_terminal,
         )
         self._task: Any = None
         self._total = 0

@@ -83,7 +83,7 @@ def train(
     common: dict[str, Any] = {
         "data_dir": data_dir,
         "device": device,
-        "watcher": EpochLines(console),
+        "watcher": EpochLines(console()),
         "tensorboard": tensorboard,
     }
     if resume:
@@ -132,7 +132,7 @@ def finetune(
         out,
         data_dir=data_dir,
         device=device,
-        watcher=EpochLines(console),
+        watcher=EpochLines(console()),
         tensorboard=tensorboard,
         set_aside=True,
     )
@@ -143,7 +143,7 @@ def _announce(run: training.Run) -> None:
     """Say if what is left of an earlier run will be moved aside."""
     left = run.remains()
     if left:
-        console.print(
+        console().print(
             f"{run.path} holds what is left of a run without its config.json ({', '.join(left)}); "
             "it is moved to a folder remains-N there",
             highlight=False,

@@ -18,6 +18,7 @@ from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
+from threefactor.modes import evaluating
 
 __all__ = ["Outline", "check_products", "check_wiring", "outline"]
 
@@ -158,12 +159,10 @@ def outline(
     # One step from rest is the same for every decay.
     session = Session(network, trace_decay=0.0, chain=chain, make_probe=make_probe)
     weight = next(network.parameters())
-    modes = [(module, module.training) for module in network.modules()]
     frozen = [p for p in network.parameters() if not p.requires_grad]
     with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
         try:
-            with session.attached(), torch.enable_grad():
-                network.eval()
+            with evaluating(network), session.attached(), torch.enable_grad():
                 # The way of errors is that of the weights, whether or not they learn at present.
                 session.ignored.update(id(p) for p in frozen)
                 for parameter in frozen:
@@ -189,8 +188,6 @@ def outline(
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(False)
-            for module, mode in modes:
-                module.training = mode
             session.reset()
 
 

@@ -24,7 +24,7 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.optimizers import make_optimizer, make_scheduler
 from threefactor.training.settings import ResNetSettings
-from threefactor.training.state import Progress, state_of
+from threefactor.training.state import Progress, training_state
 
 __all__ = ["convert", "import_checkpoint", "read_checkpoint"]
 
@@ -87,7 +87,7 @@ def import_checkpoint(file: str | Path, out: str | Path) -> RunFolder:
     run = RunFolder(out)
     with only_one(run.path):
         run.create(settings, layer_sizes=rule.layer_sizes, imported=_about(path))
-        checkpoint.save_state(run.last, state_of(experiment, settings, Progress()))
+        checkpoint.save_state(run.last, training_state(experiment, settings, Progress()))
     return run
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from threefactor.data.sets.catalog import DATASETS
 from threefactor.recipes import recipe
+from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import (
     ClockedNetworkSettings,
     EventNetworkSettings,
@@ -44,7 +45,7 @@ def changes_for(name: str, budget: str, rule: str) -> dict[str, Any]:
     settings = recipe(name).settings_for(rule)
     if budget == "paper":
         return {}
-    wide = hasattr(settings.network, "width")
+    wide = settings.network.kind in CONVOLUTIONAL
     if budget == "smoke":
         changes = {"epochs": 1, "batch_size": 25, "data.train": 100, "data.test": 100}
         if settings.track is not None:  # three moments within the only epoch

@@ -36,7 +36,7 @@ from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.settings import Settings
-from threefactor.training.state import Progress, put_back, state_of
+from threefactor.training.state import Progress, put_back, training_state
 from threefactor.training.stopping import StopRequest
 from threefactor.training.tracking import tracker_of
 
@@ -406,7 +406,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
-        state = state_of(self.experiment, self.described.settings, self.progress)
+        state = training_state(self.experiment, self.described.settings, self.progress)
         checkpoint.save_state(folder, state)
         self._stands_at = folder.resolve()
 

@@ -20,7 +20,7 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.files import shorten
 from threefactor.training.settings import Settings
 
-__all__ = ["Progress", "put_back", "state_of"]
+__all__ = ["Progress", "put_back", "training_state"]
 
 PARTS = ("network", "rule", "optimizer", "scheduler", "random")
 NUMBERS = (bool, int, float)
@@ -55,7 +55,9 @@ class Progress:
         return True
 
 
-def state_of(experiment: Experiment, settings: Settings, progress: Progress) -> dict[str, Any]:
+def training_state(
+    experiment: Experiment, settings: Settings, progress: Progress
+) -> dict[str, Any]:
     """Return everything that the rest of a run depends on, and the settings of the run."""
     scheduler = experiment.scheduler
     return {

@@ -51,7 +51,7 @@ class SFDFA(FeedbackRule):
 
     Raises:
         InputError: if a learning rate is negative or not finite, the change has no progress between
-            0 and 1, or the generator is none.
+            0 and 1, `feedback_first` is no bool, or the generator is none.
         ConfigurationError: if a name is not known.
 
     Example:
@@ -80,6 +80,8 @@ class SFDFA(FeedbackRule):
         super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
+        if not isinstance(feedback_first, bool):
+            raise InputError(f"feedback_first is {clipped(feedback_first)}; give True or False")
         number("feedback_lr", feedback_lr, NOT_NEGATIVE, zero=True)
         if feedback_lr_change is not None:
             _check_change(feedback_lr_change)
