@@ -113,9 +113,10 @@ class FeedbackRule(Rule):
         network: see `Rule`.
         feedback_delay: d, in time steps.
         feedback_meets: "current-eligibility" or "kept-eligibility". The second keeps a trace for
-            each synapse layer, and state and noise for each hidden layer, of d steps. What lies
-            between a parameter and the weights (standardisation, a parametrisation) is that of the
-            time of arrival.
+            each synapse layer, and state, noise, constants and their eligibilities for each hidden
+            layer, of d steps. With trace_decay="per-neuron" such a trace is (B, n_out, n_in). What
+            lies between a parameter and the weights (standardisation, a parametrisation) is that
+            of the time of arrival.
         late_errors: what becomes of the errors under way when a sequence ends: "lost", as when the
             next sample begins at once, or "delivered" with its last time step, for the kept
             eligibility alone.

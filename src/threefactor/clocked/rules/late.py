@@ -245,11 +245,14 @@ class KeptEligibility(Late):
         for kept in moments:
             graphs = isinstance(kept.head, Tensor) or any(layer.has_graph for layer in kept.layers)
             if graphs:
+                advice = "call rule.reset() before the copy"
+                if not self.labels:
+                    advice = f"let the errors arrive with rule.observe(x, None), or {advice}"
                 raise InputError(
                     "this stream has labels or errors under way to time steps whose graph is kept, "
-                    "since norms, activations or neurons of other libraries lie between the "
-                    "layers; a graph cannot be copied or saved. Let the errors arrive with "
-                    "rule.observe(x, None), or call rule.reset(), before the copy"
+                    "since the network has recurrent layers, norms, activations, sums of currents "
+                    "or neurons of other libraries, or errors pass through its weights; a graph "
+                    f"cannot be copied or saved: {advice}"
                 )
         return self.__dict__
 
