@@ -461,12 +461,16 @@ LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "dt": (lambda: to_nir(dense(), dt=0.0), "dt is 0.0; give the time step"),
     "nan": (lambda: to_nir(lively(dense(), float("nan"))), "hold NaN"),
+    "another shape": (
+        lambda: to_nir(row(nn.Linear(3, 2), clocked.LIF(reset="zero"))),
+        r"does not run on samples of its input_shape, \(4,\): mat1",
+    ),
     "a leak for each neuron": (
-        lambda: to_nir(row(nn.Linear(2, 2), clocked.LIF(torch.tensor([0.2, 0.9]), reset="zero"))),
+        lambda: to_nir(row(nn.Linear(4, 2), clocked.LIF(torch.tensor([0.2, 0.9]), reset="zero"))),
         "'a1' has a leak for each neuron; only one",
     ),
     "a synaptic current": (
-        lambda: to_nir(row(nn.Linear(2, 2), clocked.CubaLIF(reset="zero"))), "CubaLIF.*no NIR node"
+        lambda: to_nir(row(nn.Linear(4, 2), clocked.CubaLIF(reset="zero"))), "CubaLIF.*no NIR node"
     ),
 }  # fmt: skip
 

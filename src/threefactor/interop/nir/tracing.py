@@ -233,7 +233,8 @@ def _compare(
     """Run a copy of the network beside what was found; they have to agree.
 
     Raises:
-        InputError: if they do not, as where the forward pass keeps a state.
+        InputError: if they do not, as where the forward pass keeps a state, or if the network does
+            not run.
     """
     weight = next(network.parameters(), None)
     if weight is None or not weight.is_floating_point():
@@ -253,7 +254,12 @@ def _compare(
     for _ in range(STEPS):
         x = torch.randn((2, *shape), generator=generator, dtype=torch.float64)
         x = x.to(weight.device)
-        expected = one(x.clone())
+        try:
+            expected = one(x.clone())
+        except (RuntimeError, ValueError, IndexError) as problem:
+            raise InputError(
+                f"{where} does not run on samples of its input_shape, {shape}: {problem}"
+            ) from problem
         values = {INPUT: x}
         for place, layer in layers:
             values[place.name] = layer(_sum_of(values, place.given))
