@@ -5,7 +5,7 @@
 - what stands between `<!-- table: NAME -->` and `<!-- end -->` in the pages of PAGES,
 - `picture.svg`, which the README shows,
 - `report.md`, all runs in full, as `threefactor report` writes it,
-- `figures/`, the figures of FIGURES with their data.
+- `figures/`, the figures of FIGURES and DRAWN with their data.
 
 `--out DIR` writes the same files below DIR. The tests do so and compare them with the committed
 ones.
@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.report import (
+    Figure,
+    Section,
+    Series,
     markdown_page,
     published_table,
     report_sections,
@@ -38,6 +41,7 @@ PAGES = (
     "README.md",
     "docs/analysis.md",
     "docs/choosing-a-rule.md",
+    "docs/delayed-errors.md",
     "docs/deviations.md",
     "docs/other-networks.md",
     "docs/recurrence.md",
@@ -392,6 +396,65 @@ def recurrence_search() -> str:
             rows.append((rule, _choice(both[0]), *shares))
     head = ("rule", "leak, learning rate, dropout", "feed-forward", "recurrent")
     return markdown(head, rows)
+
+
+# Errors that come late
+
+DELAYED_SETS = {"mnist": "MNIST, constant input", "nmnist": "N-MNIST, frames"}
+MEETS = {"current-eligibility": "current", "kept-eligibility": "kept"}
+
+
+def delayed() -> dict[tuple[str, str, str], dict[int, list[float]]]:
+    """Return the accuracies in percent of each set, rule and mode, by delay."""
+    found: dict[tuple[str, str, str], dict[int, list[float]]] = {}
+    for key, share in load("benchmarks/delayed_errors.json")["test_accuracy"].items():
+        name, rule, mode, delay, _ = key.split()
+        # Without delay both modes are the same.
+        for one in MEETS if delay == "delay0" else (mode,):
+            by_delay = found.setdefault((name, rule, one), {})
+            by_delay.setdefault(int(delay.removeprefix("delay")), []).append(100 * share)
+    return found
+
+
+@table
+def delayed_errors() -> str:
+    found = delayed()
+    delays = sorted({delay for row in found.values() for delay in row})
+    names = {rule: name for name, rule in CLOCKED.items()}
+    rows = [
+        (
+            f"{DELAYED_SETS[name]}: {names[rule]}, {MEETS[mode]}",
+            *(
+                f"{statistics.mean(row[d]):.1f} ({span(row[d], 1)})" if d in row else ""
+                for d in delays
+            ),
+        )
+        for (name, rule, mode), row in found.items()
+    ]
+    return markdown(("accuracy in %, delay d", *(str(d) for d in delays)), rows)
+
+
+def delayed_figure(name: str) -> Figure:
+    """Return the accuracies on one set against the delay."""
+    names = {rule: shown for shown, rule in CLOCKED.items()}
+    series = []
+    for (one, rule, mode), row in delayed().items():
+        if one == name:
+            delays = sorted(row)
+            means = [statistics.mean(row[d]) for d in delays]
+            halves = [(max(row[d]) - min(row[d])) / 2 for d in delays]
+            series.append(Series(f"{names[rule]}, {MEETS[mode]}", delays, means, halves))
+    return Figure(
+        f"delayed-errors-{name}",
+        f"Errors that come d steps late: {DELAYED_SETS[name]}",
+        "Mean over the seeds, and their range; the current and the kept eligibility.",
+        "delay d, time steps",
+        "test accuracy, %",
+        tuple(series),
+    )
+
+
+DRAWN = {f"delayed-errors-{name}": partial(delayed_figure, name) for name in DELAYED_SETS}
 
 
 # Networks of exact spike times
@@ -768,6 +831,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if figure.name == name
         ]
         write_figures(shown, out / "results" / "figures")
+    drawn = tuple(draw() for draw in DRAWN.values())
+    write_figures([Section("figures", figures=drawn)], out / "results" / "figures")
 
 
 if __name__ == "__main__":

@@ -212,6 +212,43 @@ def test_gradients_with_the_neurons_of_other_libraries(which, rule_name):
     assert not any("forward" in vars(m) or "pathway" in vars(m) for m in network.modules())
 
 
+@pytest.mark.parametrize("which", NEURONS)
+@pytest.mark.parametrize(
+    "late",
+    [
+        {
+            "feedback_delay": 2,
+            "feedback_meets": "kept-eligibility",
+            "late_errors": "delivered",
+        },
+        {"label_delay": 2},
+    ],
+    ids=["errors", "labels"],
+)
+def test_a_time_step_is_kept_until_its_error_or_label_comes(which, late):
+    make_neuron, decay, _ = NEURONS[which]
+    x = 2 * torch.randn(STEPS, 4, 8, generator=torch.Generator().manual_seed(4))
+    y = torch.tensor([0, 1, 2, 0])
+    found = []
+    for options in ({}, late):
+        network, shape = build(make_neuron, gain=2.5)
+        torch.manual_seed(5)
+        rule = clocked.DFA(network, input_shape=shape, trace_decay=decay, **options)
+        if "label_delay" in options:
+            for t in range(STEPS + 2):
+                rule.observe(x[t % STEPS], y if t >= 2 else None, steps=STEPS)
+        else:
+            rule.step(x, y)
+        found.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+    in_time, late_ones = found
+    assert in_time.keys() == late_ones.keys()
+    for name, grad in in_time.items():
+        assert grad.abs().max() > 0
+        torch.testing.assert_close(
+            late_ones[name], grad, rtol=2e-6, atol=2e-6 * float(grad.abs().max())
+        )
+
+
 @pytest.mark.parametrize("rule_name", RULES)
 @pytest.mark.parametrize("product", PRODUCTS)
 def test_gradients_of_the_layers_of_pytorch(product, rule_name):

@@ -29,7 +29,7 @@ def test_committed_files_are_those_made_from_the_json(
     tables.main(["--out", str(tmp_path)])
     made = [file.relative_to(tmp_path) for file in tmp_path.rglob("*") if file.is_file()]
     figures = [file for file in made if file.parent.name == "figures"]
-    assert len(figures) == 2 * len(tables.FIGURES)
+    assert len(figures) == 2 * (len(tables.FIGURES) + len(tables.DRAWN))
     assert len(made) == len(tables.PAGES) + 2 + len(figures)
     compared = [file for file in made if file not in figures or file.suffix == ".csv"]
     old = [

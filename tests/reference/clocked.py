@@ -10,7 +10,7 @@ layers and between neurons.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,10 @@ class Sensitivity:
         self.synaptic = [np.zeros_like(u) for u in forward.u]
         self.current = [np.zeros_like(u) for u in forward.u]  # di[t] / d alpha
 
+    @property
+    def slopes(self) -> list[list[Array]]:
+        return [self.leak, self.threshold, self.synaptic]
+
     def step(self) -> None:
         """To be called before the forward pass makes the same step."""
         f, p = self.forward, self.forward.model
@@ -233,9 +237,18 @@ def train(
     *,
     noise: list[list[Array]] | None = None,
     feedback: list[Array] = (),
+    delay: int = 0,
+    kept: bool = False,
+    delivered: bool = False,
     **options: Any,
 ) -> Outcome:
-    """One training step from rest; `inputs` is (T, B, n), `feedback` (n_l, m) each."""
+    """One training step from rest; `inputs` is (T, B, n), `feedback` (n_l, m) each.
+
+    What the output sends at step t comes to the hidden layers at step t + delay, and meets their
+    traces and potentials of then, or with `kept` those of step t. With `delivered`, what has not
+    come when the sequence ends comes afterwards. The noise that a message meets is always that of
+    its own step.
+    """
     steps, batch = inputs.shape[:2]
     hidden = len(model.weights) - 1
     out = Outcome(
@@ -261,6 +274,10 @@ def train(
     )
     sensitivity = Sensitivity(first)
     thresholds = [model.of(model.threshold, i) for i in range(hidden)]
+    moments: list[Moment] = []
+    kept_eligible: list[list[Array]] = []
+    kept_back: list[list[Array]] = []
+    kept_slopes: list[list[list[Array]]] = []
     for t in range(steps):
         z = None if noise is None else noise[t]
         sensitivity.step()
@@ -289,14 +306,42 @@ def train(
                 traces_before[i] = activity
             traces[i] = model.of(model.leak, i) * traces[i] + activity
         now = Moment(
-            output, losses, error, second_output, second_losses, first.u, traces, z, thresholds
-        )  # fmt: skip
-        errors = RULES[rule](now, model, masks, out, options)
-        _add_gradients(out, model, now, errors, masks, eligible, back, sensitivity)
+            output,
+            losses,
+            error,
+            second_output,
+            second_losses,
+            list(first.u),
+            list(traces),
+            z,
+            thresholds,
+        )
+        moments.append(now)
+        kept_eligible.append(list(eligible))
+        kept_back.append(list(back))
+        kept_slopes.append([list(s) for s in sensitivity.slopes])
+        _add_gradients(out, hidden, error, eligible[-1])
         out.loss += losses.sum()
         out.output = out.output + output
         for i in range(hidden):
             out.rates[i] += first.s[i].mean() / steps
+    # The forward pass does not depend on what is learned, so learning may follow it.
+    for t, sent in enumerate(moments):
+        if t + delay >= steps and not delivered:
+            break
+        met = t if kept else t + delay
+        arrived = replace(sent, potentials=moments[met].potentials, traces=moments[met].traces)
+        errors = RULES[rule](arrived, model, masks, out, options)
+        leaks, by_threshold, synaptic = kept_slopes[met]
+        for i, g in enumerate(errors):
+            delta = g * masks[i] * psi(arrived.potentials[i], arrived.thresholds[i], model)
+            _add_gradients(out, i, delta, kept_eligible[met][i])
+            for d, e in zip(delta, kept_back[met][i], strict=True):
+                out.recurrent_grads[i] += d[:, None] * e
+            out.leak_grads[i] += (delta * leaks[i]).sum(0)
+            # The threshold moves two ways.
+            out.threshold_grads[i] += (delta * (by_threshold[i] - 1.0)).sum(0)
+            out.synaptic_grads[i] += (delta * synaptic[i]).sum(0)
     return out
 
 
@@ -309,28 +354,8 @@ def _losses(output: Array, labels: Array, model: Model, steps: int) -> tuple[Arr
     return np.array([p[0] for p in pairs]) / share, np.array([p[1] for p in pairs]) / share
 
 
-def _add_gradients(
-    out: Outcome,
-    model: Model,
-    now: Moment,
-    errors: list[Array],
-    masks: list[Array],
-    eligible: list[Array],
-    back: list[Array],
-    sensitivity: Sensitivity,
-) -> None:
-    """Add delta times eligibility, and for the bias delta alone; the threshold moves two ways."""
-    deltas = [
-        g * masks[i] * psi(u, now.thresholds[i], model)
-        for i, (g, u) in enumerate(zip(errors, now.potentials, strict=True))
-    ]
-    for i, delta in enumerate([*deltas, now.error]):
-        for d, e in zip(delta, eligible[i], strict=True):
-            out.weight_grads[i] += d[:, None] * e
-            out.bias_grads[i] += d
-    for i, delta in enumerate(deltas):
-        for d, e in zip(delta, back[i], strict=True):
-            out.recurrent_grads[i] += d[:, None] * e
-        out.leak_grads[i] += (delta * sensitivity.leak[i]).sum(0)
-        out.threshold_grads[i] += (delta * (sensitivity.threshold[i] - 1.0)).sum(0)
-        out.synaptic_grads[i] += (delta * sensitivity.synaptic[i]).sum(0)
+def _add_gradients(out: Outcome, layer: int, delta: Array, eligible: Array) -> None:
+    """Add delta times eligibility, and for the bias delta alone."""
+    for d, e in zip(delta, eligible, strict=True):
+        out.weight_grads[layer] += d[:, None] * e
+        out.bias_grads[layer] += d

@@ -10,8 +10,9 @@ of `reference.clocked`, on flattened layers.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -147,7 +148,14 @@ def gradients(network: nn.Module) -> dict[str, Tensor]:
     return {k: g for k, g in found.items() if g is not None}
 
 
-Signals = Callable[[list[Plain], "slow.Moment", Tensor, int], list[Tensor]]
+class Extra(Protocol):
+    """Signals beside those of the rule; see `reference.clocked_local.Readouts`."""
+
+    def at_once(self, neurons: list[Plain], now: slow.Moment, y: Tensor, steps: int) -> Any:
+        """Return what each layer has from itself, (B, n_l), and a message to be sent."""
+
+    def on_arrival(self, message: Any) -> list[Tensor]:
+        """Return what a message brings to each layer, (B, n_l)."""
 
 
 def train(
@@ -159,12 +167,15 @@ def train(
     *,
     noise: list[list[Tensor]] | None = None,
     feedback: Sequence[np.ndarray] = (),
-    extra: Signals | None = None,
+    extra: Extra | None = None,
+    delay: int = 0,
+    kept: bool = False,
+    delivered: bool = False,
     **options: Any,
 ) -> tuple[nn.Module, slow.Outcome]:
     """One training step from rest; the imitation with its gradients, and loss, output, feedback.
 
-    `extra` gives signals to be added to those of the rule, one per hidden layer.
+    `extra` gives signals to be added to those of the rule. Delays are as in `reference.clocked`.
     """
     couples = rule == "spatial-bp"
     copied = imitate(network, cut=not couples, masks=masks)
@@ -173,6 +184,18 @@ def train(
     out = slow.Outcome([], [], [np.array(b) for b in feedback], feedback_grads)
     factor = slow.SECOND_PASS.get((rule, options.get("points")))
     settings = slow.Model([], [])
+    waiting: list[tuple[slow.Moment, list[Tensor], Any]] = []
+
+    def arrive(activities: list[Tensor], traces: list[np.ndarray]) -> None:
+        sent, then, message = waiting.pop(0)
+        if kept:
+            activities, traces = then, sent.traces
+        given = slow.RULES[rule](replace(sent, traces=traces), settings, [], out, options)
+        signals = [torch.from_numpy(g) for g in given]
+        if extra:
+            signals = [g + m for g, m in zip(signals, extra.on_arrival(message), strict=True)]
+        _send(activities, signals)
+
     for t, x_t in enumerate(x):
         drawn = None if noise is None else noise[t]
         output = _pass(copied, neurons, x_t, drawn, 0, options)
@@ -188,17 +211,26 @@ def train(
             [n.trace.flatten(1).numpy() for n in neurons],
             None if drawn is None else [z.numpy() for z in drawn],
         )  # fmt: skip
-        heads, errors = [output], [torch.from_numpy(error)]
+        activities, message = [n.activity for n in neurons], None
+        torch.autograd.backward(output, torch.from_numpy(error), retain_graph=True)
         if not couples:
-            given = slow.RULES[rule](now, settings, [], out, options)
-            more = extra(neurons, now, y, len(x)) if extra else [0.0] * len(neurons)
-            heads += [n.activity for n in neurons]
-            both = zip(given, more, neurons, strict=True)
-            errors += [(torch.from_numpy(g) + m).view_as(n.activity) for g, m, n in both]
-        torch.autograd.backward(heads, errors)
+            if extra:
+                own, message = extra.at_once(neurons, now, y, len(x))
+                _send(activities, own)
+            waiting.append((now, activities, message))
+            if len(waiting) > delay:
+                arrive(activities, now.traces)
         out.loss += losses.sum()
         out.output = out.output + now.output
+    while waiting and delivered:
+        assert kept
+        arrive([], [])
     return copied, out
+
+
+def _send(activities: list[Tensor], signals: list[Tensor]) -> None:
+    shaped = [g.view_as(a) for g, a in zip(signals, activities, strict=True)]
+    torch.autograd.backward(activities, shaped, retain_graph=True)
 
 
 def _pass(

@@ -45,10 +45,11 @@ class Readouts:
         self.outcome = slow.Outcome([], [], feedback, [])
         self.second: dict[int, Tensor] = {}
 
-    def __call__(
+    def at_once(
         self, neurons: list[Plain], now: slow.Moment, y: Tensor, steps: int
-    ) -> list[Tensor]:
+    ) -> tuple[list[Tensor], slow.Moment | None]:
         signals = [torch.zeros_like(n.activity.detach().flatten(1)) for n in neurons]
+        message = None
         for i, weight in self.readouts.items():
             leaf = neurons[i].activity.detach().flatten(1).requires_grad_()
             through_weight = neurons[i].trace.flatten(1) @ weight.t()
@@ -60,18 +61,24 @@ class Readouts:
             local = output.grad @ self.backward[i] if i in self.backward else leaf.grad
             signals[i] += self.scale * local
             if self.middle is not None and i == self.middle[0]:
-                for j, signal in enumerate(self._globally(neurons[i], output, i, now)):
-                    signals[j] += torch.from_numpy(signal)
+                message = self._message(neurons[i], output, i, now)
+        self.sizes = [signal.shape for signal in signals]
+        return signals, message
+
+    def on_arrival(self, message: slow.Moment | None) -> list[Tensor]:
+        signals = [torch.zeros(size, dtype=torch.float64) for size in self.sizes]
+        if message is not None:
+            nothing = slow.Model([], [])
+            sent = slow.RULES[self.rule](message, nothing, [], self.outcome, self.options)
+            for j, signal in enumerate(sent):
+                signals[j] += torch.from_numpy(signal)
         return signals
 
-    def _globally(
-        self, neuron: Plain, output: Tensor, i: int, now: slow.Moment
-    ) -> list[np.ndarray]:
+    def _message(self, neuron: Plain, output: Tensor, i: int, now: slow.Moment) -> slow.Moment:
         second = None
         if now.second_output is not None:
             second = (neuron.second_activity.flatten(1) @ self.readouts[i].t()).detach().numpy()
         noise = None if now.noise is None else now.noise[:i]
-        moment = slow.Moment(
+        return slow.Moment(
             output.detach().numpy(), now.losses, output.grad.numpy(), second, None, [], [], noise
         )
-        return slow.RULES[self.rule](moment, slow.Model([], []), [], self.outcome, self.options)

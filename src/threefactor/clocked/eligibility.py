@@ -23,7 +23,7 @@ class PerNeuronPathway(Pathway):
     No presynaptic trace is a factor of it, so it is B x n_out x n_in numbers, in place of B x n_in.
     With a synaptic current, :math:`c_{ij}[t] = \alpha_i c_{ij}[t-1] + s_j[t]` is in the place of s.
     While the input is constant, e is a number for each neuron times the input, and only that is
-    kept.
+    kept. If `keeps` is set, each step whose error is under way has an e of its own.
 
     Args:
         synapse: the layer.
@@ -41,11 +41,6 @@ class PerNeuronPathway(Pathway):
                 "their leaks, and only linear layers can keep an eligibility for each weight; give "
                 f"trace_decay={{{self.name!r}: ...}}, a number"
             )
-
-    def reset(self) -> None:
-        super().reset()
-        self._gains: float | Tensor = 0.0
-        self._current_gains: float | Tensor = 0.0
 
     @property
     def _may_be_constant(self) -> bool:
@@ -65,15 +60,15 @@ class PerNeuronPathway(Pathway):
             )
         leak, alpha = self.decay, self.synaptic_decay
         if constant:
-            self._current_gains = 1.0 if alpha is None else alpha * self._current_gains + 1.0
-            self._gains = leak * self._gains + self._current_gains
+            self._current_gain = 1.0 if alpha is None else alpha * self._current_gain + 1.0
+            self._gain = leak * self._gain + self._current_gain
             return
         if not self._varies:
             self._varies = True
             if self._input is not None:
-                self.trace = self._spread(self._gains, self._input)
+                self.trace = self._spread(self._gain, self._input)
                 if alpha is not None:
-                    self._current_trace = self._spread(self._current_gains, self._input)
+                    self._current_trace = self._spread(self._current_gain, self._input)
         fresh = x.unsqueeze(1)
         if alpha is not None:
             if self._current_trace is None:
@@ -83,6 +78,8 @@ class PerNeuronPathway(Pathway):
             fresh = self._current_trace
         if self.trace is None:
             self.trace = self._spread(1.0, x) if alpha is None else fresh.clone()
+        elif self.keeps:
+            self.trace = (self.trace * _column(leak)).add_(fresh)
         else:
             self.trace.mul_(_column(leak)).add_(fresh)
 
@@ -92,14 +89,21 @@ class PerNeuronPathway(Pathway):
         return x.unsqueeze(1) * (ones * _column(gains))
 
     def learn(self, delta: Tensor, constant: bool) -> None:
-        self.synapse.add_bias_grad(delta)
         if constant:
-            weighted = delta * self._gains
-            self._delta_sum = weighted if self._delta_sum is None else self._delta_sum + weighted
-        elif self.synapse.plastic is not None:
+            self.learn_constant(delta, self._gain)
+        else:
             assert self.trace is not None
-            grad = torch.einsum("bi,bij->ij", delta, self.trace)
-            accumulate(self.synapse.held("weight"), grad)
+            self.add(delta, self.trace)
+
+    def learn_constant(self, delta: Tensor, gain: float | Tensor) -> None:
+        self.synapse.add_bias_grad(delta)
+        weighted = delta * gain
+        self._delta_sum = weighted if self._delta_sum is None else self._delta_sum + weighted
+
+    def add(self, deltas: Tensor, traces: Tensor) -> None:
+        self.synapse.add_bias_grad(deltas)
+        if self.synapse.plastic is not None:
+            accumulate(self.synapse.held("weight"), torch.einsum("bi,bij->ij", deltas, traces))
 
 
 def _column(value: float | Tensor) -> float | Tensor:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import TypedDict
+from typing_extensions import Self, TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
@@ -188,6 +189,28 @@ class Neuron(nn.Module, ABC):
         """A copy is nobody's: it leaves the rule behind that works on the layer now."""
         return {**self.__dict__, "probe": None}
 
+    def kept_state(self) -> tuple[Tensor, ...]:
+        """Return the state as `modulate` needs it, in tensors that later steps leave alone."""
+        assert self.state is not None
+        return tuple(part.clone() for part in self.state)
+
+    def keep(self) -> Self:
+        """Return the layer as it is after this step, for an error that comes later.
+
+        It has the state, the dropout mask and the settings of now, such as a threshold that learns,
+        and tells `delta` by them whatever happens to the layer.
+        """
+        kept = object.__new__(type(self))
+        kept.__dict__.update(self.__dict__)
+        kept.__dict__.update(
+            state=self.kept_state(),
+            probe=None,
+            _parameters={n: _values(p) for n, p in self._parameters.items()},
+            _buffers={n: _values(b) for n, b in self._buffers.items()},
+            _modules=copy.deepcopy(self._modules),
+        )
+        return kept
+
     def put(self, probe: AttachedProbe | None) -> None:
         """Let a probe stand in for the forward pass; None for nobody."""
         self.__dict__["probe"] = probe
@@ -245,6 +268,10 @@ class Neuron(nn.Module, ABC):
     def delta(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | None) -> Tensor:
         """Carry an error from the activity to the current: through scale, dropout and spike."""
         return self.modulate(error, state, self.scale if gate is None else gate)
+
+
+def _values(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().clone()
 
 
 class NeuronOptions(TypedDict, total=False):
@@ -535,26 +562,36 @@ class _LocalDerivative(torch.autograd.Function):
         current: Tensor,
         activity: Tensor,
         neuron: Neuron,
+        kept: Neuron | None,
         eligible: list[Tensor],
         *parameters: Tensor,
     ) -> Tensor:
         assert neuron.state is not None
-        ctx.neuron, ctx.gate, ctx.parts = neuron, neuron.gate, len(neuron.state)
+        ctx.neuron, ctx.gate, ctx.kept = neuron, neuron.gate, kept
         ctx.shapes = [parameter.shape for parameter in parameters]
         # Saved this way, a state overwritten before its use is an error and not a wrong gradient.
-        ctx.save_for_backward(*neuron.state, *eligible)
+        state = neuron.state if kept is None else ()
+        ctx.parts = len(state)
+        ctx.save_for_backward(*state, *eligible)
         return activity.detach()  # not a view: the network may write to it
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
         state, eligible = ctx.saved_tensors[: ctx.parts], ctx.saved_tensors[ctx.parts :]
-        delta = ctx.neuron.delta(error, state, ctx.gate)
+        if ctx.kept is None:
+            delta = ctx.neuron.delta(error, state, ctx.gate)
+        else:
+            delta = ctx.kept.delta(error, ctx.kept.state, ctx.kept.gate)
         grads = [sum_like(delta * e, shape) for e, shape in zip(eligible, ctx.shapes, strict=True)]
-        return delta, None, None, None, *grads
+        return delta, None, None, None, None, *grads
 
 
 def attach(
-    neuron: Neuron, current: Tensor, activity: Tensor, eligible: dict[str, Tensor]
+    neuron: Neuron,
+    current: Tensor,
+    activity: Tensor,
+    eligible: dict[str, Tensor],
+    kept: Neuron | None = None,
 ) -> Tensor:
     """Connect an activity to its current, and to what the layer learns, within the time step.
 
@@ -563,10 +600,11 @@ def attach(
         current: (B, ...) its input.
         activity: (B, ...) its output.
         eligible: what `Neuron.eligibilities` returned for the step.
+        kept: what `Neuron.keep` returned, if the error may come after the next step.
     """
     parameters = [getattr(neuron, name) for name in neuron.learned] if eligible else []
     taught = current.requires_grad or any(p.requires_grad for p in parameters)
     if not (taught and torch.is_grad_enabled()):
         return activity
     factors = [eligible[name] for name in neuron.learned] if eligible else []
-    return _LocalDerivative.apply(current, activity, neuron, factors, *parameters)  # type: ignore[no-any-return,no-untyped-call]
+    return _LocalDerivative.apply(current, activity, neuron, kept, factors, *parameters)  # type: ignore[no-any-return,no-untyped-call]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,15 @@ from threefactor.clocked.synapse import Synapse
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
-__all__ = ["Pathway", "deliver", "head_of", "plus_decayed"]
+__all__ = [
+    "Eligibility",
+    "Pathway",
+    "deliver",
+    "deliver_kept",
+    "eligibility_of",
+    "head_of",
+    "plus_decayed",
+]
 
 MAX_GATHERED_STEPS = 6
 MAX_GATHERED_BYTES = 8 * 2**20
@@ -35,6 +44,9 @@ class Pathway:
     While an input is the same at every step, the trace is a number times the input: the product
     with the weights is made once, and so is the gradient, from the weighted sum of the deltas. As
     soon as the layer sees anything else, the trace is written out and kept step by step.
+
+    If `keeps` is set, every step has a trace of its own, since errors of several steps may be under
+    way. Then nothing is gathered.
 
     Args:
         synapse: the layer.
@@ -66,6 +78,9 @@ class Pathway:
         self.name = name
         self.check_chain = check_chain
         self.turn = turn
+        self.keeps = False
+        self.due: int | None = None
+        """The number of the call whose errors are delivered; None for the last."""
         self.calls = 0
         self.constant_inputs: tuple[Tensor, ...] = ()
         self.reset()
@@ -77,7 +92,8 @@ class Pathway:
         self._traces: Tensor | None = None
         self._deltas: Tensor | None = None
         self._gathered = 0
-        self._gain = self._current_gain = 0.0
+        self._gain: float | Tensor = 0.0
+        self._current_gain: float | Tensor = 0.0
         self._followed = False
         self._current_trace: Tensor | None = None
         self._varies = False
@@ -225,6 +241,11 @@ class Pathway:
             before = self._current_trace
             x = x.clone() if before is None else plus_decayed(x, before, alpha, before)
             self._current_trace = x
+        if self.keeps:
+            before = self.trace
+            fresh = torch.empty_like(x)
+            self.trace = x.clone() if before is None else plus_decayed(x, before, leak, fresh)
+            return
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
             self._traces = x.new_empty((steps, *x.shape))
@@ -238,15 +259,11 @@ class Pathway:
     def learn(self, delta: Tensor, constant: bool) -> None:
         """Take in `delta`, the error of this step's current."""
         if constant:
-            self.synapse.add_bias_grad(delta)
-            if self._delta_sum is None:
-                self._delta_sum = delta * self._gain
-            else:
-                self._delta_sum.add_(delta, alpha=self._gain)
+            self.learn_constant(delta, self._gain)
             return
         assert self._traces is not None
         if len(self._traces) == 1:  # too large to gather
-            self._add(delta, self._traces[0])
+            self.add(delta, self._traces[0])
             return
         if self._deltas is None:
             self._deltas = delta.new_empty((len(self._traces), *delta.shape))
@@ -255,13 +272,23 @@ class Pathway:
         if self._gathered == len(self._traces):
             self._multiply()
 
+    def learn_constant(self, delta: Tensor, gain: float | Tensor) -> None:
+        """Take in the error of a step whose trace is `gain` times the constant input."""
+        assert not isinstance(gain, Tensor)
+        self.synapse.add_bias_grad(delta)
+        if self._delta_sum is None:
+            self._delta_sum = delta * gain
+        else:
+            self._delta_sum.add_(delta, alpha=gain)
+
     def _multiply(self) -> None:
         """Turn the gathered steps into gradients."""
         n, self._gathered = self._gathered, 0
         assert self._traces is not None and self._deltas is not None
-        self._add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
+        self.add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
 
-    def _add(self, deltas: Tensor, traces: Tensor) -> None:
+    def add(self, deltas: Tensor, traces: Tensor) -> None:
+        """Add the gradients of errors that meet traces."""
         self.synapse.add_bias_grad(deltas)
         if self.synapse.plastic is not None:
             self.synapse.add_weight_grad(deltas, traces)
@@ -306,6 +333,28 @@ def _has_hooks(parameter: Tensor) -> bool:
     return bool(parameter._backward_hooks or after)
 
 
+@dataclass
+class Eligibility:
+    """What a synapse layer keeps of one time step until its error arrives.
+
+    Attributes:
+        pathway: that of the layer.
+        trace: the trace of the step; None while the input is constant.
+        gain: what the constant input is multiplied by to be the trace.
+    """
+
+    pathway: Pathway
+    trace: Tensor | None
+    gain: float | Tensor
+
+    def learn(self, delta: Tensor) -> None:
+        """Take in the error of the step's current."""
+        if self.trace is None:
+            self.pathway.learn_constant(delta, self.gain)
+        else:
+            self.pathway.add(delta, self.trace)
+
+
 class _Transmission(torch.autograd.Function):
     """A product made without autograd; its backward pass uses the trace instead of the input."""
 
@@ -321,18 +370,24 @@ class _Transmission(torch.autograd.Function):
         # The anchor only tells autograd that there is something to learn here.
         ctx.pathway, ctx.constant, ctx.shape = pathway, constant, x.shape
         ctx.call = pathway.calls
+        ctx.kept = None
+        if pathway.keeps:
+            ctx.kept = Eligibility(pathway, None if constant else pathway.trace, pathway._gain)
         # Not a view, which autograd would not let the network write to.
         return current.detach()
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, None, None, None, None]:
         pathway: Pathway = ctx.pathway
-        if ctx.call != pathway.calls:
+        if ctx.call != (pathway.calls if pathway.due is None else pathway.due):
             raise InputError(
                 f"the network keeps what layer {pathway.name!r} gave at an earlier time step, with "
                 "its graph; errors do not go back in time here: keep it with .detach()"
             )
-        pathway.learn(delta, ctx.constant)
+        if ctx.kept is None:
+            pathway.learn(delta, ctx.constant)
+        else:
+            ctx.kept.learn(delta)
         error = None
         if ctx.needs_input_grad[0]:
             error = pathway.synapse.input_error(delta, ctx.shape)
@@ -367,19 +422,51 @@ def deliver(heads: Sequence[Tensor], errors: Sequence[Tensor]) -> None:
     nodes = [_only_node(h, e) for h, e in zip(heads, errors, strict=True)]
     direct = [node for node in nodes if node is not None]
     if len(set(direct)) < len(heads):
-        try:
-            torch.autograd.backward(heads, errors)
-        except RuntimeError as problem:
-            if "second time" not in str(problem):
-                raise
-            raise InputError(
-                "the network keeps a tensor of an earlier time step, with its graph; errors do not "
-                "go back in time here: keep it with .detach()"
-            ) from problem
+        _backward(heads, errors)
         return
     with torch.no_grad():
         for node, error in zip(direct, errors, strict=True):
             node.pathway.learn(error, node.constant)
+
+
+def deliver_kept(pairs: Sequence[tuple[Tensor | Eligibility, Tensor]], *, last: bool) -> None:
+    """Send errors to where they enter a time step that was kept.
+
+    Args:
+        pairs: what `eligibility_of` made of each head, and its error.
+        last: whether no more errors will come to this step, so that its graph may go.
+    """
+    graphs = [(head, error) for head, error in pairs if isinstance(head, Tensor)]
+    if graphs:
+        _backward([h for h, _ in graphs], [e for _, e in graphs], keep=not last)
+    with torch.no_grad():
+        for head, error in pairs:
+            if isinstance(head, Eligibility):
+                head.learn(error)
+
+
+def eligibility_of(head: Tensor) -> Tensor | Eligibility | None:
+    """Return what a head needs to keep of its step: no graph, where there is nothing to chain.
+
+    Args:
+        head: an output or a current, of a pathway that keeps each step.
+    """
+    if not head.requires_grad:
+        return None
+    node = _only_node(head, head)
+    return head if node is None else node.kept
+
+
+def _backward(heads: Sequence[Tensor], errors: Sequence[Tensor], keep: bool = False) -> None:
+    try:
+        torch.autograd.backward(heads, errors, retain_graph=keep)
+    except RuntimeError as problem:
+        if "second time" not in str(problem):
+            raise
+        raise InputError(
+            "the network keeps a tensor of an earlier time step, with its graph; errors do not "
+            "go back in time here: keep it with .detach()"
+        ) from problem
 
 
 def _only_node(head: Tensor, error: Tensor) -> Any:

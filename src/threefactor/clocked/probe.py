@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from threefactor.clocked.constants import of_each, sum_like
 from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.pathway import head_of, plus_decayed
+from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of, plus_decayed
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
@@ -28,6 +29,7 @@ class Probe:
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
         eligible: what `Neuron.eligibilities` said of the step, of the layer's own parameters.
+        noise_scale: alpha of that noise.
         trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
             `keeps_trace`.
     """
@@ -49,6 +51,12 @@ class Probe:
         self.decay = Decay(0.0)
         """Of the trace; the session sets it."""
         self.turn: Turn | None = None
+        self.keeps = False
+        """Whether a step's derivative may be asked for after the next steps."""
+        self.head: Tensor | Eligibility | None = None
+        """In a kept layer, where errors of its current enter."""
+        self.noise_scale = 1.0
+        self._then: Neuron | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -105,10 +113,13 @@ class Probe:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
         neuron = self.neuron
         resets = self._before["resets"]
-        self._kept = {**neuron.everything(), "resets": resets}
-        self._versions = _versions(self._kept)
-        neuron.take(self._kept if self._stays else self._before)
+        kept = {**neuron.everything(), "resets": resets}
+        neuron.take(kept if self._stays else self._before)
         neuron.put(self._before_probe)
+        if all(value is None for name, value in kept.items() if name != "resets"):
+            self._kept, self._versions = None, []  # refused before its first step: nothing began
+        else:
+            self._kept, self._versions = kept, _versions(kept)
 
     def take_off(self) -> None:
         """Leave the neuron at rest if it shows the state of this stream."""
@@ -158,11 +169,15 @@ class Probe:
             self.second_activity = activity
             return activity
         self._record(current, fired, activity)
-        return attach(self.neuron, current, activity, self.eligible) if self.couple else activity
+        if not self.couple:
+            return activity
+        kept = self.neuron.keep() if self.keeps else None
+        return attach(self.neuron, current, activity, self.eligible, kept)
 
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
         if self.main_pass:
+            self.noise_scale = self.perturbation.scale
             self.noise = self.perturbation.draw(self.noise, current.detach(), self.steps)
             return self.noise
         assert self.noise is not None
@@ -216,23 +231,57 @@ class Probe:
 
     def delta(self, error: Tensor) -> Tensor:
         """Turn the error of the activity, (B, n) or (B, ...), into that of the current."""
-        assert self.activity is not None and self.neuron.state is not None
+        assert self.activity is not None
         shape = self.activity.shape
         if error.numel() != self.activity.numel() or error.shape[0] != shape[0]:
             raise InputError(
                 f"the rule gave an error of shape {tuple(error.shape)} for hidden layer "
                 f"{self.name!r}, whose activity has shape {tuple(shape)}"
             )
-        return self.neuron.delta(error.view(shape), self.neuron.state, self.neuron.gate)
+        neuron = self.neuron if self._then is None else self._then
+        assert neuron.state is not None
+        return neuron.delta(error.view(shape), neuron.state, neuron.gate)
 
-    def teach(self, delta: Tensor) -> None:
-        """Add what the layer's own parameters learn from the error of the current."""
+    def teach(self, error: Tensor) -> Tensor:
+        """Add what the layer's own parameters learn from the error of the activity.
+
+        Returns:
+            The error of the current, as from `delta`.
+        """
+        delta = self.delta(error)
         for name in self.neuron.learned:
             with torch.enable_grad():  # it may be computed from another one
                 parameter = getattr(self.neuron, name)
             if parameter.requires_grad:
                 grad = sum_like(delta * self.eligible[name], parameter.shape)
                 torch.autograd.backward(parameter, grad)
+        return delta
+
+    def keep(self) -> Probe:
+        """Return the layer as it is in this time step, which later steps leave alone."""
+        kept, neuron = copy.copy(self), self.neuron
+        kept.forget_values()
+        kept.head = None if self.current is None else eligibility_of(self.current)
+        kept.activity, kept.second_activity = self.activity, self.second_activity
+        kept.noise = None if self.noise is None else self.noise.clone()
+        kept.trace = None if self.trace is None else self.trace.clone()
+        kept.eligible = {name: e for name, e in self.eligible.items() if name in neuron.learned}
+        if neuron.state is not None:  # none if no step has called the layer
+            kept._then = neuron.keep()
+        return kept
+
+    def forget_values(self) -> None:
+        """Drop what a copy would hold of this step and of the stream."""
+        self.activity = self.second_activity = self.current = self.noise = None
+        self.trace = self._current_trace = None
+        self.eligible = {}
+        self._kept, self._other_state, self.spike_sum = None, {}, 0
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether a kept layer holds a graph of autograd."""
+        state = None if self._then is None else self._then.state
+        return isinstance(self.head, Tensor) or any(p.grad_fn is not None for p in state or ())
 
 
 def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:

@@ -159,6 +159,10 @@ class ForeignNeuron(Neuron):
         self.state = (leaf, raw)
         return raw.detach()
 
+    def kept_state(self) -> tuple[Tensor, ...]:
+        assert self.state is not None
+        return self.state  # made anew in each step
+
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         leaf, raw = state
         if not raw.requires_grad:  # it runs in evaluation mode

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,8 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
 from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
+from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
 
@@ -40,33 +41,6 @@ Targets = Tensor | list[Tensor | None] | tuple[Tensor | None, ...]
 MAX_KEPT_BYTES = 256 * 2**20
 
 
-@dataclass
-class TimeStep:
-    """What a rule may use to answer which error reaches each hidden layer.
-
-    B samples, m outputs. Losses and errors are already divided by B and by the number of steps T,
-    so that gradients summed over batch and steps are those of the mean loss.
-
-    Attributes:
-        output: (B, m) read-out of this step.
-        losses: (B,) loss of each sample.
-        error: (B, m) gradient of the loss by the output.
-        layers: the hidden layers, first to last: activity, noise, trace, size.
-        second_output: (B, m) read-out of the second forward pass, if the rule has one.
-        second_losses: (B,) its losses.
-        error_of: turns any read-out (B, m) into its error (B, m), by the loss and targets of the
-            step and divided alike; for read-outs of the rule's own.
-    """
-
-    output: Tensor
-    losses: Tensor
-    error: Tensor
-    layers: Sequence[Probe]
-    second_output: Tensor | None = None
-    second_losses: Tensor | None = None
-    error_of: Callable[[Tensor], Tensor] | None = None
-
-
 class RuleOptions(TypedDict, total=False):
     """Options that all rules share; see `Rule`."""
 
@@ -75,6 +49,7 @@ class RuleOptions(TypedDict, total=False):
     untraced: Sequence[str]
     input_shape: InputShape | None
     chain: str
+    label_delay: int
 
 
 class Rule(nn.Module, ABC):
@@ -114,9 +89,14 @@ class Rule(nn.Module, ABC):
             arguments of its forward by position; or a dict of shapes for arguments by name.
         chain: "none", or "within-layers" to let the chain rule run through weights between which
             no neurons lie. `SpatialBP` runs it through all layers anyway.
+        label_delay: k, for streams whose labels come late: the targets given to `observe` are those
+            of the time step k before. Every layer keeps its traces, derivatives and noise of k
+            steps, so that gradients are those of labels in time. Errors that pass through weights
+            (`SpatialBP`, or `chain`) meet them as they are when the label comes.
 
     Raises:
-        InputError: if the network cannot be trained by a rule, or not without `chain`.
+        InputError: if the network cannot be trained by a rule, or not without `chain`; if
+            `label_delay` is no whole number of at least 0.
         ConfigurationError: if `chain`, or a layer in `untraced`, is not known.
 
     Warns:
@@ -129,6 +109,10 @@ class Rule(nn.Module, ABC):
     """Factor of the noise in a second forward pass per step; None for a single pass."""
     keeps_layer_traces = False
     """Whether `layers[i].trace`, the trace of each layer's own activity, is needed."""
+    feedback_delay = 0
+    """How many steps after its time step an error reaches the hidden layers."""
+    late_errors = "lost"
+    """What becomes of errors that are under way when a sequence ends."""
     signal = "the error that the rule's layer_errors gives it"
     """What a hidden layer learns from, in words, for `describe`."""
 
@@ -142,8 +126,10 @@ class Rule(nn.Module, ABC):
         perturbation: Perturbation | None = None,
         input_shape: InputShape | None = None,
         chain: str = "none",
+        label_delay: int = 0,
     ) -> None:
         super().__init__()
+        self.label_delay = checked_delay("label_delay", label_delay)
         if chain not in CHAINS:
             raise unknown_name("chain", chain, CHAINS)
         self.loss = CrossEntropyMSE() if loss is None else checked_loss(loss)
@@ -185,6 +171,9 @@ class Rule(nn.Module, ABC):
         self._hidden = [p for p in self._session.probes if p.name in found.hidden]
         self.layer_shapes, self.outputs = dict(found.hidden), found.outputs
         self.layer_sizes = {name: shape.numel() for name, shape in self.layer_shapes.items()}
+        self._late: Late | None = None
+        if label_delay:
+            self._late = KeptEligibility(self._session, label_delay)
 
     @property
     def sample_shape(self) -> Shapes:
@@ -212,6 +201,13 @@ class Rule(nn.Module, ABC):
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
         """Return g_l[t], (B, n_l), the error that reaches the activity of each hidden layer."""
 
+    def local_errors(self, step: TimeStep) -> Sequence[Tensor | None]:
+        """Return the errors, (B, n_l), that hidden layers have from themselves; None for none.
+
+        Asked only if feedback is delayed, at the step itself; `layer_errors` then leaves them out.
+        """
+        return [None] * len(step.layers)
+
     def signal_of(self, layer: str) -> str:
         """Say in words what a hidden layer learns from."""
         return self.signal
@@ -225,6 +221,11 @@ class Rule(nn.Module, ABC):
         signals = {name: self.signal_of(name) for name in self.layer_sizes}
         session = self._session
         text = self._outline.describe(self, signals, self.moves, session.decays, session.untraced)
+        if self.label_delay:
+            text += (
+                f"\nlabels\n  of the time step {self.label_delay} before; until then all layers "
+                "keep what they need to learn from it"
+            )
         print(text)
         return text
 
@@ -236,8 +237,13 @@ class Rule(nn.Module, ABC):
             self.perturbation.set_progress(progress)
 
     def reset(self) -> None:
-        """Forget the state of the stream: neurons, traces, noise. What was learned stays."""
+        """Forget the state of the stream: neurons, traces, noise, errors and steps under way.
+
+        What was learned stays.
+        """
         self._session.reset()
+        if self._late is not None:
+            self._late.clear()
 
     def step(
         self,
@@ -305,17 +311,22 @@ class Rule(nn.Module, ABC):
             )
         total: Tensor | None = None
         loss: Tensor | None = None
+        self._check_arrival(in_time, count)
         with self._all_or_nothing(apart=after_step is None):
             checked: Tensor | None = None
-            for x_t, target in zip(sequence, in_time, strict=True):
+            last = count - 1
+            for t, (x_t, target) in enumerate(zip(sequence, in_time, strict=True)):
                 if target is not None and target is not checked:
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
-                record = self._advance(x_t, target, count)
-                if target is not None:
+                output, record = self._advance(x_t, target, count)
+                if record is not None:
                     fresh = record.losses.sum()
                     loss = fresh if loss is None else loss.add_(fresh)
-                total = record.output.clone() if total is None else total.add_(record.output)
+                total = output.clone() if total is None else total.add_(output)
+                delivers = t == last and self.late_errors == "delivered"
+                if delivers and isinstance(self._late, KeptEligibility):
+                    self._late.deliver_all(self)
                 if after_step is not None:
                     session.flush()
                     after_step()
@@ -332,12 +343,13 @@ class Rule(nn.Module, ABC):
         Args:
             x_t: (B, ...) input of this step; a tuple or dict for a network with several inputs.
             targets: (B,) class labels as int64, or what the loss expects. None for a step without
-                a label: nothing learns, and the state and the traces advance.
+                a label: nothing learns from it, and the state and the traces advance. With
+                `label_delay=k` they are those of the time step k before.
             steps: number that the loss is divided by.
 
         Returns:
             Result with the loss and output of this step, and firing rates since the reset. The
-            loss is None without targets.
+            loss is None without targets; with `label_delay=k` it is that of the step k before.
 
         Raises:
             InputError: if inputs or targets do not fit the network or the stream; if the network
@@ -352,62 +364,101 @@ class Rule(nn.Module, ABC):
             x_t = session.reader().checked(x_t)
             if targets is not None:
                 check_targets(self.loss, targets, batch_size(x_t), self.outputs)
+                if self._late is not None and self._late.awaits_label:
+                    raise InputError(
+                        f"label_delay is {self.label_delay}: targets are those of the time step "
+                        f"{self.label_delay} before, and the stream has not run so long; give None "
+                        f"in its first {self.label_delay} steps"
+                    )
             session.check_batch(x_t)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
-                record = self._advance(x_t, targets, steps)
+                output, record = self._advance(x_t, targets, steps)
                 session.flush()
             session.broken = False
-        loss = None if targets is None else record.losses.sum()
-        return Result(record.output, session.firing_rates(), 1, loss)
+        loss = None if record is None else record.losses.sum()
+        return Result(output, session.firing_rates(), 1, loss)
 
-    def _advance(self, x_t: StepInput, targets: Tensor | None, steps: int) -> TimeStep:
-        """Run one time step of the attached network, and learn if there are targets."""
-        session = self._session
-        with torch.enable_grad():
+    def _advance(
+        self, x_t: StepInput, targets: Tensor | None, steps: int
+    ) -> tuple[Tensor, TimeStep | None]:
+        """Run one time step of the attached network, and learn if there are targets.
+
+        Returns:
+            The output of the step, and the labelled step, which is another with `label_delay`;
+            None without targets.
+        """
+        session, late = self._session, self._late
+        with torch.enable_grad(), nullcontext() if late is None else late.graph_kept():
             output = session.forward(x_t)
         if session.unchecked:
             session.unchecked = False
             self._say_what_never_learns()
             check_products(session, output, refuse_chain=session.chain == "none")
             check_wiring(session, self._outline.wiring)
-        samples = batch_size(x_t)
-        share = 1.0 / (samples * steps)
         # A copy, since a loss may write to what it is given.
-        values = output.detach().clone()
-        if targets is None:
-            if self.second_pass is not None:  # whose neurons have a state of their own
-                session.second_pass(x_t, self.second_pass)
-            for probe in session.probes:
-                probe.current = None
-            return TimeStep(values, values.new_zeros(samples), torch.zeros_like(values), [])
-        losses, error = loss_of(self.loss, values, targets)
-        record = TimeStep(values, losses * share, error * share, self._hidden)
-        record.error_of = lambda readout: loss_of(self.loss, readout, targets)[1] * share
-        if self.second_pass is not None:
-            record.second_output = session.second_pass(x_t, self.second_pass)
-            record.second_losses = loss_of(self.loss, record.second_output, targets)[0] * share
-        heads, errors = [output], [record.error]
-        if not self.couples_layers:
+        moment = Moment(output.detach().clone(), 1.0 / (batch_size(x_t) * steps), self._hidden)
+        if self.second_pass is not None:  # whose neurons have a state of their own
+            moment.second_output = session.second_pass(x_t, self.second_pass)
+        record: TimeStep | None = None
+        if late is not None:
+            if not self.couples_layers:
+                self._check_use(self._hidden)
             with torch.no_grad():
-                self._check_use()
-                given = self.layer_errors(record)
-                self._check_count(given)
-                for probe, g in zip(self._hidden, given, strict=True):
-                    assert probe.current is not None
-                    delta = probe.delta(g)
-                    probe.teach(delta)
-                    heads.append(probe.current)
-                    errors.append(delta)
-        pairs = [(h, e) for h, e in zip(heads, errors, strict=True) if h.requires_grad]
-        if pairs:
-            deliver([h for h, _ in pairs], [e for _, e in pairs])
+                record = late.learn(self, moment, output, targets)
+        elif targets is not None:
+            record = self.judge(moment, targets)
+            heads, errors = [output], [record.error]
+            if not self.couples_layers:
+                with torch.no_grad():
+                    for probe, g in zip(self._hidden, self.answers(record), strict=True):
+                        assert probe.current is not None
+                        heads.append(probe.current)
+                        errors.append(probe.teach(g))
+            pairs = [(h, e) for h, e in zip(heads, errors, strict=True) if h.requires_grad]
+            if pairs:
+                deliver([h for h, _ in pairs], [e for _, e in pairs])
         for probe in session.probes:
             probe.current = None  # releases the graph of this step
+        return moment.output, record
+
+    def judge(self, moment: Moment, targets: Tensor) -> TimeStep:
+        """Return the losses and the error of a time step, and what the rule may read besides."""
+        losses, error = loss_of(self.loss, moment.output, targets)
+        record = TimeStep(moment.output, losses * moment.share, error * moment.share, moment.layers)
+        record.error_of = ErrorOf(self.loss, targets, moment.share)
+        if moment.second_output is not None:
+            record.second_output = moment.second_output
+            losses, _ = loss_of(self.loss, moment.second_output, targets)
+            record.second_losses = losses * moment.share
         return record
 
-    def _check_use(self) -> None:
-        for probe in self._hidden:
+    def answers(self, step: TimeStep) -> Sequence[Tensor]:
+        """Return what `layer_errors` gives, checked."""
+        self._check_use(step.layers)
+        given = self.layer_errors(step)
+        self._check_count(given)
+        return given
+
+    def _check_arrival(self, targets: Sequence[Tensor | None], steps: int) -> None:
+        """Refuse a sequence that ends before any error has reached the hidden layers."""
+        if self.label_delay:
+            raise InputError(
+                f"label_delay is {self.label_delay}, which is for streams: observe takes the "
+                "targets of an earlier time step. A sequence has the targets of all of its steps "
+                "from the start; give them to the step of a rule without label_delay"
+            )
+        first = next((t for t, target in enumerate(targets) if target is not None), steps)
+        if self.late_errors == "lost" and steps > first >= steps - self.feedback_delay:
+            raise InputError(
+                f"feedback_delay is {self.feedback_delay}, and the sequence ends "
+                f"{steps - first} time steps after its first label (T = {steps}): all errors would "
+                "be lost before they reach the hidden layers. Give more time steps, a smaller "
+                'delay, or feedback_meets="kept-eligibility" with late_errors="delivered"'
+            )
+
+    def _check_use(self, layers: Sequence[Probe]) -> None:
+        for probe in layers:
             if not probe.used:
                 raise InputError(
                     f"the network's forward pass leaves out hidden layer {probe.name!r} in this "

@@ -28,7 +28,7 @@ class DFA(LocalLearningRule):
         feedback_scale: B_l is uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default, as in a fresh read-out.
         perturbation: noise on the hidden layers, or None.
-        **options: see `LocalLearningRule` and `Rule`.
+        **options: see `LocalLearningRule`, `FeedbackRule` and `Rule`.
 
     Example:
         >>> import torch

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.rules.base import RuleOptions, TimeStep
-from threefactor.clocked.rules.feedback import FeedbackRule, checked_scale
+from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.rules.feedback import FeedbackOptions, FeedbackRule, checked_scale
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import warn_user
 
@@ -29,7 +29,7 @@ class DKP(FeedbackRule):
         feedback_scale: B_l starts uniform in [-feedback_scale, feedback_scale];
             1/sqrt(n_l) by default.
         perturbation: noise on the hidden layers, or None.
-        **options: see `Rule`.
+        **options: see `FeedbackRule` and `Rule`.
 
     Warns:
         UserWarning: once, if the feedback has gradients but no optimiser changes it.
@@ -53,7 +53,7 @@ class DKP(FeedbackRule):
         *,
         feedback_scale: float | None = None,
         perturbation: Perturbation | None = None,
-        **options: Unpack[RuleOptions],
+        **options: Unpack[FeedbackOptions],
     ) -> None:
         super().__init__(network, perturbation=perturbation, **options)
         self.feedback = self.make_feedback(checked_scale(feedback_scale), trainable=True)

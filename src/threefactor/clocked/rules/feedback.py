@@ -13,9 +13,13 @@ from typing_extensions import Unpack
 
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules.base import Rule, RuleOptions
-from threefactor.errors import InputError
+from threefactor.clocked.rules.late import KeptEligibility, OnArrival, checked_delay
+from threefactor.errors import ConfigurationError, InputError, unknown_name
 
-__all__ = ["Feedback", "FeedbackRule", "checked_scale"]
+__all__ = ["MEETS", "Feedback", "FeedbackOptions", "FeedbackRule", "checked_scale"]
+
+MEETS = ("current-eligibility", "kept-eligibility")
+LATE_ERRORS = ("lost", "delivered")
 
 
 class Feedback(nn.Module):
@@ -77,11 +81,53 @@ class Feedback(nn.Module):
         return F.avg_pool2d(x, square, ceil_mode=True, count_include_pad=False).flatten(1)
 
 
+class FeedbackOptions(RuleOptions, total=False):
+    """Options that rules with direct feedback share; see `FeedbackRule`."""
+
+    feedback_delay: int
+    feedback_meets: str
+    late_errors: str
+
+
 class FeedbackRule(Rule):
-    """A rule that owns direct feedback connections from the output to the hidden layers.
+    r"""A rule that owns direct feedback connections from the output to the hidden layers.
 
     A subclass makes them in its `__init__`: `self.feedback = self.make_feedback(scale)`.
     `state_dict` names them `feedback.0.matrix`, `feedback.1.matrix`, ...
+
+    On asynchronous hardware an error takes time to come back. With `feedback_delay=d`, what the
+    output sends at time step t reaches the hidden layers at t + d. With the current eligibility it
+    meets the trace and the surrogate derivative that they have then, with the kept eligibility
+    those of step t:
+
+    .. math:: \nabla W_l = \sum_t \psi(u_l[t+d]) \, g_l[t] \, \hat a_{l-1}[t+d]^T
+              \quad\text{or}\quad
+              \sum_t \psi(u_l[t]) \, g_l[t] \, \hat a_{l-1}[t]^T
+
+    The output layer learns at once. So do read-outs of hidden layers and what a layer learns from
+    its own; errors of an intermediate read-out take as long as those of the output. Feedback that
+    learns does so when the message arrives. The noise that OPZO correlates with the output is that
+    of the output's own step in both modes, so each layer keeps its noise of d steps.
+
+    Args:
+        network: see `Rule`.
+        feedback_delay: d, in time steps.
+        feedback_meets: "current-eligibility" or "kept-eligibility". The second keeps a trace for
+            each synapse layer, and state, noise, constants and their eligibilities for each hidden
+            layer, of d steps. With trace_decay="per-neuron" such a trace is (B, n_out, n_in). What
+            lies between a parameter and the weights (standardisation, a parametrisation) is that
+            of the time of arrival.
+        late_errors: what becomes of the errors under way when a sequence ends: "lost", as when the
+            next sample begins at once, or "delivered" with its last time step, for the kept
+            eligibility alone.
+        perturbation: noise on the hidden layers, or None.
+        **options: see `RuleOptions`.
+
+    Raises:
+        InputError: if `feedback_delay` is no whole number of at least 0.
+        ConfigurationError: if a name is not known, or options do not go together.
+
+    Source: Xiao et al. 2026 (OPZO), section 4.3; Xiao et al. 2022 (OTTT); Bellec et al. 2020.
     """
 
     feedback: Sequence[Feedback]
@@ -93,11 +139,49 @@ class FeedbackRule(Rule):
         self,
         network: nn.Module,
         *,
+        feedback_delay: int = 0,
+        feedback_meets: str = "current-eligibility",
+        late_errors: str = "lost",
         perturbation: Perturbation | None = None,
         **options: Unpack[RuleOptions],
     ) -> None:
+        delay = checked_delay("feedback_delay", feedback_delay)
+        if feedback_meets not in MEETS:
+            raise unknown_name("value of feedback_meets:", feedback_meets, MEETS)
+        if late_errors not in LATE_ERRORS:
+            raise unknown_name("value of late_errors:", late_errors, LATE_ERRORS)
+        kept = feedback_meets == "kept-eligibility"
+        if late_errors == "delivered" and not kept:
+            raise ConfigurationError(
+                'late_errors="delivered" needs feedback_meets="kept-eligibility": after the end of '
+                "a sequence there is no current eligibility that an error could meet"
+            )
+        if delay and options.get("label_delay") and not kept:
+            raise ConfigurationError(
+                'label_delay together with feedback_delay needs feedback_meets="kept-eligibility": '
+                "the layers keep their eligibility until the label comes"
+            )
         super().__init__(network, perturbation=perturbation, **options)
+        self.feedback_delay, self.feedback_meets = delay, feedback_meets
+        self.late_errors = late_errors
+        if delay:
+            self._late = (
+                KeptEligibility(self._session, self.label_delay, delay)
+                if kept
+                else OnArrival(delay)
+            )
         self.feedback = _listed([])
+
+    def signal_of(self, layer: str) -> str:
+        return self.signal + self.delay_in_words()
+
+    def delay_in_words(self) -> str:
+        """Say when feedback arrives and what it meets, for `describe`; nothing if it is at once."""
+        d = self.feedback_delay
+        if not d:
+            return ""
+        what = "of its own step" if self.feedback_meets == MEETS[1] else "that it finds then"
+        return f", {d} time step{'s' * (d > 1)} later, on the eligibility {what}"
 
     def make_feedback(
         self,

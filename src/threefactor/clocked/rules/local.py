@@ -12,8 +12,8 @@ from typing_extensions import Unpack
 
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.probe import Probe
-from threefactor.clocked.rules.base import RuleOptions, TimeStep
-from threefactor.clocked.rules.feedback import Feedback, FeedbackRule
+from threefactor.clocked.rules.base import TimeStep
+from threefactor.clocked.rules.feedback import Feedback, FeedbackOptions, FeedbackRule
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
 
@@ -52,7 +52,7 @@ class Readout(nn.Module):
         return activity.flatten(1) @ self.weight.t()
 
 
-class LocalLearningOptions(RuleOptions, total=False):
+class LocalLearningOptions(FeedbackOptions, total=False):
     """Options that rules with local learning share; see `LocalLearningRule`."""
 
     feedback_patch: int
@@ -99,7 +99,7 @@ class LocalLearningRule(FeedbackRule):
             1/sqrt(n_l) by default.
         intermediate: name of layer k in the network, such as "lif4" of `conv9`, or None.
         perturbation: noise on the hidden layers, or None.
-        **options: see `RuleOptions`.
+        **options: see `FeedbackRule` and `Rule`.
 
     Attributes:
         readouts: the `Readout` of each layer that has one, first layer first, in an
@@ -134,7 +134,7 @@ class LocalLearningRule(FeedbackRule):
         readout_scale: float | None = None,
         intermediate: str | None = None,
         perturbation: Perturbation | None = None,
-        **options: Unpack[RuleOptions],
+        **options: Unpack[FeedbackOptions],
     ) -> None:
         if local_learning is not None and local_learning not in LOCAL_FEEDBACK:
             raise unknown_name("feedback of local learning", local_learning, LOCAL_FEEDBACK)
@@ -187,11 +187,29 @@ class LocalLearningRule(FeedbackRule):
             output = output - step.second_output
         errors = self.send_back(self.feedback, step.layers, output, step.error)
         for readout in self.readouts:
-            self._learn_locally(readout, step, errors)
+            i = readout.layer
+            if not self.feedback_delay:
+                self._read(readout, step)
+                if self.local_learning is not None:
+                    error = step.readings[i][1]
+                    errors[i].addmm_(error, self._backward(readout), alpha=self.local_scale)
+            if i == self._middle:
+                signals = self.send_back(self.intermediate, step.layers[:i], *step.readings[i])
+                for j, signal in enumerate(signals):
+                    errors[j].add_(signal)
         return errors
 
-    def _learn_locally(self, readout: Readout, step: TimeStep, errors: list[Tensor]) -> None:
-        """Let a layer's read-out learn, and add the signals that come from it."""
+    def local_errors(self, step: TimeStep) -> Sequence[Tensor | None]:
+        errors: list[Tensor | None] = [None] * len(step.layers)
+        for readout in self.readouts:
+            self._read(readout, step)
+            if self.local_learning is not None:
+                error = step.readings[readout.layer][1]
+                errors[readout.layer] = (error @ self._backward(readout)).mul_(self.local_scale)
+        return errors
+
+    def _read(self, readout: Readout, step: TimeStep) -> None:
+        """Note the output and error of a layer's read-out, and let the read-out learn."""
         i, layer = readout.layer, step.layers[readout.layer]
         assert layer.activity is not None and layer.trace is not None and step.error_of is not None
         if layer.rewritten:
@@ -201,33 +219,34 @@ class LocalLearningRule(FeedbackRule):
             )
         output = readout(layer.activity)
         error = step.error_of(output)
-        backward = readout.weight if readout.feedback is None else readout.feedback
-        if self.local_learning is not None:
-            errors[i].addmm_(error, backward, alpha=self.local_scale)
-        if i == self._middle:
-            if layer.second_activity is not None:
-                output = output - readout(layer.second_activity)
-            signals = self.send_back(self.intermediate, step.layers[:i], output, error)
-            for j, signal in enumerate(signals):
-                errors[j].add_(signal)
+        if i == self._middle and layer.second_activity is not None:
+            output = output - readout(layer.second_activity)
+        step.readings[i] = output, error
         learners = [readout.weight]
         if self.local_learning == "learned":
-            learners.append(backward)
+            learners.append(self._backward(readout))
         if any(p.requires_grad for p in learners):
             grad = error.t() @ layer.trace.flatten(1)
             for parameter in learners:
                 accumulate(parameter, grad.clone())
 
+    @staticmethod
+    def _backward(readout: Readout) -> Tensor:
+        """Return what brings a read-out's error back to its layer."""
+        return readout.weight if readout.feedback is None else readout.feedback
+
     def moves(self, buffer: str) -> bool:
         return not buffer.startswith("readouts.")
 
     def signal_of(self, layer: str) -> str:
-        parts, place = [self.signal], list(self.layer_sizes).index(layer)
+        parts, place = [super().signal_of(layer)], list(self.layer_sizes).index(layer)
         if self.local_learning is not None:
-            parts.append(f"{self.local_scale:g} times the error of its own read-out")
+            at_once = ", at once" if self.feedback_delay else ""
+            parts.append(f"{self.local_scale:g} times the error of its own read-out{at_once}")
         if self._middle is not None and place < self._middle:
             middle = list(self.layer_sizes)[self._middle]
-            parts.append(f"feedback of the same kind from the read-out of {middle}")
+            source = f"feedback of the same kind from the read-out of {middle}"
+            parts.append(source + self.delay_in_words())
         return "; plus ".join(parts)
 
     def start_feedback(self, scale: float | None) -> None:

@@ -43,7 +43,7 @@ class OPZO(LocalLearningRule):
             default, as in the paper's runs: it rescales the gradient, which an adaptive optimiser
             offsets.
         noise_distribution, noise_position, antithetic, generator: see `Perturbation`.
-        **options: see `LocalLearningRule` and `Rule`.
+        **options: see `LocalLearningRule`, `FeedbackRule` and `Rule`.
 
     Raises:
         InputError: if the momentum or the noise scale is out of its range.
@@ -95,13 +95,12 @@ class OPZO(LocalLearningRule):
         output: Tensor,
         error: Tensor,
     ) -> list[Tensor]:
-        assert self.perturbation is not None
-        # The layers hold alpha z, so z itself already costs one division by alpha.
-        divisor = self.perturbation.scale ** (2 if self.divide_by_scale else 1)
-        rate = (1.0 - self.momentum) / (len(output) * divisor)
         errors = []
         for connection, layer in zip(feedback, layers, strict=True):
             assert layer.noise is not None
+            # The layers hold alpha z, so z itself already costs one division by alpha.
+            divisor = layer.noise_scale ** (2 if self.divide_by_scale else 1)
+            rate = (1.0 - self.momentum) / (len(output) * divisor)
             noise = connection.gather(layer.noise)
             # In place: with many outputs M is too large to exist twice.
             connection.matrix.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)

@@ -65,12 +65,15 @@ class ZO(Rule):
         self.second_pass = SECOND_PASS[points]
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
-        assert self.perturbation is not None
         losses = step.losses
         if step.second_losses is not None:
             losses = losses - step.second_losses
             if self.points == "two-point":
                 losses = losses / 2
-        # The layers hold alpha z: one more alpha in the divisor.
-        factor = (losses / self.perturbation.scale**2).unsqueeze(1)
-        return [factor * layer.noise.flatten(1) for layer in step.layers if layer.noise is not None]
+        errors = []
+        for layer in step.layers:
+            assert layer.noise is not None
+            # The layers hold alpha z: one more alpha in the divisor.
+            factor = (losses / layer.noise_scale**2).unsqueeze(1)
+            errors.append(factor * layer.noise.flatten(1))
+        return errors
