@@ -9,12 +9,27 @@ three time steps. Then one of them learns from it, if it has a label; every four
 import copy
 
 import torch
+from torch import Tensor
 
 from threefactor import clocked
 from threefactor.analysis.runs import turned
 from threefactor.data import load
 
 STEPS, SAMPLES = 3, 1200
+
+
+def meet(
+    rule: clocked.OPZO, optimizer: torch.optim.Optimizer, x: Tensor, label: Tensor | None
+) -> Tensor:
+    """Predict one digit, and learn from its label if it has one."""
+    rule.reset()  # from rest, as in training
+    optimizer.zero_grad()
+    output = torch.zeros(1, rule.outputs)
+    for _ in range(STEPS):
+        output += rule.observe(x, label, steps=STEPS).output
+    if label is not None:
+        optimizer.step()
+    return output
 
 
 def main() -> None:
@@ -36,13 +51,7 @@ def main() -> None:
         one = torch.randint(len(data.test_labels), (1,))
         x, y = turned(data.test_images[one], 90 * i / SAMPLES), data.test_labels[one]
         label = y if i % 4 else None
-        rule.reset()  # from rest, as in training
-        optimizer.zero_grad()
-        output = torch.zeros(1, 10)
-        for _ in range(STEPS):
-            output += rule.observe(x, label, steps=STEPS).output
-        if label is not None:
-            optimizer.step()
+        output = meet(rule, optimizer, x, label)
         right["adapting"].append(bool(output.argmax(1) == y))
         right["static"].append(bool(clocked.run(static, x, steps=STEPS).output.argmax(1) == y))
 

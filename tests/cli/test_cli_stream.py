@@ -42,7 +42,7 @@ def test_the_command(folder, run, tmp_path):
         (["--held-out", "20", "--freeze", "linear7"], 2, "'linear7'"),
         (["--labelled", "2"], 2, "share between 0 and 1"),
         (["--held-out", "60"], 1, "60 test pictures"),
-        (["--held-out", "20", "--lr", "-1"], 2, "learning rate"),
+        (["--held-out", "20", "--lr", "-1"], 2, "lr = -1.0"),
     ],
 )
 def test_errors_leave_nothing_behind(folder, run, tmp_path, arguments, code, message):

@@ -171,7 +171,9 @@ def adapt(
     networks = {name: still if one is None else one.network for name, one in learners.items()}
     for network in networks.values():
         network.eval()
-    return _lines(drift, learners, networks, pictures, labels, experiment.settings)
+    steps = experiment.steps
+    assert steps is not None  # as pictures are shown for a number of steps
+    return _lines(drift, learners, networks, pictures, labels, steps)
 
 
 def _lines(
@@ -180,12 +182,11 @@ def _lines(
     networks: dict[str, nn.Module],
     pictures: Tensor,
     labels: Tensor,
-    settings: training.Settings,
+    steps: int,
 ) -> Iterator[dict[str, Any]]:
     random = torch.Generator().manual_seed(drift.seed)
     order = torch.randperm(len(labels), generator=random)
     held, pool = order[: drift.held_out], order[drift.held_out :]
-    steps = settings.steps
     hits: dict[str, deque[bool]] = {name: deque(maxlen=drift.window) for name in learners}
     spent = dict.fromkeys(learners, 0.0)
     labelled = 0
@@ -225,10 +226,10 @@ def _lines(
 
 def _accuracy(network: nn.Module, x: Tensor, y: Tensor, steps: int) -> float:
     with evaluating(network):
-        parts = zip(x.split(AT_ONCE), y.split(AT_ONCE), strict=True)
+        parts = (slice(start, start + AT_ONCE) for start in range(0, len(y), AT_ONCE))
         hits = sum(
-            int((clocked.run(network, a, steps=steps).output.argmax(1) == b).sum())
-            for a, b in parts
+            int((clocked.run(network, x[part], steps=steps).output.argmax(1) == y[part]).sum())
+            for part in parts
         )
     return hits / len(y)
 
