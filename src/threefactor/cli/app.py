@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
-from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, sweep
+from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, stream, sweep
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
 from threefactor.errors import ConfigurationError, ThreefactorError
@@ -40,6 +40,7 @@ app.command(cls=PluginCommand)(runs.train)
 app.command(cls=PluginCommand)(runs.finetune)
 app.command(cls=PluginCommand)(runs.evaluate)
 app.command(cls=PluginCommand)(analyse.analyse)
+app.command(cls=PluginCommand)(stream.stream)
 app.command("import")(importing.import_)
 app.command(cls=PluginCommand)(runs.recipes)
 app.command(cls=PluginCommand)(sweep.sweep)

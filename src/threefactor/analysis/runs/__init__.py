@@ -7,5 +7,15 @@ from threefactor.analysis.runs.analyses import (
     exact_against_modified,
     write_analysis,
 )
+from threefactor.analysis.runs.streams import Drift, adapt, turned
 
-__all__ = ["ANALYSES", "RunView", "analyse", "exact_against_modified", "write_analysis"]
+__all__ = [
+    "ANALYSES",
+    "Drift",
+    "RunView",
+    "adapt",
+    "analyse",
+    "exact_against_modified",
+    "turned",
+    "write_analysis",
+]
