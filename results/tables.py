@@ -473,8 +473,8 @@ def stream_claim() -> str:
     static = f"{100 * first['static']:.0f} to {100 * end['static']:.0f} %"
     return (
         "A trained network can go on learning while it is used. Here MNIST turns to 90 degrees, "
-        f"one picture at a time: the\nstatic network falls from {static}, the one that learns by OPZO "
-        f"to {100 * end['adapting']:.0f} % (one run; [Streams](docs/streams.md))."
+        f"one picture at a time: the\nstatic network falls from {static}, the one that learns "
+        f"by OPZO to {100 * end['adapting']:.0f} % (one run; [Streams](docs/streams.md))."
     )
 
 
