@@ -20,7 +20,15 @@ from threefactor import training
 from threefactor.cli.app import app
 from threefactor.errors import CheckpointError, ConfigurationError, ThreefactorError
 from threefactor.recipes import RECIPES, recipe
-from threefactor.reproduce import Observer, PlannedRun, catalog, planned, reproduction, run_grid
+from threefactor.reproduce import (
+    Observer,
+    PlannedRun,
+    catalog,
+    grid,
+    planned,
+    reproduction,
+    run_grid,
+)
 from threefactor.reproduce.grid import _Grid, _Job, _silence
 from threefactor.reproduce.planned import prepare, state_of
 from threefactor.reproduce.reproduction import Analyser
@@ -82,7 +90,8 @@ class Log(Observer):
         self.ended.append(outcome.kind)
 
 
-def test_finished_runs_are_used_again(tmp_path):
+def test_finished_runs_are_used_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(grid, "POLL", 0.001)  # looks before the short run has ended
     runs = [plan(), plan(seed=1), plan()]
     first = run_grid(runs, tmp_path, jobs=2)
     assert [o.kind for o in first] == ["finished"] * 3
