@@ -25,7 +25,10 @@ PARTS: dict[str, list[tuple[Any, str]]] = {
     "noise": [(Perturbation, "draw")],
     "traces": [(pathway.Pathway, "_follow"), (pathway.Pathway, "learn")],
     "surrogate": [(clocked.Neuron, "delta")],
-    "optimiser": [(torch.optim.AdamW, "step"), (torch.optim.AdamW, "zero_grad")],
+    "optimiser": [  # AdamW has a step of its own only if it was made before any Adam
+        *((kind, "step") for kind in (torch.optim.Adam, torch.optim.AdamW)),
+        (torch.optim.Optimizer, "zero_grad"),
+    ],
 }
 """What the time is spent on; a part that calls another is not charged for it."""
 ELEMENTWISE = ("noise", "traces", "surrogate")
