@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 .PHONY: help demo test check interop smoke tables verify fuzz bench clean
 
 help:
-	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about three minutes)"
+	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about two minutes)"
 	@echo "make test    run the linter, the type checker and all tests"
 	@echo "make interop install the libraries whose networks the tests train and read; without, these tests are skipped"
 	@echo "make smoke   make a tiny version of every table and figure of the papers; a browser checks the pages"
