@@ -24,7 +24,7 @@ __all__ = ["ADVICE", "LARGEST", "Source", "Unpacked", "guess", "listed", "open_f
 LARGEST = 1 << 30
 """Bytes that a file may have, unpacked, which is read into memory as a whole."""
 
-ADVICE = "put an intact copy in its place, or delete it and fetch the data set again if it was fetched"
+ADVICE = "put an intact copy in its place; if downloaded, delete it and fetch the data set again"
 GZIP_MAGIC = b"\x1f\x8b"
 KINDS = {b"<": "a web page", b"vers": "a Git LFS pointer", b"PK": "a zip archive"}
 CHUNK = 1 << 20
