@@ -14,6 +14,7 @@ __all__ = [
     "DivergenceError",
     "InputError",
     "PlaceError",
+    "ProcessError",
     "ThreefactorError",
     "plain_letters",
     "unknown_name",
@@ -51,6 +52,10 @@ class CheckpointError(ThreefactorError):
 
 class DivergenceError(ThreefactorError):
     """The loss became NaN or infinite."""
+
+
+class ProcessError(ThreefactorError):
+    """Processes that train together lost each other."""
 
 
 def unknown_name(

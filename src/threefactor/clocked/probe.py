@@ -13,6 +13,7 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import head_of
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
+from threefactor.processes import Share
 
 __all__ = ["Probe"]
 
@@ -26,6 +27,7 @@ class Probe:
         activity: (B, ...) what the next layer saw, noise and dropout included.
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
+        whole_noise: the same of all samples of a batch that several processes share.
         trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
             `keeps_trace`.
     """
@@ -47,6 +49,7 @@ class Probe:
         self.decay = Decay(0.0)
         """Of the trace; the session sets it."""
         self.turn: Turn | None = None
+        self.share: Share | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -55,6 +58,7 @@ class Probe:
         self.second_activity: Tensor | None = None
         self.current: Tensor | None = None
         self.noise: Tensor | None = None
+        self.whole_noise: Tensor | None = None
         self.trace: Tensor | None = None
         self._current_trace: Tensor | None = None
         self.spike_sum: Tensor | int = 0
@@ -157,7 +161,11 @@ class Probe:
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
         if self.main_pass:
-            self.noise = self.perturbation.draw(self.noise, current.detach(), self.steps)
+            share, like = self.share, current.detach()
+            if share is not None and self.whole_noise is None:
+                like = share.whole_like(like)
+            self.whole_noise = self.perturbation.draw(self.whole_noise, like, self.steps)
+            self.noise = self.whole_noise if share is None else share.mine(self.whole_noise)
             return self.noise
         assert self.noise is not None
         return self.noise * self.noise_factor if self.noise_factor else None

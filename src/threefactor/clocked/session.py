@@ -49,6 +49,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
 from threefactor.clocked.turns import Turn, alone
 from threefactor.errors import InputError, unknown_name
+from threefactor.processes import Share
 
 __all__ = ["Result", "Session", "run"]
 
@@ -138,6 +139,7 @@ class Session:
         self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
+        self.share: Share | None = None
         self.untraced = _checked_names(untraced, [pathway.name for pathway in self.pathways])
         self._set_decays()
         self.kept = kept_states(network)
@@ -166,6 +168,7 @@ class Session:
             for part in (*self._parts, *self.kept):
                 part.reset()
             self.set_constant_inputs(())
+            self.take_share(None)
             self.batch = None
             self.broken = False
             self.unchecked = True
@@ -174,6 +177,12 @@ class Session:
     def alone(self) -> AbstractContextManager[None]:
         """Keep other threads from working on the network; see `turns.alone`."""
         return alone(module for _, module in self.layers)
+
+    def take_share(self, share: Share | None) -> None:
+        """Note which rows of a batch this stream has, if several processes share batches."""
+        self.share = share
+        for probe in self.probes:
+            probe.share = share
 
     def set_constant_inputs(self, inputs: tuple[Tensor, ...]) -> None:
         """Tell the pathways which tensors stay the same at every step."""

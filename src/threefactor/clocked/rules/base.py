@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import TypedDict
 
+from threefactor import processes
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
@@ -30,6 +31,7 @@ from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
+from threefactor.processes import Share, World
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
@@ -127,6 +129,8 @@ class Rule(nn.Module, ABC):
     """Whether `layers[i].trace`, the trace of each layer's own activity, is needed."""
     signal = "the error that the rule's layer_errors gives it"
     """What a hidden layer learns from, in words, for `describe`."""
+    world: World | None = None
+    """The processes that share the batches of this rule; see `join`."""
 
     def __init__(
         self,
@@ -201,6 +205,45 @@ class Rule(nn.Module, ABC):
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
         return True
 
+    def join(self, world: World) -> None:
+        """Train together with the same rule in other processes from now on.
+
+        Network, rule and random generators become those of the first process. `step` and `observe`
+        are then called in all processes at the same time, each with its own rows of a batch, and
+        do what one process does with all rows, in the order of the processes: gradients, feedback,
+        loss and firing rates of the result are those of the whole batch, noise and dropout too.
+        The output is that of the own rows. Hooks of parameters see the gradients of the own rows.
+
+        Args:
+            world: the processes. With one alone nothing changes.
+
+        Raises:
+            ConfigurationError: if network or rule are others in another process.
+            ProcessError: if another process does not answer.
+        """
+        processes.join(self, world)
+
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called at the end of a step, after which each process has learned from its own rows. The
+        buffers that `moves` names become their mean, weighted by the number of rows: exact for
+        what is linear in means over the batch, if it is not used before the step ends.
+
+        Args:
+            share: the rows of this process.
+        """
+        _, buffers = self._own_tensors()
+        moving = [b for n, b in buffers.items() if self.moves(n) and b.is_floating_point()]
+        for buffer in moving:
+            buffer.mul_(share.weight)
+        share.world.add(moving)
+
+    @property
+    def share(self) -> Share | None:
+        """The rows that this process has in the step under way, if several share the batch."""
+        return self._session.share
+
     @abstractmethod
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
         """Return g_l[t], (B, n_l), the error that reaches the activity of each hidden layer."""
@@ -270,10 +313,20 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with session.attached():
+                with processes.step_of(self.world), session.attached():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
+
+    def _take_share(self, samples: int) -> None:
+        """Agree with the other processes on who has which rows, once in a sequence or stream."""
+        session = self._session
+        if self.world is not None:
+            if session.share is None:
+                generators = processes.generators_of(self)
+                session.take_share(self.world.share(samples, self.network, generators))
+            else:
+                self.world.share_again()
 
     def _run(
         self,
@@ -304,17 +357,58 @@ class Rule(nn.Module, ABC):
                 if target is not None and target is not checked:
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
-                record = self._advance(x_t, target, count)
+                if session.share is None:
+                    self._take_share(batch_size(x_t))
+                with self._summed(after_step is not None):
+                    record = self._advance(x_t, target, count)
+                    if after_step is not None:
+                        session.flush()
                 if target is not None:
                     fresh = record.losses.sum()
                     loss = fresh if loss is None else loss.add_(fresh)
                 total = record.output.clone() if total is None else total.add_(record.output)
                 if after_step is not None:
-                    session.flush()
                     after_step()
             session.flush()
+            rates, loss = self._of_all(loss)
         assert total is not None
-        return Result(total, session.firing_rates(), count, loss)
+        return Result(total, rates, count, loss)
+
+    def _of_all(self, loss: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return firing rates and loss of the whole batch; the loss comes as this process's part.
+
+        All processes then have the same feedback, too.
+        """
+        rates, share = self._session.firing_rates(), self._session.share
+        if share is None:
+            return rates, loss
+        self.synchronise(share)
+        rates = dict(zip(rates, share.mean(list(rates.values())), strict=True))
+        if loss is not None:
+            loss = loss.clone()
+            share.world.add([loss])
+        return rates, loss
+
+    @contextmanager
+    def _summed(self, each: bool) -> Iterator[None]:
+        """Add up the gradients of one time step over the processes, if an update is to follow."""
+        world = self.world
+        if world is None or not each:
+            yield
+            return
+        parameters = self._learners()
+        before = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            yield
+            world.add_gradients(parameters)
+        finally:
+            _add_grads(parameters, before)
+
+    def _learners(self) -> list[Tensor]:
+        """Return the parameters of the network and the rule's own."""
+        return [*self._session.parameters(), *self._own_tensors()[0].values()]
 
     def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
@@ -339,20 +433,21 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with session.attached():
+        with processes.step_of(self.world), session.attached():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
             if targets is not None:
                 check_targets(self.loss, targets, batch_size(x_t), self.outputs)
             session.check_batch(x_t)
+            self._take_share(batch_size(x_t))
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 record = self._advance(x_t, targets, steps)
                 session.flush()
+                rates, loss = self._of_all(None if targets is None else record.losses.sum())
             session.broken = False
-        loss = None if targets is None else record.losses.sum()
-        return Result(record.output, session.firing_rates(), 1, loss)
+        return Result(record.output, rates, 1, loss)
 
     def _advance(self, x_t: StepInput, targets: Tensor | None, steps: int) -> TimeStep:
         """Run one time step of the attached network, and learn if there are targets."""
@@ -365,7 +460,11 @@ class Rule(nn.Module, ABC):
             check_products(session, output, refuse_chain=session.chain == "none")
             check_wiring(session, self._outline.wiring)
         samples = batch_size(x_t)
-        share = 1.0 / (samples * steps)
+        joint = session.share
+        if joint is None:
+            share = 1.0 / (samples * steps)
+        else:
+            share = 1.0 / (joint.total * steps) if joint.counts else 0.0
         # A copy, since a loss may write to what it is given.
         values = output.detach().clone()
         if targets is None:
@@ -502,6 +601,8 @@ class Rule(nn.Module, ABC):
         try:
             with self._session.buffers_kept():
                 yield
+                if self.world is not None and apart:
+                    self.world.add_gradients(parameters)
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:
@@ -514,6 +615,12 @@ class Rule(nn.Module, ABC):
             for parameter, grad in zip(parameters, before, strict=False):
                 parameter.grad = grad
             raise
-        for parameter, grad in zip(parameters, before, strict=False):
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
+        if apart:
+            _add_grads(parameters, before)
+
+
+def _add_grads(parameters: Sequence[Tensor], before: Sequence[Tensor | None]) -> None:
+    """Add to the gradients that were there before what was gathered apart from them."""
+    for parameter, grad in zip(parameters, before, strict=True):
+        if grad is not None:
+            parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
