@@ -45,8 +45,8 @@ def check_layers(network: nn.Module) -> None:
     if wrapper in _WRAPPERS:
         raise InputError(
             f"the network is wrapped in {wrapper}, which waits for a backward pass that rules do "
-            "not make. Build the rule on the module inside (network.module) and average the "
-            "gradients over the processes after rule.step with torch.distributed.all_reduce"
+            "not make. Build the rule on the module inside (network.module) and let it share the "
+            "batches: rule.join(threefactor.World())"
         )
     for name, module in network.named_modules():
         refuse_compiled(name, module)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from threefactor.clocked import verdicts
 from threefactor.clocked.checks import check_layers, refuse_autocast, refuse_chain
 from threefactor.clocked.decays import (
     Decay,
@@ -280,7 +281,7 @@ class Session:
                     for module, name, buffer, value in kept:
                         # Norms write without a trace in the version, and so is it put back: the
                         # graph of the step has these tensors and does not need their values.
-                        if not torch.equal(buffer, value):
+                        if not buffer.is_cpu or not torch.equal(buffer, value):
                             buffer.data.copy_(value)
                         module._buffers[name] = buffer
 
@@ -510,7 +511,8 @@ def run(
     output: Tensor | None = None
     losses: list[Tensor] = []
     try:
-        with torch.no_grad(), session.attached():
+        device = session.first_parameter.device
+        with torch.no_grad(), session.attached(), verdicts.gathered(device):
             count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)

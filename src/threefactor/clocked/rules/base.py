@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from typing_extensions import TypedDict
 
 from threefactor import processes
-from threefactor.clocked import kernels
+from threefactor.clocked import kernels, verdicts
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
@@ -313,15 +313,19 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with processes.step_of(self.world), session.attached():
+                with processes.step_of(self.world), session.attached(), self._verdicts():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
+
+    def _verdicts(self) -> AbstractContextManager[None]:
+        return verdicts.gathered(self._session.first_parameter.device)
 
     def _take_share(self, samples: int) -> None:
         """Agree with the other processes on who has which rows, once in a sequence or stream."""
         session = self._session
         if self.world is not None:
+            verdicts.read()  # while the others can still be told
             if session.share is None:
                 generators = processes.generators_of(self)
                 session.take_share(self.world.share(samples, self.network, generators))
@@ -351,6 +355,8 @@ class Rule(nn.Module, ABC):
             )
         total: Tensor | None = None
         loss: Tensor | None = None
+        if after_step is not None:
+            verdicts.read()
         with self._all_or_nothing(apart=after_step is None):
             checked: Tensor | None = None
             for x_t, target in zip(sequence, in_time, strict=True):
@@ -368,8 +374,10 @@ class Rule(nn.Module, ABC):
                     loss = fresh if loss is None else loss.add_(fresh)
                 total = record.output.clone() if total is None else total.add_(record.output)
                 if after_step is not None:
+                    verdicts.read()
                     after_step()
             session.flush()
+            verdicts.read()
             rates, loss = self._of_all(loss)
         assert total is not None
         return Result(total, rates, count, loss)
@@ -433,7 +441,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with processes.step_of(self.world), session.attached():
+        with processes.step_of(self.world), session.attached(), self._verdicts():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
@@ -445,6 +453,7 @@ class Rule(nn.Module, ABC):
             with self._all_or_nothing():
                 record = self._advance(x_t, targets, steps)
                 session.flush()
+                verdicts.read()
                 rates, loss = self._of_all(None if targets is None else record.losses.sum())
             session.broken = False
         return Result(record.output, rates, 1, loss)
