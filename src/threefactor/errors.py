@@ -26,6 +26,8 @@ class ThreefactorError(Exception):
     """Base of all errors raised on purpose. The command line prints it without a traceback."""
 
     exit_code = 1
+    said_elsewhere = False
+    """Whether another process says so, too, and better alone."""
 
 
 class InputError(ThreefactorError, ValueError):

@@ -208,7 +208,9 @@ class World:
         if failure is not None:
             raise failure
         if said[1] is not None:
-            raise (said[2] or ProcessError)(said[1])
+            told = (said[2] or ProcessError)(said[1])
+            told.said_elsewhere = True
+            raise told
         return said[0]  # type: ignore[no-any-return]
 
     def check_same(self, what: str, value: object) -> None:

@@ -410,9 +410,11 @@ class Trainer:
         kept = ""
         if self.run is not None and self.history:
             kept = f" The last good checkpoint is in {self.run.last}."
-        raise DivergenceError(
+        problem = DivergenceError(
             f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
+        problem.said_elsewhere = not self._world.is_first
+        raise problem
 
     def _interrupt(self, number: int) -> NoReturn:
         with self._stop.undisturbed():
@@ -420,11 +422,12 @@ class Trainer:
         how = self._first(self._how_to_resume)
         if how is None:
             message = "stopped; nothing was kept, because the run has no folder"
-            raise InterruptedRunError(message, number)
-        raise InterruptedRunError(
-            f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; resume with: {how}",
-            number,
-        )
+        else:
+            where = f"in epoch {self.epoch + 1} after batch {self._sums.batch}"
+            message = f"stopped {where}; resume with: {how}"
+        problem = InterruptedRunError(message, number)
+        problem.said_elsewhere = not self._world.is_first
+        raise problem
 
     def _how_to_resume(self, run: RunFolder) -> str:
         if self.described.own is not None:

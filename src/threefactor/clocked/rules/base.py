@@ -240,7 +240,7 @@ class Rule(nn.Module, ABC):
         share.world.add(moving)
 
     @property
-    def share(self) -> Share | None:
+    def batch_share(self) -> Share | None:
         """The rows that this process has in the step under way, if several share the batch."""
         return self._session.share
 

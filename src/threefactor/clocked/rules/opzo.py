@@ -102,8 +102,8 @@ class OPZO(LocalLearningRule):
         assert self.perturbation is not None
         # The layers hold alpha z, so z itself already costs one division by alpha.
         divisor = self.perturbation.scale ** (2 if self.divide_by_scale else 1)
-        if self.share is not None:  # M gathers the correlation over the whole batch
-            output = self.share.gather(output)
+        if self.batch_share is not None:  # M gathers the correlation over the whole batch
+            output = self.batch_share.gather(output)
         rate = (1.0 - self.momentum) / (len(output) * divisor)
         errors = []
         for connection, layer in zip(feedback, layers, strict=True):
