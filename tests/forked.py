@@ -15,6 +15,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, NoReturn
 
 FORKS = sys.platform == "linux"
@@ -53,6 +54,9 @@ def output(words: Sequence[object], **options: Any) -> str:
 def _interpret(words: Sequence[str], env: Mapping[str, str] | None) -> NoReturn:
     """Be the Python of a new process, which has its standard streams already."""
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # as if a program had been loaded
+    # multiprocessing would write to the file of the tests' own tracker, which is closed now.
+    tracker: Any = resource_tracker._resource_tracker
+    tracker._fd = tracker._pid = None
     if env is not None:
         os.environ.clear()
         os.environ.update(env)

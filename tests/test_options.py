@@ -113,9 +113,10 @@ def test_defaults_of_networks_are_those_of_their_neurons() -> None:
         assert get_type_hints(build)["neuron"] == Unpack[clocked.NeuronOptions]
     lif = clocked.fc(4, (5,), 3).lif1
     kept = {"reset": "reset_mode"}  # reset() is a method
-    assert {n: getattr(lif, kept.get(n, n)) for n in neuron} == {
-        n: o.default for n, o in neuron.items()
+    assert {n: getattr(lif, kept.get(n, n)) for n in neuron if not n.startswith("learn_")} == {
+        n: o.default for n, o in neuron.items() if not n.startswith("learn_")
     }
+    assert not lif.learned and not neuron["learn_leak"].default
     lif = clocked.conv5((1, 8, 8), 2, width=0.02, leak=0.25).lif1
     assert (lif.leak, lif.threshold, lif.scale) == (0.25, 1.0, 2.74)
     assert clocked.conv5((1, 8, 8), 2, width=0.02, scale=1.5).lif1.scale == 1.5

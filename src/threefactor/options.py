@@ -1,11 +1,11 @@
-"""The options of a class: what its constructor takes by name, with types and defaults."""
+"""The options of a class or function: what it takes by name, with types and defaults."""
 
 from __future__ import annotations
 
 import functools
 import inspect
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,15 +31,15 @@ class Option:
     default: Any
 
 
-def options_of(kind: type) -> dict[str, Option]:
-    """Return what the constructor of a class takes by name.
+def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
+    """Return what a function, or the constructor of a class, takes by name.
 
     `**options: Unpack[Group]`, with a TypedDict `Group`, stands for the options of the group, whose
     defaults are those of the class above. `**options` of any other type stands for all options of
     the class above.
 
     Args:
-        kind: any class.
+        kind: any class or function.
 
     Returns:
         Options by name, those of the class above first.
@@ -50,7 +50,9 @@ def options_of(kind: type) -> dict[str, Option]:
     >>> "noise_scale" in options_of(clocked.DFA)
     False
     """
-    return _options(kind.__mro__)
+    if isinstance(kind, type):
+        return _options(kind.__mro__)
+    return _named(inspect.signature(kind).parameters.values(), _types(kind))
 
 
 def _options(kinds: Sequence[type]) -> dict[str, Option]:
@@ -60,11 +62,7 @@ def _options(kinds: Sequence[type]) -> dict[str, Option]:
     make = vars(kinds[place])["__init__"]
     types = _types(make)
     _self, *parameters = inspect.signature(make).parameters.values()
-    own = {
-        one.name: Option(types.get(one.name, Any), one.default)
-        for one in parameters
-        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
-    }
+    own = _named(parameters, types)
     others = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
     if others is None:
         return own
@@ -77,6 +75,14 @@ def _options(kinds: Sequence[type]) -> dict[str, Option]:
         for name, type_ in _types(typing_extensions.get_args(group)[0]).items()
     }
     return {**passed_on, **own}
+
+
+def _named(parameters: Iterable[inspect.Parameter], types: Mapping[str, Any]) -> dict[str, Option]:
+    return {
+        one.name: Option(types.get(one.name, Any), one.default)
+        for one in parameters
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    }
 
 
 def _types(annotated: Any) -> Mapping[str, Any]:

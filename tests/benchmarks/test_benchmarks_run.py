@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 from forked import output
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -89,3 +91,32 @@ def test_loading_is_measured_beside_training(tmp_path):
     rows = json.loads(file.read_text())["rows"]
     assert rows.keys() == {"digits-fc", "digits-events"}
     assert all(0 < row["ratio"] == row["loading_ms"] / row["step_ms"] for row in rows.values())
+
+
+def test_recurrence_is_searched_and_tested(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "shd-like").mkdir()
+    generator = np.random.default_rng(0)
+    for part, samples in (("train", 60), ("test", 20)):
+        with h5py.File(tmp_path / "shd-like" / f"{part}.h5", "w") as root:
+            for name, kind in (("times", np.float32), ("units", np.uint16)):
+                column = root.create_dataset(f"spikes/{name}", (samples,), h5py.vlen_dtype(kind))
+                for i in range(samples):
+                    high = 0.7 if name == "times" else 699
+                    column[i] = (generator.random(60) * high).astype(kind)
+            root["labels"] = np.arange(samples, dtype=np.uint16) % 20
+            root["extra/speaker"] = np.arange(samples, dtype=np.uint16) % 7
+    file = tmp_path / "recurrence.json"
+    options = ["--data-dir", tmp_path, "--rules", "spatial-bp", "--frames", 4, "--hidden", 5]
+    run("recurrence.py", *options, "--epochs", 1, "--seeds", 2, "--json", file)
+    found = json.loads(file.read_text())
+    assert found["samples"] == {"train": 60, "test": 20}
+    networks = found["rules"]["spatial-bp"]
+    assert networks.keys() == {"feed-forward", "recurrent"}
+    for network in networks.values():
+        assert len(network["search"]) == 8 and [one["seed"] for one in network["test"]] == [0, 1]
+        best = max(network["search"], key=lambda one: one["accuracy"])
+        assert all(network[name] == best[name] for name in ("leak", "lr", "dropout"))
+        assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
+    losses = [[one["loss"] for one in network["search"]] for network in networks.values()]
+    assert losses[0] != losses[1]

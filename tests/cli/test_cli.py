@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,6 +25,17 @@ def test_train_then_evaluate(run, tmp_path):
     code, out, _ = run("evaluate", folder, "--checkpoint", "best")
     assert code == 0
     assert "best checkpoint after" in out
+
+
+def test_a_recurrent_network_is_a_setting(run, tmp_path):
+    assert run("train", "digits-fc", *SMALL, "--set", "recurrent=true", "--out", "r")[0] == 0
+    last = json.loads((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()[-1])
+    code, out, _ = run("evaluate", "r", "--json")
+    assert code == 0 and json.loads(out)["test_accuracy"] == last["test_accuracy"]
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=[true, false]")
+    assert code == 1 and "there are 1 hidden layers" in err
+    code, _, err = run("train", "digits-fc", *SMALL, "--set", "recurrent=yes")
+    assert code == 2 and "network.recurrent" in err
 
 
 def test_resume_of_a_finished_run_and_of_another_configuration(run):
@@ -167,13 +179,14 @@ def test_the_demo_without_matplotlib_names_the_extra(run, monkeypatch):
 def test_tab_completion_offers_names():
     from threefactor.cli import completion
 
-    assert completion.recipe_names("mnist-f") == ["mnist-fc"]
-    assert completion.recipe_names("mnist-events-d") == [
+    line = SimpleNamespace(params={})  # what was typed before
+    assert completion.recipe_names(line, "mnist-f") == ["mnist-fc"]
+    assert completion.recipe_names(line, "mnist-events-d") == [
         "mnist-events-deep",
         "mnist-events-deep-scaled",
     ]
     known = ["spatial-bp", "dfa", "dkp", "zo", "opzo", "exact-bp", "sfdfa"]
-    assert completion.rule_names("") == known
+    assert completion.rule_names(line, "") == known
     assert completion.dataset_names("f") == ["fashion-mnist"]
 
 

@@ -144,7 +144,7 @@ def test_names_in_the_registries_are_text(stream, monkeypatch):
         code, _, err = stream(*command)
         assert code == 2
         assert "unknown rule 'mine[x]'" in err.decode()
-        assert "register one of your own in threefactor.clocked.RULES" in err.decode()
+        assert "register one of your own with threefactor.register_rule" in err.decode()
     code, out, _ = stream("report", folder)
     assert code == 0
     page = Path("report.html").read_text(encoding="utf-8")

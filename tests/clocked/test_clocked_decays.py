@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from reference import clocked as slow
 from reference.clocked_cases import (
     BATCH,
-    CASES,
     STEPS,
     assert_alive,
+    assert_close,
+    assert_slow,
     build,
     make_data,
     make_network,
     make_rule,
     matrices,
-    replay_noise,
+    slow_outcome,
     strengthen,
 )
 from reference.foreign import filtered
@@ -40,52 +40,14 @@ def layered(leaks: list[float], case: str, **options: Any) -> tuple[clocked.Netw
     return network, make_rule(case, network, **options)
 
 
-def expected(case: str, network: clocked.Network, rule: clocked.Rule, **model: Any) -> slow.Outcome:
-    name, options = CASES[case]
-    layers = [m for m in network if isinstance(m, clocked.Linear)]
-    copy = slow.Model(
-        [layer.weight.detach().numpy().copy() for layer in layers],
-        [layer.bias.detach().numpy().copy() for layer in layers],
-        **model,
-    )
-    sizes = [len(b) for b in copy.biases[:-1]]
-    noise = None
-    if "noise_scale" in options:
-        noise = [[z.numpy() for z in step] for step in replay_noise(sizes, STEPS, options)]
-    feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
-    x, y = make_data()
-    masks = [np.ones((BATCH, n)) for n in sizes]
-    return slow.train(
-        name, copy, x.numpy(), y.numpy(), masks, noise=noise, feedback=feedback, **options
-    )
-
-
-def close(actual: Any, wanted: Any) -> None:
-    wanted = np.asarray(wanted)
-    scale = np.abs(wanted).max()
-    assert scale > 0, "the reference is all zero"
-    np.testing.assert_allclose(np.asarray(actual), wanted, rtol=1e-9, atol=1e-11 * scale)
-
-
-def compare(network: clocked.Network, rule: clocked.Rule, wanted: slow.Outcome) -> None:
-    layers = [m for m in network if isinstance(m, clocked.Linear)]
-    for i, layer in enumerate(layers):
-        close(layer.weight.grad, wanted.weight_grads[i])
-        close(layer.bias.grad, wanted.bias_grads[i])
-    for i, matrix in enumerate(matrices(rule)):
-        close(matrix.detach().t(), wanted.feedback[i])
-        if matrix.requires_grad:
-            close(matrix.grad.t(), wanted.feedback_grads[i])
-
-
 @pytest.mark.parametrize("case", EVERY_KIND)
 def test_each_trace_has_the_leak_of_the_neurons_behind(case: str) -> None:
     network, rule = layered(LEAKS, case)
-    wanted = expected(case, network, rule, leak=LEAKS)
+    wanted = slow_outcome(case, network, rule, leak=LEAKS)
     assert_alive(rule.step(*make_data()))
-    compare(network, rule, wanted)
+    assert_slow(network, rule, wanted)
     assert rule.trace_decays == {"linear1": 0.9, "linear2": 0.3, "linear3": 0.6, "readout": 0.6}
-    other = expected(case, network, rule, leak=LEAKS, trace_decays=[0.6] * 4)
+    other = slow_outcome(case, network, rule, leak=LEAKS, trace_decays=[0.6] * 4)
     assert not np.allclose(network.linear1.weight.grad, other.weight_grads[0], rtol=1e-2)
 
 
@@ -104,15 +66,15 @@ def test_a_constant_input_and_a_stream_have_the_same_decays(case: str) -> None:
                 rule.observe(x[0], y, steps=STEPS)
         found.append([p.grad for p in network.parameters()])
     for grad, one, other in zip(*found, strict=True):
-        close(one, grad)
-        close(other, grad)
+        assert_close(one, grad)
+        assert_close(other, grad)
 
 
 def test_numbers_for_some_layers() -> None:
     network, rule = layered(LEAKS, "dkp", trace_decay={"linear2": 0.8, "readout": 0.0})
-    wanted = expected("dkp", network, rule, leak=LEAKS, trace_decays=[0.9, 0.8, 0.6, 0.0])
+    wanted = slow_outcome("dkp", network, rule, leak=LEAKS, trace_decays=[0.9, 0.8, 0.6, 0.0])
     rule.step(*make_data())
-    compare(network, rule, wanted)  # the feedback's own traces have the leaks, too
+    assert_slow(network, rule, wanted)  # the feedback's own traces have the leaks, too
     assert rule.trace_decays == {"linear1": 0.9, "linear2": 0.8, "linear3": 0.6, "readout": 0.0}
 
 
@@ -125,7 +87,9 @@ def test_a_number_for_the_activity_of_a_hidden_layer() -> None:
         readout = network.readout.weight.grad
     assert torch.equal(grads[0.6][0], grads[0.1][0])
     assert not torch.allclose(grads[0.6][2], grads[0.1][2], rtol=1e-2)
-    close(grads[0.6][2], readout)  # both are sums of errors times the trace of the last layer
+    assert_close(
+        grads[0.6][2], readout
+    )  # both are sums of errors times the trace of the last layer
 
 
 def test_equal_leaks_give_what_one_number_gives_to_the_bit() -> None:
@@ -278,7 +242,7 @@ def test_foreign_neurons_with_leaks_of_their_own() -> None:
                 past = [a[b] for a in activities[k + 1][: t + 1]]
                 wanted_feedback[k] += torch.outer(error, filtered(past, *own_decays[k]))
     for one, other in zip((*found, *feedback), (*wanted, *wanted_feedback), strict=True):
-        close(one, other)
+        assert_close(one, other)
 
 
 class Graded(clocked.Neuron):
@@ -338,9 +302,9 @@ def test_leaks_that_change_are_followed() -> None:
     rule.step(*make_data())
     network.zero_grad()
     network.lif2.leak = 0.25
-    wanted = expected("dfa", network, rule, leak=[0.5, 0.25])
+    wanted = slow_outcome("dfa", network, rule, leak=[0.5, 0.25])
     rule.step(*make_data())
-    compare(network, rule, wanted)
+    assert_slow(network, rule, wanted)
 
 
 def test_describe_tells_each_decay(capsys: pytest.CaptureFixture[str]) -> None:

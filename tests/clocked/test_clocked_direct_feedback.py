@@ -358,7 +358,18 @@ def test_a_neurons_own_parameters(case: str) -> None:
     make_rule(case, network, input_shape=(6,)).step(X, Y, steps=3)
 
 
-@pytest.mark.parametrize("setting", ["leak", "threshold", "surrogate_width", "scale", "dropout"])
+@pytest.mark.parametrize("setting", ["leak", "threshold"])
+def test_a_parameter_is_not_taken_for_a_constant(setting: str) -> None:
+    message = f"{setting} is a Parameter that needs a gradient; .*learn_{setting}=True"
+    with pytest.raises(InputError, match=message):
+        clocked.LIF(**{setting: nn.Parameter(torch.tensor(0.5))})
+    neuron = clocked.LIF()
+    with pytest.raises(InputError, match=message):
+        setattr(neuron, setting, nn.Parameter(torch.full((5,), 0.5)))
+    assert not list(neuron.parameters()) and not list(neuron.buffers())
+
+
+@pytest.mark.parametrize("setting", ["surrogate_width", "scale", "dropout"])
 def test_settings_of_neurons_are_numbers(setting: str) -> None:
     with pytest.raises(InputError, match=f"{setting} is a Parameter"):
         clocked.LIF(**{setting: nn.Parameter(torch.tensor(0.5))})

@@ -6,7 +6,8 @@ import re
 
 import pytest
 import torch
-from reference.foreign import Stage, gradients
+from reference.foreign import PRODUCTS as PRODUCT_KINDS
+from reference.foreign import learn
 from torch import nn
 
 from threefactor import clocked
@@ -124,39 +125,6 @@ def single_spike():
     return pytest.importorskip("sinabs.activation").SingleSpike
 
 
-def stepper(neuron):
-    """Run a copy of a neuron layer step by step as its library says, with its state cut."""
-    layer, kind = copy.deepcopy(neuron), type(neuron).__module__.split(".")[0]
-    state = [None]
-
-    def step(x):
-        if kind == "snntorch":
-            given = layer(x)
-            layer.mem = layer.mem.detach()
-            if hasattr(layer, "syn"):
-                layer.syn = layer.syn.detach()
-            return given
-        if kind == "spikingjelly":
-            given = layer(x) if layer.step_mode == "s" else layer(x.unsqueeze(0)).squeeze(0)
-            layer.detach()
-            return given
-        if kind == "norse":
-            given, new = layer(x, state[0])
-            state[0] = type(new)(*(part.detach() for part in new))
-            return given
-        if kind == "sinabs":
-            squeezed = hasattr(layer, "batch_size")
-            given = layer(x) if squeezed else layer(x.unsqueeze(1)).squeeze(1)
-            for name, buffer in list(layer.named_buffers()):
-                setattr(layer, name, buffer.detach())
-            return given
-        given = layer(x)
-        layer.v = layer.v.detach()
-        return given
-
-    return step
-
-
 def reset(network):
     for module in network.modules():
         if isinstance(module, Own):
@@ -201,16 +169,8 @@ def build(make_neuron, product="linear", gain=1.0):
     return nn.Sequential(*layers), shape
 
 
-def stages(network):
-    products = [m for m in network if hasattr(m, "weight")]
-    neurons = [m for m in network if not hasattr(m, "weight") and not isinstance(m, nn.Flatten)]
-    flatten = (lambda x: x.flatten(1)) if any(isinstance(m, nn.Flatten) for m in network) else None
-    found = []
-    for i, product in enumerate(products):
-        neuron = stepper(neurons[i]) if i < len(neurons) else None
-        between = flatten if flatten and i == 1 else (lambda x: x)
-        found.append(Stage(copy.deepcopy(product), neuron, between))
-    return found
+def is_neuron(layer):
+    return not isinstance(layer, (*PRODUCT_KINDS, nn.Flatten))
 
 
 def compare(network, shape, rule_name, leak, synaptic_leak, tolerance):
@@ -218,33 +178,25 @@ def compare(network, shape, rule_name, leak, synaptic_leak, tolerance):
     labels = torch.tensor([0, 2, 1, 1])
     options = {"feedback_scale": 0.5} if rule_name == "dfa" else {}
     rule = clocked.RULES[rule_name](network, input_shape=shape, **options)
-    feedback = None
-    if rule_name == "dfa":
-        feedback = [part.matrix.detach() for part in rule.feedback]
-        feedback = [m if m.shape[0] == 3 else m.t() for m in feedback]
-    expected, rates = gradients(
-        stages(network), list(inputs), labels, leak, synaptic_leak=synaptic_leak, feedback=feedback
-    )
+    feedback = [part.matrix.detach() for part in getattr(rule, "feedback", [])]
+    expected = learn(
+        network, list(inputs), labels, leak, rule=rule_name, is_neuron=is_neuron,
+        synaptic_leak=synaptic_leak, feedback=feedback,
+    )  # fmt: skip
     result = rule.step(inputs, labels)
-    assert all(rate > 0.01 for rate in rates), rates  # there is something to compare
+    assert min(expected.rates) > 0.01, expected.rates  # there is something to compare
     torch.testing.assert_close(
         torch.stack(list(result.firing_rates.values())).double(),
-        torch.tensor(rates, dtype=torch.float64),
+        torch.tensor(expected.rates, dtype=torch.float64),
         rtol=1e-5,
         atol=1e-7,
     )
-    found = [list(m.parameters()) for m in network if hasattr(m, "weight")]
-    for ours, theirs in zip(found, expected, strict=True):
-        for parameter, reference in zip(ours, theirs, strict=True):
-            largest = reference.abs().max().item()
-            assert largest > 0
-            assert (parameter.grad - reference).abs().max().item() <= tolerance * largest
-
-
-def warns_of_own_parameters(network):
-    """Neurons' own parameters learn nothing, of which a rule warns."""
-    trained = {id(p) for m in network if hasattr(m, "weight") for p in m.parameters()}
-    return any(p.requires_grad and id(p) not in trained for p in network.parameters())
+    learned = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    assert learned.keys() == expected.gradients.keys()
+    for name, reference in expected.gradients.items():
+        largest = reference.abs().max().item()
+        assert largest > 0
+        assert (learned[name] - reference).abs().max().item() <= tolerance * largest, name
 
 
 @pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
@@ -271,22 +223,32 @@ def test_gradients_of_the_layers_of_pytorch(product, rule_name):
         torch.set_default_dtype(torch.float32)
 
 
-def twins(make_neuron):
+def twins(make_neuron, recurrent=False):
     """A network of this library, and the same of PyTorch's layers with other neurons."""
     torch.manual_seed(0)
-    ours = clocked.fc(12, (20, 15), 5, leak=0.5, threshold=1.0)
-    products = [m for m in ours.modules() if isinstance(m, clocked.Linear)]
+    ours = clocked.fc(12, (20, 15), 5, leak=0.5, threshold=1.0, recurrent=recurrent)
+    products = [m for m in ours if isinstance(m, clocked.Linear)]
     # Potentials stay below twice the threshold, beyond which snnTorch resets twice.
     with torch.no_grad():
         products[0].bias.add_(0.4)
         products[1].weight.mul_(1.5)
         products[1].bias.add_(0.2)
+        for layer in ours:
+            if isinstance(layer, clocked.Recurrent):
+                layer.synapse.weight.mul_(0.3)
     layers = []
-    for product in products:
-        plain = nn.Linear(product.in_features, product.out_features)
-        plain.load_state_dict(product.state_dict())
-        layers += [plain, make_neuron()]
-    return ours, nn.Sequential(*layers[:-1])
+    for layer in ours:
+        if isinstance(layer, clocked.Linear):
+            layers.append(nn.Linear(layer.in_features, layer.out_features))
+        elif isinstance(layer, clocked.Recurrent):
+            n = layer.synapse.in_features
+            layers.append(clocked.Recurrent(make_neuron(), nn.Linear(n, n, bias=False)))
+        else:
+            layers.append(make_neuron())
+    theirs = nn.Sequential(*layers)
+    for p, q in zip(ours.parameters(), theirs.parameters(), strict=True):
+        q.data.copy_(p.data)
+    return ours, theirs
 
 
 SAME_AS_LIF = {
@@ -317,10 +279,11 @@ EVERY_RULE = {
 }
 
 
+@pytest.mark.parametrize("recurrent", [False, True], ids=["", "recurrent"])
 @pytest.mark.parametrize("which", EVERY_RULE)
 @pytest.mark.parametrize("library", SAME_AS_LIF)
-def test_every_rule_as_on_our_own_layers(library, which):
-    ours, theirs = twins(SAME_AS_LIF[library])
+def test_every_rule_as_on_our_own_layers(library, which, recurrent):
+    ours, theirs = twins(SAME_AS_LIF[library], recurrent)
     # snnTorch computes spikes and surrogates in single precision, whatever the network.
     dtype, tolerance = (torch.float32, 3e-6) if library == "snntorch" else (torch.float64, 1e-12)
     ours, theirs = ours.to(dtype), theirs.to(dtype)
@@ -502,7 +465,68 @@ def compiled():
     return layer
 
 
+class Hidden(nn.Module):
+    """Neurons where PyTorch does not find them, behind one thing or another."""
+
+    input_shape = (12,)
+
+    def __init__(self, place):
+        super().__init__()
+        self.fc, self.out, self.place = linear(12, 9), linear(9, 3), place
+        neuron = Own()
+        if place == "nested":
+            self.kept = {"all": [(neuron,)]}
+        elif place == "object":
+            self.kept = type("Box", (), {"neuron": neuron})()
+        else:
+            self.kept = lambda x: neuron(x)
+
+    def forward(self, x):
+        neuron = self.kept
+        if self.place == "nested":
+            neuron = self.kept["all"][0][0]
+        elif self.place == "object":
+            neuron = self.kept.neuron
+        return self.out(neuron(self.fc(x)))
+
+
+def inside(wrap, i=0):
+    layers = [linear(12, 9), own(), linear(9, 3)]
+    layers[i] = wrap(layers[i])
+    return nn.Sequential(*layers)
+
+
+def compiled_whole():
+    network = inside(lambda layer: layer)
+    network.compile()
+    return network
+
+
+def quantised():
+    return torch.ao.quantization.quantize_dynamic(inside(lambda layer: layer), {nn.Linear})
+
+
 REFUSED = {
+    "neurons in a list in a dict": (
+        lambda: Hidden("nested"),
+        "'kept', a plain dict, where PyTorch",
+    ),
+    "compiled as a whole": (compiled_whole, r"the network is compiled \(Sequential.compile\)"),
+    "compiled by torch.compile": (
+        lambda: torch.compile(inside(lambda layer: layer)),
+        "network is compiled .OptimizedModule",
+    ),
+    "a compiled layer inside": (lambda: inside(torch.compile), "layer '0' is compiled .Optimized"),
+    "compiled neurons inside": (lambda: inside(torch.compile, 1), "layer '1' is compiled"),
+    "quantised": (quantised, "layer '0' is quantised"),
+    "DataParallel": (
+        lambda: nn.DataParallel(inside(lambda layer: layer)),
+        r"inside \(network.module\)",
+    ),
+    "DataParallel inside": (
+        lambda: inside(nn.DataParallel),
+        r"layer '0' is wrapped in DataParallel.*0.module",
+    ),
     "loops over time": (LoopsOverTime, "used twice in one time step.*loops over time"),
     "neurons in a list": (InAList, "plain list, where PyTorch does not find them"),
     "a function with weights": (WithFunction, r"multiplies with its parameters \['weight'\]"),
@@ -520,15 +544,49 @@ REFUSED = {
     ),
     "snntorch recurrent": (
         lambda: nn.Sequential(linear(12, 9), recurrent_leaky(), linear(9, 3)),
-        "RLeaky of snnTorch",
+        "RLeaky of snnTorch brings the spikes .* is clocked.Recurrent",
+    ),
+    "norse recurrent": (
+        lambda: nn.Sequential(linear(12, 9), norse_recurrent(), linear(9, 3)),
+        "LIFRecurrentCell of Norse brings the spikes .* is clocked.Recurrent",
+    ),
+    "spikingjelly recurrent": (
+        lambda: nn.Sequential(linear(12, 9), jelly_recurrent(), linear(9, 3)),
+        "LinearRecurrentContainer of SpikingJelly brings the spikes .* is clocked.Recurrent",
+    ),
+    "sinabs recurrent": (
+        lambda: nn.Sequential(
+            linear(12, 9),
+            sinabs("LIFRecurrent", tau_mem=2.0, rec_connect=nn.Linear(9, 9)),
+            linear(9, 3),
+        ),
+        "LIFRecurrent of sinabs brings the spikes .* is clocked.Recurrent",
+    ),
+    "a recurrent layer around neurons that return their state": (
+        lambda: nn.Sequential(
+            linear(12, 9), clocked.Recurrent(leaky(init_hidden=False), nn.Linear(9, 9))
+        ),
+        "returned a tuple; expected their activity alone.*init_hidden=True",
     ),
     "snntorch alpha": (
         lambda: nn.Sequential(linear(12, 9), alpha(), linear(9, 3)),
         "Alpha of snnTorch",
     ),
     "spikingjelly, all steps at once": (
-        lambda: nn.Sequential(linear(12, 9), jelly("PSN", T=4), linear(9, 3)),
-        "works on all time steps at once",
+        lambda: nn.Sequential(linear(12, 9), jelly("GatedLIFNode", T=4), linear(9, 3)),
+        "GatedLIFNode of SpikingJelly works on all time steps at once",
+    ),
+    "spikingjelly, made for export": (
+        lambda: nn.Sequential(linear(12, 9), exported(), linear(9, 3)),
+        "IFNode of spikingjelly.*lynxi_exchange is made for export",
+    ),
+    "spikingjelly, weights inside": (
+        lambda: nn.Sequential(linear(12, 9), jelly_lstm(), linear(9, 3)),
+        "SpikingLSTMCell of SpikingJelly has weights inside",
+    ),
+    "spikingjelly, a state of its own": (
+        lambda: nn.Sequential(linear(12, 9), jelly_delay(), jelly(), linear(9, 3)),
+        "Delay of SpikingJelly keeps a state.*clocked.register_state",
     ),
     "spikingjelly, its own rule": (
         lambda: nn.Sequential(linear(12, 9), jelly("OTTTLIFNode"), linear(9, 3)),
@@ -546,11 +604,9 @@ REFUSED = {
         lambda: nn.Sequential(linear(12, 9), norse_over_time(), linear(9, 3)),
         "LIF of Norse",
     ),
-    "sinabs adaptive": (
-        lambda: nn.Sequential(
-            linear(12, 9), sinabs("ALIF", tau_mem=2.0, tau_adapt=9.0), linear(9, 3)
-        ),
-        "ALIF of sinabs",
+    "sinabs, no spikes": (
+        lambda: nn.Sequential(linear(12, 9), sinabs("ExpLeak", tau_mem=2.0), linear(9, 3)),
+        "ExpLeak of sinabs gives potentials and no spikes; leave it out",
     ),
     "a leak for each neuron": (
         lambda: nn.Sequential(linear(12, 9), leaky(beta=torch.linspace(0.1, 0.9, 9)), linear(9, 3)),
@@ -568,6 +624,15 @@ def recurrent_leaky():
     return snn.RLeaky(beta=0.5, linear_features=9, init_hidden=True)
 
 
+def norse_recurrent():
+    return pytest.importorskip("norse.torch").LIFRecurrentCell(9, 9)
+
+
+def jelly_recurrent():
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    return layer.LinearRecurrentContainer(jelly(), 9, 9)
+
+
 def alpha():
     return pytest.importorskip("snntorch").Alpha(alpha=0.9, beta=0.8, init_hidden=True)
 
@@ -577,8 +642,102 @@ def jelly_norm():
     return layer.BatchNorm1d(9, step_mode="m")
 
 
+def exported():
+    return pytest.importorskip("spikingjelly.activation_based.lynxi_exchange").IFNode()
+
+
+def jelly_lstm():
+    return pytest.importorskip("spikingjelly.activation_based.rnn").SpikingLSTMCell(9, 9)
+
+
+def jelly_delay():
+    return pytest.importorskip("spikingjelly.activation_based.layer").Delay(2)
+
+
 def norse_over_time():
     return pytest.importorskip("norse.torch").LIF()
+
+
+@pytest.mark.parametrize("place", ["object", "function"])
+def test_a_state_that_nobody_can_find_is_refused(place):
+    """Spatial BP would train the network, and carry the state from one sequence into the next."""
+    with pytest.raises(InputError, match="keeps a state that no rule finds"):
+        clocked.SpatialBP(Hidden(place))
+
+
+def of_library(library):
+    return {
+        "snntorch": leaky,
+        "spikingjelly": jelly,
+        "norse": lambda: norse("LIFBoxCell"),
+        "sinabs": lambda: sinabs(tau_mem=2.0),
+    }[library]
+
+
+def row_of(library, *more):
+    torch.manual_seed(0)
+    make = of_library(library)
+    layers = [linear(12, 9), make(), linear(9, 9), make(), *more, linear(9, 3)]
+    if library == "norse":
+        return pytest.importorskip("norse.torch").SequentialState(*layers)
+    return nn.Sequential(*layers)
+
+
+every_library = pytest.mark.parametrize("library", ["snntorch", "spikingjelly", "norse", "sinabs"])
+INPUTS, LABELS = torch.rand(4, 12), torch.tensor([0, 2, 1, 0])
+
+
+@every_library
+def test_states_of_another_batch_are_no_part_of_a_step(library):
+    """What somebody's own run left in the neurons does not reach the gradient, nor is it lost."""
+    grads = []
+    for stale in (False, True):
+        network = row_of(library)
+        if stale:
+            other = 3 * torch.rand(7, 12)
+            network(other.unsqueeze(1) if library == "sinabs" else other)
+        torch.manual_seed(1)
+        clocked.DFA(network, input_shape=(12,)).step(INPUTS, LABELS, steps=4)
+        grads.append([p.grad for p in network.parameters() if p.grad is not None])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True)) and len(grads[0]) >= 6
+
+
+@every_library
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_a_network_of_another_library_that_changes_is_refused(library):
+    network = row_of(library)
+    rule = clocked.DFA(network, input_shape=(12,))
+    rule.observe(INPUTS, LABELS)
+    with pytest.raises(InputError, match="2 samples follow a stream of 4"):
+        rule.observe(INPUTS[:2], LABELS[:2])
+    for i, other in ((1, of_library(library)()), (2, linear(9, 9))):
+        before, network[i] = network[i], other
+        with pytest.raises(InputError, match=rf"\['{i}'\] were replaced"):
+            rule.observe(INPUTS, LABELS)
+        network[i] = before
+        rule.observe(INPUTS, LABELS)  # as it was
+    network.append(linear(3, 3))
+    with pytest.raises(InputError, match=r"\['5'\] were replaced, added"):
+        rule.step(INPUTS, LABELS, steps=2)
+
+
+@every_library
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_layers_used_twice_and_half_precision_are_refused(library):
+    network = row_of(library)
+    network[3] = network[1]
+    with pytest.raises(InputError, match="hidden layer '1' is used twice"):
+        clocked.DFA(network, input_shape=(12,))
+    shared = linear(9, 9)
+    network = row_of(library)
+    network[2] = shared
+    network = type(network)(*list(network)[:4], shared, of_library(library)(), network[4])
+    with pytest.raises(InputError, match="is used twice in one time step, but has one presynaptic"):
+        clocked.DFA(network, input_shape=(12,)).step(INPUTS, LABELS, steps=2)
+    for dtype in (torch.float16, torch.bfloat16):
+        network = row_of(library).to(dtype)
+        with pytest.raises(InputError, match="need at least float32"):
+            clocked.DFA(network, input_shape=(12,)).step(INPUTS.to(dtype), LABELS, steps=2)
 
 
 @pytest.mark.parametrize("which", REFUSED)
@@ -743,6 +902,17 @@ def test_a_state_that_was_described_in_part_is_refused(state, message):
     clocked.register_neuron(kind, state=state, leak=0.5)
     with pytest.raises(InputError, match=message):
         clocked.DFA(nn.Sequential(linear(12, 9), kind(), linear(9, 3)), input_shape=(12,))
+
+
+def test_parameters_of_foreign_neurons_are_named_with_what_to_use():
+    class Trained(Own):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(()))
+
+    network = nn.Sequential(linear(12, 9), Trained(), linear(9, 3))
+    with pytest.warns(UserWarning, match=r"\['1\.w'\] nothing.*own, \['1\.w'\]: .*learn_leak=True"):
+        clocked.DFA(network, input_shape=(12,))
 
 
 class WithWeight(Own):

@@ -13,8 +13,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 HELPERS = ("version", "readable", "errors", "options", "modes", "indexing", "processes")
 ROOMS = (
     *HELPERS,
-    *("clocked", "events", "data", "analysis", "training", "analysis.runs"),
-    *("recipes", "interop", "report", "reproduce", "cli", "__main__"),
+    *("clocked", "events", "plugins", "data", "analysis", "training", "analysis.runs"),
+    *("recipes", "interop", "report", "reproduce", "sweeps", "cli", "__main__"),
 )
 """From the lowest floor up: a room imports only what is before it."""
 

@@ -323,7 +323,7 @@ def test_layers_of_pytorch_and_computed_weights() -> None:
     assert (graph.nodes["4"].weight == 0).mean() == 0.5
     x = torch.randn(STEPS, BATCH, 1, 9, 9)
     network.eval()
-    clocked.neuron.reset_state(network)
+    clocked.reset_state(network)
     with torch.no_grad():
         expected = torch.stack([network(frame) for frame in x])
         back = from_nir(graph)
@@ -364,8 +364,39 @@ def test_a_soft_reset_is_refused_or_measured() -> None:
 
 
 class Own(nn.Module):
+    """A forward pass that NIR cannot express, named by its kind."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.fc, self.out = kind, nn.Linear(4, 4), nn.Linear(4, 2)
+        self.lif = clocked.LIF(reset="zero")
+        self.other = nn.Parameter(torch.ones(2, 4))
+        self.before: Any = None
+
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        h = self.lif(self.fc(x))
+        if self.kind == "asks" and h.sum() > 0:
+            h = 2 * h
+        if self.kind == "function":
+            h = torch.sigmoid(h)
+        if self.kind == "product":
+            h = h * h
+        if self.kind == "number":
+            h = h + 1.0
+        if self.kind == "weights":
+            return h @ self.other.t()
+        if self.kind == "state":
+            given = h if self.before is None else h + self.before
+            h, self.before = given, h
+        if self.kind == "twice":
+            h = self.fc(h)
+        if self.kind == "two outputs":
+            return self.out(h), h  # type: ignore[return-value]
+        return self.out(h)
+
+
+def own(kind: str) -> Any:
+    return to_nir(Own(kind), input_shape=(4,))
 
 
 class OwnLIF(clocked.LIF):
@@ -383,11 +414,14 @@ def row(*layers: nn.Module, shape: tuple[int, ...] = (4,)) -> clocked.Network:
 
 
 LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
-    "own forward": (lambda: to_nir(Own()), "the network is a Own, whose forward"),
-    "residual": (
-        lambda: to_nir(row(clocked.ResidualBlock(2, 2, 1, 1.0), shape=(2, 5, 5))),
-        "'a0' is a .*ResidualBlock, which has no NIR node",
-    ),
+    "asks a value": (lambda: own("asks"), "forward pass cannot be followed: symbolically"),
+    "own function": (lambda: own("function"), "forward pass has .*sigmoid.*cannot express"),
+    "product": (lambda: own("product"), "forward pass has .*cannot express"),
+    "number": (lambda: own("number"), "forward pass has 1.0, which NIR cannot express"),
+    "own weights": (lambda: own("weights"), "forward pass has .*cannot express"),
+    "own state": (lambda: own("state"), "does more than its layers and sums say"),
+    "called twice": (lambda: own("twice"), "'fc' stands in several places"),
+    "two outputs": (lambda: own("two outputs"), r"forward pass has \(out, lif\)"),
     "own neuron": (lambda: to_nir(row(OwnLIF(reset="zero"))), "'a0' is a .*OwnLIF"),
     "batch norm": (lambda: to_nir(row(nn.Linear(4, 4), nn.BatchNorm1d(4))), "'a1' .*BatchNorm1d"),
     "hook": (lambda: to_nir(hooked()), "'lif1' has forward hooks"),
@@ -427,6 +461,17 @@ LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "dt": (lambda: to_nir(dense(), dt=0.0), "dt is 0.0; give the time step"),
     "nan": (lambda: to_nir(lively(dense(), float("nan"))), "hold NaN"),
+    "another shape": (
+        lambda: to_nir(row(nn.Linear(3, 2), clocked.LIF(reset="zero"))),
+        r"does not run on samples of its input_shape, \(4,\): mat1",
+    ),
+    "a leak for each neuron": (
+        lambda: to_nir(row(nn.Linear(4, 2), clocked.LIF(torch.tensor([0.2, 0.9]), reset="zero"))),
+        "'a1' has a leak for each neuron; only one",
+    ),
+    "a synaptic current": (
+        lambda: to_nir(row(nn.Linear(4, 2), clocked.CubaLIF(reset="zero"))), "CubaLIF.*no NIR node"
+    ),
 }  # fmt: skip
 
 
@@ -438,8 +483,10 @@ def test_what_cannot_leave_is_refused(case: str) -> None:
 
 
 def test_unknown_dialect_and_missing_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigurationError, match=r"unknown dialect 'sinab'.*Known: euler, norse"):
-        to_nir(dense(), dialect="sinab")
+    with pytest.raises(ConfigurationError, match=r"unknown dialect 'snntroch'.*snntorch"):
+        to_nir(dense(), dialect="snntroch")
+    with pytest.raises(ConfigurationError, match=r"no dialect 'sinabs'.*spikes several times"):
+        to_nir(dense(), dialect="sinabs")
     monkeypatch.setitem(__import__("sys").modules, "nir", None)
     with pytest.raises(ConfigurationError, match=r"pip install 'threefactor\[nir\]'"):
         to_nir(dense())
@@ -471,6 +518,33 @@ def pool(kind: Any, size: int = 2, stride: int = 2, padding: int = 0) -> Any:
     return kind(*(np.array([n, n]) for n in (size, stride, padding)))
 
 
+def back(weights: Any = None, **more: Any) -> Any:
+    """A row whose neurons 'b' get their spikes back through 'd'."""
+    graph = graph_of(a=affine(), b=lif())
+    graph.nodes |= {"d": affine(5, 5) if weights is None else weights, **more}
+    return edges(graph, *back_edges("d"))
+
+
+def back_edges(name: str) -> list[tuple[str, str]]:
+    return [("b", name), (name, "b")]
+
+
+def loose(name: str, node: Any) -> Any:
+    graph = graph_of(a=affine())
+    graph.nodes[name] = node
+    return graph
+
+
+def in_itself() -> Any:
+    graph = graph_of(a=affine())
+    graph.nodes["g"] = graph
+    return graph
+
+
+def two_inputs() -> Any:
+    return edges(graph_of(a=affine(5, 5), input2=nir.Input(np.array([5]))))
+
+
 COMING: dict[str, tuple[Callable[[], Any], str]] = {
     "not a graph": (lambda: affine(), "the graph is a Affine"),
     "unknown node": (
@@ -492,11 +566,56 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: graph_of(a=affine(), b=nir.IF(np.ones(5), np.ones(5))),
         "'b' is an IF neuron with r = 1.*norse",
     ),
-    "cycle": (
+    "recurrent weights that go on": (
         lambda: edges(graph_of(a=affine(), b=lif(), c=affine(5, 5)), ("c", "b")),
-        "form a cycle; recurrent",
+        "'b' -> 'c' -> 'b' form a cycle; recurrence can be read from the neurons of one layer",
     ),
-    "branch": (lambda: edges(graph_of(a=affine(), b=lif()), ("a", "output")), "without branches"),
+    "cycle over layers": (
+        lambda: edges(
+            graph_of(a=affine(), b=lif(), c=affine(5, 5), d=lif(), e=affine(5, 5)), ("e", "b")
+        ),
+        "form a cycle; recurrence",
+    ),
+    "cycle without neurons": (
+        lambda: edges(graph_of(a=affine(), b=affine(5, 5)), ("b", "a")), "cycle without LIF or IF"
+    ),
+    "neurons onto themselves": (
+        lambda: edges(graph_of(a=affine(), b=lif()), ("b", "b")), "'b' -> 'b' form a cycle; recur"
+    ),
+    "two recurrent synapses": (
+        lambda: edges(back(c=affine(5, 5)), *back_edges("c")),
+        "come back to it through 'c' and 'd'|come back to it through 'd' and 'c'",
+    ),
+    "recurrent weights of another size": (
+        lambda: back(weights=affine(4, 5)), "'d' brings the spikes of 'b' back in the shape"
+    ),
+    "shapes in a sum": (
+        lambda: edges(graph_of(a=affine(5), b=affine(6, 5)), ("a", "output")),
+        r"'output' gets a sum of the shapes \[\(5,\), \(6,\)\]",
+    ),
+    "an edge twice": (
+        lambda: edges(graph_of(a=affine()), ("input", "a")), "'input' -> 'a' is there 2 times"
+    ),
+    "two outputs": (
+        lambda: graph_of(a=affine(), output2=nir.Output(None)),
+        r"Output nodes \['output2', 'output'\]",
+    ),
+    "leads to nothing": (
+        lambda: edges(loose("b", affine(5, 5)), ("a", "b")), "'b', a nir.Affine, has edges to none"
+    ),
+    "comes from nothing": (
+        lambda: edges(loose("b", affine(5, 5)), ("b", "output")), "'b', .*has edges from none"
+    ),
+    "into the input": (
+        lambda: edges(graph_of(a=affine(4)), ("a", "input")), "form a cycle without LIF"
+    ),
+    "out of the output": (
+        lambda: edges(loose("b", affine(5, 5)), ("output", "b"), ("b", "output")), "form a cycle"
+    ),
+    "a graph in itself": (lambda: in_itself(), "graphs lie within graphs .* holds itself"),
+    "a graph with two inputs": (
+        lambda: graph_of(a=affine(), g=two_inputs()), "'g' within the graph has the Input nodes"
+    ),
     "edge": (lambda: edges(graph_of(a=affine()), ("a", "z")), "'a' -> 'z'"),
     "no shape": (
         lambda: nir.NIRGraph(
@@ -525,9 +644,6 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
     "weights": (
         lambda: graph_of(a=nir.Linear(np.full((5, 4), np.inf))), "weight of node 'a' holds NaN"
     ),
-    "current without weights": (
-        lambda: graph_of(b=lif(4, r=1.0), a=affine()), "'b' takes its current times 0.5"
-    ),
     "pooled vector": (lambda: graph_of(p=pool(nir.AvgPool2d), a=affine()), "'p' pools over"),
     "padded pooling": (
         lambda: graph_of(p=pool(nir.AvgPool2d, padding=1), a=affine()), "'p' pads with zeros"
@@ -540,7 +656,7 @@ COMING: dict[str, tuple[Callable[[], Any], str]] = {
         ),
         "'f' flattens the dimensions 1 to -1",
     ),
-    "subgraph": (lambda: graph_of(a=affine(), g=graph_of(a=affine())), "'g' is a nir.NIRGraph"),
+    "subgraph": (lambda: graph_of(a=affine(), g=graph_of(a=affine())), "'g.a' has weights for 4"),
 }  # fmt: skip
 
 
@@ -561,20 +677,31 @@ DAMAGE: list[Any] = [
 
 def test_damaged_graphs_are_read_or_refused() -> None:
     """Parts of nodes and edges replaced by anything: no other error, and no warning."""
-    whole, chance, refused = to_nir(pictures()), random.Random(0), 0
-    for _ in range(300):
-        graph = copy.deepcopy(whole)
+    looped = clocked.fc(6, (5, 4), 3, recurrent=True, reset="zero")
+    wholes = [to_nir(pictures()), to_nir(looped), to_nir(looped, dialect="snntorch")]
+    chance, refused = random.Random(0), 0
+    for _ in range(400):
+        graph = copy.deepcopy(chance.choice(wholes))
         node = graph.nodes[chance.choice(list(graph.nodes))]
-        setattr(node, chance.choice(list(vars(node))), chance.choice(DAMAGE))
-        if chance.random() < 0.1:
+        if chance.random() < 0.7:
+            setattr(node, chance.choice(list(vars(node))), chance.choice(DAMAGE))
+        names, kind = [*graph.nodes, "nobody"], chance.random()
+        if kind < 0.1:
             graph.edges = chance.choice([graph.edges[1:], graph.edges[:-2], ["a"], None])
+        elif kind < 0.5:
+            graph.edges = [*graph.edges, (chance.choice(names), chance.choice(names))]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                from_nir(graph)
+                network = from_nir(graph)
+                network(torch.zeros(1, *network.input_shape, dtype=network_dtype(network)))
         except InputError:
             refused += 1
-    assert 100 < refused < 300
+    assert 150 < refused < 400
+
+
+def network_dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

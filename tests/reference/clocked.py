@@ -27,6 +27,7 @@ class Model:
     width: float = 0.25
     mse_weight: float = 0.05
     reset: str = "subtract"
+    recurrent: list[Array | None] = field(default_factory=list)  # of each hidden layer, or none
     synaptic: Any = None  # alpha of the synaptic currents, as leak
     trace_decays: Any = None  # a number for each synapse layer, instead of what the leaks say
 
@@ -63,6 +64,7 @@ class Outcome:
     loss: float = 0.0
     output: Any = 0.0
     rates: list[float] = field(default_factory=list)
+    recurrent_grads: list[Array] = field(default_factory=list)
     leak_grads: list[Array] = field(default_factory=list)  # of each neuron, by lambda itself
     threshold_grads: list[Array] = field(default_factory=list)
     synaptic_grads: list[Array] = field(default_factory=list)
@@ -108,6 +110,8 @@ class Forward:
         self.u = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
         self.s = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
         self.i = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+        self.back = [np.zeros((batch, len(b))) for b in model.biases[:-1]]  # what comes back
+        self.activity = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
 
     def step(
         self, x: Array, masks: list[Array], noise: list[Array] | None, position: str
@@ -116,6 +120,9 @@ class Forward:
         p, seen = self.model, [x]
         for i in range(len(self.u)):
             current = seen[-1] @ p.weights[i].T + p.biases[i]
+            self.back[i] = self.activity[i]
+            if p.recurrent and p.recurrent[i] is not None:
+                current = current + self.back[i] @ p.recurrent[i].T
             if p.synaptic is not None:
                 current = p.of(p.synaptic, i) * self.i[i] + current
                 self.i[i] = current
@@ -127,6 +134,7 @@ class Forward:
             activity = self.s[i] * masks[i]
             if noise is not None and position == "after":
                 activity = activity + noise[i]
+            self.activity[i] = activity
             seen.append(activity)
         return seen[-1] @ p.weights[-1].T + p.biases[-1], seen
 
@@ -236,6 +244,7 @@ def train(
         [np.array(b) for b in feedback],
         [np.zeros_like(b) for b in feedback],
         rates=[0.0] * hidden,
+        recurrent_grads=[np.zeros((len(b), len(b))) for b in model.biases[:-1]],
         leak_grads=[np.zeros_like(b) for b in model.biases[:-1]],
         threshold_grads=[np.zeros_like(b) for b in model.biases[:-1]],
         synaptic_grads=[np.zeros_like(b) for b in model.biases[:-1]],
@@ -247,6 +256,9 @@ def train(
     before = [np.zeros((batch, *w.shape)) for w in model.weights]
     traces = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
     traces_before = [np.zeros((batch, len(b))) for b in model.biases[:-1]]
+    back, back_before = (
+        [np.zeros((batch, *g.shape)) for g in out.recurrent_grads] for _ in range(2)
+    )
     sensitivity = Sensitivity(first)
     thresholds = [model.of(model.threshold, i) for i in range(hidden)]
     for t in range(steps):
@@ -265,6 +277,12 @@ def train(
             if alpha is not None:
                 before[i] = fresh = alpha * before[i] + fresh
             eligible[i] = leak * eligible[i] + fresh
+        for i, s in enumerate(first.back):  # to the neurons behind the layer's other weights
+            leak, alpha = model.decays(i)
+            fresh = s[:, None, :]
+            if alpha is not None:
+                back_before[i] = fresh = alpha * back_before[i] + fresh
+            back[i] = leak * back[i] + fresh
         for i, activity in enumerate(seen[1:]):
             if model.synaptic is not None:
                 activity = model.of(model.synaptic, i) * traces_before[i] + activity
@@ -274,7 +292,7 @@ def train(
             output, losses, error, second_output, second_losses, first.u, traces, z, thresholds
         )  # fmt: skip
         errors = RULES[rule](now, model, masks, out, options)
-        _add_gradients(out, model, now, errors, masks, eligible, sensitivity)
+        _add_gradients(out, model, now, errors, masks, eligible, back, sensitivity)
         out.loss += losses.sum()
         out.output = out.output + output
         for i in range(hidden):
@@ -298,6 +316,7 @@ def _add_gradients(
     errors: list[Array],
     masks: list[Array],
     eligible: list[Array],
+    back: list[Array],
     sensitivity: Sensitivity,
 ) -> None:
     """Add delta times eligibility, and for the bias delta alone; the threshold moves two ways."""
@@ -310,6 +329,8 @@ def _add_gradients(
             out.weight_grads[i] += d[:, None] * e
             out.bias_grads[i] += d
     for i, delta in enumerate(deltas):
+        for d, e in zip(delta, back[i], strict=True):
+            out.recurrent_grads[i] += d[:, None] * e
         out.leak_grads[i] += (delta * sensitivity.leak[i]).sum(0)
         out.threshold_grads[i] += (delta * (sensitivity.threshold[i] - 1.0)).sum(0)
         out.synaptic_grads[i] += (delta * sensitivity.synaptic[i]).sum(0)

@@ -6,7 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from reference import clocked as slow
 from torch import Tensor, nn
 
 from threefactor import clocked
@@ -213,3 +215,46 @@ def assert_alive(result: clocked.Result) -> None:
     """The network really spikes, in every layer, and is not saturated."""
     for name, rate in result.firing_rates.items():
         assert 0.02 < float(rate) < 0.98, f"{name} fires at {float(rate):.3f}"
+
+
+def slow_outcome(
+    case: str, network: clocked.Network, rule: clocked.Rule, **model: Any
+) -> slow.Outcome:
+    """What the slow version makes of `make_data`; `model` holds settings of `slow.Model`."""
+    name, options = CASES[case]
+    layers = [m for m in network if isinstance(m, clocked.Linear)]
+    copy = slow.Model(
+        [layer.weight.detach().numpy().copy() for layer in layers],
+        [layer.bias.detach().numpy().copy() for layer in layers],
+        **model,
+    )
+    sizes = [len(b) for b in copy.biases[:-1]]
+    noise = None
+    if "noise_scale" in options:
+        noise = [[z.numpy() for z in step] for step in replay_noise(sizes, STEPS, options)]
+    feedback = [b.detach().t().numpy().copy() for b in matrices(rule)]
+    x, y = make_data()
+    masks = [np.ones((BATCH, n)) for n in sizes]
+    return slow.train(
+        name, copy, x.numpy(), y.numpy(), masks, noise=noise, feedback=feedback, **options
+    )
+
+
+def assert_close(actual: Any, wanted: Any) -> None:
+    """Equal to 1e-9 of the largest value, which is not 0."""
+    wanted = np.asarray(wanted)
+    scale = np.abs(wanted).max()
+    assert scale > 0, "the reference is all zero"
+    np.testing.assert_allclose(np.asarray(actual), wanted, rtol=1e-9, atol=1e-11 * scale)
+
+
+def assert_slow(network: clocked.Network, rule: clocked.Rule, wanted: slow.Outcome) -> None:
+    """Gradients and feedback are those of the slow version."""
+    layers = [m for m in network if isinstance(m, clocked.Linear)]
+    for i, layer in enumerate(layers):
+        assert_close(layer.weight.grad, wanted.weight_grads[i])
+        assert_close(layer.bias.grad, wanted.bias_grads[i])
+    for i, matrix in enumerate(matrices(rule)):
+        assert_close(matrix.detach().t(), wanted.feedback[i])
+        if matrix.requires_grad:
+            assert_close(matrix.grad.t(), wanted.feedback_grads[i])

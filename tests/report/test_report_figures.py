@@ -15,6 +15,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 GRID = {"xs": [0, 1, 0, 1], "ys": [0, 0, 2, 2]}
 KINDS = {
     "line": (Series("a", [1, 2, 3], [1.0, 0.5, 0.1], error=[0.2, 0.6, 0.05]),),
+    "points": (Series("a", [1, 3], [1.0, 0.5]), Series("b", [2], [0.1])),
     "bar": (Series("a", ["l1", "l2"], [1.0, 2.0], error=[0.1, 0.2]), Series("b", ["l2"], [3.0])),
     "heatmap": (Series("a", **GRID, values=[1, 2, 3, 4]), Series("b", **GRID, values=[4, 3, 2, 1])),
     "quiver": (Series("a", **GRID, us=[1, 0, -1, 0], vs=[0, 1, 0, -1]),),
@@ -117,7 +118,7 @@ def test_bad_figures():
         Series("a", [1.0], [float("nan")])
     with pytest.raises(InputError, match="nothing to show"):
         Figure("f", "", "", "", "", ())
-    with pytest.raises(InputError, match="'pie'; give one of line, bar, heatmap, quiver"):
+    with pytest.raises(InputError, match="'pie'; give one of line, points, bar, heatmap, cells"):
         Figure("f", "", "", "", "", KINDS["line"], kind="pie")
     with pytest.raises(InputError, match="series 'a' of a heatmap lacks value"):
         Figure("f", "", "", "", "", KINDS["line"], kind="heatmap")

@@ -87,6 +87,17 @@ def test_event_driven_runs_resume_to_the_bit_too(small_events, tmp_path, rule, c
     assert_same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.parametrize("rule", ["spatial-bp", "opzo"])
+def test_recurrent_networks_resume_to_the_bit_too(small, tmp_path, rule):
+    settings = small(rule, recurrent=[True, False], dropout=0.3)
+    training.train(settings, tmp_path / "whole")
+    with pytest.raises(InterruptedRunError):
+        training.train(settings, tmp_path / "parts", watcher=StopAt(7))
+    training.resume(tmp_path / "parts", settings=settings)
+    assert_same_run(tmp_path / "whole", tmp_path / "parts")
+    assert "lif1.synapse.weight" in checkpoint.load_state(tmp_path / "whole" / "last")["network"]
+
+
 def test_several_interruptions_too(small, tmp_path):
     settings = small()
     training.train(settings, tmp_path / "whole")

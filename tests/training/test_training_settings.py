@@ -1,5 +1,6 @@
 """Settings: overriding by name, and what a wrong name or value gets."""
 
+import dataclasses
 import json
 
 import pytest
@@ -35,6 +36,18 @@ def test_all_options_of_the_rule_are_written_out():
     assert options["momentum"] == 0.99999
     assert options["noise_scale"] == [0.2, 0.01]
     assert options["noise_position"] == "after"
+
+
+def test_leaks_and_thresholds_that_learn():
+    changes = {"learn_leak": True, "network.learn_threshold": True, "trace_decay": {"readout": 0.1}}
+    settings = recipe("digits-fc").settings_for("dfa", changes)
+    plain = json.loads(json.dumps(dataclasses.asdict(settings)))
+    assert make_settings(plain) == settings
+    experiment = build(settings)
+    names = {name for name, _ in experiment.network.named_parameters()}
+    taught = {"lif1.raw_leak", "lif1.raw_threshold", "lif2.raw_leak", "lif2.raw_threshold"}
+    assert taught <= names
+    assert experiment.rule.trace_decays == {"linear1": 0.5, "linear2": 0.5, "readout": 0.1}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -12,6 +12,7 @@ from threefactor import clocked, events
 from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import Sizes, sizes
+from threefactor.clocked.eligibility import PerNeuronPathway
 from threefactor.clocked.inputs import InputShape
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.session import Session
@@ -80,9 +81,11 @@ class Added(Record):
     """Operations that training adds, by purpose: multiply-accumulates or simpler ones.
 
     Attributes:
-        traces: updates of presynaptic traces, two for neurons with a synaptic current; with exact
-            spike times A and B of every input spike.
-        local: local derivatives, one per hidden neuron and time step; with exact spike times
+        traces: updates of presynaptic traces, two for neurons with a synaptic current, or as many
+            for each weight that has an eligibility of its own; with exact spike times A and B of
+            every input spike.
+        local: local derivatives, one per hidden neuron and time step, and two for each leak or
+            threshold that it learns, its eligibility and the product; with exact spike times
             updates of eligibilities, one per synapse of a neuron that spikes.
         feedback: to bring errors to the hidden layers, by products with feedback connections or
             with the transposed weights.
@@ -178,7 +181,14 @@ def _updates(session: Session, pathway: Pathway) -> int:
     """Return how many numbers a layer's trace keeps for each value that it receives."""
     if pathway.name in session.untraced:
         return 0  # the trace is the input itself
-    return 1 if pathway.synaptic_decay is None else 2
+    each = len(pathway.synapse.weight) if isinstance(pathway, PerNeuronPathway) else 1
+    return each if pathway.synaptic_decay is None else 2 * each
+
+
+def _learned(session: Session, found: Sizes) -> Iterator[int]:
+    """Yield how many eligibilities of neurons' own parameters each hidden layer keeps."""
+    for name, neuron in session.neurons:
+        yield found.hidden.get(name, 0) * len(neuron.learned)
 
 
 def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
@@ -199,7 +209,7 @@ def _on_grid(rule: clocked.Rule, found: Sizes) -> Added:
         traces=float(
             sum(found.synapses[p.name].received * _updates(session, p) for p in session.pathways)
         ),
-        local=float(neurons),
+        local=float(neurons + 2 * sum(_learned(session, found))),
         feedback=float(feedback),
         feedback_learning=float(learning),
         readouts=float(3 * readouts),

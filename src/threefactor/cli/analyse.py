@@ -16,6 +16,7 @@ from threefactor.analysis.records import rows
 from threefactor.cli.completion import analysis_names
 from threefactor.cli.console import say, show
 from threefactor.cli.data import DataDir
+from threefactor.cli.plugins import Plugins, recall
 from threefactor.cli.runs import Device, Threads, use
 from threefactor.errors import unknown_name
 from threefactor.readable import readable
@@ -41,6 +42,7 @@ def analyse(
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file to write.")] = None,
+    plugin: Plugins = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -56,6 +58,7 @@ def analyse(
     """
     if name not in runs.ANALYSES:
         raise unknown_name("analysis", name, runs.ANALYSES)
+    recall(run)
     use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     view = runs.RunView(trainer, samples, checkpoint, data_dir, tuple(steps or LENGTHS))

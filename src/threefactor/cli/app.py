@@ -9,8 +9,9 @@ from collections.abc import Sequence
 
 import typer
 
-from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs
+from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, sweep
 from threefactor.cli.console import console, fail, flush, prepare, say
+from threefactor.cli.plugins import PluginCommand
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.training.folder.writer import command
 from threefactor.training.memory import out_of_memory
@@ -35,15 +36,16 @@ Begin with `threefactor demo`, which trains both engines on embedded data in abo
 """,
 )
 app.command()(demo.demo)
-app.command()(runs.train)
-app.command()(runs.finetune)
-app.command()(runs.evaluate)
-app.command()(analyse.analyse)
+app.command(cls=PluginCommand)(runs.train)
+app.command(cls=PluginCommand)(runs.finetune)
+app.command(cls=PluginCommand)(runs.evaluate)
+app.command(cls=PluginCommand)(analyse.analyse)
 app.command("import")(importing.import_)
-app.command()(runs.recipes)
+app.command(cls=PluginCommand)(runs.recipes)
+app.command(cls=PluginCommand)(sweep.sweep)
 app.command()(reproduce.reproduce)
 app.command()(report.report)
-app.command()(report.cite)
+app.command(cls=PluginCommand)(report.cite)
 app.add_typer(data.app, name="data")
 MARKUP = {one: one.rich_markup_mode for one in (app, data.app)}
 

@@ -12,6 +12,8 @@ import typer
 
 from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import say
+from threefactor.cli.plugins import Plugins
+from threefactor.plugins import name_of_rule
 from threefactor.readable import readable
 from threefactor.report import (
     Section,
@@ -92,6 +94,7 @@ def cite(
         str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="Recipe.", autocompletion=recipe_names)] = None,
+    plugin: Plugins = None,
 ) -> None:
     """
     Print BibTeX of what was used, and of nothing else.
@@ -99,4 +102,5 @@ def cite(
     `threefactor cite --rule opzo --recipe cifar10-conv5` names the papers of the rule, of the
     engine, of the network and of the data, and threefactor. Without options: threefactor alone.
     """
+    rule = None if rule is None else name_of_rule(rule)
     say(citation(rule, recipe))

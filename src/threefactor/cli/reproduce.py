@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from threefactor.readable import readable
 from threefactor.reproduce import Observer, Outcome, catalog, listing
 from threefactor.reproduce import reproduce as run_exhibits
 from threefactor.reproduce.grid import FAILED, FOREIGN
+from threefactor.reproduce.planned import PlannedRun
 from threefactor.training.engines import ENGINES, check_threads
 
 __all__ = ["reproduce"]
@@ -35,9 +36,13 @@ class GridBar(Observer):
     """A bar over the epochs of all runs, and a line for each run that has ended.
 
     Without a terminal the progress is a line once in a while.
+
+    Args:
+        name: what a run is called; by default its recipe, rule and seed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, name: Callable[[PlannedRun], str] | None = None) -> None:
+        self._name = name or (lambda run: f"{run.recipe} {run.name}")
         self._bar = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -66,6 +71,8 @@ class GridBar(Observer):
 
     def start(self, epochs: int, done: int) -> None:
         self._total = epochs
+        if self._task is not None:  # of the grid before
+            self._bar.remove_task(self._task)
         self._task = self._bar.add_task("waiting", total=epochs, completed=done)
 
     def progress(self, done: int, running: Mapping[str, float | None]) -> None:
@@ -80,8 +87,8 @@ class GridBar(Observer):
 
     def outcome(self, outcome: Outcome) -> None:
         self.failed += outcome.kind in (FAILED, FOREIGN)
-        run, notes = outcome.run, "; ".join(note.split("\n")[0] for note in outcome.notes)
-        line = f"{outcome.kind}: {run.recipe} {run.name}{': ' if notes else ''}{notes}"
+        notes = "; ".join(note.split("\n")[0] for note in outcome.notes)
+        line = f"{outcome.kind}: {self._name(outcome.run)}{': ' if notes else ''}{notes}"
         say(readable(line))
 
 

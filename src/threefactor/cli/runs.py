@@ -17,16 +17,28 @@ from threefactor import training
 from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
+from threefactor.cli.plugins import Plugins, recall, what_is_registered
 from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.plugins import name_of_rule
 from threefactor.processes import World
 from threefactor.readable import clipped, readable
-from threefactor.recipes import RECIPES, finetuning, recipe
+from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.progress import EpochLines, percent
 from threefactor.training.settings import Settings
 
-__all__ = ["Device", "Threads", "evaluate", "finetune", "recipes", "train", "use"]
+__all__ = [
+    "Assignments",
+    "Device",
+    "Threads",
+    "changes_of",
+    "evaluate",
+    "finetune",
+    "recipes",
+    "train",
+    "use",
+]
 
 Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 Threads = Annotated[
@@ -45,7 +57,13 @@ TensorBoard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
 ]
-RuleName = Annotated[str | None, typer.Option(help="Learning rule.", autocompletion=rule_names)]
+RuleName = Annotated[
+    str | None,
+    typer.Option(
+        help="Learning rule; one of your own by its name, or by its place, as mylib:MyRule.",
+        autocompletion=rule_names,
+    ),
+]
 Seed = Annotated[int | None, typer.Option(help="Seed of everything random.")]
 Epochs = Annotated[int | None, typer.Option(help="Passes over the training data.")]
 Assignments = Annotated[
@@ -57,9 +75,14 @@ Assignments = Annotated[
 def train(
     name: Annotated[
         str | None,
-        typer.Argument(metavar="RECIPE", help="What to train.", autocompletion=recipe_names),
+        typer.Argument(
+            metavar="RECIPE",
+            help="What to train: a recipe by name, or a file of one (.toml, .yaml).",
+            autocompletion=recipe_names,
+        ),
     ] = None,
     rule: RuleName = None,
+    plugin: Plugins = None,
     seed: Seed = None,
     epochs: Epochs = None,
     assignments: Assignments = None,
@@ -67,6 +90,13 @@ def train(
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume the run in --out.")] = False,
+    resume_or_start: Annotated[
+        bool,
+        typer.Option(
+            "--resume-or-start",
+            help="Resume the run if there is one, else start it: for batch systems.",
+        ),
+    ] = False,
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -86,12 +116,20 @@ def train(
 
     `torchrun --nproc-per-node=4 -m threefactor train mnist-fc` shares each batch out over four
     processes, with the numbers of one process to rounding.
+
+    `--plugin my.py` adds rules, networks, data, losses and recipes of your own. The run folder
+    remembers it.
     """
-    settings = _settings(name, rule, _changes(assignments, seed, epochs), resume)
+    rule = None if rule is None else name_of_rule(rule)
+    resume = resume or (resume_or_start and out is not None and _is_run(out))
+    if resume and out is not None and _is_run(out):
+        recall(out)
+    settings = _settings(name, rule, changes_of(assignments, seed, epochs), resume)
     if out is None:
         if settings is None:
             raise ConfigurationError("give --out DIR, the folder of the run to resume")
-        out = Path("runs") / f"{settings.recipe}-{settings.rule.name}-seed{settings.seed}"
+        out = Path("runs") / run_name(settings)
+        resume = resume or (resume_or_start and _is_run(out))
     run = training.Run(out)
     if resume:
         threads = threads or run.threads
@@ -114,12 +152,23 @@ def train(
         _report(history, out, world)
 
 
+def run_name(settings: Settings) -> str:
+    """Return the usual name of the folder of a run."""
+    rule = settings.rule.name.replace(":", "-")  # no letter of a file's name on Windows
+    return f"{settings.recipe}-{rule}-seed{settings.seed}"
+
+
+def _is_run(out: Path) -> bool:
+    return training.Run(out).config_path.exists()
+
+
 def finetune(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder to start from.")],
     noise: Annotated[
         float | None, typer.Option(help="Standard deviation of noise on the membrane potentials.")
     ] = None,
     rule: RuleName = None,
+    plugin: Plugins = None,
     seed: Seed = None,
     epochs: Epochs = None,
     assignments: Assignments = None,
@@ -140,11 +189,14 @@ def finetune(
     then trains it with the settings of its run, a hundredth of the learning rate (a thousandth for
     ZO), no weight decay, and 5 epochs (1 for spatial-bp), which `--set` changes.
     """
-    settings = finetuning(run, noise, rule, _changes(assignments, seed, epochs))
+    recall(run)
+    rule = None if rule is None else name_of_rule(rule)
+    settings = finetuning(run, noise, rule, changes_of(assignments, seed, epochs))
     if out is None:
         ending = "" if noise is None else f"-noise{noise:g}"
         place = run.resolve() if run.name in ("", "..") else run
-        out = place.with_name(f"{place.name}{ending}-{settings.rule.name}-seed{settings.seed}")
+        rule_name = settings.rule.name.replace(":", "-")
+        out = place.with_name(f"{place.name}{ending}-{rule_name}-seed{settings.seed}")
     with _together(device) as (world, device):
         use(settings, device, threads, precision)
         _announce(training.Run(out), world)
@@ -195,7 +247,10 @@ def _report(history: list[dict[str, Any]], out: Path, world: World) -> None:
     )
 
 
-def _changes(assignments: list[str] | None, seed: int | None, epochs: int | None) -> dict[str, Any]:
+def changes_of(
+    assignments: list[str] | None, seed: int | None, epochs: int | None
+) -> dict[str, Any]:
+    """Return the settings that options change, by name."""
     changes: dict[str, Any] = {}
     options = {"seed": seed, "epochs": epochs}
     given = [*map(parse_assignment, assignments or [])]
@@ -248,6 +303,7 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")],
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint: last or best.")] = "last",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    plugin: Plugins = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
@@ -257,6 +313,7 @@ def evaluate(
 
     Note that `best` was chosen by looking at the test data: quote `last`.
     """
+    recall(run)
     use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     found = trainer.evaluate()
@@ -279,10 +336,31 @@ def evaluate(
     )
 
 
-def recipes() -> None:
-    """List the recipes."""
+def recipes(
+    shown: Annotated[
+        str | None,
+        typer.Option(
+            "--show",
+            metavar="RECIPE",
+            help="Print a recipe as TOML, a file to start your own from.",
+            autocompletion=recipe_names,
+        ),
+    ] = None,
+    plugin: Plugins = None,
+) -> None:
+    """
+    List the recipes, or print one.
+
+    `threefactor recipes --show digits-fc > my.toml` prints all settings of a recipe. Change them,
+    give it a name of its own (`recipe = "..."`), and train it: `threefactor train my.toml`.
+    """
+    if shown is not None:
+        say(recipe_toml(recipe(shown)).rstrip())
+        return
     table = Table("recipe", "what it trains", "data", "epochs")
-    for name, entry in RECIPES.items():
+    for name, entry in all_recipes().items():
         row = (name, entry.title, entry.settings.data.name, str(entry.settings.epochs))
         table.add_row(*map(readable, row))
     show(table)
+    for line in what_is_registered():
+        say(f"from plugins: {line}")

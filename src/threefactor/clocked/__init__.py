@@ -3,19 +3,20 @@
 from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.convnets import conv5, conv9
 from threefactor.clocked.foreign import register_neuron
-from threefactor.clocked.kept_state import register_state
+from threefactor.clocked.kept_state import register_state, reset_state
 from threefactor.clocked.losses import CrossEntropyMSE, from_autograd
 from threefactor.clocked.network import Network, fc
 from threefactor.clocked.neuron import (
     LIF,
+    CubaLIF,
     Neuron,
     NeuronOptions,
     Reset,
-    reset_state,
     surrogate_times,
 )
 from threefactor.clocked.noise import LinearSchedule, Perturbation
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.resnet import ResidualBlock, nf_resnet34
 from threefactor.clocked.rules import (
     DFA,
@@ -45,6 +46,7 @@ __all__ = [
     "ZO",
     "Conv2d",
     "CrossEntropyMSE",
+    "CubaLIF",
     "Feedback",
     "FeedbackRule",
     "Linear",
@@ -57,6 +59,7 @@ __all__ = [
     "Perturbation",
     "Probe",
     "Readout",
+    "Recurrent",
     "Reset",
     "ResidualBlock",
     "Result",

@@ -36,20 +36,15 @@ def check_layers(network: nn.Module) -> None:
     """
     if not isinstance(network, nn.Module):
         raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
-    wrapper = type(network).__name__
-    if hasattr(network, "_orig_mod") or isinstance(network, torch.jit.ScriptModule):
-        raise InputError(
-            f"the network is compiled ({wrapper}), which fixes its forward pass before a rule can "
-            "take part in it; give the plain module"
-        )
-    if wrapper in _WRAPPERS:
-        raise InputError(
-            f"the network is wrapped in {wrapper}, which waits for a backward pass that rules do "
-            "not make. Build the rule on the module inside (network.module) and let it share the "
-            "batches: rule.join(threefactor.World())"
-        )
     for name, module in network.named_modules():
         refuse_compiled(name, module)
+        wrapper, inside = type(module).__name__, f"{name}.module" if name else "network.module"
+        if wrapper in _WRAPPERS:
+            raise InputError(
+                f"{f'layer {name!r}' if name else 'the network'} is wrapped in {wrapper}, which "
+                "waits for a backward pass that rules do not make. Build the rule on the module "
+                f"inside ({inside}) and let it share the batches: rule.join(threefactor.World())"
+            )
     refuse_hidden_modules(network)
     for name, layer in layers_of(network):
         if isinstance(layer, Neuron):

@@ -45,8 +45,9 @@ def conv5(
         input_shape: channels, height and width of one sample at one time step.
         out_features: number of outputs m.
         width: factor of the number of channels, rounded, at least 1 channel.
-        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width` and `reset` of the
-            neurons, see `LIF`; `scale` is 2.74 by default.
+        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width`, `reset`,
+            `learn_leak` and `learn_threshold` of the neurons, see `LIF`; `scale` is 2.74 by
+            default.
 
     Raises:
         InputError: if a setting is out of its range, or the picture too small to be pooled.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import torch
+from torch import Tensor
+
+from threefactor.clocked.constants import of_each
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError, unknown_name
 
@@ -17,11 +21,11 @@ __all__ = [
     "activity_decay",
     "checked_decay",
     "decays",
-    "leak_of",
 ]
 
-TraceDecay = float | Mapping[str, float] | None
-"""One number for all traces, numbers by the name of a layer, or None for the neurons' leaks."""
+OneDecay = float | Literal["per-neuron"]
+TraceDecay = OneDecay | Mapping[str, OneDecay] | None
+"""One for all traces, one by the name of a layer, or None for the neurons' leaks."""
 
 
 class Decay(NamedTuple):
@@ -31,10 +35,14 @@ class Decay(NamedTuple):
         leak: lambda, the share of the trace that is kept.
         synaptic: alpha, that of the trace before it, where neurons have a synaptic current in front
             of the potential; None elsewhere.
+        each: None if both are numbers. "weight" if one is a tensor (n_out,) of the neurons behind,
+            so that every weight has an eligibility of its own; "input" if one is a tensor with a
+            value of each presynaptic neuron.
     """
 
-    leak: float
-    synaptic: float | None = None
+    leak: float | Tensor
+    synaptic: float | Tensor | None = None
+    each: Literal["weight", "input"] | None = None
 
     @property
     def short(self) -> str:
@@ -43,6 +51,8 @@ class Decay(NamedTuple):
         return f"{self.leak:g}{more}"
 
     def __str__(self) -> str:
+        if self.each is not None:
+            return f"the leak of each neuron {'behind' if self.each == 'weight' else 'before'}"
         if self.synaptic is None:
             return f"{self.leak:g} a step"
         return f"{self.leak:g} a step, after a first trace by {self.synaptic:g}"
@@ -55,10 +65,15 @@ class Wiring:
     Attributes:
         behind: for each synapse layer, the neuron layers that its current reaches.
         before: for each synapse layer, the neuron layers whose activity reaches it.
+        aligned: pairs of a synapse and a neuron layer between which every value stays with its
+            neuron: nothing but reshaping, factors, sums and batch norms.
+        shapes: of the activity of each neuron layer, without the batch.
     """
 
-    behind: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    before: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    before: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    aligned: frozenset[tuple[str, str]] = frozenset()
+    shapes: Mapping[str, torch.Size] = field(default_factory=dict)
 
 
 def checked_decay(given: TraceDecay, layers: Sequence[str]) -> TraceDecay:
@@ -75,21 +90,19 @@ def checked_decay(given: TraceDecay, layers: Sequence[str]) -> TraceDecay:
     if given is None:
         return None
     if not isinstance(given, Mapping):
-        return _number("trace_decay", given)
+        return _checked("trace_decay", given)
     for name in given:
         if name not in layers:
             raise unknown_name("layer in trace_decay:", name, layers)
-    return {name: _number(f"trace_decay of {name!r}", value) for name, value in given.items()}
+    return {name: _checked(f"trace_decay of {name!r}", value) for name, value in given.items()}
 
 
-def _number(what: str, value: object) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not 0.0 <= float(value) <= 1.0
-    ):
-        raise InputError(f"{what} is {value!r}; give a number between 0 and 1")
-    return float(value)
+def _checked(what: str, value: object) -> OneDecay:
+    if value == "per-neuron":
+        return "per-neuron"
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and 0.0 <= float(value) <= 1:
+        return float(value)
+    raise InputError(f"{what} is {value!r}; give a number between 0 and 1, or 'per-neuron'")
 
 
 def decays(
@@ -111,44 +124,85 @@ def decays(
         wiring: which of them each synapse layer meets.
 
     Raises:
-        InputError: if no one decay follows, naming the layers.
+        InputError: if no decay follows, naming the layers.
 
     Source: Xiao et al. 2022 (OTTT), section 4.1, for one leak in the whole network.
     """
-    if given is not None and not isinstance(given, Mapping):
-        return {name: Decay(given) for name in synapses}
-    layers = dict(neurons)
     silent = _are_silent(neurons)
     found = {}
     for name in synapses:
-        met = wiring.behind.get(name) or wiring.before.get(name) or tuple(layers)
-        if given is not None and name in given:
-            found[name] = Decay(given[name])
+        choice = given.get(name) if isinstance(given, Mapping) else given
+        if isinstance(choice, float):
+            found[name] = Decay(choice)
         elif silent:
             found[name] = Decay(0.0)
         else:
-            found[name] = _common(name, {n: layer for n, layer in neurons if n in met})
+            met = wiring.behind.get(name) or wiring.before.get(name) or [n for n, _ in neurons]
+            layers = [(n, layer) for n, layer in neurons if n in met]
+            found[name] = _common(name, layers, wiring, each=choice == "per-neuron")
     return found
 
 
-def _common(synapse: str, neurons: Mapping[str, Neuron]) -> Decay:
-    """Return the one decay of a trace that all these neurons ask for."""
-    leaks = {name: leak_of(name, neuron) for name, neuron in neurons.items()}
-    if len(set(leaks.values())) > 1:
+def _common(
+    synapse: str, neurons: Sequence[tuple[str, Neuron]], wiring: Wiring, *, each: bool
+) -> Decay:
+    """Return the decay of a trace that all these neurons ask for."""
+    leaks = {name: _leak_of(name, neuron, each=each) for name, neuron in neurons}
+    first, *others = leaks.values()
+    if not others and first.each is None:
+        return first
+    if not others:
+        return _of_each(synapse, *neurons[0], wiring)
+    advice = (
+        f"give trace_decay={{{synapse!r}: ...}}, a number for this layer, or trace_decay=..., one "
+        "for all"
+    )
+    changing = [name for name, neuron in neurons if _learn_leaks(neuron)]
+    if changing or any(decay.each for decay in leaks.values()):
+        raise InputError(
+            f"the trace of synapse layer {synapse!r} has one decay, and the neurons that it meets, "
+            f"{', '.join(map(repr, leaks))}, may come to differ in their leaks, which they learn "
+            f"or have one by one; {advice}"
+        )
+    if any(decay != first for decay in others):
         said = ", ".join(f"{decay.short} of {name!r}" for name, decay in leaks.items())
         raise InputError(
             f"the trace of synapse layer {synapse!r} has one decay, and the neurons that it meets "
-            f"have different leaks, {said}; give trace_decay={{{synapse!r}: ...}}, a number for "
-            "this layer, or trace_decay=..., one for all"
+            f"have different leaks, {said}; {advice}"
         )
-    return next(iter(leaks.values()))
+    return first
 
 
-def leak_of(name: str, neuron: Neuron) -> Decay:
+def _of_each(synapse: str, name: str, neuron: Neuron, wiring: Wiring) -> Decay:
+    """Return the decays of a synapse layer that meets a layer with leaks one by one."""
+    if (synapse, name) not in wiring.aligned:
+        raise InputError(
+            f"the neurons of layer {name!r} differ in their leaks, and what lies between them and "
+            f"synapse layer {synapse!r} may mix them, so that no decay follows for a neuron; give "
+            f"trace_decay={{{synapse!r}: ...}}, a number"
+        )
+    decay, shape = _leak_of(name, neuron, each=True), wiring.shapes[name]
+
+    def spread(value: float | Tensor) -> float | Tensor:
+        if not isinstance(value, Tensor):
+            return value
+        return of_each("leak", value, shape).expand(shape).reshape(-1)
+
+    synaptic = None if decay.synaptic is None else spread(decay.synaptic)
+    side: Literal["weight", "input"] = "weight" if wiring.behind.get(synapse) else "input"
+    return Decay(spread(decay.leak), synaptic, side)
+
+
+def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
     """Return the decay that a layer of neurons asks of the traces in front of it.
 
+    Args:
+        name: of the layer.
+        neuron: the layer.
+        each: whether its neurons may differ.
+
     Raises:
-        InputError: if it has no single leak.
+        InputError: if no decay follows.
     """
     leak, synaptic = getattr(neuron, "leak", None), getattr(neuron, "synaptic_leak", None)
     advice = f"give trace_decay=..., or trace_decay={{...}} with the layers that meet {name!r}"
@@ -163,9 +217,26 @@ def leak_of(name: str, neuron: Neuron) -> Decay:
             f"layer {name!r} has no single leak from which the decay of the presynaptic traces "
             f"follows; {advice}"
         )
+    found: list[float | Tensor | None] = []
     for which, value in (("leak", leak), ("synaptic_leak", synaptic)):
-        if value is None and which == "synaptic_leak":
+        if value is None:
+            found.append(None)
             continue
+        if isinstance(value, Tensor) and value.numel() > 0 and not neuron.foreign:
+            learns = f"raw_{which}" in neuron.learned
+            if not learns and bool((value == value.flatten()[0]).all()):
+                value = value.flatten()[0].item()
+            elif each:
+                found.append(value)
+                continue
+            else:
+                raise InputError(
+                    f"the neurons of layer {name!r} {'may come to ' * learns}differ in their "
+                    f"{which}, so that no one decay of a presynaptic trace follows; give a "
+                    f"number, trace_decay=... or trace_decay={{...}} for what meets {name!r}, or "
+                    "trace_decay='per-neuron', with which every weight of a linear layer in front "
+                    "has an eligibility of its own (batch x neurons x inputs numbers)"
+                )
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise InputError(
                 f"the {which} of layer {name!r} is a {type(value).__name__}, from which no decay "
@@ -176,7 +247,11 @@ def leak_of(name: str, neuron: Neuron) -> Decay:
                 f"the {which} of layer {name!r} is {value}, and a trace decays by a number between "
                 f"0 and 1; {advice}"
             )
-    return Decay(float(leak), None if synaptic is None else float(synaptic))
+        found.append(float(value))
+    first, second = found
+    assert first is not None
+    differ = isinstance(first, Tensor) or isinstance(second, Tensor)
+    return Decay(first, second, "weight" if differ else None)
 
 
 def activity_decay(given: TraceDecay, name: str, neurons: Sequence[tuple[str, Neuron]]) -> Decay:
@@ -188,15 +263,22 @@ def activity_decay(given: TraceDecay, name: str, neurons: Sequence[tuple[str, Ne
         neurons: the neuron layers by name.
 
     Raises:
-        InputError: if it has no single leak.
+        InputError: if no decay follows.
     """
-    if given is not None and not isinstance(given, Mapping):
-        return Decay(given)
-    if given is not None and name in given:
-        return Decay(given[name])
-    return Decay(0.0) if _are_silent(neurons) else leak_of(name, dict(neurons)[name])
+    choice = given.get(name) if isinstance(given, Mapping) else given
+    if isinstance(choice, float):
+        return Decay(choice)
+    if _are_silent(neurons):
+        return Decay(0.0)
+    decay = _leak_of(name, dict(neurons)[name], each=choice == "per-neuron")
+    return decay if decay.each is None else decay._replace(each="input")
 
 
 def _are_silent(neurons: Sequence[tuple[str, Neuron]]) -> bool:
     """Return whether no layer says a leak, as neurons of one's own without memory do."""
     return all(not n.foreign and getattr(n, "leak", None) is None for _, n in neurons)
+
+
+def _learn_leaks(neuron: Neuron) -> bool:
+    """Return whether the decay of traces in front of a layer changes as the layer learns."""
+    return bool({"raw_leak", "raw_synaptic_leak"} & set(neuron.learned))

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 __all__ = [
+    "aligned_with",
     "behind",
     "behind_all",
     "is_layer",
@@ -50,6 +51,11 @@ _LOCAL = re.compile(
     r"(Backward\w*)?$"
 )
 
+_ALIGNED = re.compile(
+    r"(Add|Sub|Rsub|Mul|Div|Neg|View|UnsafeView|ReshapeAlias|Alias|Clone|\w*BatchNorm\w*|_?Head)"
+    r"Backward\w*$"
+)
+
 
 def is_layer(node: Any) -> bool:
     """Return whether this node is a synapse or neuron layer under a rule."""
@@ -84,6 +90,21 @@ def behind_all(starts: Iterable[Any]) -> Iterator[Any]:
             seen.add(node)
             yield node
             waiting.extend(n for n, _ in node.next_functions if n is not None)
+
+
+def aligned_with(start: Any) -> list[Any]:
+    """Return the layers in front of a node whose values stay each with its neuron on the way.
+
+    Args:
+        start: a node, or None.
+
+    Returns:
+        The nodes of the layers; none if anything between them might move or mix values.
+    """
+    nodes = list(behind([start]))
+    layers = [node for node in nodes if is_layer(node)]
+    between = [n for n in nodes if not is_layer(n) and parameter_of(n) is None]
+    return layers if all(_ALIGNED.match(str(n.name())) for n in between) else []
 
 
 def node_of(x: Tensor) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +12,21 @@ from torch import Tensor, nn
 
 from threefactor.clocked.foreign.neurons import Registered
 from threefactor.clocked.foreign.spikingjelly import memories_of
-from threefactor.clocked.inputs import StepInput
+from threefactor.clocked.inputs import StepInput, mapped
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
     from threefactor.clocked.session import Session
 
-__all__ = ["KeptState", "attributes_kept", "kept_states", "refuse_unknown_state", "register_state"]
+__all__ = [
+    "KeptState",
+    "attributes_kept",
+    "kept_states",
+    "refuse_unknown_state",
+    "register_state",
+    "reset_state",
+]
 
 _REGISTERED: dict[type[nn.Module], dict[str, Any]] = {}
 
@@ -29,7 +37,8 @@ def register_state(
     """Say which attributes of a module of one's own are state, such as those of a delay.
 
     A rule then begins each sequence with them at rest, keeps them for the time steps of a stream,
-    and leaves the module as it found it. A layer of neurons is told by `register_neuron`.
+    and leaves the module as it leaves neurons. `reset_state` puts them back to rest. A layer of
+    neurons is told by `register_neuron`.
 
     Args:
         kind: the class of the module; its subclasses are known, too.
@@ -80,48 +89,74 @@ class KeptState:
 
     def __init__(self, module: nn.Module, rest: dict[str, Any]) -> None:
         self.module, self.rest = module, rest
-        self.reset()
+        self._mine = self._second = dict(rest)
 
     def reset(self) -> None:
         """Forget the state of the stream, and that of the second forward pass."""
+        if self._shows(self._mine):
+            self.show(self.rest)
         self._mine = self._second = dict(self.rest)
 
-    def put_in_place(self) -> None:
-        """Show the state of this session's stream."""
-        self._before = self._look()
-        self._put(self._mine)
+    def look(self) -> dict[str, Any]:
+        """Return the state that the module shows, by attribute."""
+        return {name: getattr(self.module, name) for name in self.rest}
+
+    def show(self, state: dict[str, Any]) -> None:
+        """Let the module have a state, such as `look` returned."""
+        for name, value in state.items():
+            setattr(self.module, name, value)
+
+    def put_in_place(self, *, others_work: bool) -> None:
+        """Show the state of this session's stream.
+
+        Args:
+            others_work: whether another session is at work on the network, to which the module
+                belongs until it is done.
+        """
+        self._before = self.look()
+        free = self._shows(self.rest) or self._shows(self._mine)
+        self._stays = free and not others_work
+        self.show(self._mine)
 
     def put_back(self) -> None:
-        """Undo `put_in_place`."""
-        self._mine = self._look()
-        self._put(self._before)
+        """Undo `put_in_place`; as in neurons, the state stays visible in a module at rest."""
+        self._mine = self.look()
+        if not self._stays:
+            self.show(self._before)
 
     def swap(self) -> None:
         """Exchange the state with that of the second forward pass."""
-        now = self._look()
-        self._put(self._second)
+        now = self.look()
+        self.show(self._second)
         self._second = now
 
-    def _look(self) -> dict[str, Any]:
-        return {name: getattr(self.module, name) for name in self.rest}
+    def _shows(self, state: dict[str, Any]) -> bool:
+        return all(value is state[name] for name, value in self.look().items())
 
-    def _put(self, state: dict[str, Any]) -> None:
-        for name, value in state.items():
-            setattr(self.module, name, value)
+
+def reset_state(network: nn.Module) -> None:
+    """Forget the state of all neurons in a network, and what `register_state` named."""
+    for module in network.modules():
+        if isinstance(module, Neuron):
+            module.reset()
+    for kept in kept_states(network):
+        kept.show(kept.rest)
 
 
 def refuse_unknown_state(session: Session, x_t: StepInput) -> None:
     """Refuse a module with a state that no rule knows, and so nobody resets.
 
     The network runs twice. Tensors that a module has put into its attributes are then changed, one
-    by one: if the time step comes out otherwise, the module has read what it kept.
+    by one: if the time step comes out otherwise, the module has read what it kept. What PyTorch
+    does not find, such as neurons behind a closure, is seen by the same time step after others; it
+    is looked for in networks without neurons that are found.
 
     Args:
         session: attached, in evaluation mode, at rest.
         x_t: input of one time step.
 
     Raises:
-        InputError: naming the module and the attribute.
+        InputError: naming the module and the attribute, where there is one.
     """
     neurons = [neuron for _, neuron in session.neurons]
     with torch.no_grad(), torch.random.fork_rng():
@@ -179,11 +214,14 @@ def _look(
     ]
     states = [{k: _copy(v) for k, v in neuron.everything().items()} for neuron in neurons]
     values = [(module, name, _get(module, name).clone()) for _, module, name in kept]
+    shown = [(state, state.look()) for state in session.kept]
 
     def run() -> list[Tensor]:
         torch.manual_seed(0)
         for neuron, state in zip(neurons, states, strict=True):
             neuron.take({k: _copy(v) for k, v in state.items()})
+        for kept_state, attributes in shown:
+            kept_state.show(attributes)
         output = session.forward(x_t)
         activities = [p.activity for p in session.probes if p.activity is not None]
         return [part.clone() for part in (output, *activities)]
@@ -208,6 +246,29 @@ def _look(
                 "clocked.register_neuron, if the module is a layer of neurons, or with "
                 "clocked.register_state"
             )
+    if neurons:  # a network may differ from step to step, as by a number that its user counts
+        return
+    put()
+    expected = run()
+    for push in (-30.0, 30.0):
+        try:
+            session.forward(mapped(x_t, partial(_pushed, push)))
+        except Exception:  # the network does not take such values
+            return
+        put()
+        # Elsewhere than on a CPU, sums may be rounded in another way each time.
+        if expected[0].device.type == "cpu" and any(map(_differ, expected, run())):
+            raise InputError(
+                "the network has no neurons that a rule finds, and gives other values for the same "
+                "input after other inputs: something in it keeps a state that no rule finds, such "
+                "as neurons in an object that is no module, or draws numbers of its own. Make it a "
+                "module of the network, and say what its state is with clocked.register_neuron or "
+                "clocked.register_state"
+            )
+
+
+def _pushed(push: float, x: Tensor) -> Tensor:
+    return push * (x + 1.0)
 
 
 def _stamps(module: nn.Module) -> dict[str, tuple[int, int]]:
@@ -248,4 +309,4 @@ def _copy(value: Any) -> Any:
 
 
 def _differ(one: Tensor, other: Tensor) -> bool:
-    return one.shape != other.shape or not torch.equal(one, other)
+    return one.shape != other.shape or not torch.allclose(one, other, 0.0, 0.0, equal_nan=True)

@@ -118,14 +118,15 @@ def lif_step_(
     potential: Tensor,
     spikes: Tensor,
     current: Tensor,
-    leak: float,
-    threshold: float,
+    leak: float | Tensor,
+    threshold: float | Tensor,
     noise: Tensor | None = None,
     zero: bool = False,
 ) -> None:
     """See `threefactor.clocked.neuron.lif_step_`; `zero` is its `reset="zero"`."""
     tensors = (potential, spikes, current) if noise is None else (potential, spikes, current, noise)
-    if usable(*tensors):
+    each = isinstance(leak, Tensor) or isinstance(threshold, Tensor)
+    if not each and usable(*tensors):
         assert _library is not None
         _library.tf_lif(
             potential.numel(),
@@ -141,9 +142,14 @@ def lif_step_(
         return
     if zero:
         potential.masked_fill_(spikes != 0, 0.0)
+    elif isinstance(threshold, Tensor):
+        potential.addcmul_(spikes, threshold, value=-1.0)
     else:
         potential.sub_(spikes, alpha=threshold)
-    torch.add(current, potential, alpha=leak, out=potential)
+    if isinstance(leak, Tensor):
+        potential.mul_(leak).add_(current)
+    else:
+        torch.add(current, potential, alpha=leak, out=potential)
     if noise is not None:
         potential.add_(noise)
     torch.ge(potential, threshold, out=spikes)
@@ -189,14 +195,14 @@ def lif_activity(
 def surrogate_times(
     error: Tensor,
     potential: Tensor,
-    threshold: float,
+    threshold: float | Tensor,
     width: float,
     gate: Tensor | float = 1.0,
 ) -> Tensor:
     """See `threefactor.clocked.neuron.surrogate_times`."""
     mask = gate if isinstance(gate, Tensor) else None
     tensors = (error, potential) if mask is None else (error, potential, mask)
-    if usable(*tensors):
+    if not isinstance(threshold, Tensor) and usable(*tensors):
         assert _library is not None
         result = torch.empty_like(potential)
         _library.tf_surrogate(
@@ -210,8 +216,12 @@ def surrogate_times(
             1 / width if isinstance(gate, Tensor) else gate / width,
         )
         return result
-    # One pass for (u - V) / a: a scalar plus a scaled tensor.
-    result = torch.add(potential.new_full((), -threshold / width), potential, alpha=1 / width)
+    # One pass for (u - V) / a: a constant plus a scaled tensor.
+    if isinstance(threshold, Tensor):
+        shift = threshold / -width
+    else:
+        shift = potential.new_full((), -threshold / width)
+    result = torch.add(shift, potential, alpha=1 / width)
     # The built-in backward kernel of the sigmoid is e * sigmoid * (1 - sigmoid), fused.
     torch.ops.aten.sigmoid_backward.grad_input(error, result.sigmoid_(), grad_input=result)
     if isinstance(gate, Tensor):

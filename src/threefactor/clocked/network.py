@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from threefactor.clocked.neuron import LIF, NeuronOptions, reset_state
+from threefactor.clocked.kept_state import reset_state
+from threefactor.clocked.neuron import LIF, NeuronOptions
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.synapse import Linear
 from threefactor.errors import InputError
 
@@ -54,18 +56,23 @@ def fc(
     in_features: int,
     hidden: Sequence[int],
     out_features: int,
+    *,
+    recurrent: bool | Sequence[bool] = False,
     **neuron: Unpack[NeuronOptions],
 ) -> Network:
     """Build a fully connected network of LIF layers with a linear read-out.
 
-    The read-out neither spikes nor resets. Images are flattened.
+    The read-out neither spikes nor resets. Images are flattened. A recurrent layer is a
+    `Recurrent` of LIF neurons and a `Linear` without bias, as `lif1.neuron` and `lif1.synapse`.
 
     Args:
         in_features: values per sample and time step.
         hidden: number of neurons of each hidden layer; may be empty.
         out_features: number of outputs m.
-        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width` and `reset` of the
-            hidden neurons, see `LIF`.
+        recurrent: whether the activity of a hidden layer comes back to it one step later; for all
+            layers, or one for each.
+        **neuron: `leak`, `threshold`, `dropout`, `scale`, `surrogate_width`, `reset`,
+            `learn_leak` and `learn_threshold` of the hidden neurons, see `LIF`.
 
     Raises:
         InputError: if a size is below 1 or a setting out of its range.
@@ -83,9 +90,28 @@ def fc(
     if any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in sizes):
         raise InputError(f"layer sizes are {sizes}; each must be a whole number of at least 1")
     LIF(**neuron)  # refuses options also of a network without hidden layers
+    comes_back = _one_for_each(recurrent, hidden)
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     for i, (n_in, n_out) in enumerate(itertools.pairwise(sizes[:-1]), start=1):
         layers[f"linear{i}"] = Linear(n_in, n_out)
-        layers[f"lif{i}"] = LIF(**neuron)
+        lif = LIF(**neuron)
+        again = comes_back[i - 1]
+        layers[f"lif{i}"] = Recurrent(lif, Linear(n_out, n_out, bias=False)) if again else lif
     layers["readout"] = Linear(sizes[-2], out_features)
     return Network(layers, (in_features,))
+
+
+def _one_for_each(recurrent: bool | Sequence[bool], hidden: Sequence[int]) -> Sequence[bool]:
+    """Say of each hidden layer whether it is recurrent."""
+    given = [recurrent] * len(hidden) if isinstance(recurrent, bool) else recurrent
+    if (
+        not isinstance(given, Sequence)
+        or len(given) != len(hidden)
+        or not all(isinstance(one, bool) for one in given)
+        or (recurrent is True and not hidden)
+    ):
+        raise InputError(
+            f"recurrent is {recurrent!r} and there are {len(hidden)} hidden layers; give True or "
+            "False, or one of them for each hidden layer"
+        )
+    return given

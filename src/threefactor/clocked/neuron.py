@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol, get_args
 
@@ -12,16 +11,17 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from threefactor.clocked import kernels
+from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
 from threefactor.errors import InputError
 from threefactor.processes import Share
 
 __all__ = [
     "LIF",
+    "CubaLIF",
     "Neuron",
     "NeuronOptions",
     "Reset",
     "lif_step_",
-    "reset_state",
     "surrogate_times",
 ]
 
@@ -33,8 +33,8 @@ def lif_step_(
     potential: Tensor,
     spikes: Tensor,
     current: Tensor,
-    leak: float,
-    threshold: float,
+    leak: float | Tensor,
+    threshold: float | Tensor,
     noise: Tensor | None = None,
     reset: Reset = "subtract",
 ) -> None:
@@ -48,8 +48,8 @@ def lif_step_(
         potential: u[t-1], overwritten with u[t]; any shape.
         spikes: s[t-1] as 0.0 or 1.0, overwritten with s[t]; same shape.
         current: I[t], the weighted input with its bias; same shape.
-        leak: lambda, between 0 and 1.
-        threshold: V, in units of the potential.
+        leak: lambda, between 0 and 1; a number, or a tensor that broadcasts to the potential.
+        threshold: V, in units of the potential; likewise.
         noise: xi[t], added to the membrane potential; same shape.
         reset: "subtract", a spike takes V off the potential; or "zero", it leaves none of it.
 
@@ -61,7 +61,7 @@ def lif_step_(
 def surrogate_times(
     error: Tensor,
     potential: Tensor,
-    threshold: float,
+    threshold: float | Tensor,
     width: float,
     gate: Tensor | float = 1.0,
 ) -> Tensor:
@@ -72,7 +72,7 @@ def surrogate_times(
     Args:
         error: signal that reaches the activity; any shape.
         potential: u[t]; same shape.
-        threshold: V.
+        threshold: V; a number, or a tensor that broadcasts to the potential.
         width: a, in units of the potential.
         gate: d, a factor per neuron (dropout, scale of the activity) or one for all.
 
@@ -114,6 +114,8 @@ class Neuron(nn.Module, ABC):
     subclass that keeps more than `state` adds the names, or sessions would share what they hold."""
     foreign = False
     """Whether this is a view of a layer of another library, whose resets it cannot count."""
+    learned: tuple[str, ...] = ()
+    """Names of the layer's own parameters for which `eligibilities` has a value."""
     resets = 0
     """How often `reset` was called; tells a rule that its stream was reset from outside."""
 
@@ -144,6 +146,24 @@ class Neuron(nn.Module, ABC):
             state: the state after the step, as `advance` left it.
             gate: (B, ...) dropout mask times scale, or the scale alone.
         """
+
+    def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
+        r"""Return how the layer's own parameters act on its output at the step that comes.
+
+        The gradient of a parameter is :math:`\sum_t \sum_i \delta_i[t] e_i[t]`, with delta what
+        `modulate` returns, the error of the current. So e is the derivative, by the parameter, of
+        whatever the derivative in `modulate` is taken by, over this step and all before. Asked
+        before `advance`, without autograd.
+
+        Args:
+            before: what this returned at the step before; empty at the first.
+            current: (B, ...) input current of the step.
+
+        Returns:
+            A new (B, ...) tensor for each name in `learned`. Entries of other names come back in
+            `before`.
+        """
+        return {}
 
     def check(self, name: str = "") -> None:
         """Refuse settings that have no meaning; asked whenever a rule begins to work.
@@ -193,11 +213,15 @@ class Neuron(nn.Module, ABC):
         """Run one time step. (B, ...) current in, (B, ...) activity out."""
         if self.probe is not None:
             return self.probe.step(current)
-        if current.requires_grad and self.state is not None:
+        eligible: dict[str, Tensor] = {}
+        if self.learned and torch.is_grad_enabled():
+            with torch.no_grad():
+                eligible = self.eligibilities({}, current.detach())
+        if (current.requires_grad or eligible) and self.state is not None:
             # Earlier steps saved this state for their backward pass.
             self.state = tuple(part.clone() for part in self.state)
         activity = self.activity(self.advance(current.detach()))
-        return attach(self, current, activity)
+        return attach(self, current, activity, eligible)
 
     def activity(self, raw: Tensor, noise: Tensor | None = None) -> Tensor:
         """Apply dropout, scale and noise. Returns a new tensor."""
@@ -237,12 +261,14 @@ class Neuron(nn.Module, ABC):
 class NeuronOptions(TypedDict, total=False):
     """Options of the neurons of a network, for its builder; see `LIF`, which has the defaults."""
 
-    leak: float
-    threshold: float
+    leak: float | Tensor
+    threshold: float | Tensor
     dropout: float
     scale: float
     surrogate_width: float
     reset: Reset
+    learn_leak: bool
+    learn_threshold: bool
 
 
 class LIF(Neuron):
@@ -258,51 +284,82 @@ class LIF(Neuron):
     Presynaptic traces take no notice of the reset, whichever it is: they decay by lambda through a
     spike of the neuron behind the synapse.
 
+    With `learn_leak` or `learn_threshold`, the layer has a parameter, `raw_leak` or
+    `raw_threshold`, and :math:`\lambda = \sigma(r_\lambda)`, :math:`V = \exp(r_V)`. Every rule
+    teaches it by an eligibility that runs forward in time, the derivative of the potential while
+    all spikes are held as they are:
+
+    .. math:: \epsilon_\lambda[t] = u[t-1] - V s[t-1] + \lambda \epsilon_\lambda[t-1], \qquad
+              \epsilon_V[t] = \lambda (\epsilon_V[t-1] - s[t-1])
+
+    .. math:: \frac{dL}{d\lambda} = \sum_t \sum_i \delta_i[t] \epsilon_{\lambda,i}[t], \qquad
+              \frac{dL}{dV} = \sum_t \sum_i \delta_i[t] (\epsilon_{V,i}[t] - 1)
+
+    with delta the error of the potential. The 1 is that of the surrogate, which sees u - V. After
+    the reset "zero", :math:`u[t-1] (1 - s[t-1]) + \lambda (1 - s[t-1]) \epsilon_\lambda[t-1]` is
+    the first, and the second is 0.
+
     Args:
         leak: lambda, 0 to 1. 1 keeps the whole potential from step to step, which makes the neurons
-            IF neurons; 0 keeps nothing of it.
-        threshold: V, above 0.
+            IF neurons; 0 keeps nothing of it. A tensor has a value for each neuron, (n,), or for
+            each channel, (C,), of a picture; it is a buffer, `leak_values`.
+        threshold: V, above 0; a tensor as for `leak`, in `threshold_values`.
         dropout: probability that a neuron is silenced for all time steps of a sample.
         scale: factor of the activity that the next layer sees.
         surrogate_width: a of the sigmoid-like surrogate derivative, above 0.
         reset: "subtract" or "zero". Kept as `reset_mode`, as `reset()` is a method.
+        learn_leak, learn_threshold: whether rules teach it; from the given value on, one for the
+            layer or one for each neuron or channel.
 
     Raises:
-        InputError: if a setting is out of its range.
+        InputError: if a setting is out of its range; when called, if a tensor does not fit.
 
     Example:
         >>> neuron = LIF(leak=0.5, threshold=1.0)
         >>> [neuron(torch.tensor([[0.8]])).item() for _ in range(3)]
         [0.0, 1.0, 0.0]
 
-    Source: Xiao et al. 2026 (OPZO), section 3.1, for the reset "subtract".
+    Source: Xiao et al. 2026 (OPZO), section 3.1, for the reset "subtract"; Fang et al. 2021
+    (parametric LIF) for the sigmoid; Bellec et al. 2020 (e-prop) for the eligibilities.
     """
+
+    leak = Constant(SHARE)
+    threshold = Constant(LEVEL)
 
     def __init__(
         self,
-        leak: float = 0.5,
-        threshold: float = 1.0,
+        leak: float | Tensor = 0.5,
+        threshold: float | Tensor = 1.0,
         dropout: float = 0.0,
         scale: float = 1.0,
         surrogate_width: float = 0.25,
         reset: Reset = "subtract",
+        learn_leak: bool = False,
+        learn_threshold: bool = False,
     ) -> None:
         super().__init__(dropout, scale)
-        self.leak = number("leak", leak)
-        self.threshold = number("threshold", threshold)
+        self.leak = leak
+        self.threshold = threshold
         self.surrogate_width = number("surrogate_width", surrogate_width)
         self.reset_mode = reset
         LIF.check(self)
+        if learn_leak:
+            LIF.leak.learn(self)
+        if learn_threshold:
+            LIF.threshold.learn(self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A Module would make a tensor or parameter its own before the Constant sees it.
+        if isinstance(getattr(type(self), name, None), Constant):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def check(self, name: str = "") -> None:
         super().check(name)
         where = f" of layer {name!r}" if name else ""
-        if not 0.0 <= number(f"leak{where}", self.leak) <= 1.0:
-            raise InputError(
-                f"leak{where} is {self.leak}; give the share kept from step to step, 0 to 1"
-            )
-        if not 0.0 < number(f"threshold{where}", self.threshold) < math.inf:
-            raise InputError(f"threshold{where} is {self.threshold}; give a number above 0")
+        LIF.leak.check(self, where)
+        LIF.threshold.check(self, where)
         if not 0.0 < number(f"surrogate_width{where}", self.surrogate_width) < math.inf:
             raise InputError(
                 f"surrogate_width{where} is {self.surrogate_width}; give a number above 0"
@@ -320,21 +377,45 @@ class LIF(Neuron):
         return self.state
 
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
-        potential, spikes = self._state_for(current)
+        potential, spikes, *_ = self._state_for(current)
         if potential.shape != current.shape:
             raise InputError(
                 f"current of shape {tuple(current.shape)} meets neurons with state of shape "
                 f"{tuple(potential.shape)}; call reset() before a batch of another size"
             )
-        lif_step_(potential, spikes, current, self.leak, self.threshold, noise, self.reset_mode)
+        leak, threshold = self._constants(current.shape[1:])
+        lif_step_(potential, spikes, current, leak, threshold, noise, self.reset_mode)
         return spikes
+
+    def _constants(self, shape: torch.Size) -> tuple[float | Tensor, float | Tensor]:
+        """Return leak and threshold so that they may meet a batch of neurons."""
+        return of_each("leak", self.leak, shape), of_each("threshold", self.threshold, shape)
+
+    def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
+        potential, spikes, *_ = self._state_for(current)
+        leak, threshold = self._constants(current.shape[1:])
+        zero = self.reset_mode == "zero"
+        stays = (1.0 - spikes) * leak if zero else leak
+        found: dict[str, Tensor] = {}
+        if "raw_leak" in self.learned:
+            kept = potential * (1.0 - spikes) if zero else potential - spikes * threshold
+            fresh = kept * SHARE.slope(leak)
+            found["raw_leak"] = _plus(fresh, stays, before.get("raw_leak"))
+        if "raw_threshold" in self.learned:
+            slope = LEVEL.slope(threshold)
+            by_reset = torch.zeros_like(spikes) if zero else spikes * leak * -slope
+            by_reset = _plus(by_reset, stays, before.get("reset"))
+            found["reset"], found["raw_threshold"] = by_reset, by_reset - slope
+        return found
 
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
         # A subclass may have an `advance` or `activity` of its own, which has to be asked.
         plain = type(self).advance is LIF.advance and type(self).activity is Neuron.activity
-        if plain and before is None:
+        leak, threshold = self.leak, self.threshold
+        one = isinstance(leak, float) and isinstance(threshold, float)
+        if plain and one and before is None:
             potential, spikes = self._state_for(current)
             self._draw_gate(spikes)
             gate = self.scale if self.gate is None else self.gate
@@ -342,8 +423,8 @@ class LIF(Neuron):
                 potential,
                 spikes,
                 current,
-                self.leak,
-                self.threshold,
+                leak,
+                threshold,
                 gate,
                 after,
                 self.reset_mode == "zero",
@@ -353,56 +434,150 @@ class LIF(Neuron):
         return super().respond(current, before, after)
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
-        return surrogate_times(error, state[0], self.threshold, self.surrogate_width, gate)
+        threshold = of_each("threshold", self.threshold, error.shape[1:])
+        return surrogate_times(error, state[0], threshold, self.surrogate_width, gate)
 
     def extra_repr(self) -> str:
+        leak, threshold = LIF.leak.described(self), LIF.threshold.described(self)
         return (
-            f"leak={self.leak}, threshold={self.threshold}, dropout={self.dropout}, "
+            f"{leak}, {threshold}, dropout={self.dropout}, "
             f"scale={self.scale}, surrogate_width={self.surrogate_width}, reset={self.reset_mode!r}"
         )
 
 
-def number(name: str, value: object) -> float:
-    """Return a setting of neurons as a float, or refuse it.
+def _plus(fresh: Tensor, stays: Tensor | float, before: Tensor | None) -> Tensor:
+    """Return what is new of an eligibility with what stays of it."""
+    return fresh if before is None else fresh + before * stays
+
+
+class CubaLIF(LIF):
+    r"""LIF neurons with a synaptic current in front of the potential.
+
+    .. math:: i[t] = \alpha i[t-1] + I[t], \qquad u[t] = \lambda (u[t-1] - V s[t-1]) + i[t]
+
+    The presynaptic trace of the synapses in front is the trace of a trace, with alpha and lambda
+    (see `Pathway`). `learn_synaptic_leak` adds the parameter `raw_synaptic_leak`, the logit of
+    alpha, with the eligibility
+
+    .. math:: \epsilon_\alpha[t] = \lambda \epsilon_\alpha[t-1] + \kappa[t], \qquad
+              \kappa[t] = i[t-1] + \alpha \kappa[t-1]
+
+    Args:
+        leak: lambda, of the potential.
+        synaptic_leak: alpha, 0 to 1, the share of the current that stays; a tensor as for `leak`.
+        threshold, dropout, scale, surrogate_width, reset, learn_leak, learn_threshold: see `LIF`.
+        learn_synaptic_leak: whether rules teach alpha.
 
     Raises:
-        InputError: if it is a tensor, which no rule could teach, or no number.
+        InputError: if a setting is out of its range.
+
+    Example:
+        >>> neuron = CubaLIF(leak=0.5, synaptic_leak=0.5)
+        >>> [neuron(torch.tensor([[x]])).item() for x in (0.8, 0.0, 0.0)]
+        [0.0, 0.0, 0.0]
+        >>> [round(value.item(), 3) for value in neuron.state]
+        [0.6, 0.0, 0.2]
     """
-    if isinstance(value, Tensor):
-        raise InputError(
-            f"{name} is a {type(value).__name__}; it is one number for the whole layer, which no "
-            "rule learns: give a float, such as value.item()"
+
+    synaptic_leak = Constant(SHARE)
+
+    def __init__(
+        self,
+        leak: float | Tensor = 0.5,
+        synaptic_leak: float | Tensor = 0.5,
+        threshold: float | Tensor = 1.0,
+        dropout: float = 0.0,
+        scale: float = 1.0,
+        surrogate_width: float = 0.25,
+        reset: Reset = "subtract",
+        learn_leak: bool = False,
+        learn_threshold: bool = False,
+        learn_synaptic_leak: bool = False,
+    ) -> None:
+        super().__init__(
+            leak, threshold, dropout, scale, surrogate_width, reset, learn_leak, learn_threshold
         )
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise InputError(f"{name} is {value!r}; give a number")
-    return float(value)
+        self.synaptic_leak = synaptic_leak
+        CubaLIF.check(self)
+        if learn_synaptic_leak:
+            CubaLIF.synaptic_leak.learn(self)
+
+    def check(self, name: str = "") -> None:
+        super().check(name)
+        CubaLIF.synaptic_leak.check(self, f" of layer {name!r}" if name else "")
+
+    def _state_for(self, current: Tensor) -> tuple[Tensor, ...]:
+        """Return potential, spikes and synaptic current, which start at 0."""
+        if self.state is None:
+            self.state = tuple(torch.zeros_like(current) for _ in range(3))
+        return self.state
+
+    def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
+        synaptic = self._state_for(current)[2]
+        if synaptic.shape == current.shape:  # LIF refuses another one
+            synaptic.mul_(of_each("synaptic_leak", self.synaptic_leak, current.shape[1:])).add_(
+                current
+            )
+            current = synaptic
+        return super().advance(current, noise)
+
+    def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
+        found = super().eligibilities(before, current)
+        if "raw_synaptic_leak" in self.learned:
+            _, spikes, synaptic = self._state_for(current)
+            leak, _ = self._constants(current.shape[1:])
+            stays = (1.0 - spikes) * leak if self.reset_mode == "zero" else leak
+            alpha = of_each("synaptic_leak", self.synaptic_leak, current.shape[1:])
+            fresh = _plus(synaptic * SHARE.slope(alpha), alpha, before.get("synaptic current"))
+            found["synaptic current"] = fresh
+            found["raw_synaptic_leak"] = _plus(fresh, stays, before.get("raw_synaptic_leak"))
+        return found
+
+    def extra_repr(self) -> str:
+        return f"{CubaLIF.synaptic_leak.described(self)}, {super().extra_repr()}"
 
 
 class _LocalDerivative(torch.autograd.Function):
     """Gives an activity computed without autograd the neuron's local derivative."""
 
     @staticmethod
-    def forward(ctx: Any, current: Tensor, activity: Tensor, neuron: Neuron) -> Tensor:
+    def forward(
+        ctx: Any,
+        current: Tensor,
+        activity: Tensor,
+        neuron: Neuron,
+        eligible: list[Tensor],
+        *parameters: Tensor,
+    ) -> Tensor:
         assert neuron.state is not None
-        ctx.neuron, ctx.gate = neuron, neuron.gate
+        ctx.neuron, ctx.gate, ctx.parts = neuron, neuron.gate, len(neuron.state)
+        ctx.shapes = [parameter.shape for parameter in parameters]
         # Saved this way, a state overwritten before its use is an error and not a wrong gradient.
-        ctx.save_for_backward(*neuron.state)
+        ctx.save_for_backward(*neuron.state, *eligible)
         return activity.detach()  # not a view: the network may write to it
 
     @staticmethod
-    def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.neuron.delta(error, ctx.saved_tensors, ctx.gate), None, None
+    def backward(ctx: Any, error: Tensor) -> tuple[Tensor | None, ...]:
+        state, eligible = ctx.saved_tensors[: ctx.parts], ctx.saved_tensors[ctx.parts :]
+        delta = ctx.neuron.delta(error, state, ctx.gate)
+        grads = [sum_like(delta * e, shape) for e, shape in zip(eligible, ctx.shapes, strict=True)]
+        return delta, None, None, None, *grads
 
 
-def attach(neuron: Neuron, current: Tensor, activity: Tensor) -> Tensor:
-    """Connect an activity to its current for the chain rule within the time step."""
-    if not (current.requires_grad and torch.is_grad_enabled()):
+def attach(
+    neuron: Neuron, current: Tensor, activity: Tensor, eligible: dict[str, Tensor]
+) -> Tensor:
+    """Connect an activity to its current, and to what the layer learns, within the time step.
+
+    Args:
+        neuron: the layer, after the step.
+        current: (B, ...) its input.
+        activity: (B, ...) its output.
+        eligible: what `Neuron.eligibilities` returned for the step.
+    """
+    parameters = [getattr(neuron, name) for name in neuron.learned] if eligible else []
+    taught = current.requires_grad or any(p.requires_grad for p in parameters)
+    if not (taught and torch.is_grad_enabled()):
         return activity
-    return _LocalDerivative.apply(current, activity, neuron)  # type: ignore[no-any-return,no-untyped-call]
-
-
-def reset_state(network: nn.Module) -> None:
-    """Forget the state of every neuron in a network, whatever its class."""
-    for module in network.modules():
-        if isinstance(module, Neuron):
-            module.reset()
+    factors = [eligible[name] for name in neuron.learned] if eligible else []
+    return _LocalDerivative.apply(current, activity, neuron, factors, *parameters)  # type: ignore[no-any-return,no-untyped-call]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
 from threefactor.clocked.decays import Decay, Wiring, decays
+from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.probe import Probe
+from threefactor.clocked.recurrent import Recurrent
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -71,11 +73,21 @@ class Outline:
         """
         network: nn.Module = rule.network  # type: ignore[assignment]
         sizes = {name: shape.numel() for name, shape in self.hidden.items()}
-        layers = [(f"{name} ({sizes[name]} neurons)", signals[name]) for name in self.hidden]
+        recurrent = {n: m for n, m in network.named_modules() if isinstance(m, Recurrent)}
+        again = tuple(f"{n}.neuron".removeprefix(".") for n in recurrent)
+        back = tuple(
+            f"{n}.synapse.".removeprefix(".")
+            for n, m in recurrent.items()
+            if len(layers_of(m.synapse)) == 1
+        )
+        layers = [
+            (f"{n} ({sizes[n]} neurons{', recurrent' * n.startswith(again)})", signals[n])
+            for n in self.hidden
+        ]
         layers += [(f"{n} (output neurons)", "the output's own error") for n in self.output_neurons]
         layers += [(f"output ({self.outputs})", "its own error, the gradient of the loss")]
         parameters = [
-            (name, self._lesson(name, p.requires_grad, traces, untraced))
+            (name, self._lesson(name, p.requires_grad, traces, untraced, back))
             for name, p in network.named_parameters()
         ]
         shared = ""
@@ -97,7 +109,12 @@ class Outline:
         return "\n".join(line for title, rows in parts if rows for line in _block(title, rows))
 
     def _lesson(
-        self, name: str, trainable: bool, traces: dict[str, Decay], untraced: Sequence[str]
+        self,
+        name: str,
+        trainable: bool,
+        traces: dict[str, Decay],
+        untraced: Sequence[str],
+        back: tuple[str, ...],
     ) -> str:
         if not trainable:
             return "never: it is frozen, requires_grad is False"
@@ -106,14 +123,18 @@ class Outline:
             return "never: it is the neurons' own, and they advance without autograd"
         if not teachers:
             return "never: no error reaches it"
-        how = "input of the time step, no trace"
-        if name.rpartition(".")[2] == "bias" and name in self.synaptic:
+        how, traced = "input of the time step, no trace", "trace of the input"
+        if name.startswith(back):
+            how, traced = "activity of the step before, no trace", "trace of the layer's activity"
+        if name in self.neural:
+            how = "eligibility of the neurons"
+        elif name.rpartition(".")[2] == "bias" and name in self.synaptic:
             how = "no trace, a bias has no input"
         elif name in self.synaptic and not name.startswith(tuple(f"{n}." for n in untraced)):
-            how = "trace of the input"
+            how = traced
             if len(set(traces.values())) > 1:
                 layer = max((n for n in traces if name.startswith(f"{n}.")), key=len)
-                how = f"trace of the input, decays by {traces[layer]}"
+                how = f"{traced}, decays by {traces[layer]}"
         return f"error of {', '.join(teachers)}; {how}"
 
 
@@ -208,7 +229,14 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
         for p in session.probes
         if p.activity is not None and p.neuron not in last
     }
+    by_name = {p.name: p.neuron for p in session.probes}
     output_neurons = tuple(p.name for p in session.probes if p.neuron in last)
+    own = {
+        names[id(leaf)]: node.neuron
+        for node in graph.behind_all(heads.values())
+        if hasattr(node, "neuron")
+        for leaf in _own_leaves(node)
+    }
     teachers: dict[str, list[str]] = {}
     synaptic: set[str] = set()
     for head, start in heads.items():
@@ -222,6 +250,9 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
                     teacher = f"{head}, backpropagated through other weights"
                 found.extend([teacher] * (teacher not in found))
                 synaptic.update([name] * of_synapse)
+        for name, neuron in own.items():  # what the head's own neurons learn
+            if head != OUTPUT and neuron is by_name[head]:
+                teachers[name] = [head]
     layers = [getattr(neuron, "module", neuron) for _, neuron in session.neurons]
     neural = frozenset(names[id(p)] for layer in layers for p in layer.parameters())
     unreached = frozenset(n for n in names.values() if n not in teachers)
@@ -241,12 +272,13 @@ def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chai
 def _wiring(session: Session, synapses: Iterable[Any]) -> Wiring:
     """Find the neuron layers around each synapse layer in the graph of a time step."""
     names = {p.neuron: p.name for p in session.probes}
-    behind: dict[str, list[str]] = {}
+    behind: dict[str, tuple[str, ...]] = {}
     for probe in session.probes:
         if probe.current is not None:
             for node in _before(probe.current.grad_fn):
                 if hasattr(node, "pathway"):
-                    behind.setdefault(node.pathway.name, []).append(probe.name)
+                    synapse = node.pathway.name
+                    behind[synapse] = (*behind.get(synapse, ()), probe.name)
     before = {
         synapse.pathway.name: tuple(
             names[node.neuron]
@@ -255,7 +287,20 @@ def _wiring(session: Session, synapses: Iterable[Any]) -> Wiring:
         )
         for synapse in synapses
     }
-    return Wiring({name: tuple(found) for name, found in behind.items()}, before)
+    aligned = {
+        (node.pathway.name, probe.name)
+        for probe in session.probes
+        if probe.current is not None
+        for node in graph.aligned_with(probe.current.grad_fn)
+        if hasattr(node, "pathway")
+    } | {
+        (synapse.pathway.name, names[node.neuron])
+        for synapse in synapses
+        for node in graph.aligned_with(synapse.next_functions[0][0])
+        if hasattr(node, "neuron")
+    }
+    shapes = {p.name: p.activity.shape[1:] for p in session.probes if p.activity is not None}
+    return Wiring(behind, before, frozenset(aligned), shapes)
 
 
 def _before(start: Any) -> Iterator[Any]:
@@ -285,13 +330,22 @@ def check_wiring(session: Session, wiring: Wiring) -> None:
         new = tuple(neuron for neuron in met if neuron not in known)
         if not new:
             continue
-        seen = Wiring({name: (*known, *new)}, wiring.before)
-        if decays(session.given_decay, [name], session.neurons, seen)[name] != session.decays[name]:
+        seen = replace(wiring, behind={name: (*known, *new)})
+        now = decays(session.given_decay, [name], session.neurons, seen)[name]
+        if now.each or session.decays[name].each or now != session.decays[name]:
             raise InputError(
                 f"synapse layer {name!r} feeds the neurons {list(new)} in this time step and did "
                 "not in evaluation mode, in which the rule looked at the network; give "
                 f"trace_decay={{{name!r}: ...}}"
             )
+
+
+def _own_leaves(node: Any) -> Iterator[Tensor]:
+    """Walk the parameters of a layer of neurons that its node in the graph takes in."""
+    for part in graph.behind([n for n, _ in node.next_functions[1:]]):
+        leaf = graph.parameter_of(part)
+        if leaf is not None:
+            yield leaf
 
 
 def _reached(
@@ -320,6 +374,8 @@ def _reached(
                 if chain != "none":
                     waiting.append((node.next_functions[0][0], True))
             elif hasattr(node, "neuron") and (couples or node.neuron in last):
+                for parameter in _own_leaves(node):
+                    yield parameter, False, far
                 waiting.append((node.next_functions[0][0], far))
 
 

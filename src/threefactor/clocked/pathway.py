@@ -12,7 +12,7 @@ from threefactor.clocked.synapse import Synapse
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 
-__all__ = ["Pathway", "deliver", "head_of"]
+__all__ = ["Pathway", "deliver", "head_of", "plus_decayed"]
 
 MAX_GATHERED_STEPS = 6
 MAX_GATHERED_BYTES = 8 * 2**20
@@ -38,9 +38,9 @@ class Pathway:
 
     Args:
         synapse: the layer.
-        decay: lambda of the trace.
+        decay: lambda of the trace; a tensor has a value of each input.
         synaptic_decay: alpha, if the neurons have a synaptic current before the potential; None
-            without one.
+            without one. A tensor as `decay`.
         learning: whether currents get a graph node that fills the gradients.
         name: the layer's name in the network, for messages.
         check_chain: called with an input that depends on other weights within the time step; None
@@ -51,10 +51,10 @@ class Pathway:
     def __init__(
         self,
         synapse: Synapse,
-        decay: float,
+        decay: float | Tensor,
         learning: bool = True,
         *,
-        synaptic_decay: float | None = None,
+        synaptic_decay: float | Tensor | None = None,
         name: str = "",
         check_chain: Callable[[Pathway, Tensor], None] | None = None,
         turn: Turn | None = None,
@@ -78,6 +78,7 @@ class Pathway:
         self._deltas: Tensor | None = None
         self._gathered = 0
         self._gain = self._current_gain = 0.0
+        self._followed = False
         self._current_trace: Tensor | None = None
         self._varies = False
         self._input: Tensor | None = None
@@ -96,7 +97,7 @@ class Pathway:
 
         Its weights still act, through the potentials behind it, and no error would tell them.
         """
-        if not self.used and (self.trace is not None or self._gain):
+        if not self.used and self._followed:
             raise InputError(
                 f"synapse layer {self.name!r} is not called in this time step, but was in an "
                 "earlier one of the sequence, whose trace it keeps; call it in every step, with "
@@ -133,26 +134,36 @@ class Pathway:
         whole = x
         x = self.synapse.receive(x)
         values = x.detach()
-        shape = self._input.shape if self.trace is None and self._input is not None else None
-        shape = self.trace.shape if self.trace is not None else shape
+        shape = self._shape_seen()
         if shape is not None and shape != values.shape:
             raise InputError(
                 f"input of shape {tuple(values.shape)} meets a trace of shape "
                 f"{tuple(shape)}; call reset() before a batch of another size"
             )
-        constant = self._is_constant(whole)
+        constant = self._is_constant(whole) and self._may_be_constant
         current = self._transmit(values, constant)
         if not (self.learning and torch.is_grad_enabled()):
             return current
         if x.requires_grad and self.check_chain is not None:
             self.check_chain(self, x)
         self._follow(values, constant)
+        self._followed = True
         plastic = self.synapse.plastic
         anchor = plastic
         if plastic is None and self.synapse.bias is not None:
             anchor = self.synapse.held("bias")
         self.calls += 1
         return _Transmission.apply(x, anchor, current, self, constant)  # type: ignore[no-any-return,no-untyped-call]
+
+    @property
+    def _may_be_constant(self) -> bool:
+        """Whether the trace of a constant input is a number times the input."""
+        return not isinstance(self.decay, Tensor) and not isinstance(self.synaptic_decay, Tensor)
+
+    def _shape_seen(self) -> torch.Size | None:
+        """Return the shape of the input that the trace is of; None without a trace."""
+        seen = self._input if self.trace is None else self.trace
+        return None if seen is None else seen.shape
 
     def _watch_weights(self) -> None:
         """Notice weights that change in mid-sequence, and drop what was made of the old ones."""
@@ -198,10 +209,11 @@ class Pathway:
 
     def _follow(self, x: Tensor, constant: bool) -> None:
         """Advance the trace to this step."""
-        alpha = self.synaptic_decay
+        leak, alpha = self.decay, self.synaptic_decay
         if constant:
+            assert not isinstance(leak, Tensor) and not isinstance(alpha, Tensor)
             self._current_gain = 1.0 if alpha is None else alpha * self._current_gain + 1.0
-            self._gain = self.decay * self._gain + self._current_gain
+            self._gain = leak * self._gain + self._current_gain
             return
         if not self._varies:
             self._varies = True
@@ -211,7 +223,7 @@ class Pathway:
                     self._current_trace = self._input * self._current_gain
         if alpha is not None:
             before = self._current_trace
-            x = x.clone() if before is None else torch.add(x, before, alpha=alpha, out=before)
+            x = x.clone() if before is None else plus_decayed(x, before, alpha, before)
             self._current_trace = x
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
@@ -220,7 +232,7 @@ class Pathway:
         if self.trace is None:
             slot.copy_(x)
         else:
-            torch.add(x, self.trace, alpha=self.decay, out=slot)
+            plus_decayed(x, self.trace, leak, slot)
         self.trace = slot
 
     def learn(self, delta: Tensor, constant: bool) -> None:
@@ -267,6 +279,25 @@ class Pathway:
             with torch.enable_grad():
                 torch.autograd.backward([s for s, _ in given], [g for _, g in given])
         self._forget_products()
+
+
+def plus_decayed(x: Tensor, trace: Tensor, decay: float | Tensor, out: Tensor) -> Tensor:
+    """Write x + decay * trace.
+
+    Args:
+        x: (B, ...).
+        trace: (B, ...).
+        decay: a number, or a tensor with a value of each element of a sample.
+        out: where to.
+    """
+    if isinstance(decay, Tensor):
+        if decay.numel() != trace[0].numel():
+            raise InputError(
+                f"{decay.numel()} neurons have decays of their own, and the trace is that of "
+                f"{trace[0].numel()} inputs; give a number as trace_decay of this layer"
+            )
+        return torch.addcmul(x, trace, decay.view(trace.shape[1:]), out=out)
+    return torch.add(x, trace, alpha=decay, out=out)
 
 
 def _has_hooks(parameter: Tensor) -> bool:

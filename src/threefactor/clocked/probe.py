@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from threefactor.clocked.constants import of_each, sum_like
 from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.pathway import head_of
+from threefactor.clocked.pathway import head_of, plus_decayed
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 from threefactor.processes import Share
@@ -28,6 +29,7 @@ class Probe:
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
         whole_noise: the same of all samples of a batch that several processes share.
+        eligible: what `Neuron.eligibilities` said of the step, of the layer's own parameters.
         trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
             `keeps_trace`.
     """
@@ -61,6 +63,7 @@ class Probe:
         self.whole_noise: Tensor | None = None
         self.trace: Tensor | None = None
         self._current_trace: Tensor | None = None
+        self.eligible: dict[str, Tensor] = {}
         self.spike_sum: Tensor | int = 0
         self.steps = 0
         self.noise_factor = 1.0
@@ -147,16 +150,19 @@ class Probe:
                 "become one time step: the rule makes the loop"
             )
         self.used = True
+        learning = torch.is_grad_enabled()
         noise = self._draw(current) if self.perturbation else None
         before = noise if self.perturbation and self.perturbation.position == "before" else None
         after = noise if before is None else None
         with torch.no_grad():
+            if self.neuron.learned and self.main_pass and learning:
+                self.eligible = self.neuron.eligibilities(self.eligible, current.detach())
             activity, fired = self.neuron.respond(current.detach(), before, after)
         if not self.main_pass:
             self.second_activity = activity
             return activity
         self._record(current, fired, activity)
-        return attach(self.neuron, current, activity) if self.couple else activity
+        return attach(self.neuron, current, activity, self.eligible) if self.couple else activity
 
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
@@ -180,17 +186,27 @@ class Probe:
 
     def _follow(self, activity: Tensor) -> None:
         """Advance the trace to this step."""
-        leak, alpha = self.decay
+        leak, alpha, _ = self.decay
         if alpha is not None:
             if self._current_trace is None:
                 self._current_trace = activity.clone()
             else:
-                torch.add(activity, self._current_trace, alpha=alpha, out=self._current_trace)
+                plus_decayed(
+                    activity, self._current_trace, self._spread(alpha), self._current_trace
+                )
             activity = self._current_trace
         if self.trace is None:
             self.trace = activity.clone()
         else:
-            torch.add(activity, self.trace, alpha=leak, out=self.trace)
+            plus_decayed(activity, self.trace, self._spread(leak), self.trace)
+
+    def _spread(self, value: float | Tensor) -> float | Tensor:
+        """Return a decay with a value of each neuron, if they differ."""
+        if not isinstance(value, Tensor):
+            return value
+        assert self.activity is not None
+        shape = self.activity.shape[1:]
+        return of_each("leak", value, shape).expand(shape).reshape(-1)
 
     @property
     def rewritten(self) -> bool:
@@ -216,6 +232,15 @@ class Probe:
                 f"{self.name!r}, whose activity has shape {tuple(shape)}"
             )
         return self.neuron.delta(error.view(shape), self.neuron.state, self.neuron.gate)
+
+    def teach(self, delta: Tensor) -> None:
+        """Add what the layer's own parameters learn from the error of the current."""
+        for name in self.neuron.learned:
+            with torch.enable_grad():  # it may be computed from another one
+                parameter = getattr(self.neuron, name)
+            if parameter.requires_grad:
+                grad = sum_like(delta * self.eligible[name], parameter.shape)
+                torch.autograd.backward(parameter, grad)
 
 
 def _versions(state: dict[str, Any]) -> list[tuple[int, int]]:

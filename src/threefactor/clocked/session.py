@@ -23,6 +23,7 @@ from threefactor.clocked.decays import (
     checked_decay,
     decays,
 )
+from threefactor.clocked.eligibility import PerNeuronPathway
 from threefactor.clocked.foreign import layers_of, single_step
 from threefactor.clocked.inputs import (
     InputReader,
@@ -125,8 +126,17 @@ class Session:
         """Identities of parameters that do not count as trainable while a network is tried."""
         refuse = partial(refuse_chain, network, self.ignored) if chain == "none" else None
         self.chain = chain
+        synapses = [(name, layer) for name, layer in self.layers if isinstance(layer, Synapse)]
+        names = [name for name, _ in synapses]
+        self.untraced = _checked_names(untraced, names)
+        self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
+        one_by_one = {
+            name
+            for name, decay in self.decays.items()
+            if decay.each == "weight" and name not in self.untraced
+        }
         self.pathways = [
-            Pathway(
+            (PerNeuronPathway if name in one_by_one else Pathway)(
                 layer,
                 0.0,  # _set_decays has the decay
                 learning,
@@ -134,14 +144,12 @@ class Session:
                 check_chain=refuse,
                 turn=self.turn,
             )
-            for name, layer in self.layers
-            if isinstance(layer, Synapse)
+            for name, layer in synapses
         ]
         self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
         self.share: Share | None = None
-        self.untraced = _checked_names(untraced, [pathway.name for pathway in self.pathways])
         self._set_decays()
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
@@ -212,9 +220,10 @@ class Session:
                 for probe in self.probes:
                     placed.append(probe)
                     probe.put_in_place()
+                others_work = any(pathway is not None for _, pathway in before)
                 for state in self.kept:
                     shown.append(state)
-                    state.put_in_place()
+                    state.put_in_place(others_work=others_work)
                 with single_step(self._modules), self._attributes_kept():
                     yield
             finally:
@@ -235,6 +244,8 @@ class Session:
             self._refuse_other_layers()
             check_layers(self.network)
             self._modules, self.unchecked = modules, True
+            known = {state.module: state for state in self.kept}
+            self.kept = [known.get(s.module, s) for s in kept_states(self.network)]
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
@@ -304,7 +315,12 @@ class Session:
         for pathway in self.pathways:
             traced = pathway.name not in self.untraced
             decay = self.decays[pathway.name] if traced else Decay(0.0)
-            pathway.decay, pathway.synaptic_decay = decay
+            if decay.each == "weight" and not isinstance(pathway, PerNeuronPathway):
+                raise InputError(
+                    f"the neurons behind layer {pathway.name!r} did not differ in their leaks when "
+                    "the rule was built, and do now; build the rule again"
+                )
+            pathway.decay, pathway.synaptic_decay, _ = decay
         for probe in self.probes:
             if probe.keeps_trace:
                 probe.decay = activity_decay(self.given_decay, probe.name, self.neurons)
@@ -532,16 +548,22 @@ def run(
 
 @contextmanager
 def from_rest(network: nn.Module) -> Iterator[None]:
-    """Begin with all neurons at rest, and put back the states and masks that were there."""
+    """Begin with all neurons and registered state at rest, and put back what was there."""
     neurons = [layer for _, layer in layers_of(network) if isinstance(layer, Neuron)]
+    kept = kept_states(network)
     before = [(neuron, neuron.everything()) for neuron in neurons]
+    others = [(state, state.look()) for state in kept]
     try:
         for neuron in neurons:
             neuron.reset()
+        for state in kept:
+            state.show(state.rest)
         yield
     finally:
-        for neuron, state in before:
-            neuron.take(state)
+        for neuron, values in before:
+            neuron.take(values)
+        for state, values in others:
+            state.show(values)
 
 
 def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -163,14 +163,16 @@ class ImageFolderSet(DataSet):
 
 @dataclass(frozen=True, kw_only=True)
 class SpikeSet(DataSet):
-    """Spike trains, for `load_spikes`.
+    """Spike trains, for `load_spikes` and, if they are recorded, for `load_frames`.
 
     Args:
+        frames: how recorded spikes make frames if nothing else is said; None for none.
         read: reads or makes the spikes and labels for training and for testing, out of the files,
             which are given in the order of `files.contents`, and of the coding window in seconds.
     """
 
     kind = "spikes"
+    frames: FrameSettings | None = None
     read: Callable[
         [SpikeSet, Sequence[Source], float],
         tuple[tuple[SpikeBatch, Tensor], tuple[SpikeBatch, Tensor]],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from threefactor.data.dataset import (
     SimulatedSet,
     SpikeSet,
 )
-from threefactor.data.encode.framing import FrameSettings, frames
+from threefactor.data.encode.framing import FrameSettings, frames, spike_frames
 from threefactor.data.encode.latency import check_window, code_images
 from threefactor.data.files.archives import unpacked
 from threefactor.data.formats.events import Events
@@ -192,16 +192,16 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
 
 def has_frames(name: str) -> bool:
     """Return whether `load_frames` gives the data set of this name."""
-    return isinstance(DATASETS.get(name), FramedSet)
+    return getattr(DATASETS.get(name), "frames", None) is not None
 
 
 def frame_settings(name: str) -> FrameSettings:
-    """Return how the frames of a set of events are made if nothing else is said.
+    """Return how the frames of a set of events or recorded spikes are made if nothing is said.
 
     Raises:
-        ConfigurationError: there is no data set of this name, or it is not one of events.
+        ConfigurationError: there is no data set of this name, or no frames can be made of it.
     """
-    return _framed_set(name).frames
+    return _framed_set(name)[1]
 
 
 def load_frames(
@@ -214,7 +214,7 @@ def load_frames(
     cache_dir: str | Path | None = None,
     sort: bool = False,
 ) -> FrameData:
-    """Load a data set of recorded or simulated events as sequences of frames.
+    """Load a data set of recorded or simulated events, or recorded spikes, as sequences of frames.
 
     The frames are made once, kept on disk and mapped into memory from then on. They are made anew
     if settings or recordings have changed, or if what is kept is damaged. Counts are kept as whole
@@ -222,7 +222,8 @@ def load_frames(
 
     Args:
         name: "nmnist", "dvs-gesture" or "dvs-cifar10"; or "simulated-" and the name of a set of
-            images, as "simulated-digits", which `simulate_saccades` turns into events.
+            images, as "simulated-digits", which `simulate_saccades` turns into events; or "shd" and
+            "shd-like", whose frames have the shape (1, 1, channels).
         data_dir: the folder above the set's own; see `data_folder`.
         settings: how frames are made; by default as `frame_settings(name)`.
         normalise: subtract the mean of all values for training and divide by their standard
@@ -233,13 +234,13 @@ def load_frames(
         sort: sort events that run backwards in time; otherwise they are an error.
 
     Raises:
-        ConfigurationError: there is no data set of this name, or it is not one of events.
+        ConfigurationError: there is no data set of this name, or no frames can be made of it.
         DataError: a recording is absent or damaged, or the frames cannot be kept.
         InputError: `settings`, `dtype` or a path is not valid.
     """
-    entry = _framed_set(name)
+    entry, usual = _framed_set(name)
     check_dtype(dtype)
-    settings = settings or entry.frames
+    settings = settings or usual
     if not isinstance(settings, FrameSettings):
         raise InputError(f"settings are a {type(settings).__name__}; give FrameSettings")
     if cache_dir is not None:
@@ -249,22 +250,20 @@ def load_frames(
         writable = os.access(own if own.exists() else own.parent, os.W_OK)
         folder = (own if writable else cache_folder() / name) / "frames"
     types = WHOLE_TYPES if settings.size is None else BROKEN_TYPES
-    sensor_size = entry.shape[1], entry.shape[2]
 
-    def framed(part: _Events) -> CachedFrames:
+    def framed(part: _Frames) -> CachedFrames:
         key = {"set": name, "settings": asdict(settings), **part.key}
+        return cached_frames(folder, key, len(part.labels), part.make, types)
 
-        def make() -> Iterator[NDArray[np.float32]]:
-            return (frames(events, sensor_size, settings) for events in part.events())
-
-        return cached_frames(folder, key, len(part.labels), make, types)
-
-    if isinstance(entry, SimulatedSet):
-        parts = _simulated(entry.base, data_dir)
+    if isinstance(entry, SpikeSet):
+        parts = _spikes(name, data_dir, settings)
+    elif isinstance(entry, SimulatedSet):
+        parts = _simulated(entry, data_dir, settings)
     else:
-        parts = _recorded(name, data_dir, sort)
+        parts = _recorded(entry, data_dir, sort, settings)
     train, test = map(framed, parts)
-    scaled = entry.normalise if normalise is None else normalise
+    published = not isinstance(entry, SpikeSet) and entry.normalise
+    scaled = published if normalise is None else normalise
     mean, std = (train.mean, train.std or 1.0) if scaled else (0.0, 1.0)
     return FrameData(
         train_frames=Frames(train.array, mean, std, dtype),
@@ -278,45 +277,76 @@ def load_frames(
     )
 
 
-class _Events(NamedTuple):
-    """The events of the samples for training or for testing, and what they depend on."""
+class _Frames(NamedTuple):
+    """The frames of the samples for training or for testing, and what they depend on."""
 
-    events: Callable[[], Iterator[Events]]
+    make: Callable[[], Iterator[NDArray[np.float32]]]
     labels: Tensor
     key: dict[str, Any]
 
 
-def _recorded(name: str, data_dir: str | Path | None, sort: bool) -> tuple[_Events, _Events]:
-    data = load_events(name, data_dir, sort)
+def _recorded(
+    entry: FramedSet, data_dir: str | Path | None, sort: bool, settings: FrameSettings
+) -> tuple[_Frames, _Frames]:
+    data = load_events(entry.name, data_dir, sort)
 
-    def part(recordings: Recordings, labels: Tensor) -> _Events:
+    def part(recordings: Recordings, labels: Tensor) -> _Frames:
         key: dict[str, Any] = {"source": recordings.digest()}
         if sort:  # frames in a cache would hide the error of events that run backwards
             key["sort"] = True
-        return _Events(lambda: iter(recordings), labels, key)
+        return _Frames(partial(_framed, recordings, entry, settings), labels, key)
 
     return part(*data.train), part(*data.test)
 
 
-def _simulated(base: ImageSet, data_dir: str | Path | None) -> tuple[_Events, _Events]:
-    raw = base.read(base, find_files(base, data_dir))
+def _simulated(
+    entry: SimulatedSet, data_dir: str | Path | None, settings: FrameSettings
+) -> tuple[_Frames, _Frames]:
+    raw = entry.base.read(entry.base, find_files(entry.base, data_dir))
 
-    def part(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> _Events:
+    def part(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> _Frames:
         digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         key = {"saccades": asdict(SACCADES), "source": digest}
-        events = partial(simulated_events, images, raw.peak)
-        return _Events(events, torch.from_numpy(labels.astype(np.int64)), key)
+
+        def make() -> Iterator[NDArray[np.float32]]:
+            return _framed(simulated_events(images, raw.peak), entry, settings)
+
+        return _Frames(make, torch.from_numpy(labels.astype(np.int64)), key)
 
     return part(raw.train_images, raw.train_labels), part(raw.test_images, raw.test_labels)
 
 
-def _framed_set(name: str) -> FramedSet:
-    entry = lookup(name)
-    if not isinstance(entry, FramedSet):
-        raise ConfigurationError(
-            f"{name!r} holds {entry.kind}, not events. Sets of events: {_names(FramedSet)}"
+def _spikes(
+    name: str, data_dir: str | Path | None, settings: FrameSettings
+) -> tuple[_Frames, _Frames]:
+    data = load_spikes(name, data_dir)
+
+    def part(spikes: SpikeBatch, labels: Tensor) -> _Frames:
+        digest = hashlib.sha256()
+        for array in (spikes.offsets, spikes.times, spikes.addresses):
+            digest.update(np.ascontiguousarray(array).data)
+        return _Frames(
+            partial(spike_frames, spikes, settings), labels, {"source": digest.hexdigest()}
         )
-    return entry
+
+    return part(*data.train), part(*data.test)
+
+
+def _framed(
+    recordings: Iterable[Events], entry: FramedSet, settings: FrameSettings
+) -> Iterator[NDArray[np.float32]]:
+    sensor_size = entry.shape[1], entry.shape[2]
+    return (frames(events, sensor_size, settings) for events in recordings)
+
+
+def _framed_set(name: str) -> tuple[FramedSet | SpikeSet, FrameSettings]:
+    entry = lookup(name)
+    if isinstance(entry, (FramedSet, SpikeSet)) and entry.frames is not None:
+        return entry, entry.frames
+    known = ", ".join(filter(has_frames, DATASETS))
+    raise ConfigurationError(
+        f"{name!r} holds {entry.kind}, not events or recorded spikes. Sets of frames: {known}"
+    )
 
 
 def _names(*kinds: type[DataSet]) -> str:

@@ -15,7 +15,7 @@ from threefactor import clocked
 from threefactor.clocked.checks import check_layers, whole_steps
 from threefactor.clocked.foreign import refuse_foreign
 from threefactor.clocked.inputs import shapes_of, takes_several
-from threefactor.clocked.neuron import reset_state
+from threefactor.clocked.kept_state import reset_state
 from threefactor.clocked.synapse import Synapse
 from threefactor.errors import ConfigurationError, InputError
 

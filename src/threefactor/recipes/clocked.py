@@ -83,6 +83,23 @@ _GESTURE: _Changes = {
     "rule": RuleSettings("opzo", {"momentum": 0.999999}),
 }
 
+
+def _spoken(title: str, data: str) -> Recipe:
+    """Return an experiment with spoken digits as frames, on a recurrent layer."""
+    settings = Settings(
+        recipe=f"{data}-fc",
+        epochs=50,
+        batch_size=64,
+        steps=100,
+        data=DataSettings(name=data),
+        network=ClockedNetworkSettings(hidden=(128,), dropout=0.3, recurrent=True),
+        loss=_EVENT_LOSS,
+        optimizer=OptimizerSettings(lr=5e-3),
+    )
+    per_rule = {"zo": {"optimizer.lr": 2e-4}, "opzo": {"rule.options.momentum": 0.999}}
+    return Recipe(title, settings, per_rule)
+
+
 _IMAGENET: dict[str, Any] = {
     "batch_size": 64,
     "data": DataSettings(name="imagenet"),
@@ -148,6 +165,12 @@ CLOCKED: dict[str, Recipe] = {
         "N-MNIST, 2312-800-800-10, 50 epochs: OPZO paper, table 1",
         Settings(recipe="nmnist-fc", data=DataSettings(name="nmnist"), steps=30, loss=_EVENT_LOSS),
         per_rule={"zo": {"network.dropout": 0.0}},
+    ),
+    "shd-fc": _spoken(
+        "Spiking Heidelberg Digits as 100 frames, 700-128-20, recurrent (not in the papers)", "shd"
+    ),
+    "shd-like-fc": _spoken(
+        "Your own spikes in the layout of SHD, settings of shd-fc (not in the papers)", "shd-like"
     ),
     **_convolutional(
         "cifar10-conv5",

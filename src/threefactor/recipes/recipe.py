@@ -7,13 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from threefactor.errors import ConfigurationError
+from threefactor.plugins.registry import Kind, entry
 from threefactor.readable import clipped
 from threefactor.training.build import option_names
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import override
+from threefactor.training.registered import with_defaults
 from threefactor.training.settings import Settings
 
 __all__ = ["Recipe"]
+
+PARTS: Mapping[str, Kind] = {"network.kind": "network", "loss.kind": "loss", "data.name": "data"}
+"""The settings that may name a registered part."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,14 @@ class Recipe:
             self.settings, {"rule.name": name, "rule.options": {**defaults, **shared}}
         )
         settings = override(settings, self.per_rule.get(name, {}), option_names(settings))
-        settings = override(settings, changes, option_names(settings))
+        # First the registered parts, whose options the other changes may name.
+        parts = {
+            key: value
+            for key, value in changes.items()
+            if key in PARTS and entry(PARTS[key], value) is not None
+        }
+        settings = with_defaults(override(settings, parts))
+        settings = with_defaults(override(settings, changes, option_names(settings)))
         noise = engine.noise_options(settings)
         chosen = {key.rpartition(".")[2] for key in changes}
         return override(

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 
 from threefactor import clocked, events
 from threefactor.data.sets.catalog import DATASETS
 from threefactor.errors import unknown_name
+from threefactor.plugins.registry import entry
 from threefactor.readable import readable
 from threefactor.recipes import recipe as find_recipe
-from threefactor.training.settings import Settings
+from threefactor.training.settings import (
+    EventNetworkSettings,
+    RegisteredLossSettings,
+    RegisteredNetworkSettings,
+    Settings,
+)
 from threefactor.version import __version__
 
 __all__ = ["REFERENCES", "citation", "cite_settings", "references"]
 
 _TRACES, _EXACT_TIMES, _OPZO = "xiao2022ottt", "bacho2023tradeoffs", "xiao2026opzo"
 
+KINDS = {"data": "data set"}
 REFERENCES: dict[str, dict[str, tuple[str, ...]]] = {
     "rule": {
         "spatial-bp": (),  # backpropagation within a time step, as in the paper of the traces
@@ -73,18 +80,27 @@ def citation(rule: str | None = None, recipe: str | None = None) -> str:
         raise unknown_name("rule", rule, {**clocked.RULES, **events.RULES})
     known = REFERENCES["rule"].get(rule)
     keys = [*(known or ()), *(having if len(having) == 1 else ()), "threefactor"]
-    return _foreign([] if known is not None else [f"rule {rule!r}"]) + _bibtex(keys)
+    return _foreign([] if known is not None else [("rule", rule)], {}) + _bibtex(keys)
 
 
-def cite_settings(experiments: Iterable[Settings]) -> str:
+def cite_settings(
+    experiments: Iterable[Settings], own: Mapping[tuple[str, str], str] | None = None
+) -> str:
     """Return the BibTeX of experiments, such as those of a report, with each entry once.
 
-    A comment names rules and data that threefactor does not have: their author knows what to cite.
+    Parts that threefactor does not have come with the BibTeX that was registered with them, or else
+    with a comment that names them: their author knows what to cite.
+
+    Args:
+        experiments: their settings.
+        own: BibTeX of parts of a user's own, by kind and name, as run folders remember it; for
+            parts that are not registered here.
     """
     experiments = list(experiments)
-    keys = dict.fromkeys(key for settings in experiments for key in _keys(settings))
-    foreign = dict.fromkeys(name for settings in experiments for name in _own_parts(settings))
-    return _foreign(list(foreign)) + _bibtex([*keys, "threefactor"])
+    own = own or {}
+    keys = dict.fromkeys(key for settings in experiments for key in _keys(settings, own))
+    foreign = dict.fromkeys(part for settings in experiments for part in _own_parts(settings, own))
+    return _foreign(list(foreign), own) + _bibtex([*keys, "threefactor"])
 
 
 @cache
@@ -96,30 +112,48 @@ def references() -> dict[str, str]:
     return {key: entry.replace("{VERSION}", f"{{{__version__}}}") for key, entry in named.items()}
 
 
-def _keys(settings: Settings) -> Iterator[str]:
-    yield from REFERENCES["rule"].get(settings.rule.name, ())
+def _keys(settings: Settings, own: Mapping[tuple[str, str], str]) -> Iterator[str]:
+    if ("rule", settings.rule.name) not in own:
+        yield from REFERENCES["rule"].get(settings.rule.name, ())
     if settings.rule.options.get("local_learning") is not None:
         yield "kaiser2020decolle"
     if settings.rule.options.get("local_learning") or settings.rule.options.get("intermediate"):
         yield _OPZO
-    exact = settings.network.kind in ("events-fc", "own-events")
-    yield _EXACT_TIMES if exact else _TRACES
+    network = settings.network
+    exact = network.kind == "own-events" or getattr(network, "engine", None) == "events"
+    yield _EXACT_TIMES if exact or isinstance(network, EventNetworkSettings) else _TRACES
     yield from REFERENCES["network"].get(settings.network.kind, ())
     entry = DATASETS.get(settings.data.name)
     yield from entry.references if entry is not None else ()
 
 
-def _own_parts(settings: Settings) -> Iterator[str]:
-    """Give what these settings use and threefactor does not have."""
-    if settings.rule.name not in REFERENCES["rule"]:
-        yield f"rule {settings.rule.name!r}"
+def _own_parts(settings: Settings, own: Mapping[tuple[str, str], str]) -> Iterator[tuple[str, str]]:
+    """Give what these settings use and threefactor does not have, by kind and name."""
+    rule = ("rule", settings.rule.name)
+    if settings.rule.name not in REFERENCES["rule"] or rule in own:
+        yield rule
     if settings.data.name not in DATASETS:
-        yield f"data set {settings.data.name!r}"
+        yield "data", settings.data.name
+    if isinstance(settings.network, RegisteredNetworkSettings):
+        yield "network", settings.network.kind
+    if isinstance(settings.loss, RegisteredLossSettings):
+        yield "loss", settings.loss.kind
+    recipe = ("recipe", settings.recipe)
+    if recipe in own or entry(*recipe) is not None:
+        yield recipe
 
 
-def _foreign(parts: Sequence[str]) -> str:
-    lines = (f"% {readable(part)} is not part of threefactor: ask its author.\n" for part in parts)
-    return "".join(lines) + ("\n" if parts else "")
+def _foreign(parts: Sequence[tuple[str, str]], own: Mapping[tuple[str, str], str]) -> str:
+    said, texts = "", dict[str, None]()
+    for kind, name in parts:
+        known = entry(kind, name)
+        cite = own.get((kind, name)) or ("" if known is None else known.cite)
+        if cite.strip():
+            texts[cite.strip()] = None
+        elif kind != "recipe":
+            what = readable(f"{KINDS.get(kind, kind)} {name!r}")
+            said += f"% {what} is not part of threefactor: ask its author.\n"
+    return said + ("\n" if said else "") + "".join(f"{text}\n\n" for text in texts)
 
 
 def _bibtex(keys: Iterable[str]) -> str:

@@ -5,15 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from threefactor.errors import ConfigurationError
-from threefactor.recipes import RECIPES
-from threefactor.report.published import find_published
-from threefactor.report.runs import ReportedRun, has_effect
+from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
-from threefactor.training.folder.run import plain_settings
 
 __all__ = [
     "DIRECT_TEST",
@@ -67,7 +62,7 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
         found = _compare(group)
-        before = find_published(group.settings, DIRECT_TEST)
+        before = group.published(DIRECT_TEST)
         rows.append(
             (
                 group.label,
@@ -143,7 +138,7 @@ class _Compared:
 
 
 def _compare(group: Group) -> _Compared:
-    last, published = group.percent(lambda run: run.last), find_published(group.settings)
+    last, published = group.percent(lambda run: run.last), group.published()
     source = published[0].source if published else None
     if last is None:
         return _Compared(NO_ACCURACY, source=source)
@@ -151,7 +146,7 @@ def _compare(group: Group) -> _Compared:
         return _Compared(last)
     # What was changed of the recipe, without what follows from it: the start, and that rules
     # perturb by the noise of the hardware where there is some.
-    changed = _changed(group).keys() - {"start"}
+    changed = group.changed.keys() - {"start"}
     if group.settings["hardware_noise"] is not None:
         changed -= {"rule.options.noise_scale"}
     # A difference between other settings would say nothing.
@@ -167,13 +162,13 @@ def _compare(group: Group) -> _Compared:
 
 def _deviation_note(groups: Sequence[Group]) -> Iterator[str]:
     yield "Mean ± sample standard deviation over the seeds, or folds; a single run has none."
-    if any(find_published(group.settings) for group in groups):
+    if any(group.published() for group in groups):
         yield ABOUT_DIFFERENCE
 
 
 def _other_numbers(groups: Sequence[Group]) -> Iterator[str]:
     for group in groups:
-        others = find_published(group.settings)[1:]
+        others = group.published()[1:]
         shown = [f"{one.cell.text} ({one.source})" for one in others]
         if shown:
             yield f"{group.label}: also published as {', '.join(shown)}."
@@ -182,24 +177,7 @@ def _other_numbers(groups: Sequence[Group]) -> Iterator[str]:
 def _changes(groups: Sequence[Group]) -> Iterator[str]:
     """Name the settings that differ from those of the recipe."""
     for group in groups:
-        changed = _changed(group)
+        changed = group.changed
         if changed:
             said = (f"{key} = {now} (recipe: {then})" for key, (now, then) in changed.items())
             yield f"{group.label}: settings other than the recipe's: {'; '.join(said)}."
-
-
-def _changed(group: Group) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that differ from the recipe: their values in the group and there."""
-    first = group.runs[0].settings
-    if first.recipe not in RECIPES:
-        return {}
-    try:
-        recipe = RECIPES[first.recipe].settings_for(first.rule.name, {"seed": first.seed})
-    except ConfigurationError:  # a rule of one's own
-        return {}
-    ours, theirs = group.settings, plain_settings(recipe)
-    return {
-        key: (ours.get(key), theirs.get(key))
-        for key in sorted({*ours, *theirs})
-        if has_effect(key) and ours.get(key) != theirs.get(key)
-    }

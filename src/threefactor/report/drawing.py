@@ -35,6 +35,7 @@ _SERIES_DARK = (
     "#ef8f8f",
 )
 DASHES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (7, 2)), ":", (0, (3, 3)))
+MARKERS = "os^Dv*PX"
 INK, LINE = "#24292f", "#d3d8de"
 _INK_DARK, _LINE_DARK = "#e4e8ed", "#3b424b"
 
@@ -62,11 +63,13 @@ STYLE = {
 }
 USUAL_LINES = 6  # of a legend, that all figures have room for
 LINE_HEIGHT = 0.19  # inches, for each line more
+USUAL_CELLS, CELL_HEIGHT = 10, 0.25  # rows of cells that all figures have room for
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 LONGEST_LABEL = 44  # letters of a line
 LONGEST_TEXT, LONGEST_PLACE = 200, 40  # letters of a label, of a group of bars
 FEW = 4  # points that are marked
+MOST_NUMBERS = 8  # cells side by side, with a number in each
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -99,7 +102,7 @@ def svg(figure: Figure) -> str:
                 _panel(figure, one, axis)
                 axis.set(title=one.label, ylabel="")
             axes[0].set_ylabel(figure.y_label)
-        if figure.kind == "heatmap":
+        if figure.kind in ("heatmap", "cells"):
             canvas.colorbar(axes[-1].collections[0], ax=list(axes))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -191,7 +194,7 @@ def _short(text: str, longest: int = LONGEST_TEXT) -> str:
 
 def _draw(figure: Figure, axis: Any) -> None:
     """Draw a figure of one panel onto axes, with its legend above them."""
-    if figure.kind in ("heatmap", "quiver"):
+    if figure.kind in ("heatmap", "cells", "quiver"):
         _panel(figure, figure.series[0], axis)
         return
     axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
@@ -212,6 +215,8 @@ def _legend(labels: Sequence[str]) -> tuple[list[str], int]:
 
 def _room_for_legend(figure: Figure) -> float:
     """Return how many inches a figure needs in addition for a long legend."""
+    if figure.kind == "cells":
+        return CELL_HEIGHT * max(0, len(figure.y_names) - USUAL_CELLS)
     if figure.kind in ("heatmap", "quiver") or len(figure.series) < 2:
         return 0.0
     labels, columns = _legend([one.label for one in figure.series])
@@ -232,6 +237,8 @@ def _lines(figure: Figure, axis: Any) -> list[Any]:
         colour, dash = SERIES[i % len(SERIES)], DASHES[i % len(DASHES)]
         ys = np.asarray(one.ys, dtype=float)  # gaps become NaN
         marker = "o" if _has_lone_points(ys) else ""
+        if figure.kind == "points":
+            dash, marker = "none", MARKERS[i % len(MARKERS)]
         handles += axis.plot(one.xs, ys, color=colour, linestyle=dash, marker=marker)
         if one.error is not None:
             error = np.asarray(one.error, dtype=float)
@@ -289,6 +296,9 @@ def _panel(figure: Figure, one: Series, axis: Any) -> None:
     if figure.kind == "quiver":
         axis.quiver(one.xs, one.ys, one.us, one.vs, color=SERIES[0], angles="xy")
         return
+    if figure.kind == "cells":
+        _cells(figure, one, axis)
+        return
     every = [value for other in figure.series for value in other.values or ()]
     _heatmap(one, axis, min(every), max(every))
 
@@ -304,6 +314,27 @@ def _heatmap(one: Series, axis: Any, low: float, high: float) -> None:
     grid = np.empty((len(ys), len(xs)))
     grid[rows, columns] = one.values
     axis.pcolormesh(xs, ys, grid, vmin=low, vmax=high, shading="nearest", rasterized=True)
+    axis.grid(False)
+
+
+def _cells(figure: Figure, one: Series, axis: Any) -> None:
+    """Draw named cells with their numbers; cells that are absent stay empty."""
+    grid = np.full((len(figure.y_names), len(figure.x_names)), np.nan)
+    grid[np.asarray(one.ys, dtype=int), np.asarray(one.xs, dtype=int)] = one.values
+    mesh = axis.pcolormesh(grid, rasterized=True)
+    few = len(figure.x_names) <= MOST_NUMBERS
+    for (row, column), value in np.ndenumerate(grid):
+        if few and np.isfinite(value):
+            red, green, blue, _ = mesh.cmap(mesh.norm(value))
+            colour = "#ffffff" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#000000"
+            axis.text(
+                column + 0.5, row + 0.5, f"{value:.4g}", color=colour, ha="center", va="center"
+            )
+    for side, names in ((axis.xaxis, figure.x_names), (axis.yaxis, figure.y_names)):
+        shown = [_short(name, LONGEST_PLACE) for name in names]
+        side.set_ticks([place + 0.5 for place in range(len(names))], shown)
+    if sum(len(name) + 2 for name in figure.x_names) > LEGEND_LETTERS:
+        axis.tick_params("x", rotation=90)
     axis.grid(False)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from threefactor.errors import InputError
 from threefactor.report.values import csv_text
@@ -71,7 +71,10 @@ class Series:
         return {name: numbers for name, numbers in every.items() if numbers is not None}
 
 
-NEEDED = {"line": (), "bar": (), "heatmap": ("value",), "quiver": ("u", "v")}
+NEEDED = {
+    **{"line": (), "points": (), "bar": ()},
+    **{"heatmap": ("value",), "cells": ("value",), "quiver": ("u", "v")},
+}
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,12 @@ class Figure:
         caption: what readers need to know.
         x_label, y_label: of the axes, with units.
         series: at least one. Heatmaps and arrows get a panel for each.
-        kind: "line", "bar" (grouped), "heatmap" or "quiver" (arrows).
+        kind: "line", "points", "bar" (grouped), "heatmap", "cells" (a heatmap of one series with
+            names along its axes and numbers in its cells, any of which may be absent) or "quiver"
+            (arrows).
         log_x, log_y: whether an axis is logarithmic.
         from_zero: whether the heights of lines begin at 0.
+        x_names, y_names: of cells: what the places 0, 1, ... along the axes stand for.
 
     Raises:
         InputError: if there is no series, or a series lacks what the kind needs, or has gaps and
@@ -99,10 +105,12 @@ class Figure:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    kind: Literal["line", "bar", "heatmap", "quiver"] = "line"
+    kind: Literal["line", "points", "bar", "heatmap", "cells", "quiver"] = "line"
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
+    x_names: tuple[str, ...] = ()
+    y_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in NEEDED:
@@ -127,9 +135,15 @@ def figure_csv(figure: Figure) -> str:
     OPZO,2,0.25
     """
     names = list(dict.fromkeys(name for one in figure.series for name in one.columns()))
+    axes = {"x": figure.x_names, "y": figure.y_names}
+
+    def shown(name: str, value: Any) -> Any:
+        return axes[name][value] if axes.get(name) else value
+
     rows: list[list[object]] = [["series", *names]]
     for one in figure.series:
         columns = one.columns()
         for i in range(len(one.xs)):
-            rows.append([one.label, *(columns[n][i] if n in columns else None for n in names)])
+            values = (shown(n, columns[n][i]) if n in columns else None for n in names)
+            rows.append([one.label, *values])
     return csv_text(rows)

@@ -9,7 +9,6 @@ from typing import Any
 
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import slug
-from threefactor.report.published import find_published
 from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Spread, Table
@@ -114,7 +113,7 @@ def firing_table(recipe: str, groups: Sequence[Group]) -> Table:
     for group in groups:
         rates = firing_rates(group)
         rows.append((group.label, len(group.runs), *(rates.get(layer) for layer in layers)))
-        published = {p.layer: p.cell for p in find_published(group.settings, "firing rate")}
+        published = {p.layer: p.cell for p in group.published("firing rate")}
         if published:
             shown = (_digits(published.get(layer), 4) for layer in layers)
             rows.append((f"{group.label}, published", None, *shown))

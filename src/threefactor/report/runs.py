@@ -32,6 +32,7 @@ class ReportedRun:
         tracked: what was measured during training, moment by moment.
         start: how the network of another run did before the first epoch, if the run began with one.
         resumed: what changed in the environment, and at which epoch.
+        own_code: parts and plugins of its user's own, see `Run.own_code`.
     """
 
     path: Path
@@ -42,11 +43,18 @@ class ReportedRun:
     tracked: Sequence[Mapping[str, Any]] = ()
     start: Mapping[str, Any] | None = None
     resumed: Sequence[Mapping[str, Any]] = ()
+    own_code: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def direct(self) -> float | None:
         """Test accuracy before the first epoch, a fraction; None if it began with no network."""
         return None if self.start is None else self.start["test_accuracy"]
+
+    @property
+    def own_parts(self) -> Mapping[str, Mapping[str, str | None]]:
+        """The rule, network, data, loss and recipe of its user's own, each with name and class."""
+        parts: Mapping[str, Mapping[str, str | None]] = self.own_code.get("parts", {})
+        return parts
 
     @property
     def finished(self) -> bool:
@@ -114,6 +122,7 @@ def read_run(path: str | Path) -> ReportedRun:
         tracked=run.tracked,
         start=run.start,
         resumed=run.resumed,
+        own_code=run.own_code,
     )
 
 

@@ -19,11 +19,16 @@ from threefactor.report.comparison import (
 from threefactor.report.courses import tracked_sections
 from threefactor.report.learning import firing_figure, firing_rates, firing_table, learning_curves
 from threefactor.report.page import Listing, Section
+from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group, Study, collect
+from threefactor.report.sweeps import MOST_GROUPS, is_sweep, sweep_sections, told_of
 from threefactor.training.description import OWN
 from threefactor.training.settings import OwnNetworkSettings
 
 __all__ = ["ReportSections", "report_sections", "study_sections"]
+
+MOST_RUNS = 40
+"""Runs of sweeps that the page has a table of; more are a list that is folded away."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +62,26 @@ def report_sections(
     """Read runs and their analyses and return the sections of their report.
 
     Args:
-        paths: run folders, or folders that contain some at any depth.
+        paths: run folders, or folders that contain some at any depth. That of a sweep is split.
         unfinished, split: see `collect`.
 
     Raises:
         CheckpointError, ConfigurationError: see `collect`.
     """
-    study = collect(paths, unfinished=unfinished, split=split)
+    sweeps = [Path(path) for path in paths if is_sweep(Path(path))]
+    study = collect(paths, unfinished=unfinished, split=split or bool(sweeps))
     analyses, unread = find_analyses(paths)
     study = replace(study, left_out=(*study.left_out, *unread))
-    return study_sections(study, analyses)
+    told = [line for path in sweeps for line in told_of(path)]
+    return study_sections(study, analyses, sweep=told if sweeps else None)
 
 
 def study_sections(
-    study: Study, analyses: Sequence[Analysis] = (), *, measure: str | None = None
+    study: Study,
+    analyses: Sequence[Analysis] = (),
+    *,
+    measure: str | None = None,
+    sweep: Sequence[str] | None = None,
 ) -> ReportSections:
     """Return the sections of a report on a study.
 
@@ -78,22 +89,35 @@ def study_sections(
         study: what to report.
         analyses: of its runs, from `find_analyses` or `read_analyses`.
         measure: which of the measures that were taken during training to show; None for all.
+        sweep: sentences on how a sweep was made, whose cells are ranked; None if it is none. A
+            recipe with more than `MOST_GROUPS` groups is shown as a sweep in any case.
     """
     overview = None
-    if len(study.recipes) > 1:
+    if len(study.recipes) > 1 and sweep is None:
         text = ("Measured accuracies beside published ones, where there are any.",)
         overview = Section("Overview", text, (overview_table(study.groups),))
     recipes: list[Section] = []
+    ranked = False
     for recipe, groups in study.recipes.items():
+        if sweep is not None or len(groups) > MOST_GROUPS:
+            ranked = True
+            said = (*(sweep or ()), *_description(recipe, groups))
+            recipes += sweep_sections(recipe, groups, said)
+            continue
         recipes += [_experiment(recipe, groups), *tracked_sections(recipe, groups, measure)]
-    cited = Listing("BibTeX", cite_settings(run.settings for run in study.runs))
+    own = {
+        (kind, str(part["name"])): part.get("cite") or ""
+        for run in study.runs
+        for kind, part in run.own_parts.items()
+    }
+    cited = Listing("BibTeX", cite_settings((run.settings for run in study.runs), own))
     text = ("What these runs are built on: rules, engines, networks, data, and threefactor.",)
     return ReportSections(
         left_out=_left_out(study) if study.left_out else None,
         overview=overview,
         recipes=tuple(recipes),
         analyses=tuple(analysis_sections(analyses)),
-        runs=_runs(study),
+        runs=_runs(study, fold=ranked and len(study.runs) > MOST_RUNS),
         citing=Section("How to cite", text, listings=(cited,)),
     )
 
@@ -106,14 +130,53 @@ def _left_out(study: Study) -> Section:
 
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
-    title = RECIPES[recipe].title + "." if recipe in RECIPES else _without_recipe(groups[0])
+    said = _description(recipe, groups)
     tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
     figures = [*learning_curves(recipe, groups)]
     if all(firing_rates(group) for group in groups):  # else there is no hidden layer
         tables.insert(1, firing_table(recipe, groups))
         figures.append(firing_figure(recipe, groups))
     settings = tuple(_settings(group) for group in groups)
-    return Section(recipe, (title,), tuple(tables), tuple(figures), settings)
+    return Section(recipe, said, tuple(tables), tuple(figures), settings)
+
+
+def _description(recipe: str, groups: Sequence[Group]) -> tuple[str, ...]:
+    """Say what was trained: the recipe's description only if all of it is true of all groups."""
+    own = [part for group in groups for run in group.runs for part in _own_parts(run)]
+    other = sorted(
+        {_part_of(key, group.other) for group in groups for key in group.other} - {"rule"}
+    )
+    named = next(
+        (r.own_parts["recipe"] for g in groups for r in g.runs if "recipe" in r.own_parts), None
+    )
+    if named is not None:
+        title = f"A recipe of one's own: {named.get('title') or recipe}."
+    elif recipe not in RECIPES:
+        title = _without_recipe(groups[0])
+    elif other:
+        title = (
+            f"Trained from the recipe {recipe} with another {', '.join(other)}, so that neither "
+            "its description nor a published number belongs to it."
+        )
+    else:
+        title = f"{RECIPES[recipe].title}."
+    return (title, *dict.fromkeys(own))
+
+
+def _part_of(setting: str, others: Sequence[str]) -> str:
+    """Return the part that a setting belongs to if all of it is another one, or the setting."""
+    part = setting.partition(".")[0]
+    whole = {part, f"{part}.kind", f"{part}.name"} & set(others)
+    return part if whole else setting
+
+
+def _own_parts(run: ReportedRun) -> Iterator[str]:
+    """Say in words which code of its user's own a run is made of."""
+    for kind, part in sorted(run.own_parts.items()):
+        made = f", {part['class']}" if part.get("class") else ""
+        where = f" of {part['file']}" if part.get("file") else ""
+        digest = f" (digest {part['digest']})" if part.get("digest") else ""
+        yield f"The {kind} {part['name']} is not the library's{made}{where}{digest}."
 
 
 def _without_recipe(group: Group) -> str:
@@ -137,10 +200,20 @@ def _settings(group: Group) -> Listing:
     return Listing(f"Settings: {group.label} (seeds {seeds})", "\n".join(lines))
 
 
-def _runs(study: Study) -> Section:
+def _runs(study: Study, *, fold: bool) -> Section:
+    if fold:
+        shown = (_run_line(run) for run in study.runs)
+        listing = Listing(f"All {len(study.runs)} runs and their commands", "\n".join(shown))
+        return Section("Runs", study.remarks, listings=(listing,))
     commands = [
         str(run.environment.get("command") or f"{run.path}: none, it was made from Python")
         for run in study.runs
     ]
     listing = Listing("Commands", "\n".join(commands))
     return Section("Runs", study.remarks, (run_table(study.runs),), listings=(listing,))
+
+
+def _run_line(run: ReportedRun) -> str:
+    score = "no accuracy" if run.last is None else f"{100 * run.last:.2f} %"
+    command = run.environment.get("command") or "made from Python"
+    return f"{run.path}: seed {run.settings.seed}, {score}, {command}"

@@ -8,12 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import RECIPES
 from threefactor.report.names import RULE_NAMES, experiment_label
+from threefactor.report.published import Published, find_published
 from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
 from threefactor.training.folder.run import plain_settings
@@ -43,6 +45,51 @@ class Group:
     def settings(self) -> dict[str, Any]:
         """The settings by full name; the seed is that of the first run."""
         return plain_settings(self.runs[0].settings)
+
+    @cached_property
+    def changed(self) -> dict[str, tuple[Any, Any]]:
+        """The settings that differ from the library's recipe: their values here and there.
+
+        Empty if the library has no such recipe.
+        """
+        first = self.runs[0].settings
+        if first.recipe not in RECIPES or "recipe" in self.runs[0].own_parts:
+            return {}
+        recipe = RECIPES[first.recipe]
+        own = "rule" in self.runs[0].own_parts  # the recipe says nothing of its options
+        try:
+            theirs = plain_settings(
+                recipe.settings
+                if own
+                else recipe.settings_for(first.rule.name, {"seed": first.seed})
+            )
+        except ConfigurationError:  # a rule that is not known here
+            own, theirs = True, plain_settings(recipe.settings)
+        ours = self.settings
+        return {
+            key: (ours.get(key), theirs.get(key))
+            for key in sorted({*ours, *theirs} - {"seed"})
+            if has_effect(key)
+            and ours.get(key) != theirs.get(key)
+            and not (own and key.startswith("rule."))
+        }
+
+    @property
+    def other(self) -> tuple[str, ...]:
+        """What makes it another experiment than the library's recipe: parts and settings by name.
+
+        Another network or data set, another kind of loss, and any part of its user's own. Neither
+        the recipe's description nor a published number belongs to it then.
+        """
+        own = sorted({kind for run in self.runs for kind in run.own_parts})
+        return (*own, *(key for key in self.changed if _is_other(key)))
+
+    def published(self, quantity: str = "test accuracy") -> tuple[Published, ...]:
+        """Return the published numbers of the experiment; none if it is another one."""
+        if any(run.own_parts for run in self.runs):
+            return ()
+        found = find_published(self.settings, quantity)
+        return tuple(one for one in found if set(self.other) <= one.stands_for)
 
     def over_seeds(self, measure: Callable[[ReportedRun], float], digits: int = 2) -> Spread:
         """Return mean and standard deviation of a measure over the runs."""
@@ -91,6 +138,18 @@ class Study:
     def runs(self) -> tuple[ReportedRun, ...]:
         """All runs, group by group."""
         return tuple(run for group in self.groups for run in group.runs)
+
+
+OTHER = ("kind", "engine", "hidden", "recurrent", "width", "depths")
+"""Settings of a network that descriptions of recipes speak of."""
+
+
+def _is_other(setting: str) -> bool:
+    """Whether an experiment is another one if a setting is, by full name."""
+    group, _, last = setting.rpartition(".")
+    if group.startswith("network"):
+        return group == "network.options" or last in OTHER
+    return setting in ("data.name", "loss.kind")
 
 
 def collect(paths: Iterable[str | Path], *, unfinished: bool = False, split: bool = False) -> Study:

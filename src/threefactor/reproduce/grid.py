@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from threefactor import plugins
 from threefactor.data.sets.catalog import lookup
 from threefactor.data.where import advice, find_files
 from threefactor.errors import ConfigurationError, DataError, ThreefactorError
@@ -114,7 +115,12 @@ def run_grid(
 
 
 def missing_data(name: str, data_dir: str | Path | None = None) -> str | None:
-    """Return in a line how to get a data set that is not found, or None if it is there."""
+    """Return in a line how to get a data set that is not found, or None if it is there.
+
+    Nobody can tell whether what a registered function loads is there.
+    """
+    if plugins.entry("data", name) is not None:
+        return None
     entry = lookup(name)
     try:
         find_files(entry, data_dir)

@@ -12,17 +12,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from threefactor import plugins
 from threefactor.errors import ConfigurationError, DataError, InputError, ThreefactorError
-from threefactor.recipes import recipe
+from threefactor.recipes import is_recipe_file, recipe
 from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
 from threefactor.training import Run, RunFolder, Settings
 from threefactor.training.build import load_samples
 from threefactor.training.folder import checkpoint
-from threefactor.training.folder.data_record import describe_data, difference
+from threefactor.training.folder.data_record import difference, record_of
 from threefactor.training.folder.lock import LOCK, only_one
 from threefactor.training.folder.writer import REMAINS
+from threefactor.training.own_code import code_digests
 from threefactor.version import NUMBERS, __version__
 
 __all__ = ["PATIENCE", "DataHere", "PlannedRun", "State", "prepare", "state_of"]
@@ -33,6 +35,7 @@ PATIENCE = 10.0
 YOUNGER: Mapping[tuple[str, ...], Any] = {
     ("track",): None,
     ("data", "sort"): False,
+    ("data", "options"): {},
     ("rule", "options", "normalise_by_count"): False,
     ("rule", "options", "feedback_lr_change"): None,
     ("rule", "options", "feedback_first"): False,
@@ -46,7 +49,7 @@ class PlannedRun:
     """A recipe that is to be trained with a rule and a seed.
 
     Attributes:
-        recipe: name of a recipe of this library.
+        recipe: name of a recipe of this library or of a plugin, or a file of one.
         rule: name of the rule.
         seed: seed of everything random.
         changes: fields or options by name, as for `--set`.
@@ -87,7 +90,8 @@ class PlannedRun:
 
     def folder(self, root: Path) -> Path:
         """Return the run folder in a folder of runs."""
-        return root / self.recipe / f"{self.name}-{self.fingerprint}"
+        name = self.name.replace(":", "-")  # of a rule by its place
+        return root / self.settings.recipe / f"{name}-{self.fingerprint}"
 
     def command(self, root: Path) -> list[str]:
         """Return the arguments of `threefactor` that train this run in a folder of runs.
@@ -95,13 +99,17 @@ class PlannedRun:
         Raises:
             ConfigurationError: if a script made or replaced the recipe, which no command knows.
         """
-        if {**CLOCKED, **EVENTS}.get(self.recipe) is not recipe(self.recipe):
+        known = {**CLOCKED, **EVENTS}.get(self.recipe)
+        registered = plugins.entry("recipe", self.recipe)
+        from_plugin = registered is not None and registered.plugin is not None
+        if not (from_plugin or is_recipe_file(self.recipe) or known is recipe(self.recipe)):
             raise ConfigurationError(
                 f"recipe {self.recipe!r} was made by a script, and a planned run is trained by the "
                 "command `threefactor train`, which does not know it; plan a recipe of the "
                 "library with changes, or call training.train"
             )
-        words = ["train", self.recipe, "--rule", self.rule, "--seed", str(self.seed)]
+        words = ["train", self.recipe, *plugin_words(), "--rule", self.rule]
+        words += ["--seed", str(self.seed)]
         changes = dict(self.changes)
         if self.start is not None:
             changes["start"] = str(self.start.folder(root))
@@ -150,6 +158,11 @@ def state_of(planned: PlannedRun, root: Path, *, training: bool = False) -> Stat
             return State("foreign", reason=f"made by threefactor {version}, this is {__version__}")
         if numbers != NUMBERS:
             return State("foreign", reason="made before a change that alters what trainings give")
+        code, here = run.code or {}, code_digests(planned.settings)
+        if code != here:
+            return State(
+                "foreign", reason=f"made with other code of your own ({code} there, {here} here)"
+            )
         differ = run.differences(_started_there(run, planned.settings))
         if differ:  # someone edited config.json, and the epochs were trained as it says or not
             return State("foreign", reason=f"its settings were changed ({differ})")
@@ -159,6 +172,12 @@ def state_of(planned: PlannedRun, root: Path, *, training: bool = False) -> Stat
         return State("broken", reason=str(problem))
     kind = "finished" if epochs == planned.settings.epochs else "unfinished"
     return State(kind, epochs, run.metrics[epochs - 1]["seconds"] if epochs else 0.0)
+
+
+def plugin_words() -> list[str]:
+    """Return the words that load the plugins of this process in another one."""
+    given = [one for one in plugins.loaded() if not one.installed]
+    return [word for one in given for spec in one.specs for word in ("--plugin", spec)]
 
 
 def prepare(planned: PlannedRun, root: Path) -> tuple[list[str], list[str]]:
@@ -181,7 +200,7 @@ def prepare(planned: PlannedRun, root: Path) -> tuple[list[str], list[str]]:
         notes = [] if damage is None else [f"redone, since {damage}"]
         if aside is not None:
             notes.append(f"redone, since config.json was gone; what was left is in {aside}")
-        words = ["train", "--resume"]
+        words = ["train", "--resume", *plugin_words()]
         if damage is not None or not checkpoint.exists(run.last):
             _clear(folder)
             words = planned.command(root)
@@ -210,7 +229,7 @@ class DataHere:
         key = json.dumps([settings.network.kind, settings.steps, asdict(settings.data)])
         try:
             if key not in self._known:
-                self._known[key] = describe_data(load_samples(settings, self.data_dir))
+                self._known[key] = record_of(settings, load_samples(settings, self.data_dir))
             return difference(there, self._known[key])
         except DataError:
             return None

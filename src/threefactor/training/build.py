@@ -12,16 +12,24 @@ from torch import nn
 from threefactor import clocked
 from threefactor.clocked import LinearSchedule
 from threefactor.clocked.inputs import takes_several
+from threefactor.data import Augmentation, AugmentedData
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.options import options_of
 from threefactor.readable import clipped
 from threefactor.training.description import check_buildable, made_of
-from threefactor.training.engines import DTYPES, Engine, engine_of
+from threefactor.training.engines import Engine, engine_of
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.run import Run
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
-from threefactor.training.settings import RuleSettings, Settings
+from threefactor.training.registered import (
+    DTYPES,
+    load_registered,
+    registered_network,
+    registered_options,
+)
+from threefactor.training.settings import RegisteredNetworkSettings, RuleSettings, Settings
 
 __all__ = ["begin", "build", "check_parts", "option_names"]
 
@@ -44,9 +52,13 @@ def build(
         samples = load_samples(settings, data_dir)
         check_memory(settings, samples, device)
         torch.manual_seed(settings.seed)
-        network = engine.network(settings, samples)
+        given = settings.network
+        if isinstance(given, RegisteredNetworkSettings):
+            network = registered_network(given, samples)
+        else:
+            network = engine.network(settings, samples)
         network = network.to(device=device, dtype=DTYPES[settings.dtype])
-        rule = _rule(settings, engine, network)
+        rule = _rule(settings, engine, network, samples)
         parameters = [*network.parameters(), *rule.parameters()]
         optimizer = make_optimizer(settings.optimizer, parameters)
         scheduler = make_scheduler(settings, optimizer)
@@ -106,7 +118,18 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
     Raises:
         DataError: if the data is absent or corrupt.
     """
-    samples = engine_of(settings).load(settings, data_dir)
+    given = settings.data
+    samples: Any = load_registered(settings, data_dir)
+    if samples is None:
+        samples = engine_of(settings).load(settings, data_dir)
+    augmentation = Augmentation(given.padding, given.flip, given.cutout)
+    if augmentation != Augmentation():
+        if len(samples.input_shape) < 3:
+            raise ConfigurationError(
+                f"data.padding, data.flip and data.cutout augment images, and the samples of "
+                f"{given.name!r} have the shape {tuple(samples.input_shape)}: leave them out"
+            )
+        samples = AugmentedData(samples, augmentation)
     if settings.data.folds is not None:
         samples = samples.fold(settings.data.fold, settings.data.folds)
     return samples.subset(settings.data.train, settings.data.test)
@@ -145,15 +168,16 @@ def begin(experiment: Experiment) -> None:
 
 def option_names(settings: Settings) -> list[str]:
     """Return the full names of options that `override` should accept, beside the fields."""
-    options = {
+    options: dict[str, Any] = {
         "rule": engine_of(settings).rule_options(settings.rule.name),
         "optimizer": settings.optimizer.options,
         "scheduler": settings.scheduler.options,
     }
+    options.update(registered_options(settings))
     return [f"{group}.options.{name}" for group, names in options.items() for name in names]
 
 
-def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
+def _rule(settings: Settings, engine: Engine, network: nn.Module, samples: Any) -> Any:
     given: RuleSettings = settings.rule
     options = dict(given.options)
     scale = options.get("noise_scale")
@@ -162,7 +186,10 @@ def _rule(settings: Settings, engine: Engine, network: nn.Module) -> Any:
     options = engine.checked_options(given.name, options)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
-    return call(engine.rule(given.name), f"rule {given.name!r}", network, **options)
+    kind = engine.rule(given.name)
+    if not hasattr(network, "input_shape") and "input_shape" in options_of(kind):
+        options["input_shape"] = tuple(samples.input_shape)
+    return call(kind, f"rule {given.name!r}", network, **options)
 
 
 def _schedule(ends: Sequence[Any]) -> LinearSchedule:

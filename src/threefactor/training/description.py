@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.errors import ConfigurationError
 from threefactor.training.experiment import Experiment, Made
-from threefactor.training.folder.data_record import describe_data, describe_own_data, shape_of
+from threefactor.training.folder.data_record import describe_own_data, record_of, shape_of
 from threefactor.training.settings import (
     CrossEntropySettings,
     DataSettings,
@@ -77,7 +77,7 @@ def made_of(experiment: Experiment) -> Made:
         experiment.settings,
         {part: mark(experiment) for part, mark in _MARKS.items()},
         experiment.data,
-        describe_data(experiment.data),
+        record_of(experiment.settings, experiment.data),
     )
 
 
@@ -88,8 +88,10 @@ def describe(experiment: Experiment) -> Description:
     if not own:
         assert experiment.made is not None
         return Description(settings, experiment.made.record, sizes, None)
-    record = describe_own_data if "data" in own else describe_data
-    samples = record(experiment.data)
+    data_is_own = "data" in own
+    samples = (
+        describe_own_data(experiment.data) if data_is_own else record_of(settings, experiment.data)
+    )
     changes: dict[str, Any] = {part: _TOLD[part](experiment) for part in own}
     known: dict[str, Any] = {"parts": own}
     if "network" in own:
@@ -153,7 +155,7 @@ def _same_samples(experiment: Experiment, made: Made) -> bool:
         return False
     if experiment.frames not in (None, experiment.settings.steps):
         return False
-    return describe_data(experiment.data) == made.record
+    return record_of(experiment.settings, experiment.data) == made.record
 
 
 def _precision(network: nn.Module) -> str | None:

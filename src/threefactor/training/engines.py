@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from threefactor import clocked, data, events
@@ -19,17 +18,20 @@ from threefactor.clocked.losses import Loss
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.options import Option, options_of
 from threefactor.readable import clipped
+from threefactor.training.arguments import checked_arguments, plain_defaults
 from threefactor.training.experiment import Experiment
+from threefactor.training.registered import DTYPES, registered_loss
 from threefactor.training.settings import (
     CrossEntropySettings,
     FirstSpikeSettings,
+    RegisteredLossSettings,
+    RegisteredNetworkSettings,
     Settings,
     SpikeCountSettings,
 )
 
-__all__ = ["ENGINES", "Engine", "check_threads", "checked_value", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
 
-DTYPES = {"float32": torch.float32, "float64": torch.float64}
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "conv5": clocked.conv5,
     "conv9": clocked.conv9,
@@ -39,7 +41,6 @@ CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
 NOT_OPTIONS = {"network", "loss", "generator", "perturbation", "input_shape"}
 MOST_THREADS = 256
 """The most threads on any machine; one with more cores than that may use all of them."""
-_EXACT = ConfigDict(strict=True, arbitrary_types_allowed=True)  # the string "no" is not a bool
 
 
 class Engine(ABC):
@@ -129,7 +130,10 @@ class Engine(ABC):
         """
         if not isinstance(name, str) or name not in self.rules:
             unknown = unknown_name("rule", name, self.rules)
-            raise ConfigurationError(f"{unknown}; register one of your own in {self.where}.RULES")
+            raise ConfigurationError(
+                f"{unknown}; register one of your own with threefactor.register_rule, and name its "
+                "--plugin"
+            )
         found = self.rules[name]
         if not (isinstance(found, type) and issubclass(found, self.base)):
             raise ConfigurationError(
@@ -151,8 +155,7 @@ class Engine(ABC):
 
         Options without a default are left out, and those whose default cannot stand there.
         """
-        found = {key: _plain(one.default) for key, one in self.rule_options(name).items()}
-        return {key: value for key, value in found.items() if _is_plain(value)}
+        return plain_defaults(self.rule_options(name))
 
     def checked_options(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Return options of a rule, once their names and types are checked.
@@ -160,12 +163,7 @@ class Engine(ABC):
         Raises:
             ConfigurationError: names the option, what was given and what is expected.
         """
-        known = self.rule_options(name)
-        for key in options:
-            if key not in known:
-                raise unknown_name(f"option of rule {name!r}:", key, known)
-        what = f"rule {name!r}"
-        return {k: checked_value(what, k, value, known[k].type) for k, value in options.items()}
+        return checked_arguments(f"rule {name!r}", options, self.rule_options(name))
 
     def noise_options(self, settings: Settings) -> dict[str, Any]:
         """Return the options with which the rule learns from the noise of the hardware.
@@ -181,6 +179,8 @@ class Engine(ABC):
     def loss(self, settings: Settings) -> Loss:
         """Build the loss."""
         given = settings.loss
+        if isinstance(given, RegisteredLossSettings):
+            return registered_loss(given)
         if isinstance(given, SpikeCountSettings):
             return events.SpikeCount(given.true, given.false)
         if isinstance(given, FirstSpikeSettings):
@@ -201,7 +201,6 @@ class ClockedEngine(Engine):
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
         given, dtype = settings.data, DTYPES[settings.dtype]
-        augmentation = data.Augmentation(given.padding, given.flip, given.cutout)
         if data.has_frames(given.name):
             framing = _framing(settings)
             samples: Any = data.load_frames(
@@ -209,9 +208,7 @@ class ClockedEngine(Engine):
             )
         else:
             samples = data.load(given.name, data_dir, dtype=dtype)
-        if augmentation == data.Augmentation():
-            return samples
-        return data.AugmentedData(samples, augmentation)
+        return samples
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
         options = asdict(settings.network)
@@ -324,7 +321,10 @@ def engine_of(settings: Settings) -> Engine:
             f"settings are {clipped(settings)}; give Settings, as of "
             'recipe("digits-fc").settings_for("opzo")'
         )
-    return ENGINES[settings.network.kind]
+    network = settings.network
+    if isinstance(network, RegisteredNetworkSettings):
+        return ENGINES["fc" if network.engine == "clocked" else "events-fc"]
+    return ENGINES[network.kind]
 
 
 def _framing(settings: Settings) -> data.FrameSettings:
@@ -344,42 +344,3 @@ def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
     if settings.hardware_noise is None:
         return None
     return clocked.Perturbation(settings.hardware_noise, position="before", antithetic=False)
-
-
-def _plain(value: Any) -> Any:
-    """Return a default as config.json gives it back."""
-    if isinstance(value, clocked.LinearSchedule):
-        return [value.start, value.end]
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value can stand in config.json."""
-    if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def checked_value(what: str, key: str, value: Any, kind: Any) -> Any:
-    """Return the value of an option if it has the declared type; a list may stand for a tuple.
-
-    Args:
-        what: the rule, optimiser or scheduler, for the error.
-        key: name of the option.
-        value: as given.
-        kind: the declared type. A value of a type that cannot be checked is returned as it is.
-
-    Raises:
-        ConfigurationError: names what was given and what is expected.
-    """
-    for candidate in (value, tuple(value) if isinstance(value, list) else value):
-        try:
-            TypeAdapter(kind, config=_EXACT).validate_python(candidate)
-        except ValidationError as problem:
-            errors = problem.errors()
-        except Exception:  # such as a type that pydantic has no schema for
-            return value
-        else:
-            return candidate
-    why = "; ".join(dict.fromkeys(error["msg"].lower() for error in errors))
-    raise ConfigurationError(f"{key} is {clipped(value)}; {what} does not take that ({why})")

@@ -16,8 +16,15 @@ import torch
 from threefactor.clocked.neuron import Neuron
 from threefactor.data import has_frames
 from threefactor.errors import ConfigurationError
+from threefactor.plugins.registry import entry
 from threefactor.training.engines import CONVOLUTIONAL
-from threefactor.training.settings import ConvNetworkSettings, ResNetSettings, Settings
+from threefactor.training.settings import (
+    ClockedNetworkSettings,
+    ConvNetworkSettings,
+    RegisteredNetworkSettings,
+    ResNetSettings,
+    Settings,
+)
 
 __all__ = ["available_memory", "check_memory", "counts", "in_memory", "out_of_memory"]
 
@@ -46,7 +53,9 @@ def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
     weights, neurons = counts(settings, samples)
     batch = min(settings.batch_size, len(samples.train[1]))
     inputs = math.prod(samples.input_shape)
-    if has_frames(settings.data.name) and settings.steps is not None:
+    name, steps = settings.data.name, getattr(samples, "steps", None)
+    frames = has_frames(name) if entry("data", name) is None else steps is not None
+    if frames and settings.steps is not None:
         inputs *= settings.steps
     needed = {
         f"a network of {weights:,} weights": 2 * weights * size,
@@ -68,9 +77,16 @@ def counts(settings: Settings, samples: Any) -> tuple[int, int]:
     one sample without values: that takes no memory.
     """
     network = settings.network
+    if isinstance(network, RegisteredNetworkSettings):  # nobody can tell before it is built
+        return 0, 0
     if not isinstance(network, (ConvNetworkSettings, ResNetSettings)):
         sizes = [math.prod(samples.input_shape), *network.hidden, samples.outputs]
-        return sum(a * b for a, b in itertools.pairwise(sizes)), sum(sizes[1:])
+        weights = sum(a * b for a, b in itertools.pairwise(sizes))
+        if isinstance(network, ClockedNetworkSettings):
+            again = network.recurrent
+            flags = [again] * len(network.hidden) if isinstance(again, bool) else again
+            weights += sum(n * n for n, flag in zip(network.hidden, flags, strict=False) if flag)
+        return weights, sum(sizes[1:])
     options, neurons = asdict(network), list[int]()
     build = CONVOLUTIONAL[options.pop("kind")]
     with torch.device("meta"), torch.no_grad():

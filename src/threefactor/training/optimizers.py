@@ -14,7 +14,7 @@ from torch.optim import lr_scheduler
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
 from threefactor.training import schedulers
-from threefactor.training.engines import checked_value
+from threefactor.training.arguments import checked_value
 from threefactor.training.memory import out_of_memory
 from threefactor.training.settings import OptimizerSettings, Settings
 

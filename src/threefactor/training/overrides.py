@@ -19,7 +19,7 @@ from threefactor.training.settings import (
     make_settings,
 )
 
-__all__ = ["override", "parse_assignment"]
+__all__ = ["full_name", "override", "parse_assignment", "parse_value"]
 
 OTHER_NAMES = {
     "learningrate": "lr",
@@ -66,11 +66,19 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     if not equals or not key.strip():
         raise ConfigurationError(f"cannot read {clipped(text)}; write --set key=value")
     try:
-        return key.strip(), json.loads(value)
-    except json.JSONDecodeError:
-        return key.strip(), {"True": True, "False": False, "None": None}.get(value, value)
-    except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
+        return key.strip(), parse_value(value)
+    except ConfigurationError as problem:
         raise ConfigurationError(f"cannot read {clipped(text)} ({problem})") from None
+
+
+def parse_value(text: str) -> Any:
+    """Read a value as JSON, or else as a string."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+    except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
+        raise ConfigurationError(str(problem)) from None
 
 
 def override(
@@ -86,7 +94,8 @@ def override(
             ("rule.options.momentum").
 
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
-    a new kind of loss none; the other changes are to the fields of the new kind.
+    a new kind of loss none; the other changes are to the fields of the new kind. Options of
+    registered data do not outlive a change of "data.name".
 
     Raises:
         ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
@@ -99,9 +108,11 @@ def override(
     if loss not in (None, settings.loss.kind):
         values["loss"] = {"kind": loss}
         settings = make_settings(values)
+    if changes.get("data.name") not in (None, settings.data.name):
+        values["data"]["options"] = {}  # those of other data
     options, given = list(options), dict[str, str]()
     for key, value in changes.items():
-        full = _full_name(key, settings, options)
+        full = full_name(key, settings, options)
         if full in given:
             raise ConfigurationError(f"{full} is given twice, as {given[full]!r} and as {key!r}")
         given[full] = key
@@ -133,8 +144,22 @@ def _common(values: Mapping[str, Any], kind: Any) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in names}
 
 
-def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
+def full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
+    """Return the full name of a setting that people give by a part of it.
+
+    Args:
+        key: as given.
+        settings: that have it.
+        named: further full names that are accepted.
+
+    Raises:
+        ConfigurationError: if there is none, or more than one.
+    """
     fields = list(_field_names(settings))
+    # An option by its group, as rule.momentum, where the group itself has no such field.
+    group, _, last = key.rpartition(".")
+    if group and f"{group}.options.{last}" in named and key not in fields:
+        return f"{group}.options.{last}"
     if (
         key in fields
         or key in named
@@ -147,7 +172,6 @@ def _full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
     if matches:
         raise ConfigurationError(f"{key!r} is not unique; write one of {', '.join(matches)}")
     known = {full.rpartition(".")[2] if "." not in key else full for full in (*fields, *named)}
-    group, _, last = key.rpartition(".")
     other = OTHER_NAMES.get(plain_letters(last))
     meant = {other, f"{group}.{other}"} & known if other else set()
     raise unknown_name("setting", key, known, next(iter(meant), None))

@@ -10,14 +10,16 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from threefactor.errors import CheckpointError, ConfigurationError
+from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.processes import World
+from threefactor.readable import clipped
 from threefactor.training.build import begin, build
-from threefactor.training.folder.data_record import describe_data
+from threefactor.training.folder.data_record import record_of
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import Run
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loop import Trainer, progress_of
+from threefactor.training.own_code import code_digests
 from threefactor.training.progress import Watcher
 from threefactor.training.settings import Settings
 
@@ -64,7 +66,7 @@ def train(
             lock.enter_context(only_one(run.path))
             if set_aside:
                 run.set_aside()
-            run.create(settings, describe_data(experiment.data), experiment.layer_sizes)
+            run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
 
         (world or World(meet=False)).from_first(begin_folder)
         return trainer.fit()
@@ -114,7 +116,7 @@ def resume(
 
         own, begun = world.from_first(enter)
         experiment = build(own, data_dir, device)
-        world.from_first(lambda: run.read().check_data(describe_data(experiment.data)))
+        world.from_first(lambda: run.read().check_data(record_of(own, experiment.data)))
         trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard, world=world)
         if begun:
             trainer.load(run.last)
@@ -143,11 +145,21 @@ def open_run(
     Raises:
         ConfigurationError: if the name is another one.
         CheckpointError: if the folder holds no run, or the checkpoint is absent or corrupt.
+
+    Warns:
+        UserWarning: if code of the user's own was changed since the training.
     """
     if checkpoint_name not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
     run = Run(out)
     trainer = Trainer(build(run.settings, data_dir, device))
+    code = code_digests(run.settings)
+    if (code or None) != (run.code or None):
+        warn_user(
+            f"{run.path} was trained with other code of your own ({clipped(run.code)}) than it is "
+            f"opened with ({clipped(code)}): what you see is not what was trained, unless the "
+            "change does not matter"
+        )
     trainer.load(run.last if checkpoint_name == "last" else run.best)
     trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer

@@ -25,6 +25,7 @@ from threefactor import clocked
 from threefactor.clocked.convnets import ACTIVITY_SCALE
 from threefactor.errors import ConfigurationError
 from threefactor.options import options_of
+from threefactor.plugins import registry
 from threefactor.readable import clipped
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "OptimizerSettings",
     "OwnLossSettings",
     "OwnNetworkSettings",
+    "RegisteredLossSettings",
+    "RegisteredNetworkSettings",
     "ResNetSettings",
     "RuleSettings",
     "SchedulerSettings",
@@ -121,8 +124,16 @@ OneOrMore = Annotated[
     | Annotated[tuple[Size, ...], Field(min_length=1), Tag("one per layer")],
     Discriminator(lambda value: "one per layer" if isinstance(value, (list, tuple)) else "one"),
 ]
+FlagOrMore = Annotated[
+    Annotated[Flag, Tag("one")] | Annotated[tuple[Flag, ...], Tag("one per layer")],
+    Discriminator(lambda value: "one per layer" if isinstance(value, (list, tuple)) else "one"),
+]
 _NETWORKS = ("fc", "conv5", "conv9", "nf-resnet34", "events-fc", "own-clocked", "own-events")
-_KINDS = (*_NETWORKS, "cross-entropy", "spike-count", "first-spike", "own", "one", "one per layer")
+_LOSSES = ("cross-entropy", "spike-count", "first-spike", "own")
+_REGISTERED = "registered"
+_KINDS = (*_NETWORKS, *_LOSSES, _REGISTERED, "one", "one per layer")
+registry.reserve("network", _NETWORKS)
+registry.reserve("loss", _LOSSES)
 
 
 @_settings
@@ -133,6 +144,7 @@ class DataSettings:
     `padding`, `flip` and `cutout` augment the batches for training, see `data.Augmentation`.
     `sort` orders the events of recordings whose time runs backwards, otherwise an error.
     `window` is the time over which an image becomes spikes for an event-driven network, s.
+    `options` are those of a function registered with `threefactor.register_data`.
     """
 
     name: str = "digits"
@@ -145,6 +157,7 @@ class DataSettings:
     cutout: Count = Field(default=0, ge=0)
     sort: Flag = False
     window: Real = Field(default=0.1, gt=0)
+    options: Options = Field(default_factory=dict)
 
 
 _LIF = {name: option.default for name, option in options_of(clocked.LIF).items()}
@@ -159,6 +172,8 @@ class NeuronSettings:
     dropout: Real = Field(default=_LIF["dropout"], ge=0, lt=1)
     surrogate_width: Real = Field(default=_LIF["surrogate_width"], gt=0)
     reset: clocked.Reset = _LIF["reset"]
+    learn_leak: Flag = _LIF["learn_leak"]
+    learn_threshold: Flag = _LIF["learn_threshold"]
 
 
 @_settings
@@ -168,6 +183,7 @@ class ClockedNetworkSettings(NeuronSettings):
     kind: Literal["fc"] = "fc"
     hidden: tuple[Size, ...] = Field(default=(800, 800), max_length=MOST_LAYERS)
     dropout: Real = Field(default=0.2, ge=0, lt=1)
+    recurrent: FlagOrMore = False
 
 
 @_settings
@@ -203,6 +219,21 @@ class EventNetworkSettings:
     duration: Real = Field(default=0.2, gt=0)
     max_spikes: OneOrMore = 30
     weight_ranges: tuple[tuple[Real, Real], ...] = Field(default=((-1.0, 1.0),), min_length=1)
+
+
+@_settings
+class RegisteredNetworkSettings:
+    """A network that was registered with `threefactor.register_network`.
+
+    Attributes:
+        kind: the name under which it was registered.
+        engine: which engine runs it; so that a run can be read where the network is not known.
+        options: those of the function that builds it.
+    """
+
+    kind: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
+    engine: registry.EngineName
+    options: Options = Field(default_factory=dict)
 
 
 @_settings
@@ -270,13 +301,27 @@ class OwnLossSettings:
     options: Options = Field(default_factory=dict)
 
 
-def _kind(default: str) -> Discriminator:
-    """Tell the members of a union apart by their kind, which older runs may lack."""
+@_settings
+class RegisteredLossSettings:
+    """A loss that was registered with `threefactor.register_loss`, by its name."""
+
+    kind: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
+    options: Options = Field(default_factory=dict)
+
+
+def _kind(default: str, known: tuple[str, ...], registered: str) -> Discriminator:
+    """Tell the members of a union apart by their kind, which older runs may lack.
+
+    A kind that is not known is that of a registered part if the field is there which these alone
+    have: a run can be read without its plugins.
+    """
 
     def find(value: Any) -> Any:
         if isinstance(value, Mapping):
-            return value.get("kind", default)
-        return getattr(value, "kind", default)
+            kind = value.get("kind", default)
+            return _REGISTERED if kind not in known and registered in value else kind
+        kind = getattr(value, "kind", default)
+        return kind if kind in known else _REGISTERED
 
     return Discriminator(find)
 
@@ -288,15 +333,17 @@ NetworkSettings = Annotated[
     | Annotated[ResNetSettings, Tag("nf-resnet34")]
     | Annotated[EventNetworkSettings, Tag("events-fc")]
     | Annotated[OwnNetworkSettings, Tag("own-clocked")]
-    | Annotated[OwnNetworkSettings, Tag("own-events")],
-    _kind("fc"),
+    | Annotated[OwnNetworkSettings, Tag("own-events")]
+    | Annotated[RegisteredNetworkSettings, Tag(_REGISTERED)],
+    _kind("fc", _NETWORKS, "engine"),
 ]
 LossSettings = Annotated[
     Annotated[CrossEntropySettings, Tag("cross-entropy")]
     | Annotated[SpikeCountSettings, Tag("spike-count")]
     | Annotated[FirstSpikeSettings, Tag("first-spike")]
-    | Annotated[OwnLossSettings, Tag("own")],
-    _kind("cross-entropy"),
+    | Annotated[OwnLossSettings, Tag("own")]
+    | Annotated[RegisteredLossSettings, Tag(_REGISTERED)],
+    _kind("cross-entropy", _LOSSES, "options"),
 ]
 
 
@@ -386,7 +433,8 @@ class Settings:
             raise ValueError(
                 f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"
             )
-        if isinstance(self.network, EventNetworkSettings):
+        engine = getattr(self.network, "engine", None)
+        if isinstance(self.network, EventNetworkSettings) or engine == "events":
             if self.steps is not None or self.update != "sequence":
                 raise ValueError(
                     f"steps is {self.steps} and update {self.update!r}; an event-driven network "
@@ -410,7 +458,7 @@ class Settings:
                 "network gets an image, and a clocked one is shown it for so many steps: leave it "
                 "out"
             )
-        elif not isinstance(self.loss, (CrossEntropySettings, OwnLossSettings)):
+        elif isinstance(self.loss, (SpikeCountSettings, FirstSpikeSettings)):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
                 "spike: give 'cross-entropy'"
@@ -429,8 +477,16 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     """
     if not isinstance(values, Mapping):
         raise ConfigurationError(f"settings are {clipped(values)}; give them by name")
+    given = dict(values)
+    groups: tuple[Literal["network", "loss"], ...] = ("network", "loss")
+    for group in groups:
+        part = given.get(group)
+        found = registry.entry(group, part.get("kind")) if isinstance(part, Mapping) else None
+        if found is not None and isinstance(part, Mapping):
+            engine = {"engine": found.engine} if group == "network" else {}
+            given[group] = {**engine, "options": {}, **part}
     try:
-        return _ADAPTER.validate_python(dict(values))
+        return _ADAPTER.validate_python(given)
     except ValidationError as problem:
         raise _refusal(problem) from None
 
@@ -446,7 +502,13 @@ def _describe(error: Any) -> str:
     # A union adds the kind that was chosen to the path.
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
     if error["type"] == "union_tag_invalid":
-        return f"{path}.kind = {clipped(error['ctx']['tag'])}: give {error['ctx']['expected_tags']}"
+        group: Literal["network", "loss"] = "network" if path.endswith("network") else "loss"
+        names = [*(_NETWORKS if group == "network" else _LOSSES), *registry.entries(group)]
+        known = ", ".join(repr(name) for name in names if not name.startswith("own"))
+        return (
+            f"{path}.kind = {clipped(error['ctx']['tag'])}: give {known}, or register one with "
+            f"threefactor.register_{group} and name its --plugin"
+        )
     if error["loc"][-1] == "options" and error["type"] == "value_error":
         return f"{path}.{error['ctx']['error']}"
     if error["type"] in ("missing", "missing_argument"):

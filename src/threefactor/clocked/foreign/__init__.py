@@ -7,6 +7,8 @@ with, and that holds the very same parameters and state. Nothing of it is in the
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,6 +33,8 @@ __all__ = [
     "single_step",
 ]
 
+DEEPEST = 5
+"""Containers in containers that are looked through."""
 _UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
 _views: weakref.WeakValueDictionary[int, ForeignSynapse | ForeignNeuron] = (
     weakref.WeakValueDictionary()
@@ -133,13 +137,21 @@ def refuse_hidden_modules(network: nn.Module) -> None:
         for attribute, value in module.__dict__.items():
             if attribute.startswith("_") or not isinstance(value, list | tuple | dict):
                 continue
-            inside = value.values() if isinstance(value, dict) else value
-            if any(isinstance(v, nn.Module) and v not in known for v in inside):
+            if any(part not in known for part in _modules_in(value, 0)):
                 where = f"{name}.{attribute}" if name else attribute
                 raise InputError(
                     f"the network keeps layers in {where!r}, a plain {type(value).__name__}, where "
                     "PyTorch does not find them; use nn.ModuleList or nn.ModuleDict"
                 )
+
+
+def _modules_in(value: Any, depth: int) -> Iterator[nn.Module]:
+    """Return the modules in a plain container, and in containers in it."""
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, list | tuple | dict) and depth < DEEPEST:
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _modules_in(part, depth + 1)
 
 
 def refuse_compiled(name: str, module: nn.Module) -> None:
@@ -149,15 +161,17 @@ def refuse_compiled(name: str, module: nn.Module) -> None:
         InputError: naming it.
     """
     kind = type(module)
-    if getattr(module, "_compiled_call_impl", None) is not None:
+    where = f"layer {name!r}" if name else "the network"
+    compiled = getattr(module, "_compiled_call_impl", None) is not None
+    if compiled or hasattr(module, "_orig_mod"):
         raise InputError(
-            f"layer {name!r} is compiled ({kind.__name__}.compile), which fixes its forward pass "
-            "before a rule can take part in it; give the plain module"
+            f"{where} is compiled ({kind.__name__}{'.compile' * compiled}), which fixes its "
+            "forward pass before a rule can take part in it; give the plain module"
         )
     if any("quantized" in c.__module__.split(".") for c in kind.__mro__ if "torch" in c.__module__):
         raise InputError(
-            f"layer {name!r} is quantised ({kind.__module__}.{kind.__name__}), and its weights "
+            f"{where} is quantised ({kind.__module__}.{kind.__name__}), and its weights "
             "cannot learn; give the network in floating point"
         )
     if isinstance(module, torch.jit.ScriptModule):
-        raise InputError(f"layer {name!r} is compiled by torch.jit; give the plain module")
+        raise InputError(f"{where} is compiled by torch.jit; give the plain module")

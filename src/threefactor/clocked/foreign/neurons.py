@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,33 @@ from threefactor.clocked.foreign.affine import stand_in
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 
-__all__ = ["ForeignNeuron", "Registered", "register_neuron", "registered"]
+__all__ = [
+    "AT_ONCE",
+    "LATER",
+    "RECURRENT",
+    "SILENT",
+    "WEIGHTS",
+    "ForeignNeuron",
+    "Registered",
+    "register_neuron",
+    "registered",
+    "registered_kinds",
+]
+
+AT_ONCE = "works on all time steps at once, which no online rule can"
+LATER = (
+    "lets a current reach the potential one time step later, so that the spikes have no derivative "
+    "by the current of the same step, from which a rule learns"
+)
+RECURRENT = (
+    "brings the spikes of its neurons back inside, which is clocked.Recurrent(neuron, "
+    "nn.Linear(n, n)), with the neuron and the recurrent weights of this layer"
+)
+SILENT = (
+    "gives potentials and no spikes; leave it out, since a rule sums the outputs over the time "
+    "steps by itself"
+)
+WEIGHTS = "has weights inside, which keep no presynaptic trace"
 
 
 class ForeignNeuron(Neuron):
@@ -43,6 +70,8 @@ class ForeignNeuron(Neuron):
     synaptic_leak: float | None = None
     """Share of the synaptic current that is kept from step to step; None without such a current."""
     foreign = True
+    only_in_training = False
+    """Whether the spikes have a derivative in training mode alone."""
     module: Any
     """The layer. Its attributes are those of another library, unknown to type checkers."""
 
@@ -123,11 +152,8 @@ class ForeignNeuron(Neuron):
         leaf = given.detach().requires_grad_()
         with torch.enable_grad():
             raw = self.call(leaf).to(leaf.dtype)  # some give spikes in single precision, always
-        if not raw.requires_grad:
-            raise InputError(
-                f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without "
-                "a derivative; give it a surrogate gradient"
-            )
+        if not raw.requires_grad and (self.module.training or not self.only_in_training):
+            raise self._no_derivative()
         kept = self.memory
         self.memory = None if kept is None else _detached(kept)
         self.state = (leaf, raw)
@@ -135,7 +161,28 @@ class ForeignNeuron(Neuron):
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
         leaf, raw = state
-        return torch.autograd.grad(raw, leaf, error * gate, retain_graph=True)[0]
+        if not raw.requires_grad:  # it runs in evaluation mode
+            raise self._no_derivative()
+        (found,) = torch.autograd.grad(
+            raw, leaf, error * gate, retain_graph=True, allow_unused=True
+        )
+        if found is None:
+            raise self._no_derivative()
+        return found
+
+    def _no_derivative(self) -> InputError:
+        mode = "; set it to training mode" if self.only_in_training else ""
+        return InputError(
+            f"neuron layer {self.name!r}, a {type(self.module).__name__}, gives spikes without a "
+            "derivative by the current of the same time step, from which a rule learns; give it a "
+            f"surrogate gradient, if it lacks one{mode}"
+        )
+
+    def respond(
+        self, current: Tensor, before: Tensor | None, after: Tensor | None
+    ) -> tuple[Tensor, Tensor | int]:
+        raw = self.advance(current, before)
+        return self.activity(raw, after), raw.abs().sum()  # a spike of -1 is one spike
 
     def check(self, name: str = "") -> None:
         """Nothing to check: the settings are the other library's."""
@@ -161,6 +208,7 @@ class _Description:
 
 
 _REGISTERED: dict[type[nn.Module], _Description] = {}
+_Kind = TypeVar("_Kind", bound=type[nn.Module])
 
 
 def _description(module: nn.Module) -> _Description | None:
@@ -209,21 +257,41 @@ class Registered(ForeignNeuron):
         return any(value is rest for rest in self.said.rest.values())
 
 
+@overload
 def register_neuron(
-    kind: type[nn.Module],
+    kind: _Kind,
     *,
     state: Sequence[str],
     leak: Callable[[Any], float] | float | None,
     synaptic_leak: Callable[[Any], float] | float | None = None,
     rest: dict[str, Any] | None = None,
-) -> None:
+) -> _Kind: ...
+@overload
+def register_neuron(
+    *,
+    state: Sequence[str],
+    leak: Callable[[Any], float] | float | None,
+    synaptic_leak: Callable[[Any], float] | float | None = None,
+    rest: dict[str, Any] | None = None,
+) -> Callable[[_Kind], _Kind]: ...
+
+
+def register_neuron(
+    kind: Any = None,
+    *,
+    state: Sequence[str],
+    leak: Callable[[Any], float] | float | None,
+    synaptic_leak: Callable[[Any], float] | float | None = None,
+    rest: dict[str, Any] | None = None,
+) -> Any:
     """Say what a rule has to know of a neuron layer of one's own, which stays as it is.
 
     Its forward pass takes the current of one time step, (B, ...), advances its state and returns
     the spikes. The derivative of the spikes by the current is that of its own surrogate.
 
     Args:
-        kind: the class of the layer; its subclasses are known, too.
+        kind: the class of the layer; its subclasses are known, too. Without it, this returns a
+            decorator of the class.
         state: the attributes that hold the state.
         leak: the share of the potential that is kept from step to step, as a number or as a
             function of the layer: the decay of the presynaptic traces. None if there is no such
@@ -231,11 +299,15 @@ def register_neuron(
         synaptic_leak: the same for a synaptic current before the potential; None without one.
         rest: the value of each attribute of the state at rest; None by default.
 
+    Returns:
+        The class as it is, or the decorator.
+
     Raises:
         InputError: if the class is not a module, or no attribute is named.
 
     Example:
-        >>> class Mine(nn.Module):
+        >>> @register_neuron(state=("v",), leak=0.5)
+        ... class Mine(nn.Module):
         ...     v = None
         ...
         ...     def forward(self, x):
@@ -243,14 +315,23 @@ def register_neuron(
         ...         spikes = (v >= 1.0).to(x) + torch.sigmoid(v) - torch.sigmoid(v).detach()
         ...         self.v = v - spikes.detach()
         ...         return spikes
-        >>> register_neuron(Mine, state=("v",), leak=0.5)
     """
+    if kind is None:
+        return partial(
+            register_neuron, state=state, leak=leak, synaptic_leak=synaptic_leak, rest=rest
+        )
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
         raise InputError(f"{kind!r} is not a class of torch.nn.Module; give the class of the layer")
     if isinstance(state, str) or not state:
         raise InputError(f"state is {state!r}; give the names of the attributes, as in ('v',)")
     at_rest = {name: (rest or {}).get(name) for name in state}
     _REGISTERED[kind] = _Description(tuple(state), leak, synaptic_leak, at_rest)
+    return kind
+
+
+def registered_kinds() -> tuple[type[nn.Module], ...]:
+    """Return the classes that were registered."""
+    return tuple(_REGISTERED)
 
 
 def registered(module: nn.Module) -> type[ForeignNeuron] | None:

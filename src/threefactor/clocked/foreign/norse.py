@@ -1,4 +1,4 @@
-"""Neuron layers of Norse that run step by step: LIFBoxCell and LIFCell."""
+"""Neuron layers of Norse that run step by step and have no weights of their own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    SILENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
@@ -27,11 +34,6 @@ class _NorseCell(ForeignNeuron):
     def memory(self, kept: Any) -> None:
         self.__dict__["_memory"] = kept
 
-    @property
-    def leak(self) -> float | None:  # type: ignore[override]
-        layer = self.module
-        return one_number(1.0 - layer.dt * layer.p.tau_mem_inv)
-
     def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         pass
 
@@ -44,25 +46,61 @@ class _NorseCell(ForeignNeuron):
         return raw  # type: ignore[no-any-return]
 
 
-class _LIFCell(_NorseCell):
+class _IAFCell(_NorseCell):
+    leak = 1.0
+
+
+class _LIFBoxCell(_NorseCell):
+    @property
+    def leak(self) -> float | None:  # type: ignore[override]
+        return self.kept("tau_mem_inv")
+
+    def kept(self, rate: str) -> float | None:
+        """Return the share that a time step leaves of what decays at a rate."""
+        layer = self.module
+        return one_number(1.0 - layer.dt * getattr(getattr(layer.p, "lif", layer.p), rate))
+
+
+class _LIFCell(_LIFBoxCell):
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
-        layer = self.module
-        return one_number(1.0 - layer.dt * layer.p.tau_syn_inv)
+        return self.kept("tau_syn_inv")
 
 
-_VIEWS = {"LIFBoxCell": _NorseCell, "LIFCell": _LIFCell}
-_PLAIN = ("SequentialState", "Lift", "RegularizationCell")
+_VIEWS = {
+    "IAFCell": _IAFCell,
+    "LIFBoxCell": _LIFBoxCell,
+    "LIFCell": _LIFCell,
+    "LIFRefracCell": _LIFCell,
+    "LIFExCell": _NorseCell,
+    "LIFAdExCell": _NorseCell,
+    "LIFAdExRefracCell": _NorseCell,
+    "IzhikevichCell": _NorseCell,
+}
+
+
+def _why_not(name: str) -> str:
+    """Say why a module of Norse cannot be trained by a rule."""
+    if "Recurrent" in name:
+        return f"{RECURRENT}: clocked.LIF, since the cells of Norse do not keep their state"
+    if name == "LSNNCell":
+        return LATER
+    if name in ("LICell", "LIBoxCell"):
+        return SILENT
+    if name in ("CobaLIFCell", "LILinearCell", "LIFCorrelation"):
+        return WEIGHTS
+    if name in ("LIF", "LI", "IAF", "LSNN", "LIFEx", "LIFAdEx", "Izhikevich", "Lift"):
+        return AT_ONCE
+    if name in ("SNN", "SNNCell"):
+        return "runs a function of which no leak is known; describe it with register_neuron"
+    return "is not known to be without weights and state of its own"
 
 
 def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
     """Return the view of a layer of Norse, why there is none, or None for other modules."""
     kinds = [c.__name__ for c in type(module).__mro__ if c.__module__.startswith("norse")]
-    if not kinds or kinds[0] in _PLAIN[:1]:
+    if not kinds or kinds[0] == "SequentialState":
         return None
     if kinds[0] in _VIEWS:
         return _VIEWS[kinds[0]]
-    return (
-        f"{kinds[0]} of Norse is not known to run step by step without weights of its own; known "
-        f"are {', '.join(_VIEWS)}"
-    )
+    return f"{kinds[0]} of Norse {_why_not(kinds[0])}; known are {', '.join(_VIEWS)}"

@@ -1,4 +1,4 @@
-"""Neuron layers of sinabs: LIF and IAF, with time as a dimension or squeezed into the batch."""
+"""Neuron layers of sinabs: LIF, IAF, ALIF; time is a dimension, or squeezed into the batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import RECURRENT, SILENT, ForeignNeuron
 from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
@@ -30,12 +30,13 @@ class _SinabsNeuron(ForeignNeuron):
         return None if alpha is None else one_number(alpha)
 
     def call(self, current: Tensor) -> Tensor:
-        layer = next(c for c in type(self.module).__mro__ if c.__name__ in ("LIF", "IAF"))
+        layer = next(c for c in type(self.module).__mro__ if c.__name__ in _PLAIN)
         given: Any = layer.forward(self.module, current.unsqueeze(1))  # type: ignore[attr-defined]
         return given.squeeze(1)  # type: ignore[no-any-return]
 
 
-_VIEWS = ("LIF", "LIFSqueeze", "IAF", "IAFSqueeze")
+_PLAIN = ("LIF", "IAF", "ALIF")
+_VIEWS = (*_PLAIN, *(f"{name}Squeeze" for name in _PLAIN))
 
 
 def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
@@ -45,4 +46,9 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return None
     if kinds[0] in _VIEWS:
         return _SinabsNeuron
-    return f"{kinds[0]} of sinabs is not known; known are {', '.join(_VIEWS)}"
+    why = "is not known"
+    if "Recurrent" in kinds[0]:
+        why = RECURRENT
+    elif kinds[0].startswith("ExpLeak"):
+        why = SILENT
+    return f"{kinds[0]} of sinabs {why}; known are {', '.join(_VIEWS)}"

@@ -7,7 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 from threefactor.errors import InputError
 
 __all__ = ["view"]
@@ -94,6 +100,15 @@ def one_number(value: Any) -> float | None:
 
 
 _VIEWS = {"Leaky": _SnnTorchNeuron, "Lapicque": _Lapicque, "Synaptic": _Synaptic}
+_WHY_NOT = (
+    (("Alpha",), LATER),
+    (("RLeaky", "RSynaptic", "RecurrentOneToOne"), RECURRENT),
+    (("SLSTM", "SConv2dLSTM"), WEIGHTS),
+    (("LeakyParallel", "LeakyKernel", "StateLeaky", "LinearLeaky", "AssociativeLeaky"), AT_ONCE),
+    (("DeltaLeaky",), "spikes at changes of its potential, whose trace is no exponential"),
+    (("LIF", "SpikingNeuron"), "is a base class"),
+    (("STDPLearner",), "has a learning rule of its own"),
+)
 
 
 def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
@@ -103,9 +118,5 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
         return None
     if kinds[0] in _VIEWS:
         return _VIEWS[kinds[0]]
-    if "SpikingNeuron" not in kinds and not hasattr(module, "init_hidden"):
-        return None
-    return (
-        f"{kinds[0]} of snnTorch has no presynaptic trace of one or two exponentials, or weights "
-        f"of its own; known are {', '.join(_VIEWS)}"
-    )
+    why = next((why for names, why in _WHY_NOT if kinds[0] in names), None)
+    return None if why is None else f"{kinds[0]} of snnTorch {why}; known are {', '.join(_VIEWS)}"

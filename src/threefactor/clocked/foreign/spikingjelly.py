@@ -10,16 +10,28 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from threefactor.clocked.foreign.neurons import ForeignNeuron
+from threefactor.clocked.foreign.neurons import (
+    AT_ONCE,
+    LATER,
+    RECURRENT,
+    SILENT,
+    WEIGHTS,
+    ForeignNeuron,
+)
 
 __all__ = ["memories_of", "single_step", "view"]
 
 LEAKS: dict[str, Callable[[Any], float]] = {
-    "LIFNode": lambda m: 1.0 - 1.0 / m.tau,
-    "SimpleLIFNode": lambda m: 1.0 - 1.0 / m.tau,
+    **dict.fromkeys(
+        ("IFNode", "SimpleIFNode", "HalfThresholdIFNode", "ActivationAwareIFNode", "TernaryIFNode"),
+        lambda m: 1.0,
+    ),
+    **dict.fromkeys(
+        ("LIFNode", "SimpleLIFNode", "ILIFNode", "LIAFNode", "TernaryLIFNode"),
+        lambda m: 1.0 - 1.0 / m.tau,
+    ),
     "ParametricLIFNode": lambda m: 1.0 - m.w.detach().sigmoid().item(),
-    "IFNode": lambda m: 1.0,
-    "SimpleIFNode": lambda m: 1.0,
+    "CUBALIFNode": lambda m: m.v_decay,
 }
 
 
@@ -39,6 +51,15 @@ class _SpikingJellyNeuron(ForeignNeuron):
         read = LEAKS.get(type(self.module).__name__)
         return None if read is None else read(self.module)
 
+    @property
+    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+        layer = self.module
+        return layer.c_decay if type(layer).__name__ == "CUBALIFNode" else None
+
+    @property
+    def only_in_training(self) -> bool:  # type: ignore[override]
+        return type(self.module).__name__ == "ComplementaryLIFNode"
+
     def value_of(self, name: str) -> Any:
         return self.module._memories[name]
 
@@ -49,15 +70,42 @@ class _SpikingJellyNeuron(ForeignNeuron):
         return copy.deepcopy(self.module._memories_rv[name])
 
 
+_WHY_NOT = (
+    (("OTTTLIFNode", "SLTTLIFNode"), "has a learning rule of its own; use LIFNode"),
+    (("RAFNode",), LATER),
+    (("NonSpikingIFNode", "NonSpikingLIFNode", "NonSpikingBaseNode"), SILENT),
+    (("NoisyNonSpikingIFNode", "NoisyNonSpikingBaseNode"), SILENT),
+    (
+        ("PSN", "MaskedPSN", "SlidingPSN"),
+        "has weights inside for the currents of several time steps, which no rule can teach",
+    ),
+    (("ElementWiseRecurrentContainer", "LinearRecurrentContainer"), RECURRENT),
+    (
+        ("FewSpikeNode", "OutlierAwareThresholdNode", "HGNode", "STBIFNode"),
+        "is made for networks that were converted, and has no surrogate gradient",
+    ),
+    (("GatedLIFNode", "DSRIFNode", "DSRLIFNode"), AT_ONCE),
+    (("FlexSN",), "runs a function of which no leak is known; describe it with register_neuron"),
+    (("BaseNode", "SimpleBaseNode", "AdaptBaseNode", "MPBNBaseNode"), "is a base class"),
+)
+
+
 def view(module: Any) -> type[ForeignNeuron] | str | None:
     """Return the view of a layer of SpikingJelly, why there is none, or None for other modules."""
     kinds = [c for c in type(module).__mro__ if c.__module__.startswith("spikingjelly")]
     if not kinds:
         return None
     name = kinds[0].__name__
+    if kinds[0].__module__.endswith("_exchange"):
+        return f"{name} of {kinds[0].__module__} is made for export; use a layer of neuron"
+    if kinds[0].__module__.endswith("activation_based.rnn"):
+        return f"{name} of SpikingJelly {WEIGHTS}"
+    why = next((why for names, why in _WHY_NOT if name in names), None)
+    if why is not None:
+        return f"{name} of SpikingJelly {why}"
     modes = module.supported_step_mode() if hasattr(module, "supported_step_mode") else ("s",)
     if "s" not in modes:
-        return f"{name} of SpikingJelly works on all time steps at once, which no online rule can"
+        return f"{name} of SpikingJelly {AT_ONCE}"
     if isinstance(module, _BatchNorm) and getattr(module, "step_mode", "s") == "m":
         return (
             f"{name} in step mode 'm' normalises over all time steps at once, which no online "
@@ -65,15 +113,16 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
         )
     if not hasattr(module, "_memories"):
         return None
-    if name in ("OTTTLIFNode", "SLTTLIFNode"):
-        return f"{name} of SpikingJelly has a learning rule of its own; use LIFNode"
     if hasattr(module, "surrogate_function") and "v" in module._memories:
         if getattr(module, "store_v_seq", False):
             return f"{name} keeps the potentials of all time steps; set store_v_seq to False"
         return _SpikingJellyNeuron
     if name in _KEPT:
         return None
-    return f"{name} of SpikingJelly keeps a state from step to step which no rule knows"
+    return (
+        f"{name} of SpikingJelly keeps a state from step to step which no rule knows; write it as "
+        "a module of your own, and say what its state is with clocked.register_state"
+    )
 
 
 def memories_of(module: Any) -> dict[str, Any] | None:

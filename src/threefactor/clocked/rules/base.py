@@ -16,6 +16,7 @@ from threefactor import processes
 from threefactor.clocked import kernels, verdicts
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
+from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import (
     CrossEntropyMSE,
@@ -104,6 +105,9 @@ class Rule(nn.Module, ABC):
             decays with the leak of the neurons behind it, that of a read-out with the leak of those
             before it. One number for all, or numbers by the names of layers: synapse layers, and
             hidden layers for the trace of their own activity, which DKP and local read-outs keep.
+            "per-neuron", for all or some, where the neurons of a layer differ in their leaks: each
+            weight of the linear layer before them has an eligibility of its own, (B, n_out, n_in)
+            numbers of memory. Without it, or a number, such neurons are refused.
         untraced: names of synapse layers that learn from their input at the step, without a trace.
             The OTTT authors' code has none in the first layer, nor in NF-ResNet's read-out.
         perturbation: noise on the hidden layers, or None.
@@ -197,8 +201,11 @@ class Rule(nn.Module, ABC):
         return self._session.given_decay
 
     @property
-    def trace_decays(self) -> dict[str, float]:
-        """Decay of the presynaptic trace of each synapse layer, lambda, as of the last step."""
+    def trace_decays(self) -> dict[str, float | Tensor]:
+        """Decay of the trace of each synapse layer, lambda, as of the last step.
+
+        A tensor has a value for each neuron behind, or, of a read-out, for each neuron before.
+        """
         return {name: decay.leak for name, decay in self._session.decays.items()}
 
     def moves(self, buffer: str) -> bool:
@@ -496,8 +503,10 @@ class Rule(nn.Module, ABC):
                 self._check_count(given)
                 for probe, g in zip(self._hidden, given, strict=True):
                     assert probe.current is not None
+                    delta = probe.delta(g)
+                    probe.teach(delta)
                     heads.append(probe.current)
-                    errors.append(probe.delta(g))
+                    errors.append(delta)
         pairs = [(h, e) for h, e in zip(heads, errors, strict=True) if h.requires_grad]
         if pairs:
             deliver([h for h, _ in pairs], [e for _, e in pairs])
@@ -579,13 +588,24 @@ class Rule(nn.Module, ABC):
                 raise InputError(
                     f"neuron layer {name!r} has the trainable parameters {own}, which no error "
                     "reaches, since neurons advance without autograd; freeze them with "
-                    "requires_grad_(False)"
+                    "requires_grad_(False), or name them in `learned` and say in `eligibilities` "
+                    "how they act"
                 )
         self._said = untaught
         if untaught:
+            foreign = [n for _, n in layers_of(self.network) if isinstance(n, ForeignNeuron)]
+            inside = {id(p) for neuron in foreign for p in neuron.module.parameters()}
+            named = dict(self.network.named_parameters())
+            of_neurons = [name for name in untaught if id(named[name]) in inside]
+            advice = (
+                f" No eligibility is known of the neurons' own, {of_neurons}: "
+                "clocked.LIF(learn_leak=True, learn_threshold=True) has neurons that learn theirs"
+            )
             warn_user(
                 f"{type(self).__name__} teaches the parameters {untaught} nothing, since no "
-                "error reaches them; rule.describe() says what learns from what"
+                "error reaches them; rule.describe() says what learns from what."
+                + advice
+                * bool(of_neurons)
             )
 
     @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,17 +14,19 @@ from torch.nn.functional import interpolate
 from threefactor.data.arguments import check_whole
 from threefactor.data.formats.events import Events, check_sensor
 from threefactor.errors import InputError
+from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["FrameSettings", "frames"]
+__all__ = ["FrameSettings", "frames", "spike_frames"]
 
 MOST_FRAMES, LONGEST_WINDOW, LARGEST_SIDE = 1_000_000, 1 << 60, 4096
+LATEST = float(1 << 62)  # microseconds, which 64 bits hold
 MOST_VALUES = 1 << 28  # of the frames of one recording, 1 GiB
 MODES = ("bilinear", "area", "nearest")
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How the events of a recording become frames.
+    """How the events of a recording, or the spikes of a sample, become frames.
 
     Args:
         number: T, how many frames.
@@ -100,6 +104,43 @@ def frames(
     shape = (settings.number, 2, height, width)
     counts = np.bincount(place[inside], minlength=int(np.prod(shape))).reshape(shape)
     return _resized(counts.astype(np.float32), settings)
+
+
+def spike_frames(spikes: SpikeBatch, settings: FrameSettings) -> Iterator[NDArray[np.float32]]:
+    """Yield the spikes of each sample, summed into frames.
+
+    Times, in seconds, are rounded to microseconds. A sample without spikes gives frames of zeros.
+
+    Args:
+        spikes: N samples of n channels.
+        settings: how. A size is (1, channels).
+
+    Yields:
+        (T, 1, 1, n): the number of spikes of each channel, resized if so set.
+
+    Raises:
+        InputError: there would be more than 2^28 values.
+
+    Example:
+        >>> from threefactor.events import SpikeBatch
+        >>> spikes = SpikeBatch.from_lists([[0.001, 0.012, 0.019]], [[0, 2, 2]], size=3)
+        >>> next(spike_frames(spikes, FrameSettings(number=2, window=10_000)))[:, 0, 0]
+        array([[1., 0., 0.],
+               [0., 0., 2.]], dtype=float32)
+    """
+    n, width = spikes.size, (settings.size or (1, spikes.size))[1]
+    if settings.number * max(n, width) > MOST_VALUES:
+        raise InputError(
+            f"{settings.number} frames of {max(n, width)} channels are too many; give fewer, "
+            f"{MOST_VALUES:,} values at most"
+        )
+    for begin, end in itertools.pairwise(spikes.offsets):
+        t = np.rint(np.minimum(spikes.times[begin:end] * 1e6, LATEST)).astype(np.int64)
+        frame = _frame_of(t, settings)
+        inside = frame < settings.number
+        place = frame[inside] * n + spikes.addresses[begin:end][inside]
+        counts = np.bincount(place, minlength=settings.number * n)
+        yield _resized(counts.reshape(settings.number, 1, 1, n).astype(np.float32), settings)
 
 
 def _checked(

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from threefactor.data.arguments import check_whole, given_path
 from threefactor.data.dataset import DataFile, Files, SpikeSet
+from threefactor.data.encode.framing import FrameSettings
 from threefactor.data.files.source import Source
 from threefactor.data.formats.hdf5 import Ragged, read_arrays
 from threefactor.errors import DataError
@@ -165,6 +166,7 @@ SHD = SpikeSet(
         endings=("", ".gz", ".zip"),
     ),
     needs="h5py (pip install 'threefactor[data]')",
+    frames=FrameSettings(number=100, window=14_000),
     read=_read,
 )
 

@@ -10,5 +10,6 @@ Source: Pedersen et al. 2024, *Neuromorphic intermediate representation*.
 from threefactor.interop.nir.dialects import DIALECTS, Dialect
 from threefactor.interop.nir.exporting import to_nir
 from threefactor.interop.nir.importing import from_nir
+from threefactor.interop.nir.network import GraphNetwork
 
-__all__ = ["DIALECTS", "Dialect", "from_nir", "to_nir"]
+__all__ = ["DIALECTS", "Dialect", "GraphNetwork", "from_nir", "to_nir"]

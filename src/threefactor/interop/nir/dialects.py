@@ -42,6 +42,9 @@ class Dialect:
         sums: whether pooling is written as sums (SumPool2d), with the division in the weights.
         scales: whether Scale nodes are read.
         zero_leak: whether a LIF neuron may forget all, with tau = dt.
+        branches: whether a graph may have branches. Norse runs its nodes in an order in which a sum
+            may be made before all of it is there, and takes what is missing from the step before.
+        nests: whether a recurrent layer is written as a graph of its own, as its reader wants it.
     """
 
     strict: bool = True
@@ -51,24 +54,36 @@ class Dialect:
     sums: bool = False
     scales: bool = False
     zero_leak: bool = True
+    nests: bool = False
+    branches: bool = True
 
 
 DIALECTS = {
     "euler": Dialect(scales=True),
-    "snntorch": Dialect(reads_if=False),
+    "snntorch": Dialect(reads_if=False, nests=True),
     "spikingjelly": Dialect(strict=False, zero_leak=False),
-    "norse": Dialect(uses_r=False, if_per_step=True, sums=True),
+    "norse": Dialect(uses_r=False, if_per_step=True, sums=True, branches=False),
 }
 """The dialects by name. "euler" is NIR's own equations under forward Euler; the others are what
 snnTorch 1.0.0, SpikingJelly 2.0.0 and Norse 1.1.0 make of a graph."""
+
+
+SINABS = (
+    "there is no dialect 'sinabs': what it makes of a graph spikes several times in a step, takes "
+    "the threshold off for each spike, and bounds the potentials of IF neurons, none of which a "
+    "graph can say otherwise; build its layers by hand, with SingleSpike and the time constant "
+    "-1/ln(leak), as docs/leaving.md shows"
+)
 
 
 def dialect_of(name: str) -> Dialect:
     """Return a dialect by name.
 
     Raises:
-        ConfigurationError: with the nearest known name.
+        ConfigurationError: with the nearest known name, or why there is none for sinabs.
     """
+    if name == "sinabs":
+        raise ConfigurationError(SINABS)
     if not isinstance(name, str) or name not in DIALECTS:
         raise unknown_name("dialect", name, DIALECTS)
     return DIALECTS[name]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.prune import BasePruningMethod
 
 from threefactor import clocked, events
-from threefactor.clocked.session import from_rest
 from threefactor.errors import InputError, warn_user
 from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
+from threefactor.interop.nir.network import INPUT
+from threefactor.interop.nir.tracing import Placed, Terms, refuse_hooks, traced
 from threefactor.modes import evaluating
 from threefactor.readable import clipped
 
@@ -39,16 +41,20 @@ def to_nir(
     r"""Describe a network as a NIR graph, as it runs in evaluation: without dropout.
 
     The scale of an activity, standardised weights and the factors of a dialect are folded into the
-    weights; pooling becomes a node of its own. Write the graph with `nir.write(path, graph)`.
+    weights; pooling becomes a node of its own, a branch an edge of its own. A recurrent layer
+    becomes its neurons and a synapse from them back to themselves, whose bias goes into the weights
+    before. Write the graph with `nir.write(path, graph)`.
 
     A network of exact spike times becomes `Linear` and `CubaLIF` nodes with tau_syn = tau_s,
     tau_mem = 2 tau_s, r = 1 and w_in = tau_s, where a spike is a Dirac pulse: these are the same
     equations in continuous time. NIR has no place for `duration` and `max_spikes`.
 
     Args:
-        network: a row of layers: `clocked.fc`, `conv5`, or any `nn.Sequential` of `clocked.Linear`,
-            `clocked.Conv2d`, their PyTorch counterparts, `clocked.LIF`, average pooling,
-            `nn.Flatten` and dropout; or an `events.Network`.
+        network: a module whose forward pass calls each layer once, adds what the layers give,
+            multiplies it by numbers and flattens it, such as `clocked.fc`, `conv5`, any
+            `nn.Sequential`, or what `from_nir` returns. The layers are `clocked.Linear`,
+            `clocked.Conv2d`, their PyTorch counterparts, `clocked.LIF`, `clocked.Recurrent`,
+            average pooling, `nn.Flatten` and dropout. Or an `events.Network`.
         input_shape: of one sample at one time step; `network.input_shape` by default.
         dialect: whose reading of the graph is to give the same spikes, see `DIALECTS`.
         dt: the reader's time step in seconds; 1e-4 is what snnTorch and SpikingJelly assume. Norse
@@ -76,110 +82,165 @@ def to_nir(
     nir, conventions, dt = library(), dialect_of(dialect), time_step(dt)
     if isinstance(network, events.Network):
         return _of_events(nir, network, dialect)
-    row = list(_row(network))
-    for name, layer in row:
-        if sum(layer is other for _, other in row) > 1:
-            raise InputError(
-                f"layer {name!r} stands in several places; a NIR node stands in one: give each use "
-                "a layer of its own"
-            )
-    soft = [
-        name
-        for name, layer in row
-        if type(layer) is clocked.LIF and layer.reset_mode == "subtract" and layer.leak > 0.0
-    ]
-    if soft and not approximate:
+    if not isinstance(network, nn.Module):
         raise InputError(
-            f"a spike of {', '.join(soft)} takes the threshold off the potential, which NIR cannot "
-            'express: train with LIF(reset="zero"), or give approximate=True and inputs=, on which '
-            "the share of spikes that differ is measured"
+            f"the network is a {type(network).__name__}; expected a torch.nn.Module or an "
+            "events.Network"
         )
-    if soft and inputs is None:
-        raise InputError(
-            "approximate=True needs inputs=, such as a batch of the test set, on which the share "
-            "of spikes that differ is measured"
-        )
+    shape = _shape(network, input_shape)
     with evaluating(network):
-        graph = _Writer(nir, dialect, conventions, dt).write(row, _shape(network, input_shape))
+        placed, output = traced(network, shape)
+        for place in placed:
+            _check(place.name, place.layer)
+        neurons = [(p.name, lif) for p in placed if (lif := _neurons_of(p.layer)) is not None]
+        soft = [n for n, lif in neurons if lif.reset_mode == "subtract" and lif.leak > 0.0]
+        if soft and not approximate:
+            raise InputError(
+                f"a spike of {', '.join(soft)} takes the threshold off the potential, which NIR "
+                'cannot express: train with LIF(reset="zero"), or give approximate=True and '
+                "inputs=, on which the share of spikes that differ is measured"
+            )
+        if soft and inputs is None:
+            raise InputError(
+                "approximate=True needs inputs=, such as a batch of the test set, on which the "
+                "share of spikes that differ is measured"
+            )
+        graph = _Writer(nir, dialect, conventions, dt, network).write(placed, output, shape)
         if soft:
             assert inputs is not None
-            neurons = [layer for _, layer in row if isinstance(layer, clocked.LIF)]
-            graph.metadata.update(_measured(network, neurons, inputs, steps))
+            graph.metadata.update(_measured(network, [lif for _, lif in neurons], inputs, steps))
     return graph
+
+
+@dataclass(frozen=True)
+class _Term:
+    """One of the values that reach a layer.
+
+    Attributes:
+        node: the node that gives it.
+        factor: what it is to be multiplied by.
+        synapses: the nodes with weights behind it, if nothing but pooling came after them and no
+            other layer gets what they give.
+    """
+
+    node: str
+    factor: float
+    synapses: tuple[str, ...] = ()
 
 
 class _Writer:
     """Writes layer after layer.
 
     Attributes:
-        given: shape of what reaches the layer, without the batch.
-        factor: what it is to be multiplied by, until the next weights.
-        synapse: the last node with weights, if nothing but pooling came after it.
+        found: what each layer gives, the factor still to come.
+        samples: the shape of that, without the batch.
     """
 
-    def __init__(self, nir: Any, name: str, dialect: Dialect, dt: float) -> None:
+    def __init__(
+        self, nir: Any, name: str, dialect: Dialect, dt: float, network: nn.Module
+    ) -> None:
         self.nir, self.name, self.dialect, self.dt = nir, name, dialect, dt
+        weights = next(network.parameters(), None)
+        if weights is None or weights.dtype not in (torch.float32, torch.float64):
+            kind = "none" if weights is None else weights.dtype
+            raise InputError(f"the network's weights are {kind}; expected float32 or float64")
+        self.dtype = np.dtype(str(weights.dtype).removeprefix("torch."))
+        self.blank = weights.detach().new_zeros(())
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
-        self.last = ""
+        self.found: dict[str, _Term] = {}
+        self.samples: dict[str, tuple[int, ...]] = {}
         self.given: tuple[int, ...] = ()
-        self.factor = 1.0
-        self.synapse: Any = None
 
-    def write(self, row: Sequence[tuple[str, nn.Module]], shape: Sequence[int]) -> Any:
-        weights = next((p for _, layer in row for p in layer.parameters()), None)
-        if weights is None or weights.dtype not in (torch.float32, torch.float64):
-            found = "none" if weights is None else weights.dtype
-            raise InputError(f"the network's weights are {found}; expected float32 or float64")
-        self.dtype = np.dtype(str(weights.dtype).removeprefix("torch."))
-        self.add("input", self.nir.Input(np.array(shape)))
-        x = weights.detach().new_zeros((1, *shape))
-        for name, layer in row:
-            with torch.no_grad(), from_rest(layer):
-                self.given, x = tuple(x.shape[1:]), layer(x)
-            self.layer(name.replace(".", "_"), layer, tuple(x.shape[1:]))
-        self.given = tuple(x.shape[1:])
-        self.settle("output")
-        self.add("output", self.nir.Output(np.array(tuple(x.shape[1:]))))
+    def write(self, placed: Sequence[Placed], output: Terms, shape: tuple[int, ...]) -> Any:
+        uses = Counter(name for p in placed for name in p.given) + Counter(output)
+        for name, given in [*((p.name, p.given) for p in placed), ("output", output)]:
+            shared = [source for source in given if uses[source] > 1]
+            if not self.dialect.branches and (len(given) > 1 or shared):
+                raise InputError(
+                    f"what reaches {name!r} comes from {sorted(given)}, in a network with "
+                    f"branches; {self.name} runs such a graph in an order in which parts of a sum "
+                    "come a step late"
+                )
+        self.found[INPUT] = _Term(self.node("input", self.nir.Input(np.array(shape))), 1.0)
+        self.samples[INPUT] = shape
+        for place in placed:
+            terms = self.reach(place.name, place.given)
+            name = place.name.replace(".", "_")
+            term = self.layer(name, place.layer, terms, self.made(place.layer))
+            if uses[place.name] > 1:
+                term = replace(term, synapses=())
+            self.found[place.name] = term
+            self.samples[place.name] = self.made(place.layer)
+        terms = [self.settled("output", term) for term in self.reach("output", output)]
+        self.connect(terms, self.node("output", self.nir.Output(np.array(self.given))))
         return self.nir.NIRGraph(self.nodes, self.edges)
 
-    def add(self, name: str, node: Any) -> None:
+    def reach(self, name: str, given: Terms) -> list[_Term]:
+        """Return what reaches a layer, and keep its shape in `given`."""
+        shapes = {self.samples[source] for source in given}
+        if len(shapes) > 1:
+            raise InputError(
+                f"{name!r} gets a sum of the shapes {sorted(shapes)}, which NIR cannot express; "
+                "add values of one shape"
+            )
+        (self.given,) = shapes
+        terms = [(self.found[source], factor) for source, factor in given.items()]
+        return [replace(term, factor=term.factor * factor) for term, factor in terms]
+
+    def made(self, layer: nn.Module) -> tuple[int, ...]:
+        """Return the shape of what a layer gives."""
+        if _neurons_of(layer) is not None:
+            return self.given
+        with torch.no_grad():
+            return tuple(layer(self.blank.expand(1, *self.given)).shape[1:])
+
+    def node(self, name: str, node: Any) -> str:
         while name in self.nodes or (name == "output" and not isinstance(node, self.nir.Output)):
             name = f"{name}_"
         self.nodes[name] = node
-        if self.last:
-            self.edges.append((self.last, name))
-        self.last = name
+        return name
 
-    def layer(self, name: str, layer: nn.Module, made: tuple[int, ...]) -> None:
-        given = self.given
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            self.weights(name, layer, given)
-        elif isinstance(layer, clocked.LIF):
-            self.neurons(name, layer)
-        elif isinstance(layer, nn.Flatten):
-            self.flatten(name, given)
-        elif isinstance(layer, nn.AvgPool2d):
-            self.pool(name, _pair(layer.kernel_size), _pair(layer.stride))
-        elif isinstance(layer, nn.AdaptiveAvgPool2d):
-            sides = [n // m for n, m in zip(given[1:], made[1:], strict=True)]
-            if [m * side for m, side in zip(made[1:], sides, strict=True)] != list(given[1:]):
+    def connect(self, terms: Sequence[_Term], name: str) -> None:
+        for term in terms:
+            if (term.node, name) in self.edges:
                 raise InputError(
-                    f"layer {name!r} pools {given[1:]} to {made[1:]}, with squares of several "
-                    "sizes, which NIR cannot express"
+                    f"node {name!r} gets what {term.node!r} gives twice, which NIR cannot express"
                 )
-            self.pool(name, (sides[0], sides[1]), (sides[0], sides[1]))
+            self.edges.append((term.node, name))
 
-    def weights(self, name: str, layer: nn.Linear | nn.Conv2d, given: tuple[int, ...]) -> None:
+    def layer(
+        self, name: str, layer: nn.Module, terms: list[_Term], made: tuple[int, ...]
+    ) -> _Term:
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            return self.weights(name, layer, terms)
+        if isinstance(layer, clocked.Recurrent):
+            return self.recurrent(name, layer, terms)
+        if isinstance(layer, clocked.LIF):
+            return self.neurons(name, layer, terms)
+        if isinstance(layer, nn.Flatten):
+            return self.flatten(name, terms)
+        if isinstance(layer, nn.AvgPool2d):
+            return self.pool(name, _pair(layer.kernel_size), _pair(layer.stride), terms)
+        sides = [n // m for n, m in zip(self.given[1:], made[1:], strict=True)]
+        if [m * side for m, side in zip(made[1:], sides, strict=True)] != list(self.given[1:]):
+            raise InputError(
+                f"layer {name!r} pools {self.given[1:]} to {made[1:]}, with squares of several "
+                "sizes, which NIR cannot express"
+            )
+        return self.pool(name, (sides[0], sides[1]), (sides[0], sides[1]), terms)
+
+    def weights(self, name: str, layer: nn.Linear | nn.Conv2d, terms: list[_Term]) -> _Term:
         side = getattr(layer, "pool", 1)
+        given = self.given
         if side > 1:
-            self.pool(f"{name}_pool", (side, side), (side, side))
+            terms = [self.pool(f"{name}_pool", (side, side), (side, side), terms)]
             given = (given[0], given[1] // side, given[2] // side)
+        factor, terms = self.common(name, terms)
         # A convolution's kernel is its weight, or what standardisation makes of it.
         weight = layer.kernel() if isinstance(layer, clocked.Conv2d) else layer.weight
-        values = self.array(weight, self.factor)
+        values = self.array(weight, factor)
         bias = None if layer.bias is None else self.array(layer.bias)
-        self.factor = 1.0
         if isinstance(layer, nn.Linear):
             if len(given) > 1:
                 if type(layer) is nn.Linear or np.prod(given) != layer.in_features:
@@ -187,7 +248,7 @@ class _Writer:
                         f"layer {name!r} has weights for {layer.in_features} values, and gets "
                         f"{given}; put nn.Flatten() before it"
                     )
-                self.flatten(f"{name}_flatten", given)
+                terms = [self.flatten(f"{name}_flatten", terms, given)]
             node = self.nir.Linear(values) if bias is None else self.nir.Affine(values, bias)
         else:
             if layer.groups > 1 or layer.kernel_size[0] != layer.kernel_size[1]:
@@ -205,21 +266,22 @@ class _Writer:
                 given[1:], values, layer.stride, layer.padding, layer.dilation, layer.groups,
                 zeros if bias is None else bias,
             )  # fmt: skip
-        self.add(name, node)
-        self.synapse = node
+        key = self.node(name, node)
+        self.connect(terms, key)
+        return _Term(key, 1.0, (key,))
 
-    def neurons(self, name: str, layer: clocked.LIF) -> None:
+    def neurons(self, name: str, layer: clocked.LIF, terms: list[_Term]) -> _Term:
+        nir, leak, shape = self.nir, layer.leak, self.given
+        constant = ENDLESS if leak == 1.0 else 1.0 / (1.0 - leak) if leak else 1.0
+        as_if = leak == 1.0 and self.dialect.reads_if
+        if not as_if and not self.dialect.uses_r:
+            terms = [self.amplified(name, replace(t, factor=t.factor * constant)) for t in terms]
+        terms = [self.settled(name, term) for term in terms]
         threshold = self.dtype.type(layer.threshold)
         if self.dialect.strict:
             threshold = np.nextafter(threshold, self.dtype.type(0))
-        if self.factor != 1.0 and self.synapse is not None:  # pooling after the weights
-            self.amplify(name, self.factor)
-            self.factor = 1.0
-        self.settle(name)
-        nir, leak, shape = self.nir, layer.leak, self.given
-        zeros = np.zeros(shape)
-        level = np.full(shape, float(threshold))
-        if leak == 1.0 and self.dialect.reads_if:
+        zeros, level = np.zeros(shape), np.full(shape, float(threshold))
+        if as_if:
             r = 1.0 if self.dialect.if_per_step else 1.0 / self.dt
             node = nir.IF(np.full(shape, r), level, zeros)
         else:
@@ -227,50 +289,138 @@ class _Writer:
                 raise InputError(
                     f"layer {name!r} has leak 0, tau = dt, which {self.name} refuses to read"
                 )
-            constant = ENDLESS if leak == 1.0 else 1.0 / (1.0 - leak)
-            if not self.dialect.uses_r:
-                self.amplify(name, constant)
             r = constant if self.dialect.uses_r else 1.0
             node = nir.LIF(
                 np.full(shape, constant * self.dt), np.full(shape, r), zeros, level, zeros
             )
-        self.add(name, node)
-        self.factor, self.synapse = layer.scale, None
+        key = self.node(name, node)
+        self.connect(terms, key)
+        return _Term(key, layer.scale)
 
-    def amplify(self, name: str, factor: float) -> None:
-        """Multiply the current that reaches a neuron."""
-        if self.synapse is None:
+    def recurrent(self, name: str, layer: clocked.Recurrent, terms: list[_Term]) -> _Term:
+        """Write the neurons, and the synapse through which their activity comes back."""
+        neuron, synapse = layer.neuron, layer.synapse
+        assert isinstance(neuron, clocked.LIF) and isinstance(synapse, nn.Linear | nn.Conv2d)
+        term = self.neurons(name, neuron, terms)
+        back = self.weights(f"{name}_synapse", synapse, [term])
+        if not self.dialect.uses_r and neuron.leak < 1.0:
+            constant = 1.0 / (1.0 - neuron.leak)
+            back = self.amplified(name, replace(back, factor=constant))
+        self.move_bias(name, back.node, terms)
+        self.connect([back], term.node)
+        if self.dialect.nests:
+            self.nest(term.node, back.node)
+        return term
+
+    def move_bias(self, name: str, synapse: str, terms: Sequence[_Term]) -> None:
+        """Move the bias of a recurrent synapse into the weights before the neurons.
+
+        Readers give no bias in the first step, in which no spikes have come back yet.
+        """
+        nir, back = self.nir, self.nodes[synapse]
+        bias = getattr(back, "bias", None)
+        if bias is None:
+            return
+        if isinstance(back, nir.Affine):
+            self.nodes[synapse] = nir.Linear(back.weight)
+        else:
+            back.bias = np.zeros_like(bias)
+        if not bias.any():
+            return
+        host = next((term.node for term in terms if term.synapses == (term.node,)), None)
+        if host is None:
+            raise InputError(
+                f"the recurrent synapse of layer {name!r} has a bias, which readers leave out in "
+                "the first time step, and no weights before the layer could take it; give it "
+                "bias=False"
+            )
+        into = self.nodes[host]
+        if isinstance(into, nir.Linear):
+            self.nodes[host] = nir.Affine(into.weight, bias)
+        else:
+            into.bias = into.bias + bias
+
+    def nest(self, neurons: str, synapse: str) -> None:
+        """Put a recurrent layer into a graph of its own, in the place of its neurons."""
+        nir, shape = self.nir, np.array(self.given)
+        nodes = {
+            "input": nir.Input(shape),
+            "lif": self.nodes[neurons],
+            "w_rec": self.nodes.pop(synapse),
+            "output": nir.Output(shape),
+        }
+        wires = [("input", "lif"), ("lif", "w_rec"), ("w_rec", "lif"), ("lif", "output")]
+        self.nodes[neurons] = nir.NIRGraph(nodes, wires)
+        self.edges = [edge for edge in self.edges if synapse not in edge]
+
+    def amplified(self, name: str, term: _Term) -> _Term:
+        """Multiply what reaches a neuron by its factor, in the weights that it comes from."""
+        if term.factor == 1.0:
+            return term
+        if not term.synapses:
             raise InputError(
                 f"layer {name!r} has no weights before it that could take the factor "
-                f"{factor} of its current; {self.name} ignores r"
+                f"{term.factor} of its current; {self.name} ignores r"
             )
-        for part in ("weight", "bias"):
-            if hasattr(self.synapse, part):
-                grown = getattr(self.synapse, part).astype(np.float64) * factor
-                setattr(self.synapse, part, grown.astype(self.dtype))
+        self.multiply(term)
+        return replace(term, factor=1.0)
 
-    def settle(self, name: str) -> None:
-        """Write the pending factor as a node, where no weights come to take it."""
-        if self.factor == 1.0:
-            return
+    def multiply(self, term: _Term) -> None:
+        for synapse in term.synapses:
+            for part in ("weight", "bias"):
+                if hasattr(self.nodes[synapse], part):
+                    grown = getattr(self.nodes[synapse], part).astype(np.float64) * term.factor
+                    setattr(self.nodes[synapse], part, grown.astype(self.dtype))
+
+    def settled(self, name: str, term: _Term) -> _Term:
+        """Put the factor into the weights, or into a node of its own."""
+        if term.factor == 1.0:
+            return term
+        if term.synapses:
+            self.multiply(term)
+            return replace(term, factor=1.0)
         if not self.dialect.scales:
             raise InputError(
-                f"the factor {self.factor} of what reaches {name!r} meets no weights before it, "
-                f"and {self.name} reads no Scale node; use scale=1 there"
+                f"the factor {term.factor} of what reaches {name!r} meets no weights before it "
+                f"that feed it alone, and {self.name} reads no Scale node; use scale=1 there"
             )
-        self.add(f"{self.last}_scale", self.nir.Scale(np.full(self.given, self.factor)))
-        self.factor = 1.0
+        scale = self.nir.Scale(np.full(self.given, term.factor))
+        key = self.node(f"{term.node}_scale", scale)
+        self.connect([term], key)
+        return _Term(key, 1.0)
 
-    def pool(self, name: str, size: tuple[int, int], stride: tuple[int, int]) -> None:
+    def common(self, name: str, terms: list[_Term]) -> tuple[float, list[_Term]]:
+        """Return the factor that all terms have; where they differ, each is settled."""
+        factors = {term.factor for term in terms}
+        if len(factors) == 1:
+            return factors.pop(), terms
+        return 1.0, [self.settled(name, term) for term in terms]
+
+    def pool(
+        self, name: str, size: tuple[int, int], stride: tuple[int, int], terms: list[_Term]
+    ) -> _Term:
+        factor, terms = self.common(name, terms)
         kind = self.nir.AvgPool2d
         if self.dialect.sums:
             kind = self.nir.SumPool2d
-            self.factor /= size[0] * size[1]
-        self.add(name, kind(np.array(size), np.array(stride), np.array([0, 0])))
+            factor /= size[0] * size[1]
+        key = self.node(name, kind(np.array(size), np.array(stride), np.array([0, 0])))
+        self.connect(terms, key)
+        return _Term(key, factor, self.behind(terms))
 
-    def flatten(self, name: str, given: tuple[int, ...]) -> None:
+    def flatten(self, name: str, terms: list[_Term], given: tuple[int, ...] | None = None) -> _Term:
+        given = self.given if given is None else given
+        factor, terms = self.common(name, terms)
         # Counted from the end: some readers count the batch as a dimension, and others do not.
-        self.add(name, self.nir.Flatten(np.array(given), -len(given), -1))
+        key = self.node(name, self.nir.Flatten(np.array(given), -len(given), -1))
+        self.connect(terms, key)
+        return _Term(key, factor, self.behind(terms))
+
+    def behind(self, terms: Sequence[_Term]) -> tuple[str, ...]:
+        """Return the nodes with weights that all of a sum comes from; none if a part has none."""
+        if not all(term.synapses for term in terms):
+            return ()
+        return tuple(synapse for term in terms for synapse in term.synapses)
 
     def array(self, tensor: Tensor, factor: float = 1.0) -> Array:
         values: Array = tensor.detach().cpu().numpy()
@@ -279,54 +429,46 @@ class _Writer:
         return (values.astype(np.float64) * factor).astype(self.dtype)
 
 
-def _row(network: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Walk the layers in the order in which a network without branches calls them."""
-    plain = (nn.Sequential.forward, clocked.Network.forward)
-    if not isinstance(network, nn.Sequential) or type(network).forward not in plain:
-        where = f"layer {prefix.rstrip('.')!r}" if prefix else "the network"
-        raise InputError(
-            f"{where} is a {type(network).__name__}, whose forward may do anything; give a row of "
-            "layers: clocked.fc, conv5, conv9 or an nn.Sequential"
-        )
-    _refuse_hooks(prefix.rstrip("."), network)
-    for name, layer in network._modules.items():  # named_children() leaves out what is used twice
-        assert layer is not None
-        _refuse_hooks(prefix + name, layer)
-        if isinstance(layer, (nn.Identity, nn.modules.dropout._DropoutNd)):
-            continue
-        if _can_write(prefix + name, layer):
-            yield prefix + name, layer
-        else:
-            yield from _row(layer, f"{prefix}{name}.")
+KNOWN = (
+    clocked.Linear, clocked.Conv2d, nn.Linear, nn.Conv2d, clocked.LIF, clocked.Recurrent,
+    nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten,
+)  # fmt: skip
+SYNAPSES = (clocked.Linear, clocked.Conv2d, nn.Linear, nn.Conv2d)
 
 
-def _can_write(name: str, layer: nn.Module) -> bool:
-    """Return whether a layer is one of those that are known; False for a row of layers.
+def _neurons_of(layer: nn.Module) -> clocked.LIF | None:
+    """Return the LIF neurons of a layer, if it is one of neurons."""
+    neuron = layer.neuron if isinstance(layer, clocked.Recurrent) else layer
+    return neuron if isinstance(neuron, clocked.LIF) else None
+
+
+def _check(name: str, layer: nn.Module) -> None:
+    """Refuse a layer that has no node.
 
     Raises:
-        InputError: if it is neither.
+        InputError: naming it.
     """
-    known = (
-        clocked.Linear, clocked.Conv2d, nn.Linear, nn.Conv2d, clocked.LIF,
-        nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten,
-    )  # fmt: skip
-    kind = type(layer)
-    if hasattr(layer, "parametrizations"):  # weights that are computed from others
-        kind = kind.__mro__[1]
-    if kind in known:
-        _check_options(name, layer)
-        return True
-    if isinstance(layer, nn.Sequential):
-        return False
-    raise InputError(
-        f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which has no NIR node; known are "
-        + ", ".join(sorted({k.__name__ for k in known}))
-    )
-
-
-def _check_options(name: str, layer: nn.Module) -> None:
+    kind = _kind(layer)
+    if kind not in KNOWN:
+        raise InputError(
+            f"layer {name!r} is a {kind.__module__}.{kind.__name__}, which has no NIR node; known "
+            "are " + ", ".join(sorted({k.__name__ for k in KNOWN}))
+        )
+    if isinstance(layer, clocked.Recurrent):
+        if _kind(layer.neuron) is not clocked.LIF or _kind(layer.synapse) not in SYNAPSES:
+            raise InputError(
+                f"recurrent layer {name!r} has {layer.neuron} and the synapse {layer.synapse}; "
+                "one of clocked.LIF neurons and of one linear or convolutional layer has NIR nodes"
+            )
+        _check(f"{name}.neuron", layer.neuron)
     if isinstance(layer, clocked.LIF):
         layer.check(name)
+        each = [n for n in ("leak", "threshold") if isinstance(getattr(layer, n), Tensor)]
+        if each:
+            raise InputError(
+                f"layer {name!r} has a {' and a '.join(each)} for each neuron; only one for the "
+                "whole layer is written"
+            )
     if isinstance(layer, nn.Flatten) and (layer.start_dim, layer.end_dim) != (1, -1):
         raise InputError(f"layer {name!r} flattens a part of its input; NIR readers take all of it")
     if isinstance(layer, nn.AvgPool2d):
@@ -338,13 +480,11 @@ def _check_options(name: str, layer: nn.Module) -> None:
             )
 
 
-def _refuse_hooks(name: str, layer: nn.Module) -> None:
-    before = [h for h in layer._forward_pre_hooks.values() if not isinstance(h, BasePruningMethod)]
-    if before or layer._forward_hooks:
-        raise InputError(
-            f"layer {name!r} has forward hooks, which may change what it does and which NIR cannot "
-            "express; remove them"
-        )
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    kind = type(layer)
+    if hasattr(layer, "parametrizations"):  # weights that are computed from others
+        kind = kind.__mro__[1]
+    return kind
 
 
 def _pair(size: Any) -> tuple[int, int]:
@@ -429,7 +569,7 @@ def _of_events(nir: Any, network: events.Network, dialect: str) -> Any:
         "input": nir.Input(np.array([next(iter(layers.values())).in_features]))
     }
     for name, layer in layers.items():
-        _refuse_hooks(name, layer)
+        refuse_hooks(name, layer)
         shape = (layer.neurons,)
         weight = layer.weight.detach().cpu().numpy().T
         if not np.isfinite(weight).all():

@@ -13,8 +13,10 @@ from torch import Tensor
 from threefactor.data import Frames, LoadsAhead
 from threefactor.errors import CheckpointError
 from threefactor.events import SpikeBatch
+from threefactor.plugins import registry
+from threefactor.training.settings import Settings
 
-__all__ = ["describe_data", "describe_own_data", "difference", "shape_of"]
+__all__ = ["describe_data", "describe_own_data", "difference", "record_of", "shape_of"]
 
 PROBES = 8
 """How many of the first inputs are looked at."""
@@ -39,6 +41,12 @@ def describe_data(samples: Any) -> dict[str, Any]:
         "labels": _digest(map(_label_bytes, (train, test))),
         "first_inputs": _probe(inputs, len(train)),
     }
+
+
+def record_of(settings: Settings, samples: Any) -> dict[str, Any]:
+    """Return the record of a run's samples: of registered data, which only its user has, more."""
+    registered = registry.entry("data", settings.data.name) is not None
+    return describe_own_data(samples) if registered else describe_data(samples)
 
 
 def describe_own_data(samples: Any) -> dict[str, Any]:

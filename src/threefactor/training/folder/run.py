@@ -136,6 +136,29 @@ class Run(RunFiles):
         return self.config["environment"]  # type: ignore[no-any-return]
 
     @property
+    def own_code(self) -> dict[str, Any]:
+        """The parts and plugins of its user's own that it is made of, see `training.own_code`.
+
+        What it says is text. Nothing of it is imported here.
+
+        Raises:
+            CheckpointError: if it is not such a record.
+        """
+        found = self.config.get("own_code", {})
+        parts = found.get("parts", {}) if isinstance(found, dict) else None
+        if not isinstance(parts, dict) or not all(_is_part(one) for one in parts.values()):
+            raise CheckpointError(f"{self.config_path} is damaged: own_code is {found!r:.80}")
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def code(self) -> Any:
+        """Digests of this code, as of the last resumption."""
+        found = self.environment.get("code")
+        for change in self.resumed:
+            found = change.get("code", found)
+        return found
+
+    @property
     def resumed(self) -> list[dict[str, Any]]:
         """What changed in the environment, with the epoch, each time the run was resumed."""
         changes = self.config.get("resumed", [])
@@ -417,6 +440,15 @@ def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any
         yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"
     elif rates.keys() != first["firing_rates"].keys():
         yield "it has firing rates of other layers than the first line"
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value describes a part of a user's own: texts by name."""
+    return (
+        isinstance(value, dict)
+        and isinstance(value.get("name"), str)
+        and all(one is None or isinstance(one, str) for one in value.values())
+    )
 
 
 def _whole(value: Any) -> bool:

@@ -27,6 +27,7 @@ from threefactor.training.folder.files import (
 )
 from threefactor.training.folder.lock import LOCK
 from threefactor.training.folder.run import Run, RunFiles
+from threefactor.training.own_code import code_digests, own_code
 from threefactor.training.settings import Settings
 from threefactor.version import NUMBERS, __version__
 
@@ -49,6 +50,7 @@ DECIDES = (
     "torch",
     "python",
     "platform",
+    "code",
 )
 """The parts of the environment that may change the bits of a training."""
 
@@ -107,6 +109,9 @@ class RunFolder(RunFiles):
             document["layer_sizes"] = dict(layer_sizes)
         if imported is not None:
             document["imported"] = dict(imported)
+        code = own_code(settings)
+        if code is not None:
+            document["own_code"] = code
         make_folder(self.path)
         self._write_config(document)
 
@@ -127,6 +132,13 @@ class RunFolder(RunFiles):
         document["layer_sizes"] = dict(experiment.layer_sizes)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
+        before = document.pop("own_code", {}).get("parts", {})
+        code = own_code(experiment.settings)
+        if "recipe" in before and experiment.own is None:  # of a file, which is read at the start
+            code = code or {"parts": {}, "plugins": []}
+            code["parts"].setdefault("recipe", before["recipe"])
+        if code is not None:
+            document["own_code"] = code
         # Another command may resume a run that was killed before its first batch, and no command
         # makes an experiment with parts of the user's own.
         command = None if experiment.own is not None else document["environment"].get("command")
@@ -152,12 +164,12 @@ class RunFolder(RunFiles):
         for change in changes:
             before.update(change)
         now = {**USUAL, **environment(settings, device, processes)}
-        differ = [k for k in DECIDES if k in before and before[k] != now[k]]
+        differ = [k for k in DECIDES if k in before and before[k] != now.get(k)]
         if not differ:
             return
-        changes.append({"epoch": epoch, **{key: now[key] for key in differ}})
+        changes.append({"epoch": epoch, **{key: now.get(key) for key in differ}})
         self._write_config({**document, "resumed": changes})
-        said = "; ".join(f"{key} {before[key]} before, {now[key]} now" for key in differ)
+        said = "; ".join(f"{key} {before[key]} before, {now.get(key)} now" for key in differ)
         warn_user(
             f"{self.path} is resumed in another environment ({said}): it will not have the bits of "
             "a run that never stopped. config.json says so, too"
@@ -269,4 +281,7 @@ def environment(
     }
     special = {"processes": processes, "precision": torch.get_float32_matmul_precision()}
     found |= {key: value for key, value in special.items() if value != USUAL[key]}
+    code = None if settings is None else code_digests(settings)
+    if code:  # of users' own
+        found["code"] = code
     return found if device is None else {**found, "device": device}

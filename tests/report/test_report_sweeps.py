@@ -1,0 +1,138 @@
+"""The page of a sweep: ranked, drawn, and readable with a hundred runs."""
+
+import itertools
+import json
+import time
+
+import browser
+import pytest
+
+from threefactor.errors import CheckpointError, InputError
+from threefactor.report import collect, html_page, markdown_page, report_sections
+from threefactor.report.drawing import svg
+from threefactor.report.figures import Figure, Series, figure_csv
+from threefactor.report.sweeps import ranked, ranking_table
+from threefactor.report.values import cell_text
+
+
+@pytest.fixture
+def sweep(make_run, tmp_path):
+    """Write a sweep whose accuracies follow from its settings; return its folder."""
+
+    def make(rules=("opzo", "dfa"), seeds=2, **failed):
+        number = 0
+        for rule, lr, dropout in itertools.product(rules, (1e-3, 1e-2), (0.0, 0.2)):
+            for seed in range(seeds):
+                last = 0.5 + 20 * lr + dropout / 2 + (0.1 if rule == "dfa" else 0) + seed / 100
+                changes = {"lr": lr, "dropout": dropout}
+                make_run(f"{number}", [0.9, last], rule, seed, **changes)
+                number += 1
+        document = {"recipe": "digits-fc", "command": "threefactor sweep x", "failed": []}
+        (tmp_path / "sweep.json").write_text(json.dumps({**document, **failed}))
+        return tmp_path
+
+    return make
+
+
+def test_cells_are_ranked_by_their_mean(sweep):
+    study = collect([sweep()], split=True)
+    table = ranking_table("digits-fc", study.groups)
+    assert table.columns == (
+        *("rank", "rule", "dropout", "lr", "seeds", "last epoch, %", "best epoch, %"),
+    )
+    rows = [[cell_text(cell) for cell in row] for row in table.rows]
+    assert rows[0] == ["1", "DFA", "0.2", "0.01", "2", "90.50 ± 0.71", "90.50 ± 0.71"]
+    assert rows[-1][:6] == ["8", "OPZO", "0", "0.001", "2", "52.50 ± 0.71"]
+    means = [row[5].mean for row in table.rows]
+    assert means == sorted(means, reverse=True)
+    assert any("looks at the test data" in note for note in table.notes)
+
+
+def test_without_accuracy_the_lowest_loss_is_first(sweep, tmp_path):
+    folder = sweep(rules=("dfa",), seeds=1)
+    for number, file in enumerate(sorted((tmp_path / "runs").glob("*/metrics.jsonl"))):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            line["test_accuracy"], line["test_loss"] = None, 5.0 - number
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    groups = collect([folder], split=True).groups
+    assert [group.runs[0].path.name for group in ranked(groups)] == ["3", "2", "1", "0"]
+    table = ranking_table("digits-fc", groups)
+    assert table.columns[-1] == "test loss"
+    assert "test loss by dropout and lr" in html_page("Sweep", report_sections([folder]))
+
+
+def test_settings_that_a_rule_does_not_have_are_empty(make_run, tmp_path):
+    for i, scale in enumerate((0.1, 0.2)):
+        make_run(f"o{i}", [0.5], noise_scale=scale)
+        make_run(f"d{i}", [0.6 + i / 10], "dfa", lr=0.1 * (i + 1))
+    rows = ranking_table("digits-fc", collect([tmp_path], split=True).groups).rows
+    shown = {tuple(cell_text(cell) for cell in row[1:4]) for row in rows}
+    assert {row for row in shown if row[0] == "DFA"} == {("DFA", "0.1", ""), ("DFA", "0.2", "")}
+
+
+def test_the_report_of_the_folder_is_the_page_of_the_sweep(sweep):
+    sections = report_sections([sweep()])
+    assert [section.title for section in sections] == [
+        *("digits-fc", "digits-fc: the best", "Runs", "How to cite"),
+    ]
+    first = sections.recipes[0]
+    assert first.text[:2] == ("8 cells, 16 runs.", "Made by: threefactor sweep x")
+    assert [figure.kind for figure in first.figures] == ["line", "line", "cells", "cells"]
+    opzo = first.figures[2]
+    (series,) = opzo.series
+    place = list(zip(series.xs, series.ys, strict=True)).index((1, 0))
+    assert (opzo.x_names, opzo.y_names) == (("0", "0.2"), ("0.001", "0.01"))
+    assert series.values[place] == pytest.approx(62.5)  # dropout 0.2, lr 0.001: 62 and 63 %
+    assert "0.2,0.001,62.5" in figure_csv(opzo)
+
+
+def test_failures_and_damage_are_named(sweep, tmp_path):
+    failed = [{"run": f"dfa, lr={i}", "why": "diverged"} for i in range(7)]
+    text = report_sections([sweep(failed=failed)]).recipes[0].text
+    assert any("7 of its runs failed" in line and "; and 2 more." in line for line in text)
+    for damage in ("{", "[]", '{"command": 1}', '{"command": "a", "failed": [1]}'):
+        (tmp_path / "sweep.json").write_text(damage)
+        with pytest.raises(CheckpointError, match=r"sweep\.json"):
+            report_sections([tmp_path])
+
+
+def test_many_groups_of_a_usual_report_are_ranked_too(make_run, tmp_path):
+    for i in range(21):
+        make_run(str(i), [i / 100], lr=(i + 1) / 1000)
+    (first, *_) = report_sections([tmp_path], split=True).recipes
+    assert [figure.kind for figure in first.figures] == ["points"]
+    assert first.tables[0].title == "digits-fc: ranking"
+
+
+@pytest.mark.skipif(browser.browser() is None, reason="no chromium is installed")
+def test_a_hundred_runs_are_one_page_that_fits_a_phone(make_run, tmp_path):
+    number = 0
+    for rule in ("opzo", "dfa"):
+        for lr, dropout in itertools.product((1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.1, 0.2, 0.4)):
+            for seed in range(3):
+                make_run(f"{number}", [0.3, 0.5 + number / 999], rule, seed, lr=lr, dropout=dropout)
+                number += 1
+    document = {"recipe": "digits-fc", "command": None, "failed": []}
+    (tmp_path / "sweep.json").write_text(json.dumps(document))
+    start = time.process_time()
+    sections = report_sections([tmp_path])
+    page = html_page("Sweep", sections)
+    assert number == 120 and time.process_time() - start < 20
+    seen = browser.see(page, window=browser.NARROW)
+    assert browser.problems(seen) == []
+    assert seen.figures == 7
+    assert "120 runs" in markdown_page("Sweep", sections)
+
+
+def test_cells_may_be_absent_and_have_names():
+    one = Series("accuracy", [0, 1, 1], [0, 0, 1], values=[90.0, 91.5, 80.0])
+    names = {"x_names": ("a", "b"), "y_names": ("<c>", "d")}
+    figure = Figure("cells", "Cells", "", "x", "y", (one,), "cells", **names)
+    drawn = svg(figure)
+    assert ">91.5<" in drawn and "&lt;c&gt;" in drawn and "<c>" not in drawn
+    assert figure_csv(figure).splitlines()[1:] == [
+        *("accuracy,a,<c>,90.0", "accuracy,b,<c>,91.5", "accuracy,b,d,80.0"),
+    ]
+    with pytest.raises(InputError, match="lacks value"):
+        Figure("cells", "", "", "", "", (Series("a", [0], [0]),), "cells")
