@@ -334,16 +334,15 @@ class Rule(nn.Module, ABC):
     def _verdicts(self) -> AbstractContextManager[None]:
         return verdicts.gathered(self._session.first_parameter.device)
 
-    def _take_share(self, samples: int) -> None:
+    def _take_share(self, world: World, samples: int) -> None:
         """Agree with the other processes on who has which rows, once in a sequence or stream."""
         session = self._session
-        if self.world is not None:
-            verdicts.read()  # while the others can still be told
-            if session.share is None:
-                generators = processes.generators_of(self)
-                session.take_share(self.world.share(samples, self.network, generators))
-            else:
-                self.world.share_again()
+        verdicts.read()  # while the others can still be told
+        if session.share is None:
+            generators = processes.generators_of(self)
+            session.take_share(world.share(samples, self.network, generators))
+        else:
+            world.share_again()
 
     def _run(
         self,
@@ -369,6 +368,7 @@ class Rule(nn.Module, ABC):
         total: Tensor | None = None
         loss: Tensor | None = None
         self._check_arrival(in_time, count)
+        world = self.world
         if after_step is not None:
             verdicts.read()
         with self._all_or_nothing(apart=after_step is None):
@@ -378,9 +378,9 @@ class Rule(nn.Module, ABC):
                 if target is not None and target is not checked:
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
-                if session.share is None:
-                    self._take_share(batch_size(x_t))
-                with self._summed(after_step is not None):
+                if world is not None and session.share is None:
+                    self._take_share(world, batch_size(x_t))
+                with nullcontext() if world is None or after_step is None else self._summed(world):
                     output, record = self._advance(x_t, target, count)
                     delivers = t == last and self.late_errors == "delivered"
                     if delivers and isinstance(self._late, KeptEligibility):
@@ -416,12 +416,8 @@ class Rule(nn.Module, ABC):
         return rates, loss
 
     @contextmanager
-    def _summed(self, each: bool) -> Iterator[None]:
-        """Add up the gradients of one time step over the processes, if an update is to follow."""
-        world = self.world
-        if world is None or not each:
-            yield
-            return
+    def _summed(self, world: World) -> Iterator[None]:
+        """Add up the gradients of one time step over the processes: an update is to follow."""
         parameters = self._learners()
         before = [p.grad for p in parameters]
         for parameter in parameters:
@@ -473,7 +469,8 @@ class Rule(nn.Module, ABC):
                         f"in its first {self.label_delay} steps"
                     )
             session.check_batch(x_t)
-            self._take_share(batch_size(x_t))
+            if self.world is not None:
+                self._take_share(self.world, batch_size(x_t))
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 output, record = self._advance(x_t, targets, steps)
