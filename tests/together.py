@@ -103,13 +103,36 @@ def stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
     return result
 
 
+def some_labels(rule: Any, x: Any, y: Tensor, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    result = rule.step(x, [None, y, None, y, y])
+    optimizer.step()
+    return result
+
+
+def late_stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
+    """A stream whose labels come two steps late, with an update in its middle."""
+    rule.reset()
+    optimizer.zero_grad()
+    for t, x_t in enumerate(x):
+        result = rule.observe(x_t, None if t < 2 else y, steps=len(x))
+        if t == 3:
+            optimizer.step()
+    optimizer.step()
+    return result
+
+
+def rows_of(x: Any, rows: slice) -> Any:
+    return tuple(part[:, rows] for part in x) if isinstance(x, tuple) else x[:, rows]
+
+
 def clocked_check(
     world: World, build_rule: Any, data: Any, learn: Any, tolerance: float, updates: int
 ) -> str:
     def batches(rows: slice) -> Callable[[int], tuple[Any, Any]]:
         def batch(i: int) -> tuple[Any, Any]:
             x, y = data(i)
-            return x[:, rows], y[rows]
+            return rows_of(x, rows), y[rows]
 
         return batch
 
@@ -162,6 +185,94 @@ def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
 
         add(f"opzo-{name}", partial(local, {**options, **middle}), sequence)
     return checks
+
+
+class Soft(nn.Module):
+    """Neurons of a user's own: a forward pass in PyTorch, with a surrogate gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = x if self.v is None else 0.7 * self.v + x
+        soft = torch.sigmoid(4 * (v - 1))
+        fired = (v > 1).to(x) - soft.detach() + soft
+        self.v = v - fired.detach()
+        return fired
+
+
+clocked.register_neuron(Soft, state=("v",), leak=0.7)
+
+
+class Senses(nn.Module):
+    """Two inputs, one hidden layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = clocked.Linear(7, 5), clocked.Linear(4, 6)
+        self.lif1, self.lif2 = clocked.LIF(dropout=0.2), clocked.LIF()
+        self.readout = clocked.Linear(11, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        both = (self.lif1(self.left(x)), self.lif2(self.right(z)))
+        return self.readout(torch.cat(both, 1))
+
+
+def later_checks(world: World) -> dict[str, Callable[[], str]]:
+    """Networks and ways to learn that a step of plain layers does not have."""
+    learned = {"learn_leak": True, "learn_threshold": True, "dropout": 0.2}
+    kept = {"feedback_meets": "kept-eligibility"}
+    networks: dict[str, dict[str, Any]] = {"recurrent": {"recurrent": True}, "learned": learned}
+    checks: dict[str, Callable[[], str]] = {}
+
+    def sequence(i: int) -> Any:
+        return clocked_cases.make_data(seed=i)
+
+    def add(name: str, make: Any, learn: Any = whole_sequence, data: Any = sequence) -> None:
+        checks[name] = lambda: clocked_check(world, make, data, learn, 1e-12, FEW)
+
+    def rule_of(case: str, network: dict[str, Any], **options: Any) -> Any:
+        torch.manual_seed(1)
+        net = clocked_cases.make_network(**network)
+        return clocked_cases.make_rule(case, net, **options)
+
+    for case in RULES:
+        for name, options in networks.items():
+            add(f"{case}-{name}", partial(rule_of, case, options))
+        add(f"{case}-some-labels", partial(rule_of, case, {"recurrent": True}), some_labels)
+        add(f"{case}-late-labels", partial(rule_of, case, learned, label_delay=2), late_stream)
+        add(f"{case}-senses", partial(senses, case), data=two_inputs)
+        add(f"{case}-foreign", partial(foreign, case))
+        if case in ("opzo", "dfa", "dkp"):
+            for name, how in (("arriving", {}), ("kept", kept)):
+                late = partial(rule_of, case, {"recurrent": True, **learned}, feedback_delay=2)
+                add(f"{case}-{name}", partial(late, **how))
+                add(f"{case}-{name}-each", partial(late, **how), each_step)
+                add(f"{case}-{name}-stream", partial(late, **how), stream)
+            delivered = {**kept, "late_errors": "delivered", "feedback_delay": 2}
+            add(f"{case}-delivered", partial(rule_of, case, {}, **delivered))
+    return checks
+
+
+def two_inputs(i: int) -> Any:
+    x, y = clocked_cases.make_data(seed=i)
+    return (x, 2 * torch.rand(*x.shape[:2], 4, dtype=x.dtype)), y
+
+
+def senses(case: str) -> Any:
+    torch.manual_seed(1)
+    network = Senses().double()
+    clocked_cases.strengthen(network)
+    return clocked_cases.make_rule(case, network, input_shape=((7,), (4,)))
+
+
+def foreign(case: str) -> Any:
+    """Plain layers of PyTorch, neurons of a user's own."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(7, 6), Soft(), nn.Linear(6, 5), Soft(), nn.Linear(5, 3))
+    clocked_cases.strengthen(network.double())
+    return clocked_cases.make_rule(case, network, input_shape=(7,))
 
 
 def events_check(world: World, name: str, options: dict[str, Any], dtype: Any, tol: float) -> str:
@@ -331,7 +442,7 @@ def main(rank: int, size: int, folder: Path) -> None:
     world = World(time_limit=60)
     checks: dict[str, Callable[[], str]] = {}
     if size == 2:
-        checks |= clocked_checks(world) | events_checks(world)
+        checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
         for act in (refused_rows, drifted, mixing, other_settings, too_small):
             checks[act.__name__] = lambda act=act: act(world)

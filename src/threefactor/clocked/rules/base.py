@@ -334,15 +334,15 @@ class Rule(nn.Module, ABC):
     def _verdicts(self) -> AbstractContextManager[None]:
         return verdicts.gathered(self._session.first_parameter.device)
 
-    def _take_share(self, world: World, samples: int) -> None:
-        """Agree with the other processes on who has which rows, once in a sequence or stream."""
+    def _take_share(self, world: World, samples: int, plan: object) -> None:
+        """Agree with the other processes on what to do, and once in a stream who has which rows."""
         session = self._session
         verdicts.read()  # while the others can still be told
         if session.share is None:
             generators = processes.generators_of(self)
-            session.take_share(world.share(samples, self.network, generators))
+            session.take_share(world.share(samples, self.network, generators, plan))
         else:
-            world.share_again()
+            world.share_again(plan)
 
     def _run(
         self,
@@ -379,7 +379,9 @@ class Rule(nn.Module, ABC):
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
                 if world is not None and session.share is None:
-                    self._take_share(world, batch_size(x_t))
+                    labelled = [one is not None for one in in_time]
+                    plan = ("step", labelled, after_step is not None)
+                    self._take_share(world, batch_size(x_t), plan)
                 with nullcontext() if world is None or after_step is None else self._summed(world):
                     output, record = self._advance(x_t, target, count)
                     delivers = t == last and self.late_errors == "delivered"
@@ -470,7 +472,8 @@ class Rule(nn.Module, ABC):
                     )
             session.check_batch(x_t)
             if self.world is not None:
-                self._take_share(self.world, batch_size(x_t))
+                plan = ("observe", steps, targets is not None)
+                self._take_share(self.world, batch_size(x_t), plan)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 output, record = self._advance(x_t, targets, steps)
