@@ -222,18 +222,15 @@ class Rule(nn.Module, ABC):
     def synchronise(self, share: Share) -> None:
         """Make what the rule learned without the optimiser the same in all processes.
 
-        Called at the end of a step, after which each process has learned from its own rows. The
-        buffers that `moves` names become their mean, weighted by the number of rows: exact for
-        what is linear in means over the batch, if it is not used before the step ends.
+        Called at the end of a step. A rule that writes to its buffers in a step overrides this, or
+        the step is refused where several processes share the batch: each has learned from its own
+        rows. `share.average(buffers)` is exact for what is linear in means over the rows and not
+        used before the step ends. Losses and errors are divided by the whole batch, so that sums
+        of them are added up instead, where they arise: `share.world.add([change])`.
 
         Args:
             share: the rows of this process.
         """
-        _, buffers = self._own_tensors()
-        moving = [b for n, b in buffers.items() if self.moves(n) and b.is_floating_point()]
-        for buffer in moving:
-            buffer.mul_(share.weight)
-        share.world.add(moving)
 
     @property
     def batch_share(self) -> Share | None:
@@ -684,8 +681,11 @@ class Rule(nn.Module, ABC):
         try:
             with self._session.buffers_kept():
                 yield
-                if self.world is not None and apart:
-                    self.world.add_gradients(parameters)
+                if self.world is not None:
+                    if versions != [b._version for b in moving]:
+                        processes.check_synchronised(self, Rule)
+                    if apart:
+                        self.world.add_gradients(parameters)
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:
