@@ -569,7 +569,7 @@ class Trainer:
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         if epochs != described.epochs:
             before, now = schedule.go_to(self.epoch)
-            if self.epoch < described.epochs and before != now:
+            if self.epoch < described.epochs and before != now and self._world.is_first:
                 warn_user(
                     f"{folder} was trained for {epochs} epochs, and is to have "
                     f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "
