@@ -219,14 +219,16 @@ def _run(name: str, real: np.dtype[Any], total: int, threads: int, *given: Any) 
     kernel, arrays, packed = _KERNELS[name, real]
     arguments = list(given)
     for at, kind in arrays:
-        if arguments[at].dtype != kind:
-            raise TypeError(f"argument {at} of {name} is {arguments[at].dtype}")
-        arguments[at] = ctypes.addressof(_memory(arguments[at]))
+        array = arguments[at]
+        if array.dtype is not kind and array.dtype != kind:
+            raise TypeError(f"argument {at} of {name} is {array.dtype}")
+        arguments[at] = _address_of(_memory(array))
     if _LIBRARY.tf_run(kernel, total, threads, packed(*arguments), _TEAM) == 0:
         raise MemoryError(f"no working memory for {name}")
 
 
 _memory: Any = (ctypes.c_char * 0).from_buffer  # much faster than array.ctypes
+_address_of = ctypes.addressof
 
 
 def _load() -> Any:
