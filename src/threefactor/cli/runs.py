@@ -24,7 +24,8 @@ from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.progress import EpochLines, percent
+from threefactor.training.progress import EpochLines
+from threefactor.training.scores import shown
 from threefactor.training.settings import Settings
 
 __all__ = [
@@ -231,7 +232,7 @@ def _announce(run: training.Run) -> None:
 
 def _report(history: list[dict[str, Any]], out: Path) -> None:
     say(
-        f"test accuracy {percent(history[-1]['test_accuracy'])} after {len(history)} epochs; "
+        f"test {shown(history[-1], 'test')} after {len(history)} epochs; "
         f"the run is in {readable(str(out))}"
     )
 
@@ -334,8 +335,7 @@ def evaluate(
         "run": str(run),
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
-        "test_loss": found.loss,
-        "test_accuracy": found.accuracy,
+        **found.line("test"),
         "firing_rates": found.firing_rates,
     }
     if as_json:
@@ -345,7 +345,7 @@ def evaluate(
     unit = engine_of(trainer.experiment.settings).rate_unit
     say(
         f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
-        f"accuracy {percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}"
+        f"{shown(line, 'test')}, loss {found.loss:.4f}; {unit}: {rates}"
     )
 
 

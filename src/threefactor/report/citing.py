@@ -136,8 +136,9 @@ def _own_parts(settings: Settings, own: Mapping[tuple[str, str], str]) -> Iterat
         yield "data", settings.data.name
     if isinstance(settings.network, RegisteredNetworkSettings):
         yield "network", settings.network.kind
-    if isinstance(settings.loss, RegisteredLossSettings):
-        yield "loss", settings.loss.kind
+    loss = settings.loss
+    if isinstance(loss, RegisteredLossSettings) and loss.kind not in clocked.TORCH_LOSSES:
+        yield "loss", loss.kind
     recipe = ("recipe", settings.recipe)
     if recipe in own or entry(*recipe) is not None:
         yield recipe

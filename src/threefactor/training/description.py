@@ -29,6 +29,7 @@ from threefactor.training.settings import (
     OptimizerSettings,
     OwnLossSettings,
     OwnNetworkSettings,
+    RegisteredLossSettings,
     RuleSettings,
     SchedulerSettings,
     Settings,
@@ -252,6 +253,8 @@ def _told_loss(experiment: Experiment) -> LossSettings:
         return SpikeCountSettings(true=loss.true, false=loss.false)
     if type(loss) is events.FirstSpike:
         return FirstSpikeSettings(true=loss.true, false=loss.false)
+    if type(loss) in clocked.TORCH_LOSSES.values():
+        return RegisteredLossSettings(type(loss).__name__, vars(loss))
     return OwnLossSettings("own", _name(loss), _plain_attributes(loss))
 
 

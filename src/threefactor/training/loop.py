@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from threefactor.clocked.losses import check_targets
 from threefactor.data import Movable, batches
 from threefactor.errors import (
     CheckpointError,
@@ -30,7 +31,7 @@ from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
-from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
+from threefactor.training.evaluation import Evaluation, Sums, begin_sums, evaluate
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
@@ -38,6 +39,7 @@ from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
     TOO_EARLY,
@@ -135,7 +137,11 @@ class Trainer:
                 f"the loader for training has batch_size {clipped(wanted)}, and the settings "
                 f"{experiment.settings.batch_size}; give both the same"
             )
-        self._scored = has_accuracy(self._train[1], experiment.outputs)
+        loss = getattr(experiment.rule, "loss", None)
+        for part in (self._train, self._test, self._validation):
+            if part is not None and loss is not None:
+                check_targets(loss, part[1], len(part[1]), experiment.outputs)
+        self._task = task_of(loss, self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
         if tensorboard and run is not None:
@@ -156,7 +162,7 @@ class Trainer:
         return self.progress.sums
 
     def _begin_sums(self) -> None:
-        self.progress.sums = Sums(correct=0 if self._scored else None)
+        self.progress.sums = begin_sums(self._task)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -264,7 +270,8 @@ class Trainer:
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
-            return evaluate(experiment.network, *part, run)
+            loss = getattr(experiment.rule, "loss", None)
+            return evaluate(experiment.network, *part, run, loss)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -305,8 +312,7 @@ class Trainer:
         found = self.evaluate()
         line = {
             "start": start,
-            "test_loss": found.loss,
-            "test_accuracy": found.accuracy,
+            **found.line("test"),
             "firing_rates": found.firing_rates,
         }
         if self.run is not None:
@@ -426,9 +432,9 @@ class Trainer:
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
             "train_accuracy": sums.accuracy,
-            **({} if held is None else _of_validation(held)),
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{name}": value for name, value in sums.scores.items()},
+            **({} if held is None else held.line("validation")),
+            **test.line("test"),
             "seconds": sums.seconds + time.perf_counter() - start,
             "samples_per_second": sums.samples / sums.seconds,
             "lr": lr,
@@ -490,10 +496,6 @@ class Trainer:
                     "another training than one of so many epochs from the start"
                 )
         self._stands_at, self._halfway = folder.resolve(), False
-
-
-def _of_validation(held: Evaluation) -> dict[str, Any]:
-    return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
 
 
 def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:

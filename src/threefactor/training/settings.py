@@ -23,6 +23,7 @@ from typing_extensions import dataclass_transform
 
 from threefactor import clocked
 from threefactor.clocked.convnets import ACTIVITY_SCALE
+from threefactor.clocked.torch_losses import UNSUPPORTED
 from threefactor.errors import ConfigurationError
 from threefactor.options import options_of
 from threefactor.plugins import registry
@@ -309,7 +310,7 @@ class OwnLossSettings:
 
 @_settings
 class RegisteredLossSettings:
-    """A loss that was registered with `threefactor.register_loss`, by its name."""
+    """A loss of `torch.nn`, or one registered with `threefactor.register_loss`, by its name."""
 
     kind: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
     options: Options = Field(default_factory=dict)
@@ -529,10 +530,16 @@ def _describe(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
     if error["type"] == "union_tag_invalid":
         group: Literal["network", "loss"] = "network" if path.endswith("network") else "loss"
-        names = [*(_NETWORKS if group == "network" else _LOSSES), *registry.entries(group)]
+        tag, why = error["ctx"]["tag"], ""
+        ours: tuple[str, ...] = _NETWORKS
+        if group == "loss":
+            ours = (*_LOSSES, *clocked.TORCH_LOSSES)
+            if tag in UNSUPPORTED:
+                why = f", of which a rule cannot make use: {UNSUPPORTED[tag]}"
+        names = [*ours, *registry.entries(group)]
         known = ", ".join(repr(name) for name in names if not name.startswith("own"))
         return (
-            f"{path}.kind = {clipped(error['ctx']['tag'])}: give {known}, or register one with "
+            f"{path}.kind = {clipped(tag)}{why}: give {known}, or register one with "
             f"threefactor.register_{group} and name its --plugin"
         )
     if error["loc"][-1] == "options" and error["type"] == "value_error":

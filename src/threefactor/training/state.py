@@ -21,6 +21,7 @@ from threefactor.training.evaluation import Sums
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.files import shorten
+from threefactor.training.scores import Tally
 from threefactor.training.settings import Settings
 
 __all__ = ["TOO_EARLY", "Progress", "Schedule", "put_back", "training_state"]
@@ -154,6 +155,10 @@ def _progress(state: Any, epochs: int, batches: int) -> Progress:
     if best is not None:
         _check_number("best", best)
     sums = Sums(**state["sums"])
+    if sums.tally is not None:
+        sums.tally = Tally(**state["sums"]["tally"])
+        for problem in sums.tally.damage():
+            raise ValueError(problem)
     for name in ("batch", "samples", "loss", "seconds"):
         value = getattr(sums, name)
         _check_number(name, value)
