@@ -95,6 +95,11 @@ def check_parts(experiment: Experiment) -> None:
             "the scheduler was made for another optimiser than the experiment's; make it for this "
             "one, or give scheduler=None"
         )
+    if getattr(experiment.scheduler, "mode", "min") == "max":
+        raise ConfigurationError(
+            "the scheduler waits for the highest value (mode='max'), and the training loop gives "
+            "it a loss; make it with mode='min'"
+        )
     learners = [m for m in (network, rule, getattr(rule, "loss", None)) if isinstance(m, nn.Module)]
     known = {id(parameter) for module in learners for parameter in module.parameters()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

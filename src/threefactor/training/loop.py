@@ -38,6 +38,7 @@ from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
+from threefactor.training.optimizers import step_scheduler
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
@@ -426,7 +427,7 @@ class Trainer:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
                 warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
-                experiment.scheduler.step()
+                step_scheduler(experiment.scheduler, sums.mean_loss if held is None else held.loss)
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,

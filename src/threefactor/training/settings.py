@@ -367,7 +367,8 @@ class OptimizerSettings:
 class SchedulerSettings:
     """A scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
 
-    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too.
+    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too. `ReduceLROnPlateau` goes
+    by the validation loss, or by the training loss if there are no validation data.
 
     The option value "epochs" stands for the number of epochs.
     """

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from threefactor.errors import CheckpointError, ThreefactorError
 from threefactor.training.best import METRICS, chosen_by, is_better
@@ -130,8 +131,8 @@ class Schedule:
         """
         optimizer, scheduler = self.experiment.optimizer, self.experiment.scheduler
         before = float(optimizer.param_groups[0]["lr"])
-        if scheduler is None:
-            return before, before
+        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+            return before, before  # it goes by losses, whatever the number of epochs
         for group, options in zip(optimizer.param_groups, self._groups, strict=True):
             group.update(options)
         scheduler.load_state_dict(copy.deepcopy(self._state or {}))
