@@ -251,7 +251,9 @@ def test_lower_errors_are_better_everywhere(tmp_path):
 def test_sweeps_rank_errors_from_the_lowest(files, tmp_path):
     rmse = {}
     for lr in (1e-4, 3e-2, 5e-3):
-        history = training.train(settings(files, "values", **{"optimizer.lr": lr}), tmp_path / f"lr{lr}")
+        history = training.train(
+            settings(files, "values", **{"optimizer.lr": lr}), tmp_path / f"lr{lr}"
+        )
         rmse[lr] = history[-1]["test_rmse"]
     study = collect([tmp_path], split=True)
     order = [group.runs[0].settings.optimizer.lr for group in ranked(study.groups)]

@@ -65,6 +65,14 @@ Assignments = Annotated[
 ]
 
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Where the network's weights come from: a run folder, or a file .safetensors, .pt or "
+        ".pth with a state_dict.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +98,7 @@ def train(
     seed: Seed = None,
     epochs: Epochs = None,
     own_data: Data = None,
+    start: Start = None,
     assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
@@ -125,6 +134,8 @@ def train(
     `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
     class; `threefactor data check FOLDER` says what it holds.
 
+    `--start weights.safetensors` begins with weights that any program has saved.
+
     `--plugin my.py` adds rules, networks, data, losses and recipes of your own. The run folder
     remembers it.
     """
@@ -133,6 +144,10 @@ def train(
     if resume and out is not None and _is_run(out):
         recall(out)
     changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    if start is not None:
+        if changes.get("start", start) != start:
+            raise ConfigurationError("the start is given twice; give --start alone")
+        changes["start"] = start
     settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:

@@ -113,6 +113,7 @@ def resume(
             trainer.load(run.last, extended)
         else:
             begin(experiment)
+            there.check_start(experiment.start)
         if more:
             run.extend(wanted.epochs)
         return trainer.fit()

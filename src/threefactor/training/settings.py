@@ -422,7 +422,9 @@ class Settings:
             recording; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
-        start: run folder from whose last checkpoint the network is taken; None for fresh weights.
+        start: run folder from whose last checkpoint the network is taken, or file of weights, see
+            `load_weights`; None for fresh weights.
+        start_prefix: taken off the names of all tensors in that file, as "module."
         hardware_noise: standard deviation of gaussian noise on the membrane potential of every
             hidden neuron at every time step, in training and in testing, as of imprecise
             hardware; None for none. Rules with noise of their own use this noise instead.
@@ -441,6 +443,7 @@ class Settings:
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
     start: str | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
+    start_prefix: str = Field(default="", max_length=MOST_LETTERS)
     hardware_noise: Real | None = Field(default=None, gt=0)
     clip_norm: Real | None = Field(default=None, gt=0)
     clip_value: Real | None = Field(default=None, gt=0)
@@ -457,6 +460,11 @@ class Settings:
     def _fits_engine(self) -> Settings:
         if isinstance(self.network, OwnNetworkSettings):  # it was trained with them
             return self
+        if self.start_prefix and self.start is None:
+            raise ValueError(
+                f"start_prefix is {clipped(self.start_prefix)} and start null; give the file of "
+                "weights, too"
+            )
         if self.data.fold and self.data.folds is None:
             raise ValueError(
                 f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"

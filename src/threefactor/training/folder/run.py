@@ -391,6 +391,22 @@ class Run(RunFiles):
                 "resume it with its own settings, or choose another folder with --out"
             )
 
+    def check_start(self, start: Mapping[str, str] | None) -> None:
+        """Refuse other weights to begin with than those that the run began with.
+
+        Args:
+            start: file and digest, from `Experiment.start`.
+
+        Raises:
+            CheckpointError: if the file was changed since.
+        """
+        there = self.config.get("start")
+        if there is not None and there != start:
+            raise CheckpointError(
+                f"{self.path} began with the weights of {there!r:.200}, and that file was changed "
+                "since; put it back, or train again in another folder with --out"
+            )
+
     def check_data(self, record: Mapping[str, Any]) -> None:
         """Refuse samples other than those of the run, if config.json says which it had.
 
