@@ -79,7 +79,7 @@ Data = Annotated[
         "--data",
         metavar="DATA",
         help="What to train on: a data set by name; or data of your own, as images:FOLDER, "
-        "events:FOLDER, spikes:FILE or tensors:FILE, or its place alone.",
+        "events:FOLDER, spikes:FILE, tensors:FILE or huggingface:FOLDER, or its place alone.",
     ),
 ]
 
