@@ -13,9 +13,18 @@ from torch import Tensor, nn
 from threefactor.data import batches
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
+from threefactor.processes import World
 from threefactor.training.scores import Tally, mean_average_precision, task_of
 
-__all__ = ["Evaluation", "Sums", "begin_sums", "evaluate", "evaluation_batch"]
+__all__ = [
+    "Evaluation",
+    "Sums",
+    "begin_sums",
+    "correct_of",
+    "evaluate",
+    "evaluation_batch",
+    "predictions_of",
+]
 
 EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
@@ -63,18 +72,30 @@ class Sums:
 
     def add(self, result: Any, labels: Tensor) -> None:
         """Add the result of a batch, of either engine."""
-        n = len(labels)
+        right = 0 if self.correct is None else correct_of(result, labels)
+        self.add_counted(result, len(labels), right)
+        if self.tally is not None:
+            self.tally.add(predictions_of(result), labels)
+
+    def add_counted(self, result: Any, n: int, right: int) -> None:
+        """Add the result of a batch of n samples, of which so many were answered rightly."""
         self.batch += 1
         self.samples += n
         if self.correct is not None:
-            self.correct += int((result.output.argmax(1) == labels).sum())
-        if self.tally is not None:
-            self.tally.add(predictions_of(result), labels)
+            self.correct += right
         self.loss += float(result.loss) * n
         for name, rate in result.firing_rates.items():
             self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
         for name, count in getattr(result, "capped", {}).items():  # event-driven networks only
             self.capped[name] = self.capped.get(name, 0) + count
+
+    def add_up(self, world: World) -> None:
+        """Add up the sums of several processes, each of other samples."""
+        own = [self.samples, self.correct or 0, self.loss, *self.spikes.values()]
+        samples, correct, self.loss, *spikes = world.gather(own).sum(0).tolist()
+        self.samples = int(samples)
+        self.correct = None if self.correct is None else int(correct)
+        self.spikes = dict(zip(self.spikes, spikes, strict=True))
 
     @property
     def mean_loss(self) -> float:
@@ -87,6 +108,11 @@ class Sums:
     @property
     def scores(self) -> dict[str, float | None]:
         return {} if self.tally is None else self.tally.scores()
+
+
+def correct_of(result: Any, labels: Tensor) -> int:
+    """Count the samples of a batch whose largest output is that of their label."""
+    return int((result.output.argmax(1) == labels).sum())
 
 
 def begin_sums(task: str | None) -> Sums:
@@ -110,6 +136,7 @@ def evaluate(
     labels: Tensor,
     run: Callable[[Any, Tensor], Any],
     loss: Any = None,
+    world: World | None = None,
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
 
@@ -119,6 +146,7 @@ def evaluate(
         labels: (N,) class labels, or what the loss of `run` expects; see `scores.task_of`.
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
         loss: that of `run`, which may say what targets are that are no classes.
+        world: processes that share the samples and all get the same result; None for no others.
 
     Raises:
         InputError: if there are no samples.
@@ -128,7 +156,11 @@ def evaluate(
     sums, task = Sums(), None
     kept: list[Tensor] = []
     size = evaluation_batch(network)
-    parts = [slice(start, start + size) for start in range(0, len(labels), size)]
+    if world is not None and not 1 < world.size <= len(labels):
+        world = None
+    own = slice(0, len(labels)) if world is None else world.rows(len(labels))
+    starts = range(own.start, own.stop, size)
+    parts = [slice(start, min(start + size, own.stop)) for start in starts]
     with evaluating(network):
         loaded = batches(inputs, parts, seed=0)
         for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
@@ -139,6 +171,8 @@ def evaluate(
             sums.add(result, y)
             if task == "labels":
                 kept.append(predictions_of(result))
+    if world is not None:
+        sums.add_up(world)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     scores = sums.scores
     if task == "labels":
