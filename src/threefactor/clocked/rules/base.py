@@ -17,13 +17,7 @@ from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
@@ -32,6 +26,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.processes import Share, World
 
@@ -75,7 +70,8 @@ class Rule(nn.Module, ABC):
 
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
-        loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
+        loss: (output, targets) -> (losses, errors), or one of `torch.nn`, see `from_torch`;
+            `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
             decays with the leak of the neurons behind it, that of a read-out with the leak of those
             before it. One number for all, or numbers by the names of layers: synapse layers, and
