@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import Movable, batches
+from threefactor.data import batches
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -37,6 +38,7 @@ from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
+from threefactor.training.placing import place, placement_of
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
@@ -89,9 +91,11 @@ class Trainer:
         history: the metrics lines of the finished epochs.
         tracked: what was measured while training, line by line, as in `tracked.jsonl`.
         progress: how far the training is.
+        placement: where the samples lie, and why.
 
     Raises:
-        ConfigurationError: if the settings ask for a measure that there is not, or that has no
+        ConfigurationError: if the samples cannot lie where the settings want them; the settings
+            ask for a measure that there is not, or that has no
             meaning for the rule or network; TensorBoard is not installed; or the parts of the
             experiment do not belong together, see `check_parts`.
         InputError: if there are no samples, or not one target for each.
@@ -119,12 +123,19 @@ class Trainer:
         """Whether an error may have come in the middle of a batch or of the end of an epoch."""
         self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
-        self._train = _place("train", experiment.data, self._device)
-        self._test = _place("test", experiment.data, self._device)
-        self._validation = None
+        names = ["train", "test"]
         if getattr(experiment.data, "validation", None) is not None:
-            self._validation = _place("validation", experiment.data, self._device)
-        elif experiment.settings.stopping is not None:
+            names.append("validation")
+        parts = {part: _checked(part, experiment.data) for part in names}
+        inputs = [part[0] for part in parts.values()]
+        self.placement = placement_of(inputs, experiment.settings.data.place, self._device)
+        placed = {
+            part: (place(x, self.placement.place, self._device), y.to(self._device))
+            for part, (x, y) in parts.items()
+        }
+        self._train, self._test = placed["train"], placed["test"]
+        self._validation = placed.get("validation")
+        if self._validation is None and experiment.settings.stopping is not None:
             raise ConfigurationError(
                 "stopping needs validation data: the test data must not decide when a training "
                 "ends. Hold out some training samples, as with --set validation=0.1"
@@ -167,7 +178,7 @@ class Trainer:
         Raises:
             ConfigurationError: if memory does not suffice.
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            InterruptedRunError: on Ctrl-C, SIGTERM and the like, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
                 a training that this trainer does not stand at the end of; another process or
                 thread works in it; or an error ended `fit` in the middle of a batch before.
@@ -228,7 +239,7 @@ class Trainer:
                     f"this trainer has done {self._batches_done} batches, which {run.path} does "
                     "not hold; begin with a fresh experiment, or give no folder"
                 )
-            run.describe(self.described, str(self._device))
+            run.describe(self.described, str(self._device), asdict(self.placement))
             return
         if self._stands_at != run.last.resolve():
             raise CheckpointError(
@@ -496,8 +507,8 @@ def _of_validation(held: Evaluation) -> dict[str, Any]:
     return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
 
 
-def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
-    """Return inputs and targets of a part of the data, on a device."""
+def _checked(part: str, samples: Any) -> tuple[Any, Tensor]:
+    """Return inputs and targets of a part of the data."""
     pair = getattr(samples, part, None)
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Tensor)):
         raise InputError(
@@ -516,7 +527,7 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
             f"for {PARTS[part]} there are {number} inputs and {len(targets)} targets; give one "
             "target for each input, and one input at least"
         )
-    return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
+    return inputs, targets
 
 
 def progress_of(epoch: int, settings: Settings) -> float:

@@ -26,7 +26,7 @@ VERSION = 3  # of the layout; others are made anew
 PREFIX = ".making-"
 LONGEST_ABOUT = 1 << 20  # bytes
 CHUNK = 1 << 20
-Sequences = Callable[[], Iterator[NDArray[np.float32]]]
+Sequences = Callable[[], Iterator[NDArray[Any]]]
 
 
 class CachedFrames(NamedTuple):
@@ -132,7 +132,7 @@ def _made(
 
 
 def _written(
-    path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
+    path: Path, samples: int, sequences: Iterator[NDArray[Any]], kind: np.dtype[Any]
 ) -> dict[str, Any] | None:
     """Write the array and return what is known of it; None if `kind` does not hold a value.
 

@@ -100,12 +100,13 @@ class RunFolder(RunFiles):
         make_folder(self.path)
         self._write_config(document)
 
-    def describe(self, experiment: Description, device: str) -> None:
+    def describe(self, experiment: Description, device: str, placement: Mapping[str, str]) -> None:
         """Write into config.json what is trained; call it before the first batch.
 
         Args:
             experiment: what it is.
             device: on which it is trained.
+            placement: where its samples lie, and why.
         """
         if not self.config_path.exists():
             self.create(experiment.settings, experiment.data, experiment.layer_sizes)
@@ -114,6 +115,7 @@ class RunFolder(RunFiles):
         document["settings"] = dataclasses.asdict(experiment.settings)
         document["data"] = dict(experiment.data)
         document["layer_sizes"] = dict(experiment.layer_sizes)
+        document["placement"] = dict(placement)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         before = document.pop("own_code", {}).get("parts", {})
