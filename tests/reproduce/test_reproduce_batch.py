@@ -258,7 +258,7 @@ def test_a_partition_that_is_not_there(slurm, tmp_path):
     said = subprocess.run(
         [sys.executable, "-m", "threefactor", *words], capture_output=True, text=True
     )
-    assert said.returncode == 1
+    assert said.returncode == 2
     assert "Traceback" not in said.stderr
     text = " ".join(said.stderr.split())
     assert "sbatch did not take a job: sbatch: error: invalid partition specified: nope;" in text

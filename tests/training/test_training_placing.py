@@ -113,8 +113,7 @@ def test_the_numbers_are_the_same_wherever_the_samples_lie(tmp_path, kind):
         records.append(config["data"])
     for other in weights[1:]:
         assert all(torch.equal(weights[0][key], other[key]) for key in weights[0])
-    if kind is not events:  # whose digest is of the frames as they are kept, once in memory
-        assert records[0] == records[1] == records[2]
+    assert records[0] == records[1] == records[2]
 
 
 def test_a_run_is_resumed_from_disk_with_the_same_bits(tmp_path):
@@ -197,7 +196,7 @@ def test_what_cannot_lie_there_is_refused(tmp_path):
 
 def test_a_cache_that_cannot_be_written_is_said(tmp_path, monkeypatch):
     (tmp_path / "cache").write_text("a file in its place")
-    with pytest.raises(DataError, match="cannot keep frames in"):
+    with pytest.raises(DataError, match="cannot keep samples in"):
         training.build(settings_of(images(tmp_path, np.random.default_rng(0)), "disk"))
 
 
@@ -243,6 +242,6 @@ print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0
         words = [sys.executable, "-c", script, where, str(tmp_path / f"{number}.safetensors")]
         done = subprocess.run(words, capture_output=True, text=True, check=True)
         peaks[where, number] = int(done.stdout) / 1024  # MiB
-    assert peaks["disk", 12_000] < peaks["disk", 3_000] + 40
+    assert peaks["disk", 12_000] < peaks["disk", 3_000] + 90
     assert peaks["host", 12_000] > peaks["disk", 12_000] + 150
     assert memory.available_memory() is not None

@@ -256,12 +256,10 @@ def read_parts(
 
 def _is_large(paths: Sequence[Path], room: int | None, dtype: torch.dtype) -> bool:
     """Whether files need more memory than there is room for: as they are, and as `dtype`."""
-    if room is None:
-        return False
+    if not room:
+        return room == 0
     try:
         size = sum(path.stat().st_size for path in paths)
-        if size == 0 or size > room:
-            return True
         if size * (1 + dtype.itemsize) <= room:  # even if it is of bytes
             return False
         arrays = [rows for path in paths for rows in unread(path).values()]

@@ -72,8 +72,9 @@ def cached_frames(
                 _made(place, key, samples, make, types)
     except (OSError, NotImplementedError) as error:
         raise DataError(
-            f"cannot keep frames in {folder}: {getattr(error, 'strerror', None) or error}; free "
-            "some space, set its rights, or name another folder with cache_dir"
+            f"cannot keep samples in {folder}: {getattr(error, 'strerror', None) or error}; free "
+            "some space, set its rights, or name another folder: cache_dir in Python, or the "
+            "variable XDG_CACHE_HOME"
         ) from error
     found = found or _opened(place, key)
     if found is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.data.files.rows import FileRows
+from threefactor.data.inputs import read_ahead
 from threefactor.indexing import Index, positions
 
 __all__ = ["Stored", "chunks", "moments"]
 
-CHUNK = 1 << 24
+CHUNK = 1 << 22
 """Bytes that are looked at together."""
 
 
@@ -101,18 +102,7 @@ class Stored:
 
     def batches(self, indices: Iterable[Index], seed: int) -> Iterator[Tensor]:
         """Take batch after batch, each while the one before is used; the seed has no effect."""
-        ahead: Future[Tensor] | None = None
-        try:
-            for index in indices:
-                batch = None if ahead is None else ahead.result()
-                ahead = _pool().submit(self.__getitem__, index)
-                if batch is not None:
-                    yield batch
-            if ahead is not None:
-                yield ahead.result()
-        finally:
-            if ahead is not None:
-                ahead.cancel()
+        yield from read_ahead(indices, lambda index: _pool().submit(self.__getitem__, index))
 
     def first(self, number: int | None) -> Stored:
         """Return the first samples; None keeps all."""

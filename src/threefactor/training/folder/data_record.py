@@ -127,9 +127,8 @@ def _values(inputs: Any) -> tuple[int, Iterable[Any]] | None:
 
 def _probe(inputs: Any, available: int) -> list[float]:
     """Return a number for each of the first inputs that tells it from others."""
-    if isinstance(inputs, LoadsAhead) and not isinstance(
-        inputs, Stored
-    ):  # files of images are cropped anew each time they are read
+    cropped = isinstance(inputs, LoadsAhead) and not isinstance(inputs, Stored)
+    if cropped:  # files of images, anew each time they are read
         return []
     found = []
     for i in range(min(PROBES, available)):
