@@ -36,6 +36,7 @@ YOUNGER: Mapping[tuple[str, ...], Any] = {
     ("track",): None,
     ("data", "sort"): False,
     ("data", "options"): {},
+    ("data", "place"): "auto",
     ("rule", "options", "normalise_by_count"): False,
     ("rule", "options", "feedback_lr_change"): None,
     ("rule", "options", "feedback_first"): False,

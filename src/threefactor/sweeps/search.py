@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError, DataError
-from threefactor.reproduce.grid import FINISHED, NO_DATA, Observer, Outcome, run_grid
+from threefactor.reproduce.grid import FINISHED, NO_DATA, Executor, Observer, Outcome, run_grid
 from threefactor.reproduce.planned import PlannedRun
 from threefactor.sweeps.plan import Range, Sweep
 from threefactor.sweeps.running import write_description
@@ -45,6 +45,7 @@ def run_search(
     device: str = "cpu",
     threads: int = 1,
     observer: Observer | None = None,
+    executor: Executor | None = None,
     seed: int = 0,
 ) -> list[Outcome]:
     """Train cells that Optuna chooses, until the folder has so many trials.
@@ -58,7 +59,7 @@ def run_search(
         sweep: the rules and values, or ranges of values, to choose from.
         out: its folder.
         trials: how many, of all processes in the folder together.
-        jobs, data_dir, device, threads, observer: see `run_grid`.
+        jobs, data_dir, device, threads, observer, executor: see `run_grid`.
         seed: of the search. Only a search by one process, with one number of jobs, can be repeated.
 
     Raises:
@@ -85,6 +86,7 @@ def run_search(
         "device": device,
         "threads": threads,
         "observer": observer,
+        "executor": executor,
     }
     outcomes: list[Outcome] = []
     with _free_place(out) as place:

@@ -23,6 +23,7 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.run import Run
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
+from threefactor.training.placing import room_for
 from threefactor.training.registered import (
     DTYPES,
     load_registered,
@@ -125,9 +126,10 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
         DataError: if the data is absent or corrupt.
     """
     given = settings.data
-    samples: Any = load_registered(settings, data_dir)
+    room = room_for(given.place)
+    samples: Any = load_registered(settings, data_dir, room)
     if samples is None:
-        samples = engine_of(settings).load(settings, data_dir)
+        samples = engine_of(settings).load(settings, data_dir, room)
     if given.folds is not None:
         samples = samples.fold(given.fold, given.folds)
     samples = samples.subset(given.train, given.test)

@@ -61,8 +61,14 @@ class Engine(ABC):
     device_type: str | None = None
 
     @abstractmethod
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
-        """Return the data: its `train` and `test` are pairs of inputs and labels."""
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
+        """Return the data: its `train` and `test` are pairs of inputs and labels.
+
+        Args:
+            settings: of the run.
+            data_dir: see `threefactor.data.data_folder`.
+            room: bytes that the samples may take in memory; None for no limit.
+        """
 
     @abstractmethod
     def network(self, settings: Settings, samples: Any) -> nn.Module:
@@ -199,7 +205,7 @@ class ClockedEngine(Engine):
     where = clocked.__name__
     rate_unit = "spikes per neuron and step"
 
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
         given, dtype = settings.data, DTYPES[settings.dtype]
         if data.has_frames(given.name):
             framing = _framing(settings)
@@ -207,7 +213,7 @@ class ClockedEngine(Engine):
                 given.name, data_dir, framing, dtype=dtype, sort=given.sort
             )
         else:
-            samples = data.load(given.name, data_dir, dtype=dtype)
+            samples = data.load(given.name, data_dir, dtype=dtype, room=room)
         return samples
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
@@ -265,7 +271,7 @@ class EventEngine(Engine):
         torch.set_num_threads(1)  # its sums round differently with another number of threads
         events.set_num_threads(threads)
 
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
         return data.load_spikes(settings.data.name, data_dir, window=settings.data.window)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:

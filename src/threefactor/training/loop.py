@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from threefactor.clocked.losses import check_targets
-from threefactor.data import Frames, ImageFiles, Movable, batches
+from threefactor.data import Frames, ImageFiles, batches
+from threefactor.data.samples.stored import Stored
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -48,6 +50,7 @@ from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
 from threefactor.training.optimizers import step_scheduler
+from threefactor.training.placing import place, placement_of
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
 from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
@@ -64,7 +67,7 @@ from threefactor.training.tracking import Tracker, tracker_of
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 T = TypeVar("T")
-BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames)
+BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames, Stored)
 """Inputs of which a sample is the same whichever others are taken with it."""
 PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 
@@ -105,9 +108,11 @@ class Trainer:
         history: the metrics lines of the finished epochs.
         tracked: what was measured while training, line by line, as in `tracked.jsonl`.
         progress: how far the training is.
+        placement: where the samples lie, and why.
 
     Raises:
-        ConfigurationError: if the settings ask for a measure that there is not, or that has no
+        ConfigurationError: if the samples cannot lie where the settings want them; the settings
+            ask for a measure that there is not, or that has no
             meaning for the rule or network; TensorBoard is not installed; or the parts of the
             experiment do not belong together, see `check_parts`; or there are more processes than
             samples in a batch.
@@ -140,12 +145,19 @@ class Trainer:
         """Whether an error may have come in the middle of a batch or of the end of an epoch."""
         self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
-        self._train = _place("train", experiment.data, self._device)
-        self._test = _place("test", experiment.data, self._device)
-        self._validation = None
+        names = ["train", "test"]
         if getattr(experiment.data, "validation", None) is not None:
-            self._validation = _place("validation", experiment.data, self._device)
-        elif experiment.settings.stopping is not None:
+            names.append("validation")
+        parts = {part: _checked(part, experiment.data) for part in names}
+        inputs = [part[0] for part in parts.values()]
+        self.placement = placement_of(inputs, experiment.settings.data.place, self._device)
+        placed = {
+            part: (place(x, self.placement.place, self._device), y.to(self._device))
+            for part, (x, y) in parts.items()
+        }
+        self._train, self._test = placed["train"], placed["test"]
+        self._validation = placed.get("validation")
+        if self._validation is None and experiment.settings.stopping is not None:
             raise ConfigurationError(
                 "stopping needs validation data: the test data must not decide when a training "
                 "ends. Hold out some training samples, as with --set validation=0.1"
@@ -221,7 +233,7 @@ class Trainer:
         Raises:
             ConfigurationError: if memory does not suffice.
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            InterruptedRunError: on Ctrl-C, SIGTERM and the like, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
                 a training that this trainer does not stand at the end of; another process or
                 thread works in it; or an error ended `fit` in the middle of a batch before.
@@ -282,7 +294,8 @@ class Trainer:
                     f"this trainer has done {self._batches_done} batches, which {run.path} does "
                     "not hold; begin with a fresh experiment, or give no folder"
                 )
-            run.describe(self.described, str(self._device), self._world.size)
+            placement = asdict(self.placement)
+            run.describe(self.described, str(self._device), placement, self._world.size)
             return
         if self._stands_at != run.last.resolve():
             raise CheckpointError(
@@ -600,8 +613,8 @@ class Trainer:
         self._stands_at, self._halfway = folder.resolve(), False
 
 
-def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
-    """Return inputs and targets of a part of the data, on a device."""
+def _checked(part: str, samples: Any) -> tuple[Any, Tensor]:
+    """Return inputs and targets of a part of the data."""
     pair = getattr(samples, part, None)
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Tensor)):
         raise InputError(
@@ -620,7 +633,7 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
             f"for {PARTS[part]} there are {number} inputs and {len(targets)} targets; give one "
             "target for each input, and one input at least"
         )
-    return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
+    return inputs, targets
 
 
 def _narrowed(batch: Any, dim: int, rows: slice) -> Tensor:

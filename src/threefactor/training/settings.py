@@ -148,6 +148,8 @@ class DataSettings:
     `window` is the time over which an image becomes spikes for an event-driven network, s.
     `validation` is the share of the training samples that is held out to choose the best epoch,
     at random (`validation_seed`), class by class; it is taken after all others.
+    `place` is where the samples lie while a network trains: on its "device", in memory of the
+    "host", or on "disk"; "auto" takes the first of these that has room.
     `options` are those of one's own data (`images`, `events`, `spikes`, `tensors`), or of a
     function registered with `threefactor.register_data`.
     """
@@ -164,6 +166,7 @@ class DataSettings:
     window: Real = Field(default=0.1, gt=0)
     validation: Real | None = Field(default=None, gt=0, lt=1)
     validation_seed: Count = Field(default=0, ge=0, lt=2**31)
+    place: Literal["auto", "device", "host", "disk"] = "auto"
     options: Options = Field(default_factory=dict)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from threefactor.data.arguments import check_dtype, check_whole
 from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.files.source import ADVICE, open_file
-from threefactor.data.inputs import Batched
+from threefactor.data.inputs import Batched, read_ahead
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions
 
@@ -107,18 +107,7 @@ class ImageFiles(Batched):
             InputError: the seed is not a whole number of at least 0.
         """
         check_whole("seed", seed, 0, LARGEST_SEED)
-        ahead = None
-        try:
-            for index in indices:
-                batch = None if ahead is None else ahead.result()
-                ahead = _Batch(self, index, seed)
-                if batch is not None:
-                    yield batch
-            if ahead is not None:
-                yield ahead.result()
-        finally:
-            if ahead is not None:
-                ahead.cancel()
+        yield from read_ahead(indices, lambda index: _Batch(self, index, seed))
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:

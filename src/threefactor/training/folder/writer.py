@@ -115,12 +115,19 @@ class RunFolder(RunFiles):
         make_folder(self.path)
         self._write_config(document)
 
-    def describe(self, experiment: Description, device: str, processes: int = 1) -> None:
+    def describe(
+        self,
+        experiment: Description,
+        device: str,
+        placement: Mapping[str, str],
+        processes: int = 1,
+    ) -> None:
         """Write into config.json what is trained; call it before the first batch.
 
         Args:
             experiment: what it is.
             device: on which it is trained.
+            placement: where its samples lie, and why.
             processes: how many train together.
         """
         if not self.config_path.exists():
@@ -132,6 +139,7 @@ class RunFolder(RunFiles):
         document["layer_sizes"] = dict(experiment.layer_sizes)
         if experiment.start is not None:
             document["start"] = dict(experiment.start)
+        document["placement"] = dict(placement)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         before = document.pop("own_code", {}).get("parts", {})
