@@ -123,6 +123,7 @@ class Pathway:
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
         self.derived: dict[str, Tensor] = {}
+        self.copies: dict[str, Tensor] = {}
         self._held.clear()
 
     def hold(self, name: str) -> Tensor:
