@@ -221,6 +221,7 @@ class Pathway:
                 return self.synapse.transmit(x)
             if self._current is None:
                 self._input, self._current = x, self.synapse.transmit(x)
+                self.copies.clear()  # the product is made once
             # A copy, which the network may write to, even behind autograd's back.
             return self._current.clone()
 

@@ -104,15 +104,16 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kept: dict[str, Tenso
 def weight_gradient(delta: Tensor, trace: Tensor) -> Tensor:
     """Return delta^T trace, (n_out, n_in), of (B, n_out) and (B, n_in), without a graph."""
     worthwhile = (
-        min(delta.shape[1], trace.shape[1]) >= FEWEST_COLUMNS
+        delta.shape[1] >= FEWEST_COLUMNS
         and delta.numel() * trace.shape[1] >= LEAST_WORK
         and delta.is_contiguous()
         and trace.is_contiguous()
     )
-    if not (worthwhile and applies(delta, trace)):
-        return delta.t() @ trace
-    found = _sparse(trace, delta, None, MOST_BACKWARD, by_columns=True)
-    return product(delta.t(), trace) if found is None else transposed(found)
+    if worthwhile and applies(delta, trace):
+        found = _sparse(trace, delta, None, MOST_BACKWARD, by_columns=True)
+        if found is not None:
+            return transposed(found)
+    return product(delta.t(), trace)
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
