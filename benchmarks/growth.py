@@ -2,11 +2,11 @@
 
     python benchmarks/growth.py [--rule opzo] [--json FILE]
 
-One thing grows at a time from 784-400-400-10 with 64 samples and T = 6. A straight line is fitted to
-each: what a step costs at least, and what each further time step, sample, ... adds. Time is that of
-the processor, the least of all rounds, in which the points take turns. Memory is what the first two
-steps add to the highest resident memory of a process of their own. See docs/growth.md. That of exact
-spike times is in events_step.py.
+One thing grows at a time from 784-400-400-10 with 64 samples and T = 6. A straight line is fitted
+to each: what a step costs at least, and what each further time step, sample, ... adds. Time is that
+of the processor, the least of all rounds, in which the points take turns. Memory is what the first
+two steps add to the highest resident memory of a process of their own. See docs/growth.md. That of
+exact spike times is in events_step.py.
 """
 
 import argparse

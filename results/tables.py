@@ -628,6 +628,7 @@ def step_times(file: str) -> str:
 
 
 TABLES["step"] = partial(step_times, "clocked_step")
+TABLES["step-medium"] = partial(step_times, "clocked_step_medium")
 TABLES["step-2-threads"] = partial(step_times, "clocked_step_2_threads")
 TABLES["step-conv5"] = partial(step_times, "clocked_step_conv5")
 
