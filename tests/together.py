@@ -23,9 +23,14 @@ import torch
 import torch.distributed as dist
 from reference import clocked_cases, events_cases
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from typing_extensions import Unpack
 
-from threefactor import World, clocked, training
+import threefactor
+from threefactor import World, clocked, events, training
+from threefactor.data import from_dataset
 from threefactor.errors import CheckpointError, ConfigurationError, InputError, ProcessError
+from threefactor.processes import Share
 from threefactor.recipes import recipe
 from threefactor.training import Trainer, build
 from threefactor.training.loop import InterruptedRunError
@@ -38,8 +43,67 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "opzo": ("digits-fc", "opzo", {"track.measures": ["alignment"], "track.every": 3}),
     "opzo-each-step": ("digits-fc", "opzo", {"update": "step"}),
     "zo-hardware": ("digits-fc", "dfa", {"hardware_noise": 0.2}),
+    "held-out": (
+        "digits-fc",
+        "opzo",
+        {
+            **{"recurrent": True, "learn_leak": True, "feedback_delay": 2, "clip_norm": 0.05},
+            **{"validation": 0.3, "stopping.patience": 1, "stopping.least": 0.5, "epochs": 3},
+        },
+    ),
+    "own": (
+        "digits-fc",
+        "together-rule",
+        {"data.name": "together-data", "loss.kind": "together-loss", "epochs": 2},
+    ),
     "sfdfa": ("digits-events", "sfdfa", {"thresholds": [0.1, 0.05, 0.05], "rate_penalty": 0.1}),
 }
+
+
+def own_data() -> Any:
+    """Pictures of a user's own, which a transform changes at random, in a loader."""
+
+    class Shaken(Dataset[Any]):
+        def __len__(self) -> int:
+            return 49
+
+        def __getitem__(self, i: int) -> Any:
+            x = nn.functional.one_hot(torch.tensor(i % 7), 7).double().repeat(3)
+            return 3 * x + torch.rand(21), i % 7
+
+    pictures = torch.rand(21, 21, generator=torch.Generator().manual_seed(0))
+    still = TensorDataset(pictures, torch.arange(21) % 7)
+    return from_dataset(Shaken(), DataLoader(still, batch_size=8), outputs=7, dtype=torch.float64)
+
+
+def focal(output: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
+    log = torch.log_softmax(output, 1).gather(1, targets[:, None])[:, 0]
+    return -((1 - log.exp()) ** gamma) * log
+
+
+class Correlated(clocked.Rule):
+    """Feedback that gathers, in a buffer, what the activity has to do with the error."""
+
+    def __init__(self, network: nn.Module, **options: Unpack[clocked.RuleOptions]) -> None:
+        super().__init__(network, **options)
+        for i, n in enumerate(self.layer_sizes.values()):
+            start = torch.randn(self.outputs, n) / n**0.5
+            self.register_buffer(f"m{i}", start.to(next(network.parameters())))
+
+    def layer_errors(self, step: clocked.TimeStep) -> list[Tensor]:
+        found = []
+        for i, layer in enumerate(step.layers):
+            m, activity = self.get_buffer(f"m{i}"), layer.activity
+            assert activity is not None
+            found.append(step.error @ self.get_buffer(f"m{i}"))
+            change = step.error.t() @ activity
+            if self.batch_share is not None:
+                self.batch_share.world.add([change])
+            m.add_(change, alpha=0.1)
+        return found
+
+    def synchronise(self, share: Share) -> None:
+        """The changes are those of all processes."""
 
 
 RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
@@ -47,7 +111,8 @@ RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
 
 def settings_of(name: str, **changes: Any) -> training.Settings:
     kind, rule, own = TRAININGS[name]
-    return recipe(kind).settings_for(rule, {**SMALL, "epochs": 1, **own, **changes})
+    small = {k: v for k, v in SMALL.items() if "data.name" not in own or not k.startswith("data")}
+    return recipe(kind).settings_for(rule, {**small, "epochs": 1, **own, **changes})
 
 
 def differs(joint: list[Tensor], alone: list[Tensor], tolerance: float) -> str:
@@ -314,16 +379,19 @@ def events_checks(world: World) -> dict[str, Callable[[], str]]:
 def epoch(world: World, name: str) -> str:
     def run(together: World | None) -> tuple[list[Tensor], dict[str, Any], list[Any]]:
         trainer = Trainer(build(settings_of(name)), world=together)
-        line = trainer.fit()[0]
+        history = trainer.fit()
+        line = {f"{key} {i}": value for i, one in enumerate(history) for key, value in one.items()}
         state = trainer.experiment
         tensors = [*state.network.state_dict().values(), *state.rule.state_dict().values()]
         kept = [t.double() for t in tensors if isinstance(t, Tensor)]
-        for key in ("seconds", "samples_per_second"):
-            del line[key]
+        for i in range(len(history)):
+            del line[f"seconds {i}"], line[f"samples_per_second {i}"]
         return kept, line, trainer.tracked
 
     joint, line, tracked = run(world)
     alone, one, measured = run(None)
+    if line.keys() != one.keys():
+        return f"{sorted(line)} together, {sorted(one)} alone"
     for key, value in one.items():
         pairs = (
             zip(value.values(), line[key].values(), strict=True)
@@ -345,6 +413,63 @@ def expect(kind: type[Exception], words: str, act: Callable[[], object]) -> str:
     except Exception as problem:
         return f"it raised {problem!r}"
     return "nothing was refused"
+
+
+def unsynchronised(world: World) -> str:
+    """Rules of a user's own that learn in buffers and do not say how processes agree."""
+
+    class Clocked(clocked.DFA):
+        def layer_errors(self, step: clocked.TimeStep) -> Any:
+            self.feedback[0].matrix.add_(0.1 * step.output.mean())
+            return super().layer_errors(step)
+
+        def moves(self, buffer: str) -> bool:
+            return True
+
+    class Events(events.DFA):
+        def learn(self, trial: Any) -> None:
+            self.feedback[0].matrix.add_(0.1 * trial.counts[0].mean())
+            super().learn(trial)
+
+    torch.manual_seed(1)
+    x, y = clocked_cases.make_data()
+    spikes, labels = events_cases.make_inputs(4), events_cases.make_labels(4)
+    sizes = (events_cases.INPUTS, 5, events_cases.OUTPUTS)
+    rules: list[tuple[Any, Any]] = [
+        (Clocked(clocked_cases.make_network()), (x, y)),
+        (Events(events_cases.make_network(sizes)), (spikes, labels)),
+    ]
+    for rule, batch in rules:
+        rule.join(world)
+        before = rule.feedback[0].matrix.clone()
+        said = expect(InputError, "`synchronise`", partial(rule.step, *batch))
+        if said or not torch.equal(before, rule.feedback[0].matrix):
+            return f"{type(rule).__name__}: {said or 'feedback moved'}"
+        world.end_step()
+    return ""
+
+
+def other_plans(world: World) -> str:
+    """Other labelled steps, another number of steps, another call: words in all processes."""
+    x, y = clocked_cases.make_data()
+    first = world.is_first
+    acts: list[Callable[[Any], object]] = [
+        lambda rule: rule.step(x, [y, None, y, y, y] if first else [None, y, y, y, y]),
+        lambda rule: rule.step(x if first else x[:3], y),
+        lambda rule: rule.step(x, y) if first else rule.observe(x[0], y),
+        lambda rule: rule.observe(x[0], y if first else None),
+    ]
+    for act in acts:
+        _, rule = clocked_cases.build("opzo")
+        rule.join(world)
+        said = expect(InputError, "do not do the same", partial(act, rule))
+        if said:
+            return said
+        rule.reset()
+        rule.step(x, y)
+    options = {"momentum": 0.5 if first else 0.6}
+    other = clocked_cases.make_rule("opzo", clocked_cases.make_network(), **options)
+    return expect(ConfigurationError, "network or rule", lambda: other.join(world))
 
 
 def refused_rows(world: World) -> str:
@@ -434,7 +559,14 @@ def died(world: World) -> str:
     return said if same else "weights changed"
 
 
+def register() -> None:
+    threefactor.register_data("together-data")(own_data)
+    threefactor.register_loss("together-loss")(focal)
+    threefactor.register_rule("together-rule")(Correlated)
+
+
 def main(rank: int, size: int, folder: Path) -> None:
+    register()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     meet = f"file://{folder / 'meet'}"
@@ -444,7 +576,15 @@ def main(rank: int, size: int, folder: Path) -> None:
     if size == 2:
         checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
-        for act in (refused_rows, drifted, mixing, other_settings, too_small):
+        for act in (
+            unsynchronised,
+            other_plans,
+            refused_rows,
+            drifted,
+            mixing,
+            other_settings,
+            too_small,
+        ):
             checks[act.__name__] = lambda act=act: act(world)
         checks["stopped"] = lambda: stopped(world, folder / "run")
         checks["busy"] = lambda: busy(world, folder / "run")

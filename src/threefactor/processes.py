@@ -23,7 +23,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from threefactor.errors import ConfigurationError, InputError, ProcessError, ThreefactorError
 
-__all__ = ["Share", "World", "asked_for", "generators_of", "join", "step_of"]
+__all__ = [
+    "Share",
+    "World",
+    "asked_for",
+    "check_synchronised",
+    "generators_of",
+    "join",
+    "step_of",
+]
 
 TIME_LIMIT = 600.0
 """Seconds that a process waits for the others."""
@@ -374,6 +382,13 @@ class Share:
             dist.all_gather(found, padded, group=world._group(rows.device.type))
         return torch.cat([part[:size] for part, size in zip(found, self.sizes, strict=True)])
 
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors, such as means over the rows, by their means over the whole batch."""
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.mul_(self.weight)
+        self.world.add(tensors)
+
     def mean(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Return means over the whole batch of scalars that are means over the rows."""
         if not values:
@@ -433,6 +448,21 @@ def join(rule: Any, world: World) -> None:
     rule.world = world if world.size > 1 else None
 
 
+def check_synchronised(rule: Any, base: type) -> None:
+    """Refuse a rule that learned in its buffers and does not say how processes agree on them.
+
+    Args:
+        rule: of either engine.
+        base: the class of all rules of the engine, whose `synchronise` does nothing.
+    """
+    if type(rule).synchronise is base.synchronise:  # type: ignore[attr-defined]
+        raise InputError(
+            f"{type(rule).__name__} changed its buffers in a step, each process from its own rows "
+            "of the batch; say in its method `synchronise` how they become the same in all "
+            "processes, or train in one"
+        )
+
+
 @contextmanager
 def step_of(world: World | None) -> Iterator[None]:
     """Tell the other processes, if there are any, when this one cannot begin its step."""
@@ -457,7 +487,7 @@ def generators_of(rule: Any) -> list[torch.Generator | None]:
 def _plain(of: object) -> list[tuple[str, object]]:
     """Return the attributes of an object that are plain values: how it is set up."""
     values = sorted(vars(of).items()) if hasattr(of, "__dict__") else []
-    plain = (bool, int, float, str, tuple, type(None))
+    plain = (bool, int, float, str, type(None))
     return [(k, v) for k, v in values if not k.startswith("_") and isinstance(v, plain)]
 
 

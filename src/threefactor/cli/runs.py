@@ -27,7 +27,8 @@ from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.progress import EpochLines, percent
+from threefactor.training.progress import EpochLines
+from threefactor.training.scores import shown
 from threefactor.training.settings import Settings
 
 __all__ = [
@@ -75,13 +76,21 @@ Assignments = Annotated[
 ]
 
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Where the network's weights come from: a run folder, or a file .safetensors, .pt or "
+        ".pth with a state_dict.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="DATA",
         help="What to train on: a data set by name; or data of your own, as images:FOLDER, "
-        "events:FOLDER, spikes:FILE or tensors:FILE, or its place alone.",
+        "events:FOLDER, spikes:FILE, tensors:FILE or huggingface:FOLDER, or its place alone.",
     ),
 ]
 
@@ -100,6 +109,7 @@ def train(
     seed: Seed = None,
     epochs: Epochs = None,
     own_data: Data = None,
+    start: Start = None,
     assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
@@ -136,6 +146,8 @@ def train(
     `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
     class; `threefactor data check FOLDER` says what it holds.
 
+    `--start weights.safetensors` begins with weights that any program has saved.
+
     `torchrun --nproc-per-node=4 -m threefactor train mnist-fc` shares each batch out over four
     processes, with the numbers of one process to rounding.
 
@@ -147,6 +159,10 @@ def train(
     if resume and out is not None and _is_run(out):
         recall(out)
     changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    if start is not None:
+        if changes.get("start", start) != start:
+            raise ConfigurationError("the start is given twice; give --start alone")
+        changes["start"] = start
     settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:
@@ -266,7 +282,7 @@ def _report(history: list[dict[str, Any]], out: Path, world: World) -> None:
     if not world.is_first:
         return
     say(
-        f"test accuracy {percent(history[-1]['test_accuracy'])} after {len(history)} epochs; "
+        f"test {shown(history[-1], 'test')} after {len(history)} epochs; "
         f"the run is in {readable(str(out))}"
     )
 
@@ -377,8 +393,7 @@ def evaluate(
         "run": str(run),
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
-        "test_loss": found.loss,
-        "test_accuracy": found.accuracy,
+        **found.line("test"),
         "firing_rates": found.firing_rates,
     }
     if as_json:
@@ -388,7 +403,7 @@ def evaluate(
     unit = engine_of(trainer.experiment.settings).rate_unit
     say(
         f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
-        f"accuracy {percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}"
+        f"{shown(line, 'test')}, loss {found.loss:.4f}; {unit}: {rates}"
     )
 
 

@@ -37,18 +37,13 @@ from threefactor.clocked.inputs import (
     tensors_of,
 )
 from threefactor.clocked.kept_state import KeptState, kept_states
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.clocked.turns import Turn, alone
 from threefactor.errors import InputError, unknown_name
 from threefactor.processes import Share

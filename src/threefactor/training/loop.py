@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from threefactor.clocked.losses import check_targets
 from threefactor.data import Frames, ImageFiles, Movable, batches
 from threefactor.errors import (
     CheckpointError,
@@ -32,14 +33,23 @@ from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
-from threefactor.training.evaluation import Evaluation, Sums, correct_of, evaluate, has_accuracy
+from threefactor.training.evaluation import (
+    Evaluation,
+    Sums,
+    begin_sums,
+    correct_of,
+    evaluate,
+    predictions_of,
+)
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
+from threefactor.training.optimizers import step_scheduler
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
     TOO_EARLY,
@@ -146,7 +156,11 @@ class Trainer:
                 f"the loader for training has batch_size {clipped(wanted)}, and the settings "
                 f"{experiment.settings.batch_size}; give both the same"
             )
-        self._scored = has_accuracy(self._train[1], experiment.outputs)
+        loss = getattr(experiment.rule, "loss", None)
+        for part in (self._train, self._test, self._validation):
+            if part is not None and loss is not None:
+                check_targets(loss, part[1], len(part[1]), experiment.outputs)
+        self._task = task_of(loss, self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
         if self._world.size > 1:
@@ -162,6 +176,11 @@ class Trainer:
             raise ConfigurationError(
                 f"a batch has {smallest} samples for {world.size} processes; give a larger "
                 f"batch_size, or at most {smallest} processes"
+            )
+        if self._task in ("values", "labels"):
+            raise ConfigurationError(
+                f"the network predicts {self._task}, whose scores several processes do not add up; "
+                "use one process"
             )
         if not callable(getattr(experiment.rule, "join", None)):
             raise ConfigurationError(
@@ -191,7 +210,7 @@ class Trainer:
         return self.progress.sums
 
     def _begin_sums(self) -> None:
-        self.progress.sums = Sums(correct=0 if self._scored else None)
+        self.progress.sums = begin_sums(self._task)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -303,7 +322,8 @@ class Trainer:
             # Where numbers are drawn for the samples that are run, each process runs them all.
             drawn = experiment.settings.hardware_noise is not None
             shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
-            return evaluate(experiment.network, *part, run, shared)
+            loss = getattr(experiment.rule, "loss", None)
+            return evaluate(experiment.network, *part, run, loss, shared)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -356,8 +376,7 @@ class Trainer:
         found = self.evaluate()
         line = {
             "start": start,
-            "test_loss": found.loss,
-            "test_accuracy": found.accuracy,
+            **found.line("test"),
             "firing_rates": found.firing_rates,
         }
         self._first(lambda run: run.write_start(line))
@@ -438,6 +457,8 @@ class Trainer:
             right = int(said[:, 0].sum())
             self._stop_of_all = int(said[:, 1].max()) or None
         self._sums.add_counted(result, count, right)
+        if self._sums.tally is not None:
+            self._sums.tally.add(predictions_of(result), y)
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, count)
@@ -505,15 +526,15 @@ class Trainer:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
                 warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
-                experiment.scheduler.step()
+                step_scheduler(experiment.scheduler, sums.mean_loss if held is None else held.loss)
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
             "train_accuracy": sums.accuracy,
-            **({} if held is None else _of_validation(held)),
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{name}": value for name, value in sums.scores.items()},
+            **({} if held is None else held.line("validation")),
+            **test.line("test"),
             "seconds": sums.seconds + time.perf_counter() - start,
             "samples_per_second": sums.samples / sums.seconds,
             "lr": lr,
@@ -569,7 +590,7 @@ class Trainer:
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         if epochs != described.epochs:
             before, now = schedule.go_to(self.epoch)
-            if self.epoch < described.epochs and before != now:
+            if self.epoch < described.epochs and before != now and self._world.is_first:
                 warn_user(
                     f"{folder} was trained for {epochs} epochs, and is to have "
                     f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "
@@ -577,10 +598,6 @@ class Trainer:
                     "another training than one of so many epochs from the start"
                 )
         self._stands_at, self._halfway = folder.resolve(), False
-
-
-def _of_validation(held: Evaluation) -> dict[str, Any]:
-    return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
 
 
 def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:

@@ -131,6 +131,7 @@ def resume(
             trainer.load(run.last, extended)
         else:
             begin(experiment)
+            world.from_first(lambda: run.read().check_start(experiment.start))
         if more:
             world.from_first(lambda: run.extend(wanted.epochs))
         return trainer.fit()

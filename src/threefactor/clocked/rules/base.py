@@ -17,13 +17,7 @@ from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
@@ -32,6 +26,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.processes import Share, World
 
@@ -75,7 +70,8 @@ class Rule(nn.Module, ABC):
 
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
-        loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
+        loss: (output, targets) -> (losses, errors), or one of `torch.nn`, see `from_torch`;
+            `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
             decays with the leak of the neurons behind it, that of a read-out with the leak of those
             before it. One number for all, or numbers by the names of layers: synapse layers, and
@@ -222,18 +218,15 @@ class Rule(nn.Module, ABC):
     def synchronise(self, share: Share) -> None:
         """Make what the rule learned without the optimiser the same in all processes.
 
-        Called at the end of a step, after which each process has learned from its own rows. The
-        buffers that `moves` names become their mean, weighted by the number of rows: exact for
-        what is linear in means over the batch, if it is not used before the step ends.
+        Called at the end of a step. A rule that writes to its buffers in a step overrides this, or
+        the step is refused where several processes share the batch: each has learned from its own
+        rows. `share.average(buffers)` is exact for what is linear in means over the rows and not
+        used before the step ends. Losses and errors are divided by the whole batch, so that sums
+        of them are added up instead, where they arise: `share.world.add([change])`.
 
         Args:
             share: the rows of this process.
         """
-        _, buffers = self._own_tensors()
-        moving = [b for n, b in buffers.items() if self.moves(n) and b.is_floating_point()]
-        for buffer in moving:
-            buffer.mul_(share.weight)
-        share.world.add(moving)
 
     @property
     def batch_share(self) -> Share | None:
@@ -684,8 +677,11 @@ class Rule(nn.Module, ABC):
         try:
             with self._session.buffers_kept():
                 yield
-                if self.world is not None and apart:
-                    self.world.add_gradients(parameters)
+                if self.world is not None:
+                    if versions != [b._version for b in moving]:
+                        processes.check_synchronised(self, Rule)
+                    if apart:
+                        self.world.add_gradients(parameters)
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:

@@ -15,16 +15,17 @@ from typing_extensions import TypedDict
 from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.events.arrays import as_array, for_kernels, number
 from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
-from threefactor.events.losses import SpikeCount, check_loss
+from threefactor.events.losses import SpikeCount
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
-from threefactor.processes import World
+from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
 
@@ -86,7 +87,7 @@ class Rule(nn.Module, ABC):
         super().__init__()
         check_network(network)
         keep_freed_memory()
-        self.loss = SpikeCount() if loss is None else loss
+        self.loss = SpikeCount() if loss is None else checked_loss(loss)
         self.local_gradient = local_gradient
         self.rate_penalty = number("rate_penalty", rate_penalty, NOT_NEGATIVE, zero=True)
         self.rate_target = number("rate_target", rate_target, NOT_NEGATIVE, zero=True)
@@ -114,6 +115,12 @@ class Rule(nn.Module, ABC):
     def join(self, world: World) -> None:
         """Train together with the same rule in other processes; see `clocked.Rule.join`."""
         processes.join(self, world)
+
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called after `learn`; see `clocked.Rule.synchronise`.
+        """
 
     @abstractmethod
     def learn(self, trial: Trial) -> None:
@@ -157,9 +164,14 @@ class Rule(nn.Module, ABC):
             self._warn_of_silence(trial)
             result = trial.result()
             restore = self.saved(buffers)
+            versions = [buffer._version for buffer in buffers.values()]
             try:
                 with collected(self.world):
                     self.learn(trial)
+                    if trial.share is not None:
+                        if versions != [buffer._version for buffer in buffers.values()]:
+                            processes.check_synchronised(self, Rule)
+                        self.synchronise(trial.share)
             except BaseException:
                 restore()
                 raise
@@ -171,7 +183,7 @@ class Rule(nn.Module, ABC):
         Args:
             layers: the network's layers by name.
         """
-        check_loss(self.loss)
+        checked_loss(self.loss)
         if self.local_gradient not in LOCAL_GRADIENTS:
             raise unknown_name("local gradient", self.local_gradient, LOCAL_GRADIENTS)
         for name in ("rate_penalty", "rate_target"):

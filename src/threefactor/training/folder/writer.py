@@ -130,6 +130,8 @@ class RunFolder(RunFiles):
         document["settings"] = dataclasses.asdict(experiment.settings)
         document["data"] = dict(experiment.data)
         document["layer_sizes"] = dict(experiment.layer_sizes)
+        if experiment.start is not None:
+            document["start"] = dict(experiment.start)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         before = document.pop("own_code", {}).get("parts", {})
