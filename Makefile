@@ -64,6 +64,7 @@ fuzz: $(VENV)/demo-installed
 bench: $(VENV)/demo-installed
 	$(BIN)/python benchmarks/clocked_step.py
 	$(BIN)/python benchmarks/clocked_memory.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/events_step.py
 
 clean:

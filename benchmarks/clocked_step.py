@@ -99,6 +99,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--network", choices=SETTINGS, default="fc")
     parser.add_argument("--width", type=float, default=0.5, help="of conv5")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--precision",
+        choices=("highest", "high", "medium"),
+        default="highest",
+        help="of PyTorch's products, torch.set_float32_matmul_precision",
+    )
     parser.add_argument("--batch", type=int, help="128; 32 for conv5")
     parser.add_argument("--steps", type=int, default=6, help="time steps T")
     parser.add_argument("--rounds", type=int, help="15; 7 for conv5")
@@ -118,6 +124,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision(options.precision)
     torch.manual_seed(0)
     x = torch.randn(options.batch, *SETTINGS[options.network].shape)
     y = torch.randint(0, 10, (options.batch,))

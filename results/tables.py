@@ -43,6 +43,7 @@ PAGES = (
     "docs/choosing-a-rule.md",
     "docs/delayed-errors.md",
     "docs/deviations.md",
+    "docs/growth.md",
     "docs/other-networks.md",
     "docs/recurrence.md",
     "docs/streams.md",
@@ -627,6 +628,7 @@ def step_times(file: str) -> str:
 
 
 TABLES["step"] = partial(step_times, "clocked_step")
+TABLES["step-medium"] = partial(step_times, "clocked_step_medium")
 TABLES["step-2-threads"] = partial(step_times, "clocked_step_2_threads")
 TABLES["step-conv5"] = partial(step_times, "clocked_step_conv5")
 
@@ -667,6 +669,24 @@ def memory() -> str:
         for name, rule in CLOCKED.items()
     ]
     return markdown(("rule", *files), rows)
+
+
+@table
+def growth() -> str:
+    rows = []
+    for name, axis in load("benchmarks/growth.json")["axes"].items():
+        for unit, label in (("ms", "time"), ("mib", "memory")):
+            fit, shown_unit = axis[label], {"ms": "ms", "mib": "MiB"}[unit]
+            rows.append(
+                (
+                    name,
+                    ", ".join(f"{x:,.0f}" for x in axis["x"]),
+                    f"{', '.join(f'{y:.1f}' for y in axis[unit])} {shown_unit}",
+                    f"{fit['start']:.1f} + {fit['slope']:.3g} x",
+                    f"{100 * fit['off']:.0f} %",
+                )
+            )
+    return markdown(("x", "values of x", "a step", "line", "off it by up to"), rows)
 
 
 @table

@@ -55,6 +55,17 @@ def test_memory_is_measured_and_written(tmp_path):
     assert 0.5 < row["ratio"] < 2
 
 
+def test_growth_is_measured_and_written(tmp_path):
+    file = tmp_path / "growth.json"
+    options = ["--axes", "samples", "--points", "2", "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, str(BENCHMARKS / "growth.py"), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    samples = json.loads(file.read_text())["axes"]["samples"]
+    assert samples["x"] == [32, 64]
+    assert all(value > 0 for value in samples["ms"] + samples["mib"])
+    assert samples["time"]["off"] < 1e-6, "two points lie on a line"
+
+
 def test_events_are_measured_and_written(tmp_path):
     file = tmp_path / "events.json"
     options = ["--rounds", 1, "--repeats", 1, "--batch", 4, "--widths", 20, 40, "--inputs", 30]

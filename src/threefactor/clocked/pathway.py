@@ -123,6 +123,7 @@ class Pathway:
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
         self.derived: dict[str, Tensor] = {}
+        self.copies: dict[str, Tensor] = {}
         self._held.clear()
 
     def hold(self, name: str) -> Tensor:
@@ -220,6 +221,7 @@ class Pathway:
                 return self.synapse.transmit(x)
             if self._current is None:
                 self._input, self._current = x, self.synapse.transmit(x)
+                self.copies.clear()  # the product is made once
             # A copy, which the network may write to, even behind autograd's back.
             return self._current.clone()
 
