@@ -8,6 +8,9 @@ from pathlib import Path
 # variable counts when PyTorch is imported, in this process and in those that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Triton's kernels run on CPU tensors, in its interpreter. It asks when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
