@@ -16,8 +16,7 @@ depend on this number and on the place in memory alone, not on how a kernel is d
 With TRITON_INTERPRET=1 in the environment when Triton is imported, it runs them on CPU tensors.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: older versions of Triton look for tl.constexpr itself.
 from contextlib import nullcontext
 from typing import Any
 
