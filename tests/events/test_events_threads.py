@@ -102,7 +102,7 @@ def test_feedback_learns_from_every_thread() -> None:
     ends = []
     for threaded in (False, True):
         rule = rule_of("sfdfa", make_network(seed=3), feedback_lr=0.01)
-        rule._perturbation = torch.zeros_like  # type: ignore[method-assign, assignment]
+        rule._perturbation = lambda counts, share: torch.zeros_like(counts)  # type: ignore[method-assign]
         work = [
             lambda rule=rule: [rule.step(make_inputs(seed=13), make_labels()) for _ in range(20)]
         ]
