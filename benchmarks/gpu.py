@@ -402,7 +402,7 @@ def peers_of(name: str, batch: int, steps: int, device: torch.device) -> dict[st
 
 def measure_steps(report: Report, networks: dict[str, Network], options: Any) -> None:
     device, quick = options.device, options.quick
-    each = 0.02 if quick else 0.4
+    each = 0.0 if quick else 0.4
     for name in PRECISIONS:
         with precision(name):
             size = 64 if quick else 8192
@@ -416,7 +416,8 @@ def measure_steps(report: Report, networks: dict[str, Network], options: Any) ->
         batch: int | None = None,
     ) -> None:  # fmt: skip
         size = batch or BATCHES[net]
-        size = 4 if quick else size
+        if quick:
+            size, t = 2, t // 3
 
         def find() -> dict[str, Any]:
             with way(how), precision(level):
@@ -573,7 +574,7 @@ def main() -> int:
             report.line(
                 "grow", {**about, "batch": batch, "t": steps, "precision": "high"},
                 lambda n=network, b=batch, t=steps: timed(
-                    step_of(n, "opzo", b, t, device), device, 0.02 if options.quick else 0.3
+                    step_of(n, "opzo", b, t, device), device, 0.0 if options.quick else 0.3
                 ),
             )  # fmt: skip
     lines = [line for part in report.parts.values() for line in part]
