@@ -600,7 +600,9 @@ class Rule(nn.Module, ABC):
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "
-                "float32: train network.float(), and convert it afterwards"
+                "float32: train network.float(), and convert it afterwards. "
+                "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in "
+                "TF32, and keeps all else in float32"
             )
         parameters, buffers = self._own_tensors()
         for name, tensor in (*parameters.items(), *buffers.items()):
