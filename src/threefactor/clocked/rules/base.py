@@ -326,7 +326,7 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with processes.step_of(self.world), session.attached(), self._verdicts():
+                with processes.step_of(self.world), self._verdicts(), session.attached():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
@@ -460,7 +460,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with processes.step_of(self.world), session.attached(), self._verdicts():
+        with processes.step_of(self.world), self._verdicts(), session.attached():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
