@@ -48,6 +48,7 @@ if find_spec("threefactor") is None or find_spec("pydantic") is None:
 
 from threefactor import clocked  # noqa: E402
 from threefactor.clocked import kernels  # noqa: E402
+from threefactor.clocked.captured import Captured  # noqa: E402
 from threefactor.clocked.noise import Perturbation  # noqa: E402
 
 SHARES = {"right": 0.25, "quiet": 0.05, "step": 0.45, "epoch": 0.13, "grow": 0.12}
@@ -194,8 +195,8 @@ def about(device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def way(name: str) -> Iterator[None]:
-    """Work with the kernels, or with PyTorch's operations alone."""
-    if name == "kernels":
+    """Work with the kernels, with them in a graph, or with PyTorch's operations alone."""
+    if name != "operations":
         yield
         return
     with mock.patch.object(kernels, "TRITON_DEVICES", ()):
@@ -242,6 +243,13 @@ def outcome(
     with noise_of_the_cpu():
         first = made.step(x, y, steps=4)
         second = made.step(torch.stack([x, 0.5 * x, -x]), y)
+    return left_behind(made, first, second)
+
+
+def left_behind(
+    made: clocked.Rule, first: clocked.Result, second: clocked.Result
+) -> dict[str, Tensor]:
+    """Return loss, output, rates, gradients and feedback in double precision."""
     found = {"output": first.output + second.output}
     assert first.loss is not None and second.loss is not None
     found["loss"] = first.loss + second.loss
@@ -275,9 +283,39 @@ def right(network: Network, rule: str, device: torch.device) -> dict[str, Any]:
                 found[f"{name} {how}"] = worst
                 if not worst <= LIMITS[dtype]:
                     found["right"], found["worst"] = False, where
+    found |= graph_is_right(network, rule, device)
+    if found.get("graph") not in (None, True):
+        found["right"] = False
     if not float(exact["firing rates"].min()) > 0:
         found["right"], found["worst"] = False, "a layer is silent: nothing was compared"
     return found
+
+
+def graph_is_right(network: Network, rule: str, device: torch.device) -> dict[str, Any]:
+    """Compare a graph that is replayed with steps as usual: with equal seeds, to rounding."""
+    if device.type != "cuda":
+        return {}
+    outcomes = []
+    reason: str | None = None
+    for captured in (False, True):
+        made = network.rule(rule, device, torch.float32)
+        fast = Captured(made)
+        torch.manual_seed(3)
+        x, y = network.batch(8, device, torch.float32)
+        results = []
+        for factor in (1.0, 0.7, 0.4):
+            step = fast.step if captured else made.step
+            results.append(step(factor * x, y, steps=4))
+        reason = fast.reason
+        outcomes.append(left_behind(made, *results[1:]))
+    if reason is not None:
+        return {"graph": f"not replayed: {reason}"}
+    worst = 0.0
+    for part, value in outcomes[0].items():
+        size = float(value.abs().max())
+        if size > 0:
+            worst = max(worst, float((outcomes[1][part] - value).abs().max()) / size)
+    return {"graph apart": worst, "graph": worst <= LIMITS[torch.float32] or "other numbers"}
 
 
 # ---- quiet ----
@@ -314,21 +352,33 @@ def quiet(network: Network, rule: str, batch: int, device: torch.device) -> dict
 # ---- step ----
 
 
-def step_of(
-    network: Network, rule: str, batch: int, steps: int, device: torch.device
-) -> Callable[[], object]:
-    """Return a whole training step of ours."""
-    made = network.rule(rule, device, torch.float32)
-    x, y = network.batch(batch, device, torch.float32)
-    parameters = [*made.network.parameters(), *made.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=2e-4, fused=True)
+class Step:
+    """A whole training step of ours."""
 
-    def step() -> None:
-        optimizer.zero_grad()
-        made.step(x, y, steps=steps)
-        optimizer.step()
+    def __init__(
+        self,
+        network: Network,
+        rule: str,
+        batch: int,
+        steps: int,
+        device: torch.device,
+        *,
+        how: str = "kernels",
+        layout: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        made = network.rule(rule, device, torch.float32)
+        made.network.to(memory_format=layout)
+        self.captured = Captured(made) if how == "graph" else None
+        self.learn = made.step if self.captured is None else self.captured.step
+        self.x, self.y = network.batch(batch, device, torch.float32)
+        self.steps = steps
+        parameters = [*made.network.parameters(), *made.parameters()]
+        self.optimizer = torch.optim.AdamW(parameters, lr=2e-4, weight_decay=2e-4, fused=True)
 
-    return step
+    def __call__(self) -> None:
+        self.optimizer.zero_grad()
+        self.learn(self.x, self.y, steps=self.steps)
+        self.optimizer.step()
 
 
 def timed(step: Callable[[], object], device: torch.device, seconds: float) -> dict[str, Any]:
@@ -338,7 +388,8 @@ def timed(step: Callable[[], object], device: torch.device, seconds: float) -> d
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    step()
+    for _ in range(2):  # the second captures, where there is a graph
+        step()
     wait()
     found: dict[str, Any] = {}
     if device.type == "cuda":
@@ -413,7 +464,7 @@ def measure_steps(report: Report, networks: dict[str, Network], options: Any) ->
 
     def ours(
         net: str, rule: str, how: str = "kernels", level: str = "highest", t: int = 6,
-        batch: int | None = None,
+        batch: int | None = None, layout: torch.memory_format = torch.contiguous_format,
     ) -> None:  # fmt: skip
         size = batch or BATCHES[net]
         if quick:
@@ -421,7 +472,10 @@ def measure_steps(report: Report, networks: dict[str, Network], options: Any) ->
 
         def find() -> dict[str, Any]:
             with way(how), precision(level):
-                found = timed(step_of(networks[net], rule, size, t, device), device, each)
+                step = Step(networks[net], rule, size, t, device, how=how, layout=layout)
+                found = timed(step, device, each)
+            if step.captured is not None:
+                found["not_replayed"] = step.captured.reason  # None: it was
             if rule in ("opzo", "dfa"):
                 made = networks[net]
                 sample = made.batch(1, torch.device("cpu"), torch.float32)[0]
@@ -430,10 +484,12 @@ def measure_steps(report: Report, networks: dict[str, Network], options: Any) ->
             return found
 
         about = {"network": net, "rule": rule, "how": how, "precision": level, "t": t}
+        if layout is not torch.contiguous_format:
+            about["layout"] = str(layout)
         report.line("step", {**about, "batch": size}, find)
 
     for net in ("fc", "conv5"):
-        for how in ("kernels", "operations"):
+        for how in ("kernels", "graph", "operations"):
             ours(net, "opzo", how)
         for peer, step in _peers(net, quick, device).items():
             report.line(
@@ -442,7 +498,10 @@ def measure_steps(report: Report, networks: dict[str, Network], options: Any) ->
             )  # fmt: skip
         for level in PRECISIONS[1:]:
             ours(net, "opzo", level=level)
+    last = torch.channels_last
     ours("conv5", "opzo", level="high", batch=512)
+    for how in ("kernels", "graph"):
+        ours("conv5", "opzo", how, level="high", batch=512, layout=last)
     for net in list(networks)[2:]:
         for level in ("highest", "high"):
             ours(net, "opzo", level=level)
@@ -574,7 +633,7 @@ def main() -> int:
             report.line(
                 "grow", {**about, "batch": batch, "t": steps, "precision": "high"},
                 lambda n=network, b=batch, t=steps: timed(
-                    step_of(n, "opzo", b, t, device), device, 0.0 if options.quick else 0.3
+                    Step(n, "opzo", b, t, device), device, 0.0 if options.quick else 0.3
                 ),
             )  # fmt: skip
     lines = [line for part in report.parts.values() for line in part]
