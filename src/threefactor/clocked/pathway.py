@@ -339,7 +339,7 @@ def _room(steps: int, like: Tensor) -> Tensor:
     whole = torch.empty(
         (steps * batch, *shape), dtype=like.dtype, device=like.device, memory_format=last
     )
-    return whole.unflatten(0, (steps, batch))
+    return whole.view(steps, batch, *shape)
 
 
 def _has_hooks(parameter: Tensor) -> bool:
