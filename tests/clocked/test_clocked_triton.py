@@ -303,18 +303,18 @@ def draw(size: int, seed: int = 0, scale: float = 1.0, **options: Any) -> Tensor
     return kernels.gaussian_(out, scale, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize("size", [1, 7, 1023, 1024, 1025, 4099])
+@pytest.mark.parametrize("size", [1, 7, 1023, 1025, 2051])
 def test_random_numbers_depend_on_their_place_alone(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = draw(5000)
+    whole = draw(2100)
     guarded = torch.full((size + 2,), 9.0)
     kernels.gaussian_(guarded[1:-1], 1.0, torch.Generator().manual_seed(0))
     assert guarded[0] == 9.0 and guarded[-1] == 9.0
     torch.manual_seed(0)
     mask = kernels.mask_like(torch.empty(size), 0.3, 2.0)
     assert torch.equal(guarded[1:-1], whole[:size])
-    for quads in (32, 512):  # other blocks
+    for quads in (64, 512):  # other blocks
         monkeypatch.setattr(triton_kernels, "QUADS", quads)
         torch.manual_seed(0)
         assert torch.equal(kernels.mask_like(torch.empty(size), 0.3, 2.0), mask)
