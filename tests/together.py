@@ -23,9 +23,14 @@ import torch
 import torch.distributed as dist
 from reference import clocked_cases, events_cases
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from typing_extensions import Unpack
 
-from threefactor import World, clocked, training
+import threefactor
+from threefactor import World, clocked, events, training
+from threefactor.data import from_dataset
 from threefactor.errors import CheckpointError, ConfigurationError, InputError, ProcessError
+from threefactor.processes import Share
 from threefactor.recipes import recipe
 from threefactor.training import Trainer, build
 from threefactor.training.loop import InterruptedRunError
@@ -38,8 +43,67 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "opzo": ("digits-fc", "opzo", {"track.measures": ["alignment"], "track.every": 3}),
     "opzo-each-step": ("digits-fc", "opzo", {"update": "step"}),
     "zo-hardware": ("digits-fc", "dfa", {"hardware_noise": 0.2}),
+    "held-out": (
+        "digits-fc",
+        "opzo",
+        {
+            **{"recurrent": True, "learn_leak": True, "feedback_delay": 2, "clip_norm": 0.05},
+            **{"validation": 0.3, "stopping.patience": 1, "stopping.least": 0.5, "epochs": 3},
+        },
+    ),
+    "own": (
+        "digits-fc",
+        "together-rule",
+        {"data.name": "together-data", "loss.kind": "together-loss", "epochs": 2},
+    ),
     "sfdfa": ("digits-events", "sfdfa", {"thresholds": [0.1, 0.05, 0.05], "rate_penalty": 0.1}),
 }
+
+
+def own_data() -> Any:
+    """Pictures of a user's own, which a transform changes at random, in a loader."""
+
+    class Shaken(Dataset[Any]):
+        def __len__(self) -> int:
+            return 49
+
+        def __getitem__(self, i: int) -> Any:
+            x = nn.functional.one_hot(torch.tensor(i % 7), 7).double().repeat(3)
+            return 3 * x + torch.rand(21), i % 7
+
+    pictures = torch.rand(21, 21, generator=torch.Generator().manual_seed(0))
+    still = TensorDataset(pictures, torch.arange(21) % 7)
+    return from_dataset(Shaken(), DataLoader(still, batch_size=8), outputs=7, dtype=torch.float64)
+
+
+def focal(output: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
+    log = torch.log_softmax(output, 1).gather(1, targets[:, None])[:, 0]
+    return -((1 - log.exp()) ** gamma) * log
+
+
+class Correlated(clocked.Rule):
+    """Feedback that gathers, in a buffer, what the activity has to do with the error."""
+
+    def __init__(self, network: nn.Module, **options: Unpack[clocked.RuleOptions]) -> None:
+        super().__init__(network, **options)
+        for i, n in enumerate(self.layer_sizes.values()):
+            start = torch.randn(self.outputs, n) / n**0.5
+            self.register_buffer(f"m{i}", start.to(next(network.parameters())))
+
+    def layer_errors(self, step: clocked.TimeStep) -> list[Tensor]:
+        found = []
+        for i, layer in enumerate(step.layers):
+            m, activity = self.get_buffer(f"m{i}"), layer.activity
+            assert activity is not None
+            found.append(step.error @ self.get_buffer(f"m{i}"))
+            change = step.error.t() @ activity
+            if self.batch_share is not None:
+                self.batch_share.world.add([change])
+            m.add_(change, alpha=0.1)
+        return found
+
+    def synchronise(self, share: Share) -> None:
+        """The changes are those of all processes."""
 
 
 RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
@@ -47,7 +111,8 @@ RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
 
 def settings_of(name: str, **changes: Any) -> training.Settings:
     kind, rule, own = TRAININGS[name]
-    return recipe(kind).settings_for(rule, {**SMALL, "epochs": 1, **own, **changes})
+    small = {k: v for k, v in SMALL.items() if "data.name" not in own or not k.startswith("data")}
+    return recipe(kind).settings_for(rule, {**small, "epochs": 1, **own, **changes})
 
 
 def differs(joint: list[Tensor], alone: list[Tensor], tolerance: float) -> str:
@@ -103,13 +168,36 @@ def stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
     return result
 
 
+def some_labels(rule: Any, x: Any, y: Tensor, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    result = rule.step(x, [None, y, None, y, y])
+    optimizer.step()
+    return result
+
+
+def late_stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
+    """A stream whose labels come two steps late, with an update in its middle."""
+    rule.reset()
+    optimizer.zero_grad()
+    for t, x_t in enumerate(x):
+        result = rule.observe(x_t, None if t < 2 else y, steps=len(x))
+        if t == 3:
+            optimizer.step()
+    optimizer.step()
+    return result
+
+
+def rows_of(x: Any, rows: slice) -> Any:
+    return tuple(part[:, rows] for part in x) if isinstance(x, tuple) else x[:, rows]
+
+
 def clocked_check(
     world: World, build_rule: Any, data: Any, learn: Any, tolerance: float, updates: int
 ) -> str:
     def batches(rows: slice) -> Callable[[int], tuple[Any, Any]]:
         def batch(i: int) -> tuple[Any, Any]:
             x, y = data(i)
-            return x[:, rows], y[rows]
+            return rows_of(x, rows), y[rows]
 
         return batch
 
@@ -164,6 +252,94 @@ def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
     return checks
 
 
+class Soft(nn.Module):
+    """Neurons of a user's own: a forward pass in PyTorch, with a surrogate gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = x if self.v is None else 0.7 * self.v + x
+        soft = torch.sigmoid(4 * (v - 1))
+        fired = (v > 1).to(x) - soft.detach() + soft
+        self.v = v - fired.detach()
+        return fired
+
+
+clocked.register_neuron(Soft, state=("v",), leak=0.7)
+
+
+class Senses(nn.Module):
+    """Two inputs, one hidden layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = clocked.Linear(7, 5), clocked.Linear(4, 6)
+        self.lif1, self.lif2 = clocked.LIF(dropout=0.2), clocked.LIF()
+        self.readout = clocked.Linear(11, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        both = (self.lif1(self.left(x)), self.lif2(self.right(z)))
+        return self.readout(torch.cat(both, 1))
+
+
+def later_checks(world: World) -> dict[str, Callable[[], str]]:
+    """Networks and ways to learn that a step of plain layers does not have."""
+    learned = {"learn_leak": True, "learn_threshold": True, "dropout": 0.2}
+    kept = {"feedback_meets": "kept-eligibility"}
+    networks: dict[str, dict[str, Any]] = {"recurrent": {"recurrent": True}, "learned": learned}
+    checks: dict[str, Callable[[], str]] = {}
+
+    def sequence(i: int) -> Any:
+        return clocked_cases.make_data(seed=i)
+
+    def add(name: str, make: Any, learn: Any = whole_sequence, data: Any = sequence) -> None:
+        checks[name] = lambda: clocked_check(world, make, data, learn, 1e-12, FEW)
+
+    def rule_of(case: str, network: dict[str, Any], **options: Any) -> Any:
+        torch.manual_seed(1)
+        net = clocked_cases.make_network(**network)
+        return clocked_cases.make_rule(case, net, **options)
+
+    for case in RULES:
+        for name, options in networks.items():
+            add(f"{case}-{name}", partial(rule_of, case, options))
+        add(f"{case}-some-labels", partial(rule_of, case, {"recurrent": True}), some_labels)
+        add(f"{case}-late-labels", partial(rule_of, case, learned, label_delay=2), late_stream)
+        add(f"{case}-senses", partial(senses, case), data=two_inputs)
+        add(f"{case}-foreign", partial(foreign, case))
+        if case in ("opzo", "dfa", "dkp"):
+            for name, how in (("arriving", {}), ("kept", kept)):
+                late = partial(rule_of, case, {"recurrent": True, **learned}, feedback_delay=2)
+                add(f"{case}-{name}", partial(late, **how))
+                add(f"{case}-{name}-each", partial(late, **how), each_step)
+                add(f"{case}-{name}-stream", partial(late, **how), stream)
+            delivered = {**kept, "late_errors": "delivered", "feedback_delay": 2}
+            add(f"{case}-delivered", partial(rule_of, case, {}, **delivered))
+    return checks
+
+
+def two_inputs(i: int) -> Any:
+    x, y = clocked_cases.make_data(seed=i)
+    return (x, 2 * torch.rand(*x.shape[:2], 4, dtype=x.dtype)), y
+
+
+def senses(case: str) -> Any:
+    torch.manual_seed(1)
+    network = Senses().double()
+    clocked_cases.strengthen(network)
+    return clocked_cases.make_rule(case, network, input_shape=((7,), (4,)))
+
+
+def foreign(case: str) -> Any:
+    """Plain layers of PyTorch, neurons of a user's own."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(7, 6), Soft(), nn.Linear(6, 5), Soft(), nn.Linear(5, 3))
+    clocked_cases.strengthen(network.double())
+    return clocked_cases.make_rule(case, network, input_shape=(7,))
+
+
 def events_check(world: World, name: str, options: dict[str, Any], dtype: Any, tol: float) -> str:
     def make() -> Any:
         net = events_cases.make_network(
@@ -203,16 +379,19 @@ def events_checks(world: World) -> dict[str, Callable[[], str]]:
 def epoch(world: World, name: str) -> str:
     def run(together: World | None) -> tuple[list[Tensor], dict[str, Any], list[Any]]:
         trainer = Trainer(build(settings_of(name)), world=together)
-        line = trainer.fit()[0]
+        history = trainer.fit()
+        line = {f"{key} {i}": value for i, one in enumerate(history) for key, value in one.items()}
         state = trainer.experiment
         tensors = [*state.network.state_dict().values(), *state.rule.state_dict().values()]
         kept = [t.double() for t in tensors if isinstance(t, Tensor)]
-        for key in ("seconds", "samples_per_second"):
-            del line[key]
+        for i in range(len(history)):
+            del line[f"seconds {i}"], line[f"samples_per_second {i}"]
         return kept, line, trainer.tracked
 
     joint, line, tracked = run(world)
     alone, one, measured = run(None)
+    if line.keys() != one.keys():
+        return f"{sorted(line)} together, {sorted(one)} alone"
     for key, value in one.items():
         pairs = (
             zip(value.values(), line[key].values(), strict=True)
@@ -234,6 +413,63 @@ def expect(kind: type[Exception], words: str, act: Callable[[], object]) -> str:
     except Exception as problem:
         return f"it raised {problem!r}"
     return "nothing was refused"
+
+
+def unsynchronised(world: World) -> str:
+    """Rules of a user's own that learn in buffers and do not say how processes agree."""
+
+    class Clocked(clocked.DFA):
+        def layer_errors(self, step: clocked.TimeStep) -> Any:
+            self.feedback[0].matrix.add_(0.1 * step.output.mean())
+            return super().layer_errors(step)
+
+        def moves(self, buffer: str) -> bool:
+            return True
+
+    class Events(events.DFA):
+        def learn(self, trial: Any) -> None:
+            self.feedback[0].matrix.add_(0.1 * trial.counts[0].mean())
+            super().learn(trial)
+
+    torch.manual_seed(1)
+    x, y = clocked_cases.make_data()
+    spikes, labels = events_cases.make_inputs(4), events_cases.make_labels(4)
+    sizes = (events_cases.INPUTS, 5, events_cases.OUTPUTS)
+    rules: list[tuple[Any, Any]] = [
+        (Clocked(clocked_cases.make_network()), (x, y)),
+        (Events(events_cases.make_network(sizes)), (spikes, labels)),
+    ]
+    for rule, batch in rules:
+        rule.join(world)
+        before = rule.feedback[0].matrix.clone()
+        said = expect(InputError, "`synchronise`", partial(rule.step, *batch))
+        if said or not torch.equal(before, rule.feedback[0].matrix):
+            return f"{type(rule).__name__}: {said or 'feedback moved'}"
+        world.end_step()
+    return ""
+
+
+def other_plans(world: World) -> str:
+    """Other labelled steps, another number of steps, another call: words in all processes."""
+    x, y = clocked_cases.make_data()
+    first = world.is_first
+    acts: list[Callable[[Any], object]] = [
+        lambda rule: rule.step(x, [y, None, y, y, y] if first else [None, y, y, y, y]),
+        lambda rule: rule.step(x if first else x[:3], y),
+        lambda rule: rule.step(x, y) if first else rule.observe(x[0], y),
+        lambda rule: rule.observe(x[0], y if first else None),
+    ]
+    for act in acts:
+        _, rule = clocked_cases.build("opzo")
+        rule.join(world)
+        said = expect(InputError, "do not do the same", partial(act, rule))
+        if said:
+            return said
+        rule.reset()
+        rule.step(x, y)
+    options = {"momentum": 0.5 if first else 0.6}
+    other = clocked_cases.make_rule("opzo", clocked_cases.make_network(), **options)
+    return expect(ConfigurationError, "network or rule", lambda: other.join(world))
 
 
 def refused_rows(world: World) -> str:
@@ -323,7 +559,14 @@ def died(world: World) -> str:
     return said if same else "weights changed"
 
 
+def register() -> None:
+    threefactor.register_data("together-data")(own_data)
+    threefactor.register_loss("together-loss")(focal)
+    threefactor.register_rule("together-rule")(Correlated)
+
+
 def main(rank: int, size: int, folder: Path) -> None:
+    register()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     meet = f"file://{folder / 'meet'}"
@@ -331,9 +574,17 @@ def main(rank: int, size: int, folder: Path) -> None:
     world = World(time_limit=60)
     checks: dict[str, Callable[[], str]] = {}
     if size == 2:
-        checks |= clocked_checks(world) | events_checks(world)
+        checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
-        for act in (refused_rows, drifted, mixing, other_settings, too_small):
+        for act in (
+            unsynchronised,
+            other_plans,
+            refused_rows,
+            drifted,
+            mixing,
+            other_settings,
+            too_small,
+        ):
             checks[act.__name__] = lambda act=act: act(world)
         checks["stopped"] = lambda: stopped(world, folder / "run")
         checks["busy"] = lambda: busy(world, folder / "run")

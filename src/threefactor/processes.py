@@ -23,7 +23,15 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from threefactor.errors import ConfigurationError, InputError, ProcessError, ThreefactorError
 
-__all__ = ["Share", "World", "asked_for", "generators_of", "join", "step_of"]
+__all__ = [
+    "Share",
+    "World",
+    "asked_for",
+    "check_synchronised",
+    "generators_of",
+    "join",
+    "step_of",
+]
 
 TIME_LIMIT = 600.0
 """Seconds that a process waits for the others."""
@@ -263,19 +271,22 @@ class World:
         """Tell the others that this process cannot begin the step, if they do not know yet."""
         if not self._asked and not self._unfinished:
             self._asked = True
-            self.gather([REFUSED, 0.0])
+            self.gather([REFUSED, 0.0, 0.0])
 
-    def share(self, rows: int, network: nn.Module, generators: Sequence[Any]) -> Share:
+    def share(
+        self, rows: int, network: nn.Module, generators: Sequence[Any], plan: object = None
+    ) -> Share:
         """Return which rows of a whole batch these are; all processes do so at the same time.
 
         Args:
             rows: how many this process has.
+            plan: what is to be done with them, the same everywhere.
             network: the network, which must not mix samples or draw numbers by itself.
             generators: on which random numbers of the step depend; None for the global ones.
 
         Raises:
-            InputError: if another process refused its rows; if the random generators are not in
-                the same state everywhere; or a layer cannot work on a part of a batch.
+            InputError: if another process refused its rows; if the plan or the state of the random
+                generators is not the same everywhere; or a layer cannot work on a part of a batch.
         """
         _refuse_mixing(network)
         self._asked = True
@@ -283,12 +294,8 @@ class World:
         if next(network.parameters()).is_cuda:
             states.append(torch.cuda.get_rng_state(next(network.parameters()).device))
         drawn = zlib.crc32(b"".join(state.numpy().tobytes() for state in states))
-        found = self.gather([0 if self._stands_in else rows, drawn])
+        found = self._agreed(0 if self._stands_in else rows, plan, drawn)
         sizes = [int(size) for size in found[:, 0].tolist()]
-        if REFUSED in sizes:
-            raise InputError(
-                f"process {sizes.index(REFUSED)} refused its part of the batch; see what it says"
-            )
         if len(set(found[:, 1].tolist())) > 1:
             raise InputError(
                 "PyTorch's random generators are not in the same state in all processes, so that "
@@ -300,15 +307,27 @@ class World:
         start = 0 if self._stands_in else sum(sizes[: self.rank])
         return Share(self, start, start + rows, tuple(sizes), not self._stands_in)
 
-    def share_again(self) -> None:
+    def share_again(self, plan: object) -> None:
         """Take part in one more step of a stream, with the rows of before."""
         self._asked = True
-        sizes = self.gather([1.0, 0.0])[:, 0].tolist()
+        self._agreed(1, ("again", plan))
+        self._unfinished = True
+
+    def _agreed(self, rows: int, plan: object, drawn: int = 0) -> Tensor:
+        """Gather what every process brings to a step: rows, state of its generators, plan."""
+        found = self.gather([rows, drawn, zlib.crc32(repr(plan).encode())])
+        sizes = found[:, 0].tolist()
         if REFUSED in sizes:
             raise InputError(
                 f"process {sizes.index(REFUSED)} refused its part of the batch; see what it says"
             )
-        self._unfinished = True
+        if len(set(found[:, 2].tolist())) > 1:
+            raise InputError(
+                "the processes do not do the same: number of time steps, steps with labels, "
+                "after_step, and calls of step, observe and reset must be the same in all of them; "
+                "each may have other samples and other labels"
+            )
+        return found
 
     def end_step(self) -> None:
         """Note that a step is whole."""
@@ -363,6 +382,13 @@ class Share:
             dist.all_gather(found, padded, group=world._group(rows.device.type))
         return torch.cat([part[:size] for part, size in zip(found, self.sizes, strict=True)])
 
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace tensors, such as means over the rows, by their means over the whole batch."""
+        with torch.no_grad():
+            for tensor in tensors:
+                tensor.mul_(self.weight)
+        self.world.add(tensors)
+
     def mean(self, values: Sequence[Tensor]) -> list[Tensor]:
         """Return means over the whole batch of scalars that are means over the rows."""
         if not values:
@@ -395,7 +421,7 @@ def _refuse_mixing(network: nn.Module) -> None:
 def join(rule: Any, world: World) -> None:
     """Let a rule of either engine train together with the same rule in other processes."""
     network = rule.network
-    kinds: list[Any] = [type(rule).__name__]
+    kinds: list[Any] = [type(rule).__name__, *map(_plain, (rule, rule.perturbation, rule.loss))]
     for module in (network, rule):
         tensors = (*module.named_parameters(), *module.named_buffers())
         kinds += [(name, tuple(t.shape), t.dtype) for name, t in tensors]
@@ -422,6 +448,21 @@ def join(rule: Any, world: World) -> None:
     rule.world = world if world.size > 1 else None
 
 
+def check_synchronised(rule: Any, base: type) -> None:
+    """Refuse a rule that learned in its buffers and does not say how processes agree on them.
+
+    Args:
+        rule: of either engine.
+        base: the class of all rules of the engine, whose `synchronise` does nothing.
+    """
+    if type(rule).synchronise is base.synchronise:  # type: ignore[attr-defined]
+        raise InputError(
+            f"{type(rule).__name__} changed its buffers in a step, each process from its own rows "
+            "of the batch; say in its method `synchronise` how they become the same in all "
+            "processes, or train in one"
+        )
+
+
 @contextmanager
 def step_of(world: World | None) -> Iterator[None]:
     """Tell the other processes, if there are any, when this one cannot begin its step."""
@@ -441,6 +482,13 @@ def generators_of(rule: Any) -> list[torch.Generator | None]:
     """Return the generators on which a step of a rule depends; None is the global one."""
     owners = (rule, rule.perturbation)
     return [None, *(getattr(owner, "generator", None) for owner in owners)]
+
+
+def _plain(of: object) -> list[tuple[str, object]]:
+    """Return the attributes of an object that are plain values: how it is set up."""
+    values = sorted(vars(of).items()) if hasattr(of, "__dict__") else []
+    plain = (bool, int, float, str, type(None))
+    return [(k, v) for k, v in values if not k.startswith("_") and isinstance(v, plain)]
 
 
 def _on_cpu(state: Any) -> Any:

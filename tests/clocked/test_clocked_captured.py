@@ -108,17 +108,17 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     real = verdicts.gathered
     monkeypatch.setattr(verdicts, "gathered", lambda device: real(torch.device("meta")))
 
-    def judge(suspect: Tensor, complain: Callable[[], None]) -> None:
+    def judge(sound: Tensor, complain: Callable[[], None]) -> None:
         waiting = verdicts._gathering.get()
         assert waiting is not None
-        waiting.append((suspect, complain))
+        waiting.append((sound, complain))
 
     monkeypatch.setattr("threefactor.clocked.inputs.judge", judge)
 
     def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
         low, high = targets.aminmax()
-        bad = (low < 0) | (high >= outputs)
-        judge(bad, partial(losses._refuse_classes, low, high, outputs))
+        known = (low >= 0) & (high < outputs)
+        judge(known, partial(losses._refuse_classes, low, high, outputs))
 
     real_loss = kernels.cross_entropy_mse  # which spares a device labels out of range
 

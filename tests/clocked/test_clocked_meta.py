@@ -84,10 +84,10 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     reads: list[int] = []
     real_gathered, real_read = verdicts.gathered, verdicts.read
 
-    def judge(suspect: Any, complain: Any) -> None:
+    def judge(sound: Any, complain: Any) -> None:
         waiting = verdicts._gathering.get()
         assert waiting is not None
-        waiting.append((suspect, complain))
+        waiting.append((sound, complain))
 
     def read() -> None:
         reads.append(len(verdicts._gathering.get() or []))

@@ -236,14 +236,14 @@ class _Capture:
         self.buffers = list(rule.buffers())
         self.result: Result
         self.grads: list[Tensor | None] = []
-        self.suspects: Tensor
+        self.sound: Tensor
         self.complaints: list[Callable[[], None]] = []
         before = [p.grad for p in self.parameters]
 
         def work() -> None:
             with verdicts.held() as held:
                 self.result = rule.step(self.inputs, self.targets, steps=steps)
-                self.suspects = torch.stack([suspect for suspect, _ in held])
+                self.sound = torch.stack([sound for sound, _ in held])
                 self.complaints = [complain for _, complain in held]
             self.grads = [p.grad for p in self.parameters]
 
@@ -263,8 +263,8 @@ class _Capture:
         kept = [buffer.clone() for buffer in self.buffers]
         self.recorder.replay()
         try:
-            for bad, complain in zip(self.suspects.tolist(), self.complaints, strict=True):
-                if bad:
+            for sound, complain in zip(self.sound.tolist(), self.complaints, strict=True):
+                if not sound:
                     complain()
         except BaseException:
             for buffer, value in zip(self.buffers, kept, strict=True):

@@ -153,7 +153,7 @@ class Constant:
         value = self.__get__(neuron)
         admitted = self.range.admits(value)
         if isinstance(admitted, Tensor):
-            judge(~admitted.all(), partial(self._refuse, value, where))
+            judge(admitted.all(), partial(self._refuse, value, where))
         elif not admitted:
             self._refuse(value, where)
 

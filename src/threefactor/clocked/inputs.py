@@ -403,16 +403,18 @@ class InputReader:
                 f"{are} on {x.device} and the network is on {weight.device}; "
                 "move one of them with .to(device)"
             )
-        # The sum is quick, and finite unless a value is not (or the sum itself overflows).
-        judge(~torch.isfinite(x.sum()), partial(_refuse_infinite, x, label))
+        # The sum is quick, and finite unless a value is not (or the sum itself overflows). It is
+        # not enough where x is looked at later, when it may hold the values of another step.
+        sound = torch.isfinite(x.sum()) if x.is_cpu else torch.isfinite(x).all()
+        judge(sound, partial(_refuse_infinite, x, label))
         return x
 
 
 def _refuse_infinite(x: Tensor, label: str) -> None:
     bad = int((~torch.isfinite(x)).sum())
-    if bad:
+    if bad or not x.is_cpu:
         holds = f"{label} holds" if label else "inputs hold"
-        raise InputError(f"{holds} {bad} NaN or infinite values; clean the data first")
+        raise InputError(f"{holds} {bad or 'some'} NaN or infinite values; clean the data first")
 
 
 def _repeat(whole: StepInput, steps: int) -> Iterator[StepInput]:

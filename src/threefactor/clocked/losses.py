@@ -135,8 +135,8 @@ def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
     if targets.is_cpu or not verdicts.gathering():
         _refuse_classes(low, high, outputs)
     else:
-        bad = (low < 0) | (high >= outputs)
-        verdicts.judge(bad, partial(_refuse_classes, low, high, outputs))
+        known = (low >= 0) & (high < outputs)
+        verdicts.judge(known, partial(_refuse_classes, low, high, outputs))
 
 
 def _refuse_classes(low: Tensor, high: Tensor, outputs: int) -> None:

@@ -40,19 +40,19 @@ def gathering() -> bool:
     return _gathering.get() is not None
 
 
-def judge(suspect: Tensor, complain: Complain) -> None:
+def judge(sound: Tensor, complain: Complain) -> None:
     """Complain about values, at once or when the verdicts are read.
 
     Args:
-        suspect: a bool, on the device of the values.
+        sound: a bool, on the device of the values; whether there is nothing to complain about.
         complain: looks at the values closely, and raises if they are bad.
     """
     waiting = _gathering.get()
-    if suspect.is_cpu or waiting is None:
-        if suspect:
+    if sound.is_cpu or waiting is None:
+        if not sound:
             complain()
         return
-    waiting.append((suspect, complain))
+    waiting.append((sound, complain))
 
 
 @contextmanager
@@ -78,11 +78,11 @@ def read() -> None:
         kept.extend(waiting)
         waiting.clear()
         return
-    suspects = torch.stack([suspect for suspect, _ in waiting])
+    found = torch.stack([sound for sound, _ in waiting])
     complaints = [complain for _, complain in waiting]
     waiting.clear()
-    if suspects.is_meta:
+    if found.is_meta:
         return
-    for suspect, complain in zip(suspects.tolist(), complaints, strict=True):
-        if suspect:
+    for sound, complain in zip(found.tolist(), complaints, strict=True):
+        if not sound:
             complain()

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import Frames, LoadsAhead, Movable, batches
+from threefactor.data import Frames, ImageFiles, Movable, batches
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -54,8 +54,8 @@ from threefactor.training.tracking import Tracker, tracker_of
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 T = TypeVar("T")
-
-
+BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames)
+"""Inputs of which a sample is the same whichever others are taken with it."""
 PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -300,8 +300,9 @@ class Trainer:
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
-            # Noise is drawn for the samples that are run: each process then runs them all.
-            shared = self._world if experiment.settings.hardware_noise is None else None
+            # Where numbers are drawn for the samples that are run, each process runs them all.
+            drawn = experiment.settings.hardware_noise is not None
+            shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
             return evaluate(experiment.network, *part, run, shared)
 
     @property
@@ -384,7 +385,7 @@ class Trainer:
     def _batches(self, order: Sequence[Tensor]) -> Iterator[Any]:
         """Yield the inputs of each batch; of several processes, the rows of this one."""
         inputs, world = self._train[0], self._world
-        if world.size == 1 or isinstance(inputs, (Tensor, SpikeBatch, LoadsAhead, Frames)):
+        if world.size == 1 or isinstance(inputs, BY_SAMPLE):
             own = order if world.size == 1 else [index[self._rows(len(index))] for index in order]
             return batches(inputs, own, self._epoch_seed)
         # Others, such as those that augment, may draw random numbers for a whole batch.
@@ -569,7 +570,7 @@ class Trainer:
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         if epochs != described.epochs:
             before, now = schedule.go_to(self.epoch)
-            if self.epoch < described.epochs and before != now:
+            if self.epoch < described.epochs and before != now and self._world.is_first:
                 warn_user(
                     f"{folder} was trained for {epochs} epochs, and is to have "
                     f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "

@@ -222,18 +222,15 @@ class Rule(nn.Module, ABC):
     def synchronise(self, share: Share) -> None:
         """Make what the rule learned without the optimiser the same in all processes.
 
-        Called at the end of a step, after which each process has learned from its own rows. The
-        buffers that `moves` names become their mean, weighted by the number of rows: exact for
-        what is linear in means over the batch, if it is not used before the step ends.
+        Called at the end of a step. A rule that writes to its buffers in a step overrides this, or
+        the step is refused where several processes share the batch: each has learned from its own
+        rows. `share.average(buffers)` is exact for what is linear in means over the rows and not
+        used before the step ends. Losses and errors are divided by the whole batch, so that sums
+        of them are added up instead, where they arise: `share.world.add([change])`.
 
         Args:
             share: the rows of this process.
         """
-        _, buffers = self._own_tensors()
-        moving = [b for n, b in buffers.items() if self.moves(n) and b.is_floating_point()]
-        for buffer in moving:
-            buffer.mul_(share.weight)
-        share.world.add(moving)
 
     @property
     def batch_share(self) -> Share | None:
@@ -334,16 +331,15 @@ class Rule(nn.Module, ABC):
     def _verdicts(self) -> AbstractContextManager[None]:
         return verdicts.gathered(self._session.first_parameter.device)
 
-    def _take_share(self, samples: int) -> None:
-        """Agree with the other processes on who has which rows, once in a sequence or stream."""
+    def _take_share(self, world: World, samples: int, plan: object) -> None:
+        """Agree with the other processes on what to do, and once in a stream who has which rows."""
         session = self._session
-        if self.world is not None:
-            verdicts.read()  # while the others can still be told
-            if session.share is None:
-                generators = processes.generators_of(self)
-                session.take_share(self.world.share(samples, self.network, generators))
-            else:
-                self.world.share_again()
+        verdicts.read()  # while the others can still be told
+        if session.share is None:
+            generators = processes.generators_of(self)
+            session.take_share(world.share(samples, self.network, generators, plan))
+        else:
+            world.share_again(plan)
 
     def _run(
         self,
@@ -369,6 +365,7 @@ class Rule(nn.Module, ABC):
         total: Tensor | None = None
         loss: Tensor | None = None
         self._check_arrival(in_time, count)
+        world = self.world
         if after_step is not None:
             verdicts.read()
         with self._all_or_nothing(apart=after_step is None):
@@ -378,9 +375,11 @@ class Rule(nn.Module, ABC):
                 if target is not None and target is not checked:
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
-                if session.share is None:
-                    self._take_share(batch_size(x_t))
-                with self._summed(after_step is not None):
+                if world is not None and session.share is None:
+                    labelled = [one is not None for one in in_time]
+                    plan = ("step", labelled, after_step is not None)
+                    self._take_share(world, batch_size(x_t), plan)
+                with nullcontext() if world is None or after_step is None else self._summed(world):
                     output, record = self._advance(x_t, target, count)
                     delivers = t == last and self.late_errors == "delivered"
                     if delivers and isinstance(self._late, KeptEligibility):
@@ -416,12 +415,8 @@ class Rule(nn.Module, ABC):
         return rates, loss
 
     @contextmanager
-    def _summed(self, each: bool) -> Iterator[None]:
-        """Add up the gradients of one time step over the processes, if an update is to follow."""
-        world = self.world
-        if world is None or not each:
-            yield
-            return
+    def _summed(self, world: World) -> Iterator[None]:
+        """Add up the gradients of one time step over the processes: an update is to follow."""
         parameters = self._learners()
         before = [p.grad for p in parameters]
         for parameter in parameters:
@@ -473,7 +468,9 @@ class Rule(nn.Module, ABC):
                         f"in its first {self.label_delay} steps"
                     )
             session.check_batch(x_t)
-            self._take_share(batch_size(x_t))
+            if self.world is not None:
+                plan = ("observe", steps, targets is not None)
+                self._take_share(self.world, batch_size(x_t), plan)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 output, record = self._advance(x_t, targets, steps)
@@ -686,8 +683,11 @@ class Rule(nn.Module, ABC):
         try:
             with self._session.buffers_kept():
                 yield
-                if self.world is not None and apart:
-                    self.world.add_gradients(parameters)
+                if self.world is not None:
+                    if versions != [b._version for b in moving]:
+                        processes.check_synchronised(self, Rule)
+                    if apart:
+                        self.world.add_gradients(parameters)
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:

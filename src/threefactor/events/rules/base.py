@@ -24,7 +24,7 @@ from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
-from threefactor.processes import World
+from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
 
@@ -115,6 +115,12 @@ class Rule(nn.Module, ABC):
         """Train together with the same rule in other processes; see `clocked.Rule.join`."""
         processes.join(self, world)
 
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called after `learn`; see `clocked.Rule.synchronise`.
+        """
+
     @abstractmethod
     def learn(self, trial: Trial) -> None:
         """Add the gradients of all layers to `.grad`, and learn what the rule itself owns."""
@@ -157,9 +163,14 @@ class Rule(nn.Module, ABC):
             self._warn_of_silence(trial)
             result = trial.result()
             restore = self.saved(buffers)
+            versions = [buffer._version for buffer in buffers.values()]
             try:
                 with collected(self.world):
                     self.learn(trial)
+                    if trial.share is not None:
+                        if versions != [buffer._version for buffer in buffers.values()]:
+                            processes.check_synchronised(self, Rule)
+                        self.synchronise(trial.share)
             except BaseException:
                 restore()
                 raise

@@ -166,6 +166,9 @@ class SFDFA(FeedbackRule):
 
         return restore
 
+    def synchronise(self, share: Share) -> None:
+        """All processes have learned from the sums over all samples."""
+
     def _perturbation(self, counts: Tensor, share: Share | None) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
         fired = counts != 0
