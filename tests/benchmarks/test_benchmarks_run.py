@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,44 @@ def test_recurrence_is_searched_and_tested(tmp_path):
         assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
     losses = [[one["loss"] for one in network["search"]] for network in networks.values()]
     assert losses[0] != losses[1]
+
+
+def test_the_script_for_gpus_is_rehearsed(tmp_path):
+    file = tmp_path / "gpu.json"
+    run("gpu.py", "--device", "cpu", "--quick", "--json", file)
+    found = json.loads(file.read_text())
+    assert [len(found[part]) > 0 for part in ("right", "quiet", "step", "epoch", "grow")] == [
+        True
+    ] * 5
+    for row in found["right"]:
+        assert row["right"] is True
+        assert 0 < row["float32 kernels"] < 1e-4 and row["float64 operations"] < 1e-9
+    assert not any("failed" in row for part in ("step", "epoch", "grow") for row in found[part])
+    assert all(row["tera_per_s"] > 0 for row in found["step"])
+    assert found["epoch"][0]["whole"] and found["about"]["device"] == "cpu"
+
+
+def test_the_script_for_gpus_needs_pytorch_alone(tmp_path):
+    """On a bare machine none of the package's other dependencies are there; nor is a GPU here."""
+    lines = """
+        import runpy, sys
+        class Bare:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ABSENT:
+                    raise ModuleNotFoundError(name, name=name)
+        import importlib.util
+        ABSENT = {"pydantic", "typer", "rich", "sklearn", "pooch", "safetensors", "h5py"}
+        real = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *a: None if name in ABSENT else real(name, *a)
+        sys.meta_path.insert(0, Bare())
+        script = sys.argv[1]
+        sys.argv[1:] = ["--device", "cpu", "--quick", "--seconds", "0"]
+        runpy.run_path(script, run_name="__main__")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines), str(BENCHMARKS / "gpu.py")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left_out=no time" in done.stdout

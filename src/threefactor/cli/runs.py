@@ -368,6 +368,8 @@ def use(settings: Settings, device: str, threads: int | None, precision: str | N
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         torch.set_float32_matmul_precision(precision)
+    # PyTorch makes convolutions in TF32 on a GPU unless it is told not to.
+    torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
 
 
 def evaluate(

@@ -440,21 +440,14 @@ class LIF(Neuron):
     ) -> tuple[Tensor, Tensor | int]:
         # A subclass may have an `advance` or `activity` of its own, which has to be asked.
         plain = type(self).advance is LIF.advance and type(self).activity is Neuron.activity
-        leak, threshold = self.leak, self.threshold
-        one = isinstance(leak, float) and isinstance(threshold, float)
-        if plain and one and before is None:
-            potential, spikes = self._state_for(current)
+        if plain:
+            potential, spikes, *_ = self._state_for(current)
+            leak, threshold = self._constants(current.shape[1:])
             self._draw_gate(spikes)
             gate = self.scale if self.gate is None else self.gate
+            zero = self.reset_mode == "zero"
             given = kernels.lif_activity(
-                potential,
-                spikes,
-                current,
-                leak,
-                threshold,
-                gate,
-                after,
-                self.reset_mode == "zero",
+                potential, spikes, current, leak, threshold, gate, before, after, zero
             )
             if given is not None:
                 return given

@@ -250,7 +250,7 @@ class Pathway:
             return
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
-            self._traces = x.new_empty((steps, *x.shape))
+            self._traces = _room(steps, x)
         slot = self._traces[self._gathered]
         if self.trace is None:
             slot.copy_(x)
@@ -268,7 +268,7 @@ class Pathway:
             self.add(delta, self._traces[0])
             return
         if self._deltas is None:
-            self._deltas = delta.new_empty((len(self._traces), *delta.shape))
+            self._deltas = _room(len(self._traces), delta)
         self._deltas[self._gathered].copy_(delta)
         self._gathered += 1
         if self._gathered == len(self._traces):
@@ -327,6 +327,21 @@ def plus_decayed(x: Tensor, trace: Tensor, decay: float | Tensor, out: Tensor) -
             )
         return torch.addcmul(x, trace, decay.view(trace.shape[1:]), out=out)
     return torch.add(x, trace, alpha=decay, out=out)
+
+
+def _room(steps: int, like: Tensor) -> Tensor:
+    """Return memory for some steps of a tensor, (steps, B, ...), laid out as the tensor is.
+
+    So convolutions whose channels come last in memory need not turn what was gathered.
+    """
+    last = torch.channels_last
+    if like.dim() != 4 or like.is_contiguous() or not like.is_contiguous(memory_format=last):
+        return like.new_empty((steps, *like.shape))
+    batch, *shape = like.shape
+    whole = torch.empty(
+        (steps * batch, *shape), dtype=like.dtype, device=like.device, memory_format=last
+    )
+    return whole.view(steps, batch, *shape)
 
 
 def _has_hooks(parameter: Tensor) -> bool:

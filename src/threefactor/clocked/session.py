@@ -523,7 +523,7 @@ def run(
     losses: list[Tensor] = []
     try:
         device = session.first_parameter.device
-        with torch.no_grad(), session.attached(), verdicts.gathered(device):
+        with torch.no_grad(), verdicts.gathered(device), session.attached():
             count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)

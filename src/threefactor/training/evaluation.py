@@ -20,9 +20,9 @@ __all__ = [
     "Evaluation",
     "Sums",
     "begin_sums",
-    "correct_of",
     "evaluate",
     "evaluation_batch",
+    "fetch",
     "predictions_of",
 ]
 
@@ -70,23 +70,16 @@ class Sums:
     capped: dict[str, int] = field(default_factory=dict)
     tally: Tally | None = None
 
-    def add(self, result: Any, labels: Tensor) -> None:
-        """Add the result of a batch, of either engine."""
-        right = 0 if self.correct is None else correct_of(result, labels)
-        self.add_counted(result, len(labels), right)
-        if self.tally is not None:
-            self.tally.add(predictions_of(result), labels)
-
-    def add_counted(self, result: Any, n: int, right: int) -> None:
-        """Add the result of a batch of n samples, of which so many were answered rightly."""
+    def add(self, found: Fetched, n: int) -> None:
+        """Add what was found of a batch of n samples."""
         self.batch += 1
         self.samples += n
         if self.correct is not None:
-            self.correct += right
-        self.loss += float(result.loss) * n
-        for name, rate in result.firing_rates.items():
-            self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
-        for name, count in getattr(result, "capped", {}).items():  # event-driven networks only
+            self.correct += found.right
+        self.loss += found.loss * n
+        for name, rate in found.firing_rates.items():
+            self.spikes[name] = self.spikes.get(name, 0.0) + rate * n
+        for name, count in found.capped.items():
             self.capped[name] = self.capped.get(name, 0) + count
 
     def add_up(self, world: World) -> None:
@@ -110,9 +103,37 @@ class Sums:
         return {} if self.tally is None else self.tally.scores()
 
 
-def correct_of(result: Any, labels: Tensor) -> int:
-    """Count the samples of a batch whose largest output is that of their label."""
-    return int((result.output.argmax(1) == labels).sum())
+@dataclass
+class Fetched:
+    """The numbers of a batch's result, of either engine.
+
+    Attributes:
+        loss: mean over the batch.
+        right: how many samples have their largest output at their label; 0 without labels.
+        firing_rates: of each hidden layer.
+        capped: as in the results of event-driven networks; empty for others.
+    """
+
+    loss: float
+    right: int
+    firing_rates: dict[str, float]
+    capped: dict[str, int]
+
+
+def fetch(result: Any, labels: Tensor | None) -> Fetched:
+    """Bring the numbers of a result to the CPU, which waits for a GPU once.
+
+    Args:
+        result: of a batch, with a loss.
+        labels: class labels; None where nothing is right or wrong.
+    """
+    values = [result.loss, *result.firing_rates.values()]
+    if labels is not None:
+        values.append((result.output.argmax(1) == labels).sum())
+    loss, *numbers = torch.stack([value.detach().double() for value in values]).tolist()
+    right = 0 if labels is None else int(numbers.pop())
+    rates = dict(zip(result.firing_rates, numbers, strict=True))
+    return Fetched(loss, right, rates, getattr(result, "capped", {}))
 
 
 def begin_sums(task: str | None) -> Sums:
@@ -168,7 +189,9 @@ def evaluate(
             if not sums.batch:
                 task = task_of(loss, labels, result.output.shape[1])
                 sums = begin_sums(task)
-            sums.add(result, y)
+            sums.add(fetch(result, None if sums.correct is None else y), len(y))
+            if sums.tally is not None:
+                sums.tally.add(predictions_of(result), y)
             if task == "labels":
                 kept.append(predictions_of(result))
     if world is not None:

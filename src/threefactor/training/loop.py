@@ -39,8 +39,8 @@ from threefactor.training.evaluation import (
     Evaluation,
     Sums,
     begin_sums,
-    correct_of,
     evaluate,
+    fetch,
     predictions_of,
 )
 from threefactor.training.experiment import Experiment
@@ -458,18 +458,19 @@ class Trainer:
         stands_in = world.rows(count).start == world.rows(count).stop
         with world.standing_in(stands_in):
             result = engine_of(settings).step(experiment, x, y, learn)
-        if not math.isfinite(float(result.loss)):
+        counted = self._sums.correct is not None and not stands_in
+        found = fetch(result, y if counted else None)
+        if not math.isfinite(found.loss):
             where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
-            self._diverge(f"the loss became {float(result.loss)} {where}")
+            self._diverge(f"the loss became {found.loss} {where}")
         if settings.update == "sequence":
             self._clip()
             optimizer.step()
-        right = 0 if self._sums.correct is None or stands_in else correct_of(result, y)
         if world.size > 1:
-            said = world.gather([right, self._stop.number or 0])
-            right = int(said[:, 0].sum())
+            said = world.gather([found.right, self._stop.number or 0])
+            found.right = int(said[:, 0].sum())
             self._stop_of_all = int(said[:, 1].max()) or None
-        self._sums.add_counted(result, count, right)
+        self._sums.add(found, count)
         if self._sums.tally is not None:
             self._sums.tally.add(predictions_of(result), y)
         self._sums.seconds += time.perf_counter() - start

@@ -319,7 +319,7 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with processes.step_of(self.world), session.attached(), self._verdicts():
+                with processes.step_of(self.world), self._verdicts(), session.attached():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
@@ -451,7 +451,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with processes.step_of(self.world), session.attached(), self._verdicts():
+        with processes.step_of(self.world), self._verdicts(), session.attached():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
@@ -593,7 +593,9 @@ class Rule(nn.Module, ABC):
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "
-                "float32: train network.float(), and convert it afterwards"
+                "float32: train network.float(), and convert it afterwards. "
+                "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in "
+                "TF32, and keeps all else in float32"
             )
         parameters, buffers = self._own_tensors()
         for name, tensor in (*parameters.items(), *buffers.items()):
