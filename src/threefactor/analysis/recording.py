@@ -41,11 +41,11 @@ class Membranes:
     Attributes:
         neurons: which ones.
         times: (P,) time steps from 1, or seconds.
-        potentials: (P, k) one column for each neuron. On a time grid those of our own neurons are
-            from before the reset of the step; layers of other libraries show what they keep after
-            a step.
+        potentials: (P, k) one column for each neuron. At a spike, that from before its reset.
         thresholds: (P, k) the threshold at each moment; NaN where the layer has none.
         spikes: (P, k) whether the neuron spikes at the moment.
+        foreign: whether a layer of another library shows what it keeps at the end of a step, which
+            may be after the reset.
     """
 
     neurons: tuple[int, ...]
@@ -53,6 +53,7 @@ class Membranes:
     potentials: Reals
     thresholds: Reals
     spikes: NDArray[np.bool_]
+    foreign: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,7 +230,7 @@ class _Steps:
         potentials = torch.stack(self.potentials)[:, chosen].numpy()
         thresholds = torch.stack(self.thresholds)[:, chosen].numpy()
         times = np.arange(1.0, len(potentials) + 1)
-        return Membranes(tuple(chosen), times, potentials, thresholds, spikes)
+        return Membranes(tuple(chosen), times, potentials, thresholds, spikes, self.neuron.foreign)
 
 
 def _graded(activity: Reals) -> float | None:

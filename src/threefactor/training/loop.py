@@ -6,7 +6,7 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -247,20 +247,36 @@ class Trainer:
     def _stopped_early(self) -> bool:
         return stopped_early(self.history, self.experiment.settings.stopping)
 
-    def evaluate(self) -> Evaluation:
+    @property
+    def test(self) -> tuple[Any, Tensor]:
+        """Inputs and targets of the test data, on the device of the network."""
+        return self._test
+
+    def evaluate(self, seen: Callable[[Tensor, Tensor], object] | None = None) -> Evaluation:
         """Evaluate the network as it is on the test data.
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
-        """
-        return self._evaluate(self._test, stoppable=False)
 
-    def _evaluate(self, part: tuple[Any, Tensor], stoppable: bool) -> Evaluation:
+        Args:
+            seen: called with the output (B, m) and the targets of each batch.
+        """
+        return self._evaluate(self._test, stoppable=False, seen=seen)
+
+    def _evaluate(
+        self,
+        part: tuple[Any, Tensor],
+        stoppable: bool,
+        seen: Callable[[Tensor, Tensor], object] | None = None,
+    ) -> Evaluation:
         experiment, engine = self.experiment, engine_of(self.experiment.settings)
 
         def run(x: Any, y: Tensor) -> Any:
             if stoppable and self._stop.number is not None:
                 raise _StopAskedError
-            return engine.run(experiment, x, y)
+            result = engine.run(experiment, x, y)
+            if seen is not None:
+                seen(result.output, y)
+            return result
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
