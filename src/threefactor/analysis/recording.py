@@ -193,7 +193,7 @@ class _Steps:
         """Keep what the layer did in a step."""
         activity = given[0] if isinstance(given, tuple) else given  # beside its state
         _check_sample(self.sample, len(activity))
-        self.activities.append(activity[self.sample].detach().flatten().double().cpu())
+        self.activities.append(_copied(activity[self.sample]))
         if self.refused is not None:
             return
         try:
@@ -211,8 +211,8 @@ class _Steps:
         given = float("nan") if threshold is None else threshold
         level = torch.as_tensor(given, dtype=torch.float64, device=potential.device)
         level = level.detach().expand_as(potential)
-        self.potentials.append(potential[self.sample].detach().flatten().double().cpu())
-        self.thresholds.append(level[self.sample].flatten().cpu())
+        self.potentials.append(_copied(potential[self.sample]))
+        self.thresholds.append(_copied(level[self.sample]))
 
     def recording(self) -> LayerRecording:
         activity = torch.stack(self.activities).numpy() / self.neuron.scale
@@ -231,6 +231,11 @@ class _Steps:
         thresholds = torch.stack(self.thresholds)[:, chosen].numpy()
         times = np.arange(1.0, len(potentials) + 1)
         return Membranes(tuple(chosen), times, potentials, thresholds, spikes, self.neuron.foreign)
+
+
+def _copied(values: Tensor) -> Tensor:
+    """Return values in a tensor that the next time step leaves alone."""
+    return values.detach().flatten().to("cpu", torch.float64, copy=True)
 
 
 def _graded(activity: Reals) -> float | None:
