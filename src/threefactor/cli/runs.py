@@ -23,6 +23,7 @@ from threefactor.plugins import name_of_rule
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
+from threefactor.training.loggers import LOGGERS
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.progress import EpochLines, percent
 from threefactor.training.settings import Settings
@@ -45,9 +46,14 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
 ]
-TensorBoard = Annotated[
-    bool,
-    typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
+Log = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOGGERS",
+        help=f"Write the metrics for loggers, too: {', '.join(LOGGERS)}, separated by commas; or "
+        "none. [default: none, or those that a resumed run has]",
+        show_default=False,
+    ),
 ]
 RuleName = Annotated[
     str | None,
@@ -104,7 +110,7 @@ def train(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
 ) -> None:
     """
     Train a recipe with a rule.
@@ -146,7 +152,7 @@ def train(
         "data_dir": data_dir,
         "device": device,
         "watcher": EpochLines(console()),
-        "tensorboard": tensorboard,
+        "log": _loggers(log),
     }
     if resume:
         more = changes.get("epochs") if settings is None else None
@@ -156,6 +162,13 @@ def train(
         _announce(run)
         history = training.train(settings, out, set_aside=True, **common)
     _report(history, out)
+
+
+def _loggers(text: str | None) -> list[str] | None:
+    """Return the names of loggers that `--log` gives; None if it is not given."""
+    if text is None:
+        return None
+    return [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
 
 
 def run_name(settings: Settings) -> str:
@@ -184,7 +197,7 @@ def finetune(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
 ) -> None:
     """
     Fine-tune the network of a run under the noise of hardware.
@@ -210,7 +223,7 @@ def finetune(
         data_dir=data_dir,
         device=device,
         watcher=EpochLines(console()),
-        tensorboard=tensorboard,
+        log=_loggers(log),
         set_aside=True,
     )
     _report(history, out)

@@ -36,8 +36,9 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
+from threefactor.training.loggers import Loggers
 from threefactor.training.memory import in_memory
-from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
     TOO_EARLY,
@@ -82,8 +83,8 @@ class Trainer:
         experiment: the live objects, from `build`, or made by hand.
         run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
         watcher: shown the progress.
-        tensorboard: whether every number of a metrics line also goes to TensorBoard, into the
-            folder `tensorboard` of the run.
+        log: names of loggers that also get every number of a metrics line, of `LOGGERS`; none by
+            default, or those that the run was logged with before.
 
     Attributes:
         history: the metrics lines of the finished epochs.
@@ -92,7 +93,7 @@ class Trainer:
 
     Raises:
         ConfigurationError: if the settings ask for a measure that there is not, or that has no
-            meaning for the rule or network; TensorBoard is not installed; or the parts of the
+            meaning for the rule or network; a logger is not installed; or the parts of the
             experiment do not belong together, see `check_parts`.
         InputError: if there are no samples, or not one target for each.
     """
@@ -103,7 +104,7 @@ class Trainer:
         run: RunFolder | None = None,
         watcher: Watcher | None = None,
         *,
-        tensorboard: bool = False,
+        log: Sequence[str] | None = None,
     ) -> None:
         check_parts(experiment)
         self.experiment = experiment
@@ -117,7 +118,6 @@ class Trainer:
         """The checkpoint that this trainer wrote or read last."""
         self._halfway = False
         """Whether an error may have come in the middle of a batch or of the end of an epoch."""
-        self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
         self._train = _place("train", experiment.data, self._device)
         self._test = _place("test", experiment.data, self._device)
@@ -138,8 +138,7 @@ class Trainer:
         self._scored = has_accuracy(self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
-        if tensorboard and run is not None:
-            self._tensorboard = TensorBoard(run.tensorboard)
+        self._log = Loggers(log, run)
 
     @cached_property
     def described(self) -> Description:
@@ -196,10 +195,16 @@ class Trainer:
         if fresh and not self._batches_done and self.described.settings.start is not None:
             self._test_directly(self.described.settings.start)
         self._begin_tracking(fresh)
-        if self._tensorboard is not None:
-            self._tensorboard.begin(self.epoch)
         if self.run is not None and fresh:
             self.save(self.run.last)
+        self._log.begin(self.described.settings, self.history)
+        try:
+            return self._train_on()
+        finally:
+            self._log.end(finished=self._stopped_early or self.epoch >= settings.epochs)
+
+    def _train_on(self) -> list[dict[str, Any]]:
+        settings = self.experiment.settings
         if not self.experiment.network.training:
             self.experiment.network.train()
         with self.watcher:
@@ -470,8 +475,7 @@ class Trainer:
             if better:
                 self.save(self.run.best)
             self.save(self.run.last)
-        if self._tensorboard is not None:
-            self._tensorboard.write(line)
+        self._log.write(line)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""

@@ -6,6 +6,7 @@ it, and `Trainer.load` puts the state of the last checkpoint back (`threefactor.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def train(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] | None = None,
     set_aside: bool = False,
 ) -> list[dict[str, Any]]:
     """Train from the beginning; return the metrics lines.
@@ -43,7 +44,7 @@ def train(
         data_dir: see `threefactor.data.load`.
         device: where to train, such as "cpu" or "cuda".
         watcher: shown the progress.
-        tensorboard: see `Trainer`.
+        log: names of loggers, see `Trainer`.
         set_aside: whether to move what is left of an earlier run without its config.json into
             `remains-1`, or the next free number, in the folder. Otherwise it is an error.
 
@@ -54,7 +55,7 @@ def train(
     begin(experiment)
     run = None if out is None else RunFolder(out)
     # Refuses what it cannot do before anything is written.
-    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+    trainer = Trainer(experiment, run, watcher, log=log)
     if run is None:
         return trainer.fit()
     with only_one(run.path):
@@ -72,7 +73,7 @@ def resume(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
     """Resume a run from its last checkpoint; return the metrics lines of all epochs.
 
@@ -84,7 +85,8 @@ def resume(
         settings: if given, must be those of the run.
         epochs: if given, a finished run gets so many in all. The further ones are trained with the
             learning rates and noise that a training of so many epochs has there.
-        data_dir, device, watcher, tensorboard: as in `train`.
+        data_dir, device, watcher: as in `train`.
+        log: names of loggers; None for those that the run has.
 
     Raises:
         CheckpointError: if the folder holds no run, one of other settings or other data, one whose
@@ -108,7 +110,7 @@ def resume(
             extended = [*extended, there.extension(wanted.epochs)]
         experiment = build(wanted, data_dir, device)
         there.check_data(record_of(wanted, experiment.data))
-        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+        trainer = Trainer(experiment, run, watcher, log=log)
         if "last" in there.checkpoints:
             trainer.load(run.last, extended)
         else:
