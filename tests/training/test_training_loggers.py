@@ -6,6 +6,7 @@ import os
 import signal
 import struct
 import sys
+import time
 
 import pytest
 
@@ -32,9 +33,10 @@ class Stop(Watcher):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def stopped_and_resumed(settings, out, log):
+def stopped_and_resumed(settings, out, log, pause=0.0):
     with pytest.raises(InterruptedRunError):
         training.train(settings, out, log=log, watcher=Stop())
+    time.sleep(pause)
     return training.resume(out)
 
 
@@ -114,7 +116,9 @@ def wandb_records(file):
 def test_wandb_offline_has_each_epoch_once_in_one_run(small, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_DIR", raising=False)
-    history = stopped_and_resumed(small(), tmp_path / "run", ["wandb"])
+    history = stopped_and_resumed(
+        small(), tmp_path / "run", ["wandb"], 1.1
+    )  # seconds name its files
     points, names = [], set()
     for file in sorted((tmp_path / "run/wandb").glob("offline-run-*/*.wandb")):
         for record in wandb_records(file):
