@@ -141,7 +141,7 @@ def test_targets_that_are_no_classes_are_refused_and_the_rest_is_shown(runs):
     assert confusion_of(training.open_run(runs / "grid")).classes[3] == "3"
 
 
-@pytest.mark.parametrize("rule", ["zo", "opzo"])
+@pytest.mark.parametrize("rule", ["zo", "dfa"])
 def test_networks_of_convolutions_with_and_without_feedback(rule):
     changes = {"data.train": 32, "data.test": 20, "batch_size": 16, "epochs": 1}
     settings = recipe("digits-fc").settings_for(

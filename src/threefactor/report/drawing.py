@@ -115,7 +115,7 @@ def svg(figure: Figure) -> str:
                 _panel(figure, one, axis)
                 axis.set(title=one.label, ylabel="")
             axes[0].set_ylabel(figure.y_label)
-        if figure.kind in ("heatmap", "cells", "pictures"):
+        if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
             canvas.colorbar(axes[-1].collections[0], ax=list(axes))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -167,7 +167,7 @@ def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
             part.suptitle(textwrap.fill(figure.title, LONGEST_LABEL))
             axis = part.subplots()
             _draw(figure, axis)
-            if figure.kind in ("heatmap", "cells", "pictures"):
+            if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
                 part.colorbar(axis.collections[0], ax=axis)
         canvas.savefig(path, dpi=150)
 
@@ -212,6 +212,7 @@ def load_matplotlib() -> Any:
         ConfigurationError: if it is not installed.
     """
     try:
+        import matplotlib.collections
         import matplotlib.figure
         import matplotlib.ticker
     except ImportError as problem:
@@ -251,8 +252,8 @@ def _draw(figure: Figure, axis: Any) -> None:
         _panel(figure, figure.series[0], axis)
         return
     axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
-    if figure.kind in ("raster", "pictures"):
-        (_raster if figure.kind == "raster" else _pictures)(figure, axis)
+    if figure.kind in OTHERS:
+        OTHERS[figure.kind](figure, axis)
         return
     handles = _bars(figure, axis) if figure.kind == "bar" else _lines(figure, axis)
     _scales(figure, axis)
@@ -275,7 +276,7 @@ def _room_for_legend(figure: Figure) -> float:
         return CELL_HEIGHT * max(0, len(figure.y_names) - USUAL_CELLS)
     if figure.kind == "raster":
         return BAND_HEIGHT * max(0, len(figure.series) - USUAL_BANDS)
-    if figure.kind in ("heatmap", "pictures", "quiver") or len(figure.series) < 2:
+    if figure.kind in ("heatmap", "parallel", "pictures", "quiver") or len(figure.series) < 2:
         return 0.0
     labels, columns = _legend([one.label for one in figure.series])
     rows = [labels[i : i + columns] for i in range(0, len(labels), columns)]
@@ -445,6 +446,38 @@ def _pictures(figure: Figure, axis: Any) -> None:
     axis.set_xticks([])
     axis.set_yticks([])
     axis.grid(False)
+
+
+def _parallel(figure: Figure, axis: Any) -> None:
+    """Draw a line for each series from axis to axis, and the texts of the places beside these."""
+    library = load_matplotlib()
+    names = [str(name) for name in figure.series[0].xs]
+    lines = [list(enumerate(one.ys)) for one in figure.series]
+    bundle = library.collections.LineCollection(lines, linewidths=1.2, alpha=0.8)
+    bundle.set_array(np.array([(one.values or (0.0,))[0] for one in figure.series]))
+    axis.add_collection(bundle)
+    ground = {"facecolor": "#ffffff", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    for i, ticks in enumerate(figure.ticks):
+        axis.axvline(i, color=INK, linewidth=0.8)
+        last = i == len(names) - 1
+        for place, text in ticks:
+            side = {"ha": "right" if last else "left", "va": "center", "fontsize": 8.5}
+            axis.text(
+                i + (-0.05 if last else 0.05),
+                place,
+                _short(text, LONGEST_PLACE // 2),
+                color="#000000",
+                bbox=ground,
+                **side,
+            )
+    shown = [textwrap.fill(_short(name, LONGEST_PLACE), 12) for name in names]
+    axis.set_xticks(range(len(names)), shown)
+    axis.set(xlim=(-0.1, len(names) - 0.9), ylim=(-0.06, 1.06), yticks=[])
+    axis.grid(False)
+
+
+OTHERS = {"parallel": _parallel, "pictures": _pictures, "raster": _raster}
+"""What draws figures that are neither lines, bars nor panels."""
 
 
 def _accessible(document: str, figure: Figure) -> str:

@@ -12,6 +12,9 @@ from threefactor.report.values import csv_text
 
 __all__ = ["Figure", "Series", "figure_csv"]
 
+Kind = Literal[
+    "line", "points", "bar", "raster", "parallel", "heatmap", "cells", "pictures", "quiver"
+]
 Points = Sequence[float] | Sequence[str]
 Column = Points | Sequence[float | None]
 
@@ -78,6 +81,7 @@ class Series:
 
 NEEDED = {
     **{"line": (), "points": (), "bar": (), "raster": ()},
+    "parallel": ("value",),
     **{"heatmap": ("value",), "cells": ("value",), "pictures": ("value",), "quiver": ("u", "v")},
 }
 
@@ -93,14 +97,16 @@ class Figure:
         x_label, y_label: of the axes, with units.
         series: at least one. Heatmaps and arrows get a panel for each.
         kind: "line", "points", "bar" (grouped), "raster" (bands of spikes, the first series at the
-            bottom), "heatmap", "cells" (a heatmap of one series with names along its axes and
-            numbers in its cells, any of which may be absent), "pictures" (small pictures, all in
-            one scale around 0, row by row) or "quiver" (arrows).
+            bottom), "parallel" (lines from axis to axis, coloured by their values), "heatmap",
+            "cells" (a heatmap of one series with names along its axes and numbers in its cells, any
+            of which may be absent), "pictures" (small pictures, all in one scale around 0, row by
+            row) or "quiver" (arrows).
         log_x, log_y: whether an axis is logarithmic.
         from_zero: whether the heights of lines begin at 0.
         x_names, y_names: of cells: what the places 0, 1, ... along the axes stand for.
         x_range: where a raster begins and ends; None for its first and last spike.
         columns: of pictures: how many stand side by side.
+        ticks: of parallel axes: for each the places, 0 to 1, and their texts.
 
     Raises:
         InputError: if there is no series, or a series lacks what the kind needs, or has gaps and
@@ -113,9 +119,7 @@ class Figure:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    kind: Literal["line", "points", "bar", "raster", "heatmap", "cells", "pictures", "quiver"] = (
-        "line"
-    )
+    kind: Kind = "line"
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
@@ -123,6 +127,7 @@ class Figure:
     y_names: tuple[str, ...] = ()
     x_range: tuple[float, float] | None = None
     columns: int = 1
+    ticks: tuple[tuple[tuple[float, str], ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in NEEDED:
