@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from threefactor.data import batches
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
+from threefactor.processes import World
 
-__all__ = ["Evaluation", "Sums", "evaluate", "evaluation_batch", "has_accuracy"]
+__all__ = ["Evaluation", "Sums", "correct_of", "evaluate", "evaluation_batch", "has_accuracy"]
 
 EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
@@ -54,16 +55,28 @@ class Sums:
 
     def add(self, result: Any, labels: Tensor) -> None:
         """Add the result of a batch, of either engine."""
-        n = len(labels)
+        right = 0 if self.correct is None else correct_of(result, labels)
+        self.add_counted(result, len(labels), right)
+
+    def add_counted(self, result: Any, n: int, right: int) -> None:
+        """Add the result of a batch of n samples, of which so many were answered rightly."""
         self.batch += 1
         self.samples += n
         if self.correct is not None:
-            self.correct += int((result.output.argmax(1) == labels).sum())
+            self.correct += right
         self.loss += float(result.loss) * n
         for name, rate in result.firing_rates.items():
             self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
         for name, count in getattr(result, "capped", {}).items():  # event-driven networks only
             self.capped[name] = self.capped.get(name, 0) + count
+
+    def add_up(self, world: World) -> None:
+        """Add up the sums of several processes, each of other samples."""
+        own = [self.samples, self.correct or 0, self.loss, *self.spikes.values()]
+        samples, correct, self.loss, *spikes = world.gather(own).sum(0).tolist()
+        self.samples = int(samples)
+        self.correct = None if self.correct is None else int(correct)
+        self.spikes = dict(zip(self.spikes, spikes, strict=True))
 
     @property
     def mean_loss(self) -> float:
@@ -72,6 +85,11 @@ class Sums:
     @property
     def accuracy(self) -> float | None:
         return None if self.correct is None else self.correct / max(self.samples, 1)
+
+
+def correct_of(result: Any, labels: Tensor) -> int:
+    """Count the samples of a batch whose largest output is that of their label."""
+    return int((result.output.argmax(1) == labels).sum())
 
 
 def has_accuracy(targets: Tensor, outputs: int) -> bool:
@@ -95,7 +113,11 @@ def has_accuracy(targets: Tensor, outputs: int) -> bool:
 
 @torch.no_grad()
 def evaluate(
-    network: nn.Module, inputs: Any, labels: Tensor, run: Callable[[Any, Tensor], Any]
+    network: nn.Module,
+    inputs: Any,
+    labels: Tensor,
+    run: Callable[[Any, Tensor], Any],
+    world: World | None = None,
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
 
@@ -104,6 +126,7 @@ def evaluate(
         inputs: N samples that can be sliced.
         labels: (N,) class labels, or what the loss of `run` expects; see `has_accuracy`.
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
+        world: processes that share the samples and all get the same result; None for no others.
 
     Raises:
         InputError: if there are no samples.
@@ -112,7 +135,11 @@ def evaluate(
         raise InputError("there are no samples to evaluate; give at least one")
     sums = Sums()
     size = evaluation_batch(network)
-    parts = [slice(start, start + size) for start in range(0, len(labels), size)]
+    if world is not None and not 1 < world.size <= len(labels):
+        world = None
+    own = slice(0, len(labels)) if world is None else world.rows(len(labels))
+    starts = range(own.start, own.stop, size)
+    parts = [slice(start, min(start + size, own.stop)) for start in starts]
     with evaluating(network):
         loaded = batches(inputs, parts, seed=0)
         for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
@@ -120,6 +147,8 @@ def evaluate(
             if not (sums.batch or has_accuracy(labels, result.output.shape[1])):
                 sums.correct = None
             sums.add(result, y)
+    if world is not None:
+        sums.add_up(world)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     return Evaluation(sums.mean_loss, sums.accuracy, rates)
 

@@ -229,6 +229,8 @@ class Loggers:
     def _read(self) -> dict[str, dict[str, Any]]:
         """Return what was written down about the logs of the run."""
         assert self._run is not None
+        if not self._run.log_path.exists():
+            return {}
         try:
             found = self._run.read().log
         except ThreefactorError as problem:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
+from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.errors import InputError, unknown_name, warn_user
@@ -23,6 +24,7 @@ from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
+from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
 
@@ -69,6 +71,8 @@ class Rule(nn.Module, ABC):
 
     perturbation: None = None
     """Event-driven rules add no noise to the spikes."""
+    world: World | None = None
+    """The processes that share the batches of this rule; see `join`."""
 
     def __init__(
         self,
@@ -107,6 +111,16 @@ class Rule(nn.Module, ABC):
         """The number of output neurons m."""
         return self.layers[-1].neurons
 
+    def join(self, world: World) -> None:
+        """Train together with the same rule in other processes; see `clocked.Rule.join`."""
+        processes.join(self, world)
+
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called after `learn`; see `clocked.Rule.synchronise`.
+        """
+
     @abstractmethod
     def learn(self, trial: Trial) -> None:
         """Add the gradients of all layers to `.grad`, and learn what the rule itself owns."""
@@ -137,18 +151,26 @@ class Rule(nn.Module, ABC):
             raise InputError("targets are None; give what the loss expects, such as class labels")
         layers = self.network.layers
         weights = [p for layer in layers.values() for p in layer._parameters.values()]
-        with in_full(), torch.no_grad(), alone(self, *weights):
+        with in_full(), torch.no_grad(), alone(self, *weights), processes.step_of(self.world):
             self.check(layers)
             trial = Trial(self.network, inputs, targets, self.loss)
             named = self.named_buffers() if self._modules else self._buffers.items()
             buffers = {name: buffer for name, buffer in named if buffer is not None}
             _check_dtypes(trial, buffers)
+            if self.world is not None:
+                generators = processes.generators_of(self)
+                trial.take_share(self.world.share(len(inputs), self.network, generators))
             self._warn_of_silence(trial)
             result = trial.result()
             restore = self.saved(buffers)
+            versions = [buffer._version for buffer in buffers.values()]
             try:
-                with collected():
+                with collected(self.world):
                     self.learn(trial)
+                    if trial.share is not None:
+                        if versions != [buffer._version for buffer in buffers.values()]:
+                            processes.check_synchronised(self, Rule)
+                        self.synchronise(trial.share)
             except BaseException:
                 restore()
                 raise
@@ -212,8 +234,11 @@ class Rule(nn.Module, ABC):
 
     def rate_error(self, trial: Trial, layer: int) -> Tensor:
         """Return the error of each hidden neuron, (n_l,), from its firing rate (appendix A.1)."""
-        counts = trial.counts[layer]
-        return self.rate_penalty / len(counts) * (self.rate_target - counts.mean(0))
+        counts, share = trial.counts[layer], trial.share
+        weight = self.rate_penalty / len(counts)
+        if share is not None:
+            weight = self.rate_penalty / share.total if share.counts else 0.0
+        return weight * (self.rate_target - trial.mean_counts(layer))
 
     def spike_weights(
         self, layer: Layer, activity: Activity, errors: NDArray[Any]

@@ -212,6 +212,14 @@ class Run(RunFiles):
         return {"epoch": done, "epochs": epochs}
 
     @property
+    def precision(self) -> str | None:
+        """The precision of products with which the run was last trained; None for the usual."""
+        found = self.environment.get("precision")
+        for change in self.resumed:
+            found = change.get("precision", found)
+        return found if isinstance(found, str) else None
+
+    @property
     def threads(self) -> int | None:
         """On how many threads the run was last trained; None if that is not known."""
         found = self.environment.get("threads")
