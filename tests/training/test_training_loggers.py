@@ -112,6 +112,16 @@ def wandb_records(file):
             yield record
 
 
+def all_records(file):
+    """Wait for the last record, which wandb's own process writes when it likes."""
+    for _ in range(100):
+        found = list(wandb_records(file))
+        if found and found[-1].WhichOneof("record_type") == "exit":
+            return found
+        time.sleep(0.1)
+    raise AssertionError(f"{file} does not end")
+
+
 @pytest.mark.skipif(not installed("wandb"), reason="wandb is not installed")
 def test_wandb_offline_has_each_epoch_once_in_one_run(small, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -121,7 +131,7 @@ def test_wandb_offline_has_each_epoch_once_in_one_run(small, tmp_path, monkeypat
     )  # seconds name its files
     points, names = [], set()
     for file in sorted((tmp_path / "run/wandb").glob("offline-run-*/*.wandb")):
-        for record in wandb_records(file):
+        for record in all_records(file):
             if record.WhichOneof("record_type") == "run":
                 names.add(record.run.run_id)
             if record.WhichOneof("record_type") == "history":
