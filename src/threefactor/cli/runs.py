@@ -26,6 +26,7 @@ from threefactor.processes import World
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
+from threefactor.training.loggers import LOGGERS
 from threefactor.training.overrides import parse_assignment
 from threefactor.training.progress import EpochLines
 from threefactor.training.scores import shown
@@ -57,9 +58,14 @@ Precision = Annotated[
         "the processor has them; see torch.set_float32_matmul_precision. [default: highest]"
     ),
 ]
-TensorBoard = Annotated[
-    bool,
-    typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
+Log = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOGGERS",
+        help=f"Write the metrics for loggers, too: {', '.join(LOGGERS)}, separated by commas; or "
+        "none. [default: none, or those that a resumed run has]",
+        show_default=False,
+    ),
 ]
 RuleName = Annotated[
     str | None,
@@ -125,7 +131,7 @@ def train(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
     precision: Precision = None,
 ) -> None:
     """
@@ -179,7 +185,7 @@ def train(
             "data_dir": data_dir,
             "device": device,
             "watcher": EpochLines(console()),
-            "tensorboard": tensorboard,
+            "log": _loggers(log),
             "world": world,
         }
         if resume:
@@ -190,6 +196,13 @@ def train(
             _announce(run, world)
             history = training.train(settings, out, set_aside=True, **common)
         _report(history, out, world)
+
+
+def _loggers(text: str | None) -> list[str] | None:
+    """Return the names of loggers that `--log` gives; None if it is not given."""
+    if text is None:
+        return None
+    return [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
 
 
 def run_name(settings: Settings) -> str:
@@ -218,7 +231,7 @@ def finetune(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
     precision: Precision = None,
 ) -> None:
     """
@@ -246,7 +259,7 @@ def finetune(
             data_dir=data_dir,
             device=device,
             watcher=EpochLines(console()),
-            tensorboard=tensorboard,
+            log=_loggers(log),
             set_aside=True,
             world=world,
         )

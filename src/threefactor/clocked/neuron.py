@@ -148,6 +148,20 @@ class Neuron(nn.Module, ABC):
             gate: (B, ...) dropout mask times scale, or the scale alone.
         """
 
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        """Return the potential after the last step, (B, ...), and its threshold, for pictures.
+
+        The threshold meets the potential as a number or a tensor; None if there is none. Nothing
+        that learns asks for them.
+
+        Raises:
+            InputError: if the layer does not say which part of its state is the potential.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not say which part of its state is the membrane "
+            "potential; give the class a method `membrane` that returns it with its threshold"
+        )
+
     def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
         r"""Return how the layer's own parameters act on its output at the step that comes.
 
@@ -434,6 +448,11 @@ class LIF(Neuron):
             by_reset = _plus(by_reset, stays, before.get("reset"))
             found["reset"], found["raw_threshold"] = by_reset, by_reset - slope
         return found
+
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        assert self.state is not None
+        potential = self.state[0]
+        return potential, self._constants(potential.shape[1:])[1]
 
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,9 @@ from threefactor.report.page import Listing, Section
 from threefactor.report.runs import has_effect
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Spread, Table, spread, without_empty_columns
+from threefactor.training.best import chosen_by, is_better
 from threefactor.training.folder.files import read_json
-from threefactor.training.scores import LOSS, SCORES, Score
+from threefactor.training.scores import LOSS, SCORES, Score, leading
 
 __all__ = [
     "MOST_GROUPS",
@@ -34,10 +37,15 @@ SWEEP = "sweep.json"
 """The file that says that a folder holds a sweep."""
 MOST_GROUPS = 20
 """Groups of one recipe that a usual report compares; more are shown as a sweep."""
+MOST_LINES, MOST_TICKS = 100, 8
 MOST_ROWS, MOST_CURVES, MOST_PAIRS, MOST_PLACES, MOST_NAMED = 500, 8, 6, 12, 5
 CHOSEN_BY_TEST = (
     "The ranking looks at the test data, so the first of many is better than it would be on new "
     "data. Quote it after a run with other seeds, beside the number of cells it was chosen from."
+)
+CHOSEN_BY_VALIDATION = (
+    "The test data had no part in the ranking, so the test accuracy of the first may be quoted. On "
+    "the validation data it is better than on new data, as the first of many."
 )
 
 
@@ -67,38 +75,70 @@ def told_of(path: Path) -> tuple[str, ...]:
 
 
 def ranked(groups: Sequence[Group]) -> list[Group]:
-    """Return groups, the best first: by test accuracy after the last epoch, mean over the seeds.
+    """Return groups, the best first: by what the last epoch says, mean over the seeds.
 
-    By the leading score of another task, or by test loss, where there is no accuracy.
+    By what predictions on validation data are judged by if all runs have some, else by that of test
+    data: the accuracy, the leading score of another task, or the loss.
     """
-    score = judged_by(groups)
-    sign = -1 if score.higher else 1
-    return sorted(groups, key=lambda group: sign * _value(group, score).mean)
+    metric = _metric(groups)
+    sign = 1 if is_better(metric, 0.0, 1.0) else -1
+    return sorted(groups, key=lambda group: sign * _value(group, metric).mean)
 
 
-def judged_by(groups: Sequence[Group]) -> Score:
-    """Return what all of the groups can be judged by: a score that all have, or the loss."""
-    score = groups[0].score if groups else LOSS
-    return score if all(group.last_of(score) is not None for group in groups) else LOSS
+def _metric(groups: Sequence[Group]) -> str:
+    """Return the metric by which groups are ranked: the same for all of them."""
+    lines = [run.history[-1] for group in groups for run in group.runs]
+    found = {chosen_by(line) for line in lines}
+    if len(found) == 1:
+        return found.pop()
+    found = {f"test_{leading(line, 'test')}" for line in lines}
+    return found.pop() if len(found) == 1 else "test_loss"
+
+
+def _score(metric: str) -> Score:
+    return SCORES.get(metric.partition("_")[2], LOSS)
+
+
+def _value(group: Group, metric: str) -> Spread:
+    """Return a metric after the last epoch over the seeds, as it is shown."""
+    found = group.over_score(_score(metric), lambda run: run.history[-1].get(metric))
+    assert found is not None  # every group has it, see `_metric`
+    return found
+
+
+def _named(metric: str) -> str:
+    """Return a metric as axes and columns name it."""
+    return f"{metric.partition('_')[0]} {_score(metric).heading}"
 
 
 def ranking_table(recipe: str, groups: Sequence[Group]) -> Table:
     """Show all cells of a sweep of a recipe, the best first."""
     keys = _varied(groups)
     names = _names(keys)
-    by = judged_by(groups)
-    others = [] if by.name == "accuracy" else [one for one in SCORES.values() if one is not by]
-    others = [by, *(one for one in others if one.name != "accuracy")] if others else []
+    metric = _metric(groups)
+    by_validation = not metric.startswith("test_")
+    by = _score(metric)
+    others: list[Score] = []
+    if any(group.percent(lambda run: run.last) is None for group in groups):
+        scores = (one for one in SCORES.values() if one.name not in ("accuracy", by.name))
+        others = [by, *scores, *([] if by is LOSS else [LOSS])]
     rows = []
     for place, group in enumerate(ranked(groups)[:MOST_ROWS], start=1):
         values = (_cell(group.settings[key]) if key in group.settings else None for key in keys)
-        score = group.percent(lambda run: run.last)
-        best = group.percent(lambda run: run.best)
+        held_out = _value(group, metric) if by_validation else None
+        last = group.percent(lambda run: run.last)
+        best = None if by_validation else group.percent(lambda run: run.best)
         found = [group.last_of(one) for one in others]
-        rows.append((place, _rule(group), *values, len(group.runs), score, best, *found))
+        rows.append((place, _rule(group), *values, len(group.runs), held_out, last, best, *found))
     headings = (f"test {one.heading}" for one in others)
-    columns = ("rank", "rule", *names, "seeds", "last epoch, %", "best epoch, %", *headings)
-    notes = [CHOSEN_BY_TEST, "Mean ± sample standard deviation over the seeds."]
+    held = _named(metric).replace(" (%)", ", %")
+    columns = (
+        *("rank", "rule", *names, "seeds", held, "last epoch, %", "best epoch, %"),
+        *headings,
+    )
+    chosen = CHOSEN_BY_VALIDATION if by_validation else CHOSEN_BY_TEST
+    about = f"Ranked by {_named(metric).removesuffix(' (%)')} after the last epoch."
+    notes = [about, chosen, "Mean ± sample standard deviation over the seeds."]
     if len(groups) > MOST_ROWS:
         notes.append(f"The best {MOST_ROWS} of {len(groups)} cells.")
     return without_empty_columns(Table(f"{recipe}: ranking", columns, tuple(rows), tuple(notes)))
@@ -113,7 +153,8 @@ def sweep_sections(recipe: str, groups: Sequence[Group], told: Sequence[str] = (
         told: sentences on how it was made.
     """
     runs = sum(len(group.runs) for group in groups)
-    text = (f"{len(groups)} cells, {runs} runs.", *told)
+    by = _named(_metric(groups)).removesuffix(" (%)")
+    text = (f"{len(groups)} cells, {runs} runs, ranked by {by}.", *told)
     figures = tuple(_figures(recipe, groups))
     sections = [Section(recipe, text, (ranking_table(recipe, groups),), figures)]
     best = ranked(groups)[:MOST_CURVES]
@@ -123,12 +164,6 @@ def sweep_sections(recipe: str, groups: Sequence[Group], told: Sequence[str] = (
     listing = Listing(f"Settings of the best: {best[0].label}", _settings(best[0]))
     title = f"{recipe}: the best"
     return [*sections, Section(title, (about,) if about else (), (), curves, (listing,))]
-
-
-def _value(group: Group, score: Score) -> Spread:
-    found = group.last_of(score)
-    assert found is not None  # every group has it, see `judged_by`
-    return found
 
 
 def _rule(group: Group) -> str:
@@ -183,11 +218,13 @@ def _settings(group: Group) -> str:
 
 def _figures(recipe: str, groups: Sequence[Group]) -> Iterator[Figure]:
     """Draw the accuracy or another score against each setting, and against pairs of them."""
-    score = judged_by(groups)
+    metric = _metric(groups)
     keys = _varied(groups)
     names = dict(zip(keys, _names(keys), strict=True))
+    if len(keys) > 2:
+        yield _parallel(recipe, groups, names, metric)
     for key in keys:
-        yield _against(recipe, groups, key, names[key], score)
+        yield _against(recipe, groups, key, names[key], metric)
     pairs = itertools.combinations(keys, 2)
     drawn = 0
     for one, other in pairs:
@@ -197,7 +234,7 @@ def _figures(recipe: str, groups: Sequence[Group]) -> Iterator[Figure]:
             if drawn < MOST_PAIRS and all(1 < len(p) <= MOST_PLACES for p in places):
                 drawn += 1
                 shown = (names[one], names[other])
-                yield _pair(f"{recipe}, {rule}", there, (one, other), shown, score)
+                yield _pair(f"{recipe}, {rule}", there, (one, other), shown, metric)
 
 
 def _places(groups: Sequence[Group], key: str) -> list[Any]:
@@ -207,9 +244,9 @@ def _places(groups: Sequence[Group], key: str) -> list[Any]:
     return sorted(found) if all(map(_is_number, found)) else found
 
 
-def _against(recipe: str, groups: Sequence[Group], key: str, name: str, score: Score) -> Figure:
+def _against(recipe: str, groups: Sequence[Group], key: str, name: str, metric: str) -> Figure:
     """Draw a cell's score against one of its settings, all others as they may be."""
-    what = f"test {score.heading}"
+    what = _named(metric)
     by_rule = {
         rule: [group for group in members if key in group.settings]
         for rule, members in _by_rule(groups).items()
@@ -222,7 +259,7 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, score: S
     if numbers and len(every) > MOST_PLACES:
         points = tuple(
             Series(
-                rule, [g.settings[key] for g in members], [_value(g, score).mean for g in members]
+                rule, [g.settings[key] for g in members], [_value(g, metric).mean for g in members]
             )
             for rule, members in by_rule.items()
         )
@@ -232,7 +269,9 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, score: S
     for rule, members in by_rule.items():
         scores: dict[str, list[float]] = {}
         for group in members:
-            scores.setdefault(json.dumps(group.settings[key]), []).append(_value(group, score).mean)
+            scores.setdefault(json.dumps(group.settings[key]), []).append(
+                _value(group, metric).mean
+            )
         places = [value for value in every if json.dumps(value) in scores]
         means = [spread(scores[json.dumps(value)]) for value in places]
         xs: Any = places if numbers else [_text(value) for value in places]
@@ -248,15 +287,15 @@ def _pair(
     groups: Sequence[Group],
     keys: tuple[str, str],
     names: tuple[str, str],
-    score: Score,
+    metric: str,
 ) -> Figure:
     """Draw the mean score for every pair of values of two settings."""
-    what = f"test {score.heading}"
+    what = _named(metric)
     places = [_places(groups, key) for key in keys]
     found: dict[tuple[int, int], list[float]] = {}
     for group in groups:
         x, y = (p.index(group.settings[key]) for p, key in zip(places, keys, strict=True))
-        found.setdefault((x, y), []).append(_value(group, score).mean)
+        found.setdefault((x, y), []).append(_value(group, metric).mean)
     title = f"{recipe}: {what.removesuffix(' (%)')} by {names[0]} and {names[1]}"
     several = any(len(values) > 1 for values in found.values())
     about = "Mean over the seeds" + (", and over all other settings." if several else ".")
@@ -270,3 +309,85 @@ def _pair(
     return Figure(
         slug(title), title, about, *names, (series,), "cells", x_names=x_names, y_names=y_names
     )
+
+
+def _parallel(
+    recipe: str, groups: Sequence[Group], names: Mapping[str, str], metric: str
+) -> Figure:
+    """Draw a line for each cell through the values of its settings to its accuracy."""
+    shown = ranked(groups)[:MOST_LINES]
+    what = _named(metric)
+    scores = [_value(group, metric).mean for group in shown]
+    columns: dict[str, list[Any]] = {}
+    if len(_by_rule(shown)) > 1:
+        columns["rule"] = [_rule(group) for group in shown]
+    for key, name in names.items():
+        columns[name] = [group.settings.get(key) for group in shown]
+    axes = {name: _axis(values) for name, values in columns.items()}
+    axes[what] = _axis(scores)
+    columns[what] = scores
+    series = [
+        Series(
+            f"rank {i + 1}",
+            list(axes),
+            [axes[name].place(values[i]) for name, values in columns.items()],
+            values=[scores[i]] * len(axes),
+        )
+        for i in range(len(shown))
+    ]
+    few = f"the best {len(shown)} of {len(groups)} cells" if len(shown) < len(groups) else "cells"
+    title = f"{recipe}: settings and {what.removesuffix(' (%)')}"
+    return Figure(
+        slug(title),
+        title,
+        f"A line for each of {few}, from value to value of its settings; the colour is that of its "
+        f"{what.removesuffix(' (%)')}. A dash stands for a setting that a rule does not have.",
+        "",
+        "",
+        tuple(reversed(series)),  # the best on top
+        "parallel",
+        ticks=tuple(axis.ticks for axis in axes.values()),
+    )
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One axis of parallel coordinates, 0 to 1.
+
+    Attributes:
+        places: of each value, by its JSON.
+        ticks: places with their texts.
+    """
+
+    places: Mapping[str, float]
+    ticks: tuple[tuple[float, str], ...]
+
+    def place(self, value: Any) -> float:
+        return self.places[json.dumps(value)]
+
+
+def _axis(values: Sequence[Any]) -> _Axis:
+    """Place numbers by size, by their logarithm if they span much; others at equal distances."""
+    known = {json.dumps(value): value for value in values}
+    there: list[Any] = [value for value in known.values() if value is not None]
+    if all(map(_is_number, there)) and len(there) > 1 and len(there) == len(known):
+        low, high = float(min(there)), float(max(there))
+        log = low > 0 and high >= 10 * low
+
+        def place(value: float) -> float:
+            if log:
+                return math.log(value / low) / math.log(high / low)
+            return (value - low) / (high - low)
+
+        few = sorted(there) if len(there) <= MOST_TICKS else [low, high]
+        places = {text: place(value) for text, value in known.items()}
+        return _Axis(places, tuple((place(value), _text(value)) for value in few))
+    if all(map(_is_number, there)):  # a rule does not have the setting
+        order = [json.dumps(value) for value in sorted(there)]
+        order += [text for text, value in known.items() if value is None]
+    else:
+        order = sorted(known, key=lambda text: (known[text] is None, text))
+    places = {text: (i + 0.5) / len(order) for i, text in enumerate(order)}
+    shown = order if len(order) <= MOST_TICKS else [order[0], order[-1]]
+    names = ("-" if known[text] is None else _text(known[text]) for text in shown)
+    return _Axis(places, tuple((places[t], name) for t, name in zip(shown, names, strict=True)))

@@ -30,7 +30,7 @@ from threefactor.training.settings import (
     SpikeCountSettings,
 )
 
-__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "engine_of", "hardware_noise"]
 
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "conv5": clocked.conv5,
@@ -236,7 +236,7 @@ class ClockedEngine(Engine):
         return options if options.keys() <= self.rule_options(settings.rule.name).keys() else {}
 
     def given(self, settings: Settings) -> dict[str, Any]:
-        noise = _hardware_noise(settings)
+        noise = hardware_noise(settings)
         if noise is None or self.noise_options(settings):
             return super().given(settings)
         return {**super().given(settings), "perturbation": noise}
@@ -254,7 +254,7 @@ class ClockedEngine(Engine):
             steps=experiment.steps,
             targets=y,
             loss=experiment.rule.loss,
-            perturbation=_hardware_noise(experiment.settings),
+            perturbation=hardware_noise(experiment.settings),
         )
 
 
@@ -345,7 +345,7 @@ def _framing(settings: Settings) -> data.FrameSettings:
     return replace(usual, number=number, window=math.ceil(usual.window * usual.number / number))
 
 
-def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
+def hardware_noise(settings: Settings) -> clocked.Perturbation | None:
     """Return the noise of the hardware that the settings describe."""
     if settings.hardware_noise is None:
         return None

@@ -48,10 +48,11 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
+from threefactor.training.loggers import Loggers
 from threefactor.training.memory import in_memory
 from threefactor.training.optimizers import step_scheduler
 from threefactor.training.placing import place, placement_of
-from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
@@ -99,8 +100,8 @@ class Trainer:
         experiment: the live objects, from `build`, or made by hand.
         run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
         watcher: shown the progress.
-        tensorboard: whether every number of a metrics line also goes to TensorBoard, into the
-            folder `tensorboard` of the run.
+        log: names of loggers that also get every number of a metrics line, of `LOGGERS`; none by
+            default, or those that the run was logged with before.
         world: processes that train the same experiment together. Each takes its rows of every
             batch; the first alone has a run folder and a watcher. All stop together.
 
@@ -112,8 +113,8 @@ class Trainer:
 
     Raises:
         ConfigurationError: if the samples cannot lie where the settings want them; the settings
-            ask for a measure that there is not, or that has no
-            meaning for the rule or network; TensorBoard is not installed; or the parts of the
+            ask for a measure that there is not, or that has no meaning for the rule or network; a
+            logger is not installed; or the parts of the
             experiment do not belong together, see `check_parts`; or there are more processes than
             samples in a batch.
         InputError: if there are no samples, or not one target for each.
@@ -125,7 +126,7 @@ class Trainer:
         run: RunFolder | None = None,
         watcher: Watcher | None = None,
         *,
-        tensorboard: bool = False,
+        log: Sequence[str] | None = None,
         world: World | None = None,
     ) -> None:
         check_parts(experiment)
@@ -143,7 +144,6 @@ class Trainer:
         """The checkpoint that this trainer wrote or read last."""
         self._halfway = False
         """Whether an error may have come in the middle of a batch or of the end of an epoch."""
-        self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
         names = ["train", "test"]
         if getattr(experiment.data, "validation", None) is not None:
@@ -177,8 +177,8 @@ class Trainer:
         self._tracker = tracker_of(experiment, self._test)
         if self._world.size > 1:
             self._join()
-        if tensorboard and self.run is not None:
-            self._tensorboard = TensorBoard(self.run.tensorboard)
+        self._log = Loggers(log, None)
+        self._first(lambda run: self._take_loggers(log, run))
 
     def _join(self) -> None:
         """Take in the other processes, and refuse what several cannot train together."""
@@ -202,6 +202,9 @@ class Trainer:
         world.check_same("the settings", experiment.settings)
         world.check_same("the data", self.described.data)
         experiment.rule.join(world)
+
+    def _take_loggers(self, names: Sequence[str] | None, run: RunFolder) -> None:
+        self._log = Loggers(names, run)
 
     def _first(self, act: Callable[[RunFolder], T]) -> T | None:
         """Let the process that has the run folder do something with it, if there is one."""
@@ -262,10 +265,16 @@ class Trainer:
         if fresh and not self._batches_done and self.described.settings.start is not None:
             self._test_directly(self.described.settings.start)
         self._begin_tracking(fresh)
-        if self._tensorboard is not None:
-            self._tensorboard.begin(self.epoch)
         if fresh:
             self._first(lambda run: self.save(run.last))
+        self._log.begin(self.described.settings, self.history)
+        try:
+            return self._train_on()
+        finally:
+            self._log.end(finished=self._stopped_early or self.epoch >= settings.epochs)
+
+    def _train_on(self) -> list[dict[str, Any]]:
+        settings = self.experiment.settings
         if not self.experiment.network.training:
             self.experiment.network.train()
         with self.watcher:
@@ -315,20 +324,36 @@ class Trainer:
     def _stopped_early(self) -> bool:
         return stopped_early(self.history, self.experiment.settings.stopping)
 
-    def evaluate(self) -> Evaluation:
+    @property
+    def test(self) -> tuple[Any, Tensor]:
+        """Inputs and targets of the test data, on the device of the network."""
+        return self._test
+
+    def evaluate(self, seen: Callable[[Tensor, Tensor], object] | None = None) -> Evaluation:
         """Evaluate the network as it is on the test data.
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
-        """
-        return self._evaluate(self._test, stoppable=False)
 
-    def _evaluate(self, part: tuple[Any, Tensor], stoppable: bool) -> Evaluation:
+        Args:
+            seen: called with the output (B, m) and the targets of each batch.
+        """
+        return self._evaluate(self._test, stoppable=False, seen=seen)
+
+    def _evaluate(
+        self,
+        part: tuple[Any, Tensor],
+        stoppable: bool,
+        seen: Callable[[Tensor, Tensor], object] | None = None,
+    ) -> Evaluation:
         experiment, engine = self.experiment, engine_of(self.experiment.settings)
 
         def run(x: Any, y: Tensor) -> Any:
             if stoppable and self._stop.number is not None:
                 raise _StopAskedError
-            return engine.run(experiment, x, y)
+            result = engine.run(experiment, x, y)
+            if seen is not None:
+                seen(result.output, y)
+            return result
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
@@ -576,8 +601,7 @@ class Trainer:
 
         with self._stop.undisturbed():
             self._first(write)
-        if self._tensorboard is not None:
-            self._tensorboard.write(line)
+        self._log.write(line)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""

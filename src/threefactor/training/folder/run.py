@@ -45,7 +45,8 @@ class RunFiles:
         tracked_path: what was measured during training, one line for each moment.
         start_path: how the network of another run did, if this one began with it.
         last, best: folders of checkpoints.
-        tensorboard: folder of what TensorBoard shows.
+        log_path: which loggers the run has, if any.
+        tensorboard, wandb: folders of what loggers show.
 
     Raises:
         CheckpointError: if the path is empty, or not one that a system knows.
@@ -64,14 +65,17 @@ class RunFiles:
         self.start_path = self.path / "start.json"
         self.last = self.path / "last"
         self.best = self.path / "best"
+        self.log_path = self.path / "log.json"
         self.tensorboard = self.path / "tensorboard"
+        self.wandb = self.path / "wandb"
 
     def remains(self) -> list[str]:
         """Return the names of what is left of a run whose config.json is gone."""
         if self.config_path.exists():
             return []
-        files = (self.metrics_path, self.tracked_path, self.start_path)
-        folders = (self.last, self.best, self.path / "analysis", self.tensorboard)
+        files = (self.metrics_path, self.tracked_path, self.start_path, self.log_path)
+        logs = (self.tensorboard, self.wandb)
+        folders = (self.last, self.best, self.path / "analysis", *logs)
         return [part.name for part in (*files, *folders) if part.exists()]
 
 
@@ -303,6 +307,24 @@ class Run(RunFiles):
                 f"{self.start_path} is damaged: test_accuracy is {accuracy!r:.80}"
             )
         return found
+
+    @cached_property
+    def log(self) -> dict[str, dict[str, Any]]:
+        """The loggers of the run by name: the `id` of its log, how many `epochs` that was given.
+
+        Raises:
+            CheckpointError: if log.json is damaged.
+        """
+        try:
+            found = read_json(self.log_path)
+        except FileNotFoundError:
+            return {}
+        entries: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+        for one in entries:
+            known = isinstance(one, dict) and _whole(one.get("epochs"))
+            if not (known and isinstance(one.get("id"), str | None)):
+                raise CheckpointError(f"{self.log_path} is damaged: it holds {one!r:.80}")
+        return found  # type: ignore[no-any-return]
 
     @property
     def finished(self) -> bool:

@@ -64,7 +64,7 @@ class RunFolder(RunFiles):
 
     It writes `config.json`, `metrics.jsonl`, and the checkpoints `last/` and `best/`; `start.json`
     too if the run began with the network of another one; and `tracked.jsonl` if something was
-    measured during training.
+    measured during training. `Loggers` write `log.json`.
     """
 
     def read(self) -> Run:
@@ -232,10 +232,10 @@ class RunFolder(RunFiles):
 
     def discard(self) -> None:
         """Remove a run without a finished epoch, and its folder if nothing else is in it."""
-        for part in (self.last, self.best, self.tensorboard):
+        for part in (self.last, self.best, self.tensorboard, self.wandb):
             shutil.rmtree(part, ignore_errors=True)
-        files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
-        for file in (*files, self.path / LOCK):
+        files = (self.tracked_path, self.start_path, self.metrics_path, self.log_path)
+        for file in (*files, self.config_path, self.path / LOCK):
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()
