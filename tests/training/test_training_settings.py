@@ -155,6 +155,15 @@ def test_schedulers_of_all_kinds_are_tried_without_an_effect(name):
     assert built.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
+def test_another_scheduler_is_given_by_its_name_alone():
+    settings = recipe("digits-fc").settings_for("dfa", {"scheduler.name": "ReduceLROnPlateau"})
+    assert settings.scheduler.options == {}
+    build(settings)
+    assert changed().scheduler.options == {"T_max": "epochs"}
+    both = {"scheduler.name": "CosineAnnealingLR", "scheduler.options": {"T_max": 3}}
+    assert changed(**both).scheduler.options == {"T_max": 3}
+
+
 def test_a_new_kind_of_network_keeps_what_both_have():
     settings = changed(**{"network.kind": "conv5", "width": 0.5, "dropout": 0.1, "leak": 0.25})
     assert settings.network == ConvNetworkSettings(kind="conv5", width=0.5, leak=0.25, dropout=0.1)

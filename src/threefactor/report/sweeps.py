@@ -44,7 +44,7 @@ CHOSEN_BY_TEST = (
     "data. Quote it after a run with other seeds, beside the number of cells it was chosen from."
 )
 CHOSEN_BY_VALIDATION = (
-    "The test data had no part in the ranking, so the test accuracy of the first may be quoted. On "
+    "The test data had no part in the ranking, so what the first reaches on them may be quoted. On "
     "the validation data it is better than on new data, as the first of many."
 )
 

@@ -100,7 +100,8 @@ def override(
 
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
     a new kind of loss none; the other changes are to the fields of the new kind. Options of
-    registered data do not outlive a change of "data.name".
+    registered data do not outlive a change of "data.name", nor does the scheduler's "T_max" one of
+    "scheduler.name".
 
     Raises:
         ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
@@ -115,6 +116,8 @@ def override(
         settings = make_settings(values)
     if changes.get("data.name") not in (None, settings.data.name):
         values["data"]["options"] = {}  # those of other data
+    if changes.get("scheduler.name") not in (None, settings.scheduler.name):
+        values["scheduler"]["options"].pop("T_max", None)  # CosineAnnealingLR's alone
     options, given = list(options), dict[str, str]()
     for key, value in changes.items():
         full = full_name(key, settings, options)
