@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from operator import itemgetter
 from typing import Any, TypeAlias
@@ -64,7 +65,7 @@ def mapped(inputs: Any, change: Callable[[Any], Any]) -> Any:
 
 def batch_size(x_t: StepInput) -> int:
     """Return how many samples a step input has."""
-    return len(tensors_of(x_t)[0])
+    return tensors_of(x_t)[0].shape[0]
 
 
 def zeros(shapes: Shapes, like: Tensor) -> StepInput:
@@ -402,7 +403,7 @@ class InputReader:
                 "move one of them with .to(device)"
             )
         # The sum is quick, and finite unless a value is not (or the sum itself overflows).
-        if not torch.isfinite(x.sum()) and not torch.isfinite(x).all():
+        if not math.isfinite(x.sum().item()) and not torch.isfinite(x).all():
             bad = int((~torch.isfinite(x)).sum())
             holds = f"{label} holds" if label else "inputs hold"
             raise InputError(f"{holds} {bad} NaN or infinite values; clean the data first")

@@ -507,8 +507,13 @@ class Rule(nn.Module, ABC):
         parameters: dict[str, Tensor] = {}
         buffers: dict[str, Tensor] = {}
         seen: set[int] = set()
-        for name, module in self.named_modules():
-            start = f"{name}." if name else ""
+        modules: list[tuple[str, nn.Module]] = [("", self)]
+        known: set[nn.Module] = {self}
+        for start, module in modules:
+            for key, inner in module._modules.items():
+                if inner is not None and inner not in known:
+                    known.add(inner)
+                    modules.append((f"{start}{key}.", inner))
             for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
                 for key, tensor in own.items():
                     if tensor is not None and id(tensor) not in seen:
