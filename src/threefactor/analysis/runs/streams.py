@@ -57,8 +57,9 @@ class Drift:
 
     def __post_init__(self) -> None:
         for name in ("samples", "held_out", "every", "window"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; give 1 or more")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least 1")
         if not 0.0 <= self.labelled <= 1.0:
             raise ConfigurationError(f"labelled is {self.labelled}; give a share between 0 and 1")
         if not math.isfinite(self.angle):

@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.checks import refuse_autocast, whole_steps
@@ -32,6 +32,7 @@ from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checke
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
 from threefactor.errors import InputError, unknown_name, warn_user
+from threefactor.options import refuse_unknown
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
@@ -97,7 +98,7 @@ class Rule(nn.Module, ABC):
     Raises:
         InputError: if the network cannot be trained by a rule, or not without `chain`; if
             `label_delay` is no whole number of at least 0.
-        ConfigurationError: if `chain`, or a layer in `untraced`, is not known.
+        ConfigurationError: if an option, `chain`, or a layer in `untraced`, is not known.
 
     Warns:
         UserWarning: if no error reaches some of the trainable parameters; it names them.
@@ -127,8 +128,10 @@ class Rule(nn.Module, ABC):
         input_shape: InputShape | None = None,
         chain: str = "none",
         label_delay: int = 0,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         self.label_delay = checked_delay("label_delay", label_delay)
         if chain not in CHAINS:
             raise unknown_name("chain", chain, CHAINS)
