@@ -17,7 +17,7 @@ __all__ = ["NO_DEFAULT", "Option", "options_of", "refuse_unknown"]
 
 NO_DEFAULT: Any = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
-_UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", None))
+_UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", typing_extensions.Unpack))
 
 
 @dataclass(frozen=True)
