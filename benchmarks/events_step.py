@@ -13,6 +13,8 @@ import contextlib
 import importlib.util
 import itertools
 import json
+import os
+import platform
 import resource
 import statistics
 import subprocess
@@ -30,7 +32,7 @@ from threefactor.data import yin_yang
 
 Step = Callable[[], object]
 RULES = {"exact-bp": events.ExactBP, "dfa": events.DFA, "sfdfa": events.SFDFA}
-SECTIONS = ("rules", "widths", "inputs", "rates", "memory", "yin-yang")
+SECTIONS = ("rules", "widths", "inputs", "rates", "growth", "memory", "yin-yang")
 PIXELS, CLASSES, SPIKES, WINDOW = 784, 10, 150, 0.1
 BATCHES = 4  # different ones, in turn
 YIN_YANG_TRAIN, YIN_YANG_TEST, YIN_YANG_BATCH = 4992, 2944, 64
@@ -44,6 +46,8 @@ class Case(NamedTuple):
     width: int = 800
     spikes: int = SPIKES
     threshold: float = 0.2
+    batch: int = 50
+    layers: int = 1
 
 
 class Contestant(NamedTuple):
@@ -72,23 +76,26 @@ def mnist_like(samples: int, spikes: int, seed: int) -> events.SpikeBatch:
     return events.latency_code(images, WINDOW)
 
 
-def contestant(case: Case, batch: int) -> Contestant:
+def contestant(case: Case) -> Contestant:
     """Build one forward pass or one training step (rule and Adam)."""
     torch.manual_seed(0)
     net = events.fc(
-        PIXELS, (case.width,), CLASSES,
+        PIXELS, (case.width,) * case.layers, CLASSES,
         tau_s=0.130, thresholds=(case.threshold, 0.7), duration=0.2,
     )  # fmt: skip
-    batches = [mnist_like(batch, case.spikes, seed) for seed in range(BATCHES)]
-    labels = torch.randint(0, CLASSES, (batch,))
-    results = [events.run(net, spikes) for spikes in batches]
-    hidden = statistics.mean(len(result.spikes["lif1"].times) for result in results)
-    given = statistics.mean(len(spikes.times) for spikes in batches)
+    batches = [mnist_like(case.batch, case.spikes, seed) for seed in range(BATCHES)]
+    labels = torch.randint(0, CLASSES, (case.batch,))
+    work, hidden = 0.0, 0.0
+    for spikes in batches:
+        made = events.run(net, spikes).spikes
+        given = [len(part.times) / BATCHES for part in (spikes, *made.values())]
+        hidden += sum(given[1:-1]) / (case.batch * case.width * case.layers)
+        work += given[-2] * CLASSES + sum(given[:-2]) * case.width
     turns = itertools.cycle(batches)
     if case.what == "forward":
 
         def step() -> None:
-            events.set_num_threads(case.threads)
+            torch.set_num_threads(case.threads)
             events.run(net, next(turns))
 
     else:
@@ -97,12 +104,12 @@ def contestant(case: Case, batch: int) -> Contestant:
         optimizer = torch.optim.Adam(net.parameters(), lr=0.0, fused=True)
 
         def step() -> None:
-            events.set_num_threads(case.threads)
+            torch.set_num_threads(case.threads)
             optimizer.zero_grad()
             rule.step(next(turns), labels)
             optimizer.step()
 
-    return Contestant(step, given * case.width + hidden * CLASSES, hidden / (batch * case.width))
+    return Contestant(step, work, hidden)
 
 
 def take_turns(steps: Sequence[Step], rounds: int, repeats: int) -> list[list[float]]:
@@ -125,7 +132,7 @@ def table(title: str, cases: Sequence[Case], options: argparse.Namespace) -> lis
         f"{'':10} {'threads':>7} {'width':>6} {'spikes':>6} {'threshold':>9} {'hidden':>7} "
         f"{'ns median':>10} {'ns min':>8} {'medians':>8} {'minima':>7}"
     )
-    contestants = [contestant(case, options.batch) for case in cases]
+    contestants = [contestant(case) for case in cases]
     times = take_turns([c.step for c in contestants], options.rounds, options.repeats)
     rows: list[dict[str, Any]] = []
     for case, c, seconds in zip(cases, contestants, times, strict=True):
@@ -149,7 +156,7 @@ def table(title: str, cases: Sequence[Case], options: argparse.Namespace) -> lis
     return rows
 
 
-def fit(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, list[float]]:
+def fit(rows: Sequence[dict[str, Any]]) -> dict[str, list[float]]:
     """Split the least times on one thread into a part per synaptic event and one per hidden spike.
 
     Least squares of relative errors over all rows of a kind.
@@ -159,13 +166,61 @@ def fit(rows: Sequence[dict[str, Any]], batch: int) -> dict[str, list[float]]:
     for kind in dict.fromkeys(row["what"] for row in rows):
         own = [row for row in rows if row["what"] == kind and row["threads"] == 1]
         work = np.array([row["synaptic_events_per_step"] for row in own])
-        spikes = np.array([row["hidden_spikes_per_neuron"] * row["width"] * batch for row in own])
+        spikes = np.array(
+            [row["hidden_spikes_per_neuron"] * row["width"] * row["batch"] for row in own]
+        )
         seconds = np.array([row["min_ns"] for row in own]) * work
         parts = np.stack([work, spikes], 1) / seconds[:, None]
         (a, b), *_ = np.linalg.lstsq(parts, np.ones(len(own)), rcond=None)
         worst = np.abs(parts @ [a, b] - 1.0).max()
         found[kind] = [float(a), float(b), float(worst)]
         print(f"{kind:10} a = {a:6.3f} ns, b = {b:6.1f} ns, largest error {100 * worst:4.0f} %")
+    return found
+
+
+def growth(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Print and return how time grows with each size, and how far it lies from a straight line."""
+    print("\ngrowth of the least time of a step on one thread; the line is a + b * synaptic events")
+    found: dict[str, list[dict[str, Any]]] = {}
+    for what in ("forward", "sfdfa"):
+        base = Case(what, batch=options.batch)
+        scales = [n / 10 for n in options.growth]
+        axes = {
+            "input spikes": [base._replace(spikes=round(600 * x)) for x in scales],
+            "batch": [base._replace(batch=max(1, round(4 * options.batch * x))) for x in scales],
+            "width": [base._replace(width=round(3200 * x)) for x in scales],
+            "depth": [base._replace(width=400, layers=n) for n in (1, 2, 4, 8)],
+            "rate": [base._replace(threshold=x) for x in options.thresholds],
+        }
+        for axis, cases in axes.items():
+            contestants = [contestant(case) for case in cases]
+            times = take_turns([c.step for c in contestants], options.rounds, options.repeats)
+            # At a higher rate, a spike costs more than the synaptic events that it causes.
+            hidden = [c.hidden_spikes for c in contestants]
+            work = hidden if axis == "rate" else [c.synaptic_events for c in contestants]
+            least = [min(row) for row in times]
+            b, a = np.polyfit(work, least, 1, w=1.0 / np.array(least))
+            rows = []
+            for case, c, x, seconds in zip(cases, contestants, work, least, strict=True):
+                row = {
+                    **case._asdict(),
+                    "synaptic_events": c.synaptic_events,
+                    "hidden_spikes_per_neuron": c.hidden_spikes,
+                    "min_s": seconds,
+                    "line_s": float(a + b * x),
+                    "times_work": c.synaptic_events / contestants[0].synaptic_events,
+                    "times_time": seconds / least[0],
+                }
+                rows.append(row)
+                print(
+                    f"{what:8} {axis:12} batch {case.batch:4} spikes {case.spikes:4} "
+                    f"width {case.width:5} layers {case.layers} hidden {c.hidden_spikes:6.3f}: "
+                    f"{1e3 * seconds:8.3f} ms, line {1e3 * row['line_s']:8.3f} ms; "
+                    f"work x {row['times_work']:6.2f}, time x {row['times_time']:6.2f}"
+                )
+            worst = max(abs(row["line_s"] / row["min_s"] - 1.0) for row in rows)
+            print(f"{what:8} {axis:12} largest distance from the line {100 * worst:.0f} %")
+            found[f"{what} by {axis}"] = rows
     return found
 
 
@@ -393,6 +448,16 @@ def summary(name: str, seconds: Epochs, accuracy: float) -> dict[str, float]:
     return row
 
 
+def machine() -> str:
+    """The processor's name and the cores that this process may use."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo") as file:
+        name = next((line.split(":", 1)[1].strip() for line in file if "model name" in line), name)
+    return (
+        f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS)
@@ -400,6 +465,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[100, 200, 400, 800, 1600, 3200])
     parser.add_argument("--inputs", type=int, nargs="+", default=[75, 150, 300, 600])
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.4, 0.2, 0.1, 0.05])
+    parser.add_argument("--growth", type=float, nargs="+", default=[1, 2, 5, 10])
     parser.add_argument("--batch", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--repeats", type=int, default=3)
@@ -411,21 +477,29 @@ def main() -> None:
     if options.child:
         memory_child(options.child, options.batch)
         return
-    kinds = ["forward", *RULES]
+    bases = [Case(kind, batch=options.batch) for kind in ("forward", *RULES)]
     cases = {
-        "rules": [Case(kind, n) for kind in kinds for n in options.threads],
-        "widths": [Case(kind, width=n) for kind in kinds for n in options.widths],
-        "inputs": [Case(kind, spikes=n) for kind in kinds for n in options.inputs],
-        "rates": [Case(kind, threshold=x) for kind in kinds for x in options.thresholds],
+        "rules": [case._replace(threads=n) for case in bases for n in options.threads],
+        "widths": [case._replace(width=n) for case in bases for n in options.widths],
+        "inputs": [case._replace(spikes=n) for case in bases for n in options.inputs],
+        "rates": [case._replace(threshold=x) for case in bases for x in options.thresholds],
     }
-    document: dict[str, Any] = {"torch": torch.__version__, **vars(options)}
+    document: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        **vars(options),
+    }
     measured: list[dict[str, Any]] = []
     for name, rows in cases.items():
         if name in options.only:
             document[name] = table(f"{name}: nanoseconds per synaptic event", rows, options)
             measured += document[name]
     if any(row["threads"] == 1 for row in measured):
-        document["fit"] = fit(measured, options.batch)
+        document["fit"] = fit(measured)
+    if "growth" in options.only:
+        document["growth"] = growth(options)
     if "memory" in options.only:
         document["memory"] = memory(options)
     if "yin-yang" in options.only:

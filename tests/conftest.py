@@ -7,6 +7,7 @@ from pathlib import Path
 # The tensors are small: more threads only wait for each other, above all on a busy machine. The
 # variable counts when PyTorch is imported, in this process and in those that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # those that wait leave the cores to others
 
 import torch
 

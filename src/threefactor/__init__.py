@@ -10,10 +10,12 @@ from threefactor.plugins.registry import (
     register_recipe,
     register_rule,
 )
+from threefactor.processes import World
 from threefactor.version import __version__
 
 __all__ = [
     "ThreefactorError",
+    "World",
     "__version__",
     "clocked",
     "events",

@@ -14,6 +14,7 @@ __all__ = [
     "DivergenceError",
     "InputError",
     "PlaceError",
+    "ProcessError",
     "ThreefactorError",
     "plain_letters",
     "unknown_name",
@@ -25,6 +26,8 @@ class ThreefactorError(Exception):
     """Base of all errors raised on purpose. The command line prints it without a traceback."""
 
     exit_code = 1
+    said_elsewhere = False
+    """Whether another process says so, too, and better alone."""
 
 
 class InputError(ThreefactorError, ValueError):
@@ -51,6 +54,10 @@ class CheckpointError(ThreefactorError):
 
 class DivergenceError(ThreefactorError):
     """The loss became NaN or infinite."""
+
+
+class ProcessError(ThreefactorError):
+    """Processes that train together lost each other."""
 
 
 def unknown_name(

@@ -68,7 +68,8 @@ def test_streams_are_measured_and_written(tmp_path):
 def test_events_are_measured_and_written(tmp_path):
     file = tmp_path / "events.json"
     options = ["--rounds", 1, "--repeats", 1, "--batch", 4, "--widths", 20, 40, "--inputs", 30]
-    options += ["--thresholds", 0.2, "--threads", 1, 2, "--memory-samples", 80]
+    options += ["--thresholds", 0.2, 0.1, "--threads", 1, 2, "--memory-samples", 80]
+    options += ["--growth", 1, 2]
     out = run("events_step.py", *options, "--yin-yang-samples", 128, "--json", file)
     found = json.loads(file.read_text())
     kinds = ["forward", "exact-bp", "dfa", "sfdfa"]
@@ -79,6 +80,10 @@ def test_events_are_measured_and_written(tmp_path):
         assert 0 < row["min_ns"] <= row["median_ns"]
         assert row["hidden_spikes_per_neuron"] > 0, "a layer that never spikes measures nothing"
     assert set(found["fit"]) == set(kinds)
+    assert len(found["growth"]) == 10
+    for rows in found["growth"].values():
+        assert len(rows) in (2, 4) and all(row["min_s"] > 0 for row in rows)
+        assert rows[-1]["times_work"] > 1.0 or rows[-1]["threshold"] < rows[0]["threshold"]
     assert found["memory"][1]["spikes"] > 5 * found["memory"][0]["spikes"]
     assert found["yin-yang"]["threefactor"]["hidden_spikes_per_sample"] > 50
     assert all(kind in out for kind in kinds)

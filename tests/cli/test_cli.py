@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from threefactor.cli import demo
 
@@ -49,9 +50,24 @@ def test_resume_of_a_finished_run_and_of_another_configuration(run):
     assert "already holds a run; add --resume" in err
 
 
+def test_precision_is_recorded_and_kept(run, tmp_path):
+    usual = torch.get_float32_matmul_precision()
+    try:
+        assert run("train", "digits-fc", *SMALL, "--out", "r", "--precision", "high")[0] == 0
+        assert json.loads((tmp_path / "r" / "config.json").read_text())["environment"][
+            "precision"
+        ] == "high"  # fmt: skip
+        torch.set_float32_matmul_precision(usual)
+        assert run("train", "--resume", "--out", "r")[0] == 0
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(usual)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
+        (["train", "digits-fc", "--precision", "hihg"], 2, "did you mean 'high'"),
         (["train", "digit-fc"], 2, "unknown recipe 'digit-fc'; did you mean 'digits-fc'"),
         (["train", "digits-fc", "--rule", "bp"], 2, "unknown rule 'bp'; did you mean 'spatial-bp'"),
         (["train", "digits-fc", "--set", "droput=0"], 2, "did you mean 'dropout'"),

@@ -350,7 +350,7 @@ def test_distributed_data_parallel_is_refused() -> None:
     """By its name: making one needs a process group."""
     wrapped = type("DistributedDataParallel", (nn.Module,), {})()
     wrapped.module = clocked.fc(7, (6,), 3)
-    with pytest.raises(InputError, match=r"network\.module.*all_reduce"):
+    with pytest.raises(InputError, match=r"network\.module.*rule\.join"):
         clocked.OPZO(wrapped)
 
 

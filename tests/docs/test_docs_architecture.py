@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "threefactor"
 FILES = sorted(PACKAGE.rglob("*.py"))
-HELPERS = ("version", "readable", "errors", "options", "modes", "indexing")
+HELPERS = ("version", "readable", "errors", "options", "modes", "indexing", "processes")
 ROOMS = (
     *HELPERS,
     *("clocked", "events", "plugins", "data", "analysis", "training", "analysis.runs"),

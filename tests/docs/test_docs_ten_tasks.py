@@ -59,4 +59,4 @@ def test_all_tasks_work_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found = Path(folder, "metrics.jsonl").read_text().splitlines()
         assert len(found) == lines, folder
         assert json.loads(found[-1])["test_accuracy"] > 0.8, folder
-    assert len(list(Path("sweep/runs").iterdir())) == 4
+    assert len(list(Path("sweep/runs").rglob("metrics.jsonl"))) == 4

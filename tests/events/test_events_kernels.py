@@ -12,8 +12,8 @@ from threefactor import events
 from threefactor.events import kernels
 
 ARRAYS: dict[str, tuple[Any, str]] = {
-    "single precision": (np.ones((3, 2), np.float32), "argument 5 of product is float32"),
-    "whole numbers": (np.ones((3, 2), np.int64), "argument 5 of product is int64"),
+    "single precision": (np.ones((3, 2), np.float32), "argument 3 of product is float32"),
+    "whole numbers": (np.ones((3, 2), np.int64), "argument 3 of product is int64"),
     "columns": (np.ones((3, 4))[:, ::2], "not C contiguous"),
     "read-only": (np.broadcast_to(1.0, (3, 2)), "not writable|not C contiguous"),
 }
@@ -23,9 +23,9 @@ ARRAYS: dict[str, tuple[Any, str]] = {
 def test_arrays_of_another_kind_are_refused(b: Any, message: str) -> None:
     a, out = np.arange(6.0).reshape(2, 3), np.zeros((2, 2))
     with pytest.raises(TypeError, match=message):
-        kernels.product(0, 2, a, b, out)
+        kernels.product(2, 1, a, b, out)
     assert not out.any()
-    kernels.product(0, 2, a, np.array(b, np.float64), out)
+    kernels.product(2, 1, a, np.array(b, np.float64), out)
     assert np.array_equal(out, a @ np.ones((3, 2)))
 
 

@@ -113,5 +113,33 @@ process.kill()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_forked_process() -> None:
-    """A child that is forked after the first use of threads can use them, too."""
+    """A child that is forked after the first use of threads does without them."""
     assert python(FORKED) == "0"
+
+
+COUNTED = """
+import torch
+from threefactor import events
+
+def threads():
+    with open("/proc/self/status") as file:
+        return int(dict(line.split(":", 1) for line in file)["Threads"])
+
+torch.set_num_threads(1)
+events.parallel.SMALL = 0
+net = events.fc(4, (8,), 3, tau_s=0.1, thresholds=0.05, duration=0.4)
+inputs = events.latency_code(torch.rand(9, 4))
+events.run(net, inputs)
+counts = [threads()]
+for wanted in (2, 5):
+    events.set_num_threads(wanted)
+    events.run(net, inputs)
+    counts.append(threads() - counts[0])
+print(*counts[1:])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in Linux's /proc")
+def test_kernels_run_on_so_many_threads() -> None:
+    """PyTorch's runtime keeps the threads that the kernels began to use."""
+    assert python(COUNTED) == "1 4"

@@ -91,7 +91,8 @@ def main() -> None:
         finally:
             flush()
     except ThreefactorError as problem:
-        fail(str(problem))
+        if not problem.said_elsewhere:
+            fail(str(problem))
         sys.exit(problem.exit_code)
     except OSError as problem:
         fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +22,13 @@ from threefactor.data import DATASETS
 from threefactor.data.own.kinds import KINDS, recognise
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.plugins import name_of_rule
+from threefactor.processes import World
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.progress import EpochLines, percent
+from threefactor.training.progress import EpochLines
+from threefactor.training.scores import shown
 from threefactor.training.settings import Settings
 
 __all__ = [
@@ -45,6 +49,14 @@ Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
 ]
+PRECISIONS = ("highest", "high", "medium")
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Of products of float32 matrices: highest, high (TF32) or medium (bfloat16), where "
+        "the processor has them; see torch.set_float32_matmul_precision. [default: highest]"
+    ),
+]
 TensorBoard = Annotated[
     bool,
     typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
@@ -64,13 +76,21 @@ Assignments = Annotated[
 ]
 
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Where the network's weights come from: a run folder, or a file .safetensors, .pt or "
+        ".pth with a state_dict.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="DATA",
         help="What to train on: a data set by name; or data of your own, as images:FOLDER, "
-        "events:FOLDER, spikes:FILE or tensors:FILE, or its place alone.",
+        "events:FOLDER, spikes:FILE, tensors:FILE or huggingface:FOLDER, or its place alone.",
     ),
 ]
 
@@ -89,6 +109,7 @@ def train(
     seed: Seed = None,
     epochs: Epochs = None,
     own_data: Data = None,
+    start: Start = None,
     assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
@@ -105,6 +126,7 @@ def train(
     device: Device = "cpu",
     threads: Threads = None,
     tensorboard: TensorBoard = False,
+    precision: Precision = None,
 ) -> None:
     """
     Train a recipe with a rule.
@@ -124,6 +146,11 @@ def train(
     `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
     class; `threefactor data check FOLDER` says what it holds.
 
+    `--start weights.safetensors` begins with weights that any program has saved.
+
+    `torchrun --nproc-per-node=4 -m threefactor train mnist-fc` shares each batch out over four
+    processes, with the numbers of one process to rounding.
+
     `--plugin my.py` adds rules, networks, data, losses and recipes of your own. The run folder
     remembers it.
     """
@@ -132,6 +159,10 @@ def train(
     if resume and out is not None and _is_run(out):
         recall(out)
     changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    if start is not None:
+        if changes.get("start", start) != start:
+            raise ConfigurationError("the start is given twice; give --start alone")
+        changes["start"] = start
     settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:
@@ -141,21 +172,24 @@ def train(
     run = training.Run(out)
     if resume:
         threads = threads or run.threads
-    use(settings or run.settings, device, threads)
-    common: dict[str, Any] = {
-        "data_dir": data_dir,
-        "device": device,
-        "watcher": EpochLines(console()),
-        "tensorboard": tensorboard,
-    }
-    if resume:
-        more = changes.get("epochs") if settings is None else None
-        history = training.resume(out, settings=settings, epochs=more, **common)
-    else:
-        assert settings is not None
-        _announce(run)
-        history = training.train(settings, out, set_aside=True, **common)
-    _report(history, out)
+        precision = precision or run.precision
+    with _together(device) as (world, device):
+        use(settings or run.settings, device, threads, precision)
+        common: dict[str, Any] = {
+            "data_dir": data_dir,
+            "device": device,
+            "watcher": EpochLines(console()),
+            "tensorboard": tensorboard,
+            "world": world,
+        }
+        if resume:
+            more = changes.get("epochs") if settings is None else None
+            history = training.resume(out, settings=settings, epochs=more, **common)
+        else:
+            assert settings is not None
+            _announce(run, world)
+            history = training.train(settings, out, set_aside=True, **common)
+        _report(history, out, world)
 
 
 def run_name(settings: Settings) -> str:
@@ -185,6 +219,7 @@ def finetune(
     device: Device = "cpu",
     threads: Threads = None,
     tensorboard: TensorBoard = False,
+    precision: Precision = None,
 ) -> None:
     """
     Fine-tune the network of a run under the noise of hardware.
@@ -202,23 +237,37 @@ def finetune(
         place = run.resolve() if run.name in ("", "..") else run
         rule_name = settings.rule.name.replace(":", "-")
         out = place.with_name(f"{place.name}{ending}-{rule_name}-seed{settings.seed}")
-    use(settings, device, threads)
-    _announce(training.Run(out))
-    history = training.train(
-        settings,
-        out,
-        data_dir=data_dir,
-        device=device,
-        watcher=EpochLines(console()),
-        tensorboard=tensorboard,
-        set_aside=True,
-    )
-    _report(history, out)
+    with _together(device) as (world, device):
+        use(settings, device, threads, precision)
+        _announce(training.Run(out), world)
+        history = training.train(
+            settings,
+            out,
+            data_dir=data_dir,
+            device=device,
+            watcher=EpochLines(console()),
+            tensorboard=tensorboard,
+            set_aside=True,
+            world=world,
+        )
+        _report(history, out, world)
 
 
-def _announce(run: training.Run) -> None:
+@contextmanager
+def _together(device: str) -> Iterator[tuple[World, str]]:
+    """Meet the other processes, if torchrun started several; give the device of this one, too."""
+    world = World()
+    try:
+        if world.size > 1 and device == "cuda":
+            device = f"cuda:{world.local_rank}"
+        yield world, device
+    finally:
+        world.leave()
+
+
+def _announce(run: training.Run, world: World) -> None:
     """Say if what is left of an earlier run will be moved aside."""
-    left = run.remains()
+    left = run.remains() if world.is_first else []
     if left:
         console().print(
             f"{run.path} holds what is left of a run without its config.json ({', '.join(left)}); "
@@ -229,9 +278,11 @@ def _announce(run: training.Run) -> None:
         )
 
 
-def _report(history: list[dict[str, Any]], out: Path) -> None:
+def _report(history: list[dict[str, Any]], out: Path, world: World) -> None:
+    if not world.is_first:
+        return
     say(
-        f"test accuracy {percent(history[-1]['test_accuracy'])} after {len(history)} epochs; "
+        f"test {shown(history[-1], 'test')} after {len(history)} epochs; "
         f"the run is in {readable(str(out))}"
     )
 
@@ -304,11 +355,19 @@ def _settings(
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 
 
-def use(settings: Settings, device: str, threads: int | None) -> None:
-    """Set the threads that the settings' engine computes on; refuse a device that is not there."""
+def use(settings: Settings, device: str, threads: int | None, precision: str | None = None) -> None:
+    """Set threads and precision of the settings' engine; refuse a device that is not there."""
     engine = engine_of(settings)
     engine.check_device(device)
-    engine.use_threads(torch.get_num_threads() if threads is None else threads)
+    if threads is None:  # torchrun allows each process one, and says so
+        beside = int(os.environ.get("LOCAL_WORLD_SIZE") or "1")
+        whole = torch.get_num_threads()
+        threads = whole if beside == 1 else max(1, (os.cpu_count() or 1) // beside)
+    engine.use_threads(threads)
+    if precision is not None:
+        if precision not in PRECISIONS:
+            raise unknown_name("precision", precision, PRECISIONS)
+        torch.set_float32_matmul_precision(precision)
 
 
 def evaluate(
@@ -334,8 +393,7 @@ def evaluate(
         "run": str(run),
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
-        "test_loss": found.loss,
-        "test_accuracy": found.accuracy,
+        **found.line("test"),
         "firing_rates": found.firing_rates,
     }
     if as_json:
@@ -345,7 +403,7 @@ def evaluate(
     unit = engine_of(trainer.experiment.settings).rate_unit
     say(
         f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
-        f"accuracy {percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}"
+        f"{shown(line, 'test')}, loss {found.loss:.4f}; {unit}: {rates}"
     )
 
 

@@ -43,8 +43,7 @@ def check_layers(network: nn.Module) -> None:
             raise InputError(
                 f"{f'layer {name!r}' if name else 'the network'} is wrapped in {wrapper}, which "
                 "waits for a backward pass that rules do not make. Build the rule on the module "
-                f"inside ({inside}) and average the gradients over the processes after rule.step "
-                "with torch.distributed.all_reduce"
+                f"inside ({inside}) and let it share the batches: rule.join(threefactor.World())"
             )
     refuse_hidden_modules(network)
     for name, layer in layers_of(network):

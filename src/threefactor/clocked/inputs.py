@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
 from operator import itemgetter
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked.checks import whole_steps
 from threefactor.clocked.losses import check_plain
+from threefactor.clocked.verdicts import judge
 from threefactor.errors import InputError
 
 __all__ = [
@@ -372,7 +373,7 @@ class InputReader:
                 f"{what} is a {type(x).__name__}; expected a torch.Tensor "
                 "(batch, ...), use torch.as_tensor(inputs)"
             )
-        check_plain(x, are)
+        check_plain(x, are, meta=weight.is_meta)
         if x.dim() < 2 or x.numel() == 0:
             raise InputError(
                 f"{what} has shape {tuple(x.shape)}; expected (batch, ...) with "
@@ -402,12 +403,18 @@ class InputReader:
                 f"{are} on {x.device} and the network is on {weight.device}; "
                 "move one of them with .to(device)"
             )
-        # The sum is quick, and finite unless a value is not (or the sum itself overflows).
-        if not math.isfinite(x.sum().item()) and not torch.isfinite(x).all():
-            bad = int((~torch.isfinite(x)).sum())
-            holds = f"{label} holds" if label else "inputs hold"
-            raise InputError(f"{holds} {bad} NaN or infinite values; clean the data first")
+        # The sum is quick, and finite unless a value is not (or the sum itself overflows). It is
+        # not enough where x is looked at later, when it may hold the values of another step.
+        sound = torch.isfinite(x.sum()) if x.is_cpu else torch.isfinite(x).all()
+        judge(sound, partial(_refuse_infinite, x, label))
         return x
+
+
+def _refuse_infinite(x: Tensor, label: str) -> None:
+    bad = int((~torch.isfinite(x)).sum())
+    if bad or not x.is_cpu:
+        holds = f"{label} holds" if label else "inputs hold"
+        raise InputError(f"{holds} {bad or 'some'} NaN or infinite values; clean the data first")
 
 
 def _repeat(whole: StepInput, steps: int) -> Iterator[StepInput]:

@@ -244,6 +244,8 @@ def cross_entropy_mse(output: Tensor, targets: Tensor, c: float) -> tuple[Tensor
         ):
             return losses, error
     m, column = output.shape[1], targets.unsqueeze(1)
+    if not output.is_cpu:  # where a class out of range is refused later, and would stop the device
+        column = column.clamp(0, m - 1)
     error = torch.log_softmax(output, dim=1)
     losses = error.gather(1, column).mul_(c - 1.0)
     # |o - onehot|^2 = |o|^2 - 2 o_y + 1

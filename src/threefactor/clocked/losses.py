@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from threefactor.clocked import kernels
+from threefactor.clocked import kernels, verdicts
 from threefactor.errors import InputError
 
 __all__ = ["CrossEntropyMSE", "Loss", "check_labels", "check_targets", "from_autograd"]
@@ -43,43 +44,25 @@ class CrossEntropyMSE:
         return kernels.cross_entropy_mse(output, targets, self.mse_weight)
 
 
-def check_plain(tensor: Tensor, subject: str) -> None:
+def check_plain(tensor: Tensor, subject: str, *, meta: bool = False) -> None:
     """Refuse a tensor that does not hold plain values in memory: sparse, quantised, meta, nested.
 
     Args:
         tensor: anything that is a `torch.Tensor`.
         subject: how the message begins: "inputs are", "targets are".
+        meta: whether the device "meta" will do, as for a network that is there itself.
     """
     kind = None
     if tensor.is_nested:
         kind, advice = "nested", "pad them to one size"
     elif tensor.layout is not torch.strided:
         kind, advice = f"sparse ({tensor.layout})", "use .to_dense()"
-    elif tensor.is_meta:
+    elif tensor.is_meta and not meta:
         kind, advice = "on the meta device, without values", "make them on a real device"
     elif tensor.is_quantized:
         kind, advice = "quantised", "use .dequantize()"
     if kind is not None:
         raise InputError(f"{subject} {kind}; expected a plain tensor, {advice}")
-
-
-def checked_loss(loss: Loss) -> Loss:
-    """Return a loss, or refuse what cannot be one and say how to make one of it.
-
-    Raises:
-        InputError: if it is a loss of `torch.nn`, which gives no error, or cannot be called.
-    """
-    if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
-        name = type(loss).__name__
-        raise InputError(
-            f"loss is {name}, which returns one number; a rule needs a loss and an error for "
-            f'each sample: clocked.from_autograd(nn.{name}(reduction="none")), or for one with '
-            "a value per output, clocked.from_autograd(lambda o, y: nn.functional.mse_loss(o, y, "
-            'reduction="none").mean(1))'
-        )
-    if not callable(loss):
-        raise InputError(f"loss is {loss!r}; expected (output, targets) -> (losses, errors)")
-    return loss
 
 
 def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +102,7 @@ def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
         raise InputError(
             f"targets are a {type(targets).__name__}; expected a torch.Tensor of class labels"
         )
-    check_plain(targets, "targets are")
+    check_plain(targets, "targets are", meta=verdicts.gathering())
     if targets.shape != (samples,):
         raise InputError(
             f"targets have shape {tuple(targets.shape)}; "
@@ -129,10 +112,18 @@ def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
         raise InputError(
             f"targets are {targets.dtype}; expected class labels as torch.int64, use targets.long()"
         )
-    low, high = (int(v) for v in targets.aminmax())
-    if low < 0 or high >= outputs:
+    low, high = targets.aminmax()
+    if targets.is_cpu or not verdicts.gathering():
+        _refuse_classes(low, high, outputs)
+    else:
+        known = (low >= 0) & (high < outputs)
+        verdicts.judge(known, partial(_refuse_classes, low, high, outputs))
+
+
+def _refuse_classes(low: Tensor, high: Tensor, outputs: int) -> None:
+    if int(low) < 0 or int(high) >= outputs:
         raise InputError(
-            f"targets lie between {low} and {high}; "
+            f"targets lie between {int(low)} and {int(high)}; "
             f"a network with {outputs} outputs knows classes 0 to {outputs - 1}"
         )
 
@@ -141,7 +132,7 @@ def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> No
     """Let a loss that has a method `check_targets` refuse targets that have no meaning."""
     if not isinstance(targets, Tensor):
         raise InputError(f"targets are a {type(targets).__name__}; expected a torch.Tensor")
-    check_plain(targets, "targets are")
+    check_plain(targets, "targets are", meta=verdicts.gathering())
     check = getattr(loss, "check_targets", None)
     if check is not None:
         check(targets, samples, outputs)
@@ -154,6 +145,9 @@ def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> No
 
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """Make a loss out of a differentiable function that returns one value per sample, (B,).
+
+    An attribute `predicts` of the function says what targets are, if they are no classes: "values"
+    or "labels", see `TorchLoss`.
 
     Example:
         >>> loss = from_autograd(lambda o, y: (o - y).square().sum(1))
@@ -169,6 +163,8 @@ class _Autograd:
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function = function
+        plain = function.func if isinstance(function, partial) else function
+        self.predicts = getattr(plain, "predicts", None)
         name = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = f"from_autograd({name})"
 

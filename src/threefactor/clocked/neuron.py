@@ -15,6 +15,7 @@ from threefactor.clocked import kernels
 from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
 from threefactor.errors import InputError
 from threefactor.options import refuse_unknown
+from threefactor.processes import Share
 
 __all__ = [
     "LIF",
@@ -87,6 +88,9 @@ def surrogate_times(
 
 class AttachedProbe(Protocol):
     """What stands in for a neuron layer's forward pass while a rule works: a `Probe`."""
+
+    share: Share | None
+    """Which rows of a batch that several processes share these are."""
 
     def step(self, current: Tensor) -> Tensor:
         """Stand in for `Neuron.forward`."""
@@ -256,8 +260,15 @@ class Neuron(nn.Module, ABC):
 
     def _draw_gate(self, like: Tensor) -> None:
         """Draw the dropout mask of a sequence, if there is none yet."""
-        if self.training and self.dropout and self.gate is None:
-            self.gate = kernels.mask_like(like, self.dropout, self.scale / (1.0 - self.dropout))
+        if not (self.training and self.dropout and self.gate is None):
+            return
+        value = self.scale / (1.0 - self.dropout)
+        share = None if self.probe is None else self.probe.share
+        if share is None:
+            self.gate = kernels.mask_like(like, self.dropout, value)
+        else:  # that of the whole batch, however many processes share it
+            whole = kernels.mask_like(share.whole_like(like), self.dropout, value)
+            self.gate = share.mine(whole)
 
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None

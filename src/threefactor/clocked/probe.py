@@ -15,6 +15,7 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of, plus_decayed
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
+from threefactor.processes import Share
 
 __all__ = ["Probe"]
 
@@ -28,6 +29,7 @@ class Probe:
         activity: (B, ...) what the next layer saw, noise and dropout included.
         second_activity: (B, ...) the same in the second forward pass, if there is one.
         noise: (B, ...) the scaled noise alpha z of this step; None without a perturbation.
+        whole_noise: the same of all samples of a batch that several processes share.
         eligible: what `Neuron.eligibilities` said of the step, of the layer's own parameters.
         noise_scale: alpha of that noise.
         trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
@@ -57,6 +59,7 @@ class Probe:
         """In a kept layer, where errors of its current enter."""
         self.noise_scale = 1.0
         self._then: Neuron | None = None
+        self.share: Share | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -64,7 +67,7 @@ class Probe:
         self.activity: Tensor | None = None
         self.second_activity: Tensor | None = None
         self.current: Tensor | None = None
-        self.noise: Tensor | None = None
+        self.whole_noise: Tensor | None = None
         self.trace: Tensor | None = None
         self._current_trace: Tensor | None = None
         self.eligible: dict[str, Tensor] = {}
@@ -137,6 +140,11 @@ class Probe:
         )
 
     @property
+    def noise(self) -> Tensor | None:
+        whole = self.whole_noise
+        return whole if whole is None or self.share is None else self.share.mine(whole)
+
+    @property
     def size(self) -> int:
         assert self.activity is not None
         return self.activity[0].numel()
@@ -178,7 +186,10 @@ class Probe:
         assert self.perturbation is not None
         if self.main_pass:
             self.noise_scale = self.perturbation.scale
-            self.noise = self.perturbation.draw(self.noise, current.detach(), self.steps)
+            like = current.detach()
+            if self.share is not None and self.whole_noise is None:
+                like = self.share.whole_like(like)
+            self.whole_noise = self.perturbation.draw(self.whole_noise, like, self.steps)
             return self.noise
         assert self.noise is not None
         return self.noise * self.noise_factor if self.noise_factor else None
@@ -263,7 +274,7 @@ class Probe:
         kept.forget_values()
         kept.head = None if self.current is None else eligibility_of(self.current)
         kept.activity, kept.second_activity = self.activity, self.second_activity
-        kept.noise = None if self.noise is None else self.noise.clone()
+        kept.whole_noise = None if self.whole_noise is None else self.whole_noise.clone()
         kept.trace = None if self.trace is None else self.trace.clone()
         kept.eligible = {name: e for name, e in self.eligible.items() if name in neuron.learned}
         if neuron.state is not None:  # none if no step has called the layer
@@ -272,7 +283,7 @@ class Probe:
 
     def forget_values(self) -> None:
         """Drop what a copy would hold of this step and of the stream."""
-        self.activity = self.second_activity = self.current = self.noise = None
+        self.activity = self.second_activity = self.current = self.whole_noise = None
         self.trace = self._current_trace = None
         self.eligible = {}
         self._kept, self._other_state, self.spike_sum = None, {}, 0

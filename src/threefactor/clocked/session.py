@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from threefactor.clocked import verdicts
 from threefactor.clocked.checks import check_layers, refuse_autocast, refuse_chain
 from threefactor.clocked.decays import (
     Decay,
@@ -36,20 +37,16 @@ from threefactor.clocked.inputs import (
     tensors_of,
 )
 from threefactor.clocked.kept_state import KeptState, kept_states
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.clocked.turns import Alone, Turn
 from threefactor.errors import InputError, unknown_name
+from threefactor.processes import Share
 
 __all__ = ["Result", "Session", "run"]
 
@@ -152,6 +149,7 @@ class Session:
         self.probes = [make_probe(name, neuron) for name, neuron in self.neurons]
         for probe in self.probes:
             probe.turn = self.turn
+        self.share: Share | None = None
         self._set_decays()
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
@@ -179,6 +177,7 @@ class Session:
             for part in (*self._parts, *self.kept):
                 part.reset()
             self.set_constant_inputs(())
+            self.take_share(None)
             self.batch = None
             self.broken = False
             self.unchecked = True
@@ -187,6 +186,12 @@ class Session:
     def alone(self) -> Alone:
         """Keep other threads from working on the network."""
         return self._alone
+
+    def take_share(self, share: Share | None) -> None:
+        """Note which rows of a batch this stream has, if several processes share batches."""
+        self.share = share
+        for probe in self.probes:
+            probe.share = share
 
     def set_constant_inputs(self, inputs: tuple[Tensor, ...]) -> None:
         """Tell the pathways which tensors stay the same at every step."""
@@ -288,7 +293,7 @@ class Session:
                     for module, name, buffer, value in kept:
                         # Norms write without a trace in the version, and so is it put back: the
                         # graph of the step has these tensors and does not need their values.
-                        if not torch.equal(buffer, value):
+                        if not buffer.is_cpu or not torch.equal(buffer, value):
                             buffer.data.copy_(value)
                         module._buffers[name] = buffer
 
@@ -529,7 +534,8 @@ def run(
     output: Tensor | None = None
     losses: list[Tensor] = []
     try:
-        with torch.no_grad(), session.attached():
+        device = session.first_parameter.device
+        with torch.no_grad(), session.attached(), verdicts.gathered(device):
             count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)

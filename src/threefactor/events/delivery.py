@@ -11,6 +11,7 @@ from torch import Tensor
 
 from threefactor.errors import InputError
 from threefactor.events.layer import Activity, array_of
+from threefactor.processes import World
 
 __all__ = ["can_learn", "collected", "give"]
 
@@ -40,11 +41,17 @@ def can_learn(activity: Activity) -> bool:
 
 
 @contextmanager
-def collected() -> Iterator[None]:
-    """Keep what this thread gives until the end, then deliver all of it; nothing after an error."""
+def collected(world: World | None = None) -> Iterator[None]:
+    """Keep what this thread gives until the end, then deliver all of it; nothing after an error.
+
+    Args:
+        world: processes over which the gradients are added up first.
+    """
     before, _PENDING.gradients = _PENDING.gradients, []
     try:
         yield
+        if world is not None:
+            world.add([gradient for _, gradient in _PENDING.gradients])
         _deliver(_PENDING.gradients)
     finally:
         _PENDING.gradients = before

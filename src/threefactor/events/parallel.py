@@ -1,4 +1,4 @@
-"""Runs compiled kernels on ranges of samples or neurons, beside each other on several threads."""
+"""Loads the compiled kernels, and runs them on as many threads as wanted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import os
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -41,13 +40,9 @@ def kernels() -> Any:
     return compiled
 
 
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="threefactor-events")
-
-
 _guard = threading.Lock()
 _locks: WeakValueDictionary[int, Any] = WeakValueDictionary()
+_is_forked = False
 
 
 @contextmanager
@@ -72,8 +67,8 @@ def alone(*objects: Any) -> Iterator[None]:
 
 def _forked() -> None:
     """Forget what belongs to threads that a forked child does not have."""
-    global _guard
-    _pool.cache_clear()
+    global _guard, _is_forked
+    _is_forked = True
     _guard = threading.Lock()
     _locks.clear()
 
@@ -95,9 +90,8 @@ _threads: int | None = None
 def set_num_threads(threads: int | None) -> None:
     """Say on how many threads the kernels run; None for as many as PyTorch uses.
 
-    Results do not depend on it. PyTorch's own threads stay awake for a while after each of its
-    operations and take the cores from the kernels: `torch.set_num_threads(1)` beside this is
-    faster than leaving both alone.
+    Results do not depend on it. The threads are those of PyTorch's OpenMP runtime. The kernels keep
+    to one where it has none to give (PyTorch for Windows), and in a process that was forked.
 
     Raises:
         InputError: if the number is below 1.
@@ -111,42 +105,13 @@ def get_num_threads() -> int:
     return torch.get_num_threads() if _threads is None else _threads
 
 
-SMALL = 200_000
-"""Numbers that one thread has looked at before another has woken up."""
+SMALL = 20_000
+"""Numbers that one thread has looked at before another has begun."""
 
 
 def over(name: str, total: int, *args: Any) -> None:
     """Call a kernel on 0 to total - 1, cut into one range for each thread if there is enough."""
-    kernel = getattr(kernels(), name)
-    parts = min(get_num_threads(), total)
-    if parts > 1 and sum(a.size for a in args if isinstance(a, np.ndarray)) < SMALL:
-        parts = 1
-    if parts <= 1:
-        kernel(0, total, *args)
-        return
-    cuts = [total * i // parts for i in range(parts + 1)]
-    pool = _pool(get_num_threads())
-    others: list[Future[None]] = []
-    try:
-        for i in range(1, parts):
-            try:
-                others.append(pool.submit(kernel, cuts[i], cuts[i + 1], *args))
-            except RuntimeError:  # no thread is to be had, as when the interpreter ends
-                kernel(cuts[i], cuts[i + 1], *args)
-        kernel(cuts[0], cuts[1], *args)
-    finally:
-        _finish(others)
-    for other in others:
-        other.result()
-
-
-def _finish(others: list[Future[None]]) -> None:
-    """Wait for kernels, which write into memory until they end; Ctrl-C waits for them, too."""
-    interrupted: BaseException | None = None
-    while not all(other.done() for other in others):
-        try:
-            wait(others)
-        except BaseException as problem:
-            interrupted = problem
-    if interrupted is not None:
-        raise interrupted
+    threads = 1 if _is_forked else min(get_num_threads(), total)
+    if threads > 1 and sum(a.size for a in args if isinstance(a, np.ndarray)) < SMALL:
+        threads = 1
+    getattr(kernels(), name)(total, threads, *args)

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError
 from threefactor.events.arrays import as_array, for_kernels
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, check_loss, losses_of, reads_first_spikes
+from threefactor.events.losses import SpikeCount, losses_of, reads_first_spikes
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
+from threefactor.processes import Share
 
 __all__ = ["Result", "Trial", "in_full", "run"]
 
@@ -57,6 +59,8 @@ class Trial:
         losses: (B,) loss of each sample; None without targets.
         error: (B, m) minus the gradient of the loss by the output: with `SpikeCount`, target
             minus count. A later spike means fewer spikes: it is the gradient by a spike's time.
+        share: which rows of a whole batch these samples are, if several processes share it; errors
+            are then divided by the samples of the whole.
     """
 
     def __init__(
@@ -72,22 +76,42 @@ class Trial:
         self.first_only = reads_first_spikes(loss)
         self.output = self._first_times(network) if self.first_only else self.counts[-1]
         self.losses: Tensor | None = None
+        self.share: Share | None = None
         if targets is not None:
             _check_dense(targets)
             check_targets(loss, targets, *self.output.shape)
             self.losses, gradient = losses_of(loss, self.output, targets)
             self.error = gradient.to(self.counts[-1].dtype) / -len(self.output)
 
+    def take_share(self, share: Share) -> None:
+        """Let the samples be these rows of a batch that several processes share."""
+        self.share = share
+        self.error = self.error * (len(self.output) / share.total if share.counts else 0.0)
+
     def result(self) -> Result:
-        """Sum up."""
+        """Sum up, over all processes that share the batch; output and spikes are one's own."""
         layers = list(zip(self.names, self.activities, strict=True))
-        return Result(
-            self.output,
-            {name: _rate(activity) for name, activity in layers[:-1]},
-            {name: activity.capped for name, activity in layers},
-            {name: activity.spikes for name, activity in layers},
-            None if self.losses is None else self.losses.mean(),
-        )
+        rates = {name: _rate(activity) for name, activity in layers[:-1]}
+        capped = {name: activity.capped for name, activity in layers}
+        loss = None if self.losses is None else self.losses.mean()
+        if self.share is not None:
+            assert loss is not None
+            *means, loss = self.share.mean([*rates.values(), loss])
+            rates = dict(zip(rates, means, strict=True))
+            own = [n if self.share.counts else 0 for n in capped.values()]
+            sums = self.share.world.gather(own).sum(0).tolist()
+            capped = {name: int(total) for name, total in zip(capped, sums, strict=True)}
+        spikes = {name: activity.spikes for name, activity in layers}
+        return Result(self.output, rates, capped, spikes, loss)
+
+    def mean_counts(self, layer: int) -> Tensor:
+        """Return the mean spike count of each neuron, (n_l,), over the whole batch."""
+        counts = self.counts[layer]
+        if self.share is None:
+            return counts.mean(0)
+        mean = counts.mean(0) * self.share.weight
+        self.share.world.add([mean])
+        return mean
 
     def per_spike(self, layer: int, errors: Tensor) -> NDArray[Any]:
         """Give every spike of a layer the error, (B, n_l), of its neuron in its sample.
@@ -172,8 +196,7 @@ def run(
         >>> events.run(net, events.latency_code(torch.rand(2, 4))).output.shape
         torch.Size([2, 3])
     """
-    chosen = SpikeCount() if loss is None else loss
-    check_loss(chosen)
+    chosen = SpikeCount() if loss is None else checked_loss(loss)
     with in_full(), torch.no_grad():
         return Trial(network, inputs, targets, chosen).result()
 

@@ -11,8 +11,8 @@ from threefactor.recipes import RECIPES
 from threefactor.report.analyses import Analysis, analysis_sections, find_analyses
 from threefactor.report.citing import cite_settings
 from threefactor.report.comparison import (
-    accuracy_table,
     cost_table,
+    judged_tables,
     overview_table,
     run_table,
 )
@@ -131,10 +131,10 @@ def _left_out(study: Study) -> Section:
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
     said = _description(recipe, groups)
-    tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
+    tables = [*judged_tables(recipe, groups), cost_table(recipe, groups)]
     figures = [*learning_curves(recipe, groups)]
     if all(firing_rates(group) for group in groups):  # else there is no hidden layer
-        tables.insert(1, firing_table(recipe, groups))
+        tables.insert(-1, firing_table(recipe, groups))
         figures.append(firing_figure(recipe, groups))
     settings = tuple(_settings(group) for group in groups)
     return Section(recipe, said, tuple(tables), tuple(figures), settings)
@@ -214,6 +214,9 @@ def _runs(study: Study, *, fold: bool) -> Section:
 
 
 def _run_line(run: ReportedRun) -> str:
-    score = "no accuracy" if run.last is None else f"{100 * run.last:.2f} %"
+    value = run.history[-1][f"test_{run.score.name}"]
+    score = f"{run.score.title} {run.score.text(value)}"
+    if run.last is not None:
+        score = f"{100 * run.last:.2f} %"
     command = run.environment.get("command") or "made from Python"
     return f"{run.path}: seed {run.settings.seed}, {score}, {command}"

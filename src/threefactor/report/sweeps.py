@@ -18,6 +18,7 @@ from threefactor.report.runs import has_effect
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Spread, Table, spread, without_empty_columns
 from threefactor.training.folder.files import read_json
+from threefactor.training.scores import LOSS, SCORES, Score
 
 __all__ = [
     "MOST_GROUPS",
@@ -68,25 +69,35 @@ def told_of(path: Path) -> tuple[str, ...]:
 def ranked(groups: Sequence[Group]) -> list[Group]:
     """Return groups, the best first: by test accuracy after the last epoch, mean over the seeds.
 
-    By test loss where there is no accuracy.
+    By the leading score of another task, or by test loss, where there is no accuracy.
     """
-    if all(group.percent(lambda run: run.last) is not None for group in groups):
-        return sorted(groups, key=lambda group: -_score(group).mean)
-    return sorted(groups, key=lambda group: _loss(group).mean)
+    score = judged_by(groups)
+    sign = -1 if score.higher else 1
+    return sorted(groups, key=lambda group: sign * _value(group, score).mean)
+
+
+def judged_by(groups: Sequence[Group]) -> Score:
+    """Return what all of the groups can be judged by: a score that all have, or the loss."""
+    score = groups[0].score if groups else LOSS
+    return score if all(group.last_of(score) is not None for group in groups) else LOSS
 
 
 def ranking_table(recipe: str, groups: Sequence[Group]) -> Table:
     """Show all cells of a sweep of a recipe, the best first."""
     keys = _varied(groups)
     names = _names(keys)
+    by = judged_by(groups)
+    others = [] if by.name == "accuracy" else [one for one in SCORES.values() if one is not by]
+    others = [by, *(one for one in others if one.name != "accuracy")] if others else []
     rows = []
     for place, group in enumerate(ranked(groups)[:MOST_ROWS], start=1):
         values = (_cell(group.settings[key]) if key in group.settings else None for key in keys)
         score = group.percent(lambda run: run.last)
         best = group.percent(lambda run: run.best)
-        loss = None if score is not None else _loss(group)
-        rows.append((place, _rule(group), *values, len(group.runs), score, best, loss))
-    columns = ("rank", "rule", *names, "seeds", "last epoch, %", "best epoch, %", "test loss")
+        found = [group.last_of(one) for one in others]
+        rows.append((place, _rule(group), *values, len(group.runs), score, best, *found))
+    headings = (f"test {one.heading}" for one in others)
+    columns = ("rank", "rule", *names, "seeds", "last epoch, %", "best epoch, %", *headings)
     notes = [CHOSEN_BY_TEST, "Mean ± sample standard deviation over the seeds."]
     if len(groups) > MOST_ROWS:
         notes.append(f"The best {MOST_ROWS} of {len(groups)} cells.")
@@ -114,13 +125,10 @@ def sweep_sections(recipe: str, groups: Sequence[Group], told: Sequence[str] = (
     return [*sections, Section(title, (about,) if about else (), (), curves, (listing,))]
 
 
-def _score(group: Group) -> Spread:
-    found = group.percent(lambda run: run.last)
-    return found if found is not None else _loss(group)
-
-
-def _loss(group: Group) -> Spread:
-    return group.over_seeds(lambda run: float(run.history[-1]["test_loss"]), digits=4)
+def _value(group: Group, score: Score) -> Spread:
+    found = group.last_of(score)
+    assert found is not None  # every group has it, see `judged_by`
+    return found
 
 
 def _rule(group: Group) -> str:
@@ -174,13 +182,12 @@ def _settings(group: Group) -> str:
 
 
 def _figures(recipe: str, groups: Sequence[Group]) -> Iterator[Figure]:
-    """Draw the accuracy against each setting, and against pairs of them."""
-    accuracy = all(group.percent(lambda run: run.last) is not None for group in groups)
-    what = "test accuracy (%)" if accuracy else "test loss"
+    """Draw the accuracy or another score against each setting, and against pairs of them."""
+    score = judged_by(groups)
     keys = _varied(groups)
     names = dict(zip(keys, _names(keys), strict=True))
     for key in keys:
-        yield _against(recipe, groups, key, names[key], what)
+        yield _against(recipe, groups, key, names[key], score)
     pairs = itertools.combinations(keys, 2)
     drawn = 0
     for one, other in pairs:
@@ -190,7 +197,7 @@ def _figures(recipe: str, groups: Sequence[Group]) -> Iterator[Figure]:
             if drawn < MOST_PAIRS and all(1 < len(p) <= MOST_PLACES for p in places):
                 drawn += 1
                 shown = (names[one], names[other])
-                yield _pair(f"{recipe}, {rule}", there, (one, other), shown, what)
+                yield _pair(f"{recipe}, {rule}", there, (one, other), shown, score)
 
 
 def _places(groups: Sequence[Group], key: str) -> list[Any]:
@@ -200,8 +207,9 @@ def _places(groups: Sequence[Group], key: str) -> list[Any]:
     return sorted(found) if all(map(_is_number, found)) else found
 
 
-def _against(recipe: str, groups: Sequence[Group], key: str, name: str, what: str) -> Figure:
-    """Draw a cell's accuracy against one of its settings, all others as they may be."""
+def _against(recipe: str, groups: Sequence[Group], key: str, name: str, score: Score) -> Figure:
+    """Draw a cell's score against one of its settings, all others as they may be."""
+    what = f"test {score.heading}"
     by_rule = {
         rule: [group for group in members if key in group.settings]
         for rule, members in _by_rule(groups).items()
@@ -213,7 +221,9 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, what: st
     title = f"{recipe}: {what.removesuffix(' (%)')} against {name}"
     if numbers and len(every) > MOST_PLACES:
         points = tuple(
-            Series(rule, [g.settings[key] for g in members], [_score(g).mean for g in members])
+            Series(
+                rule, [g.settings[key] for g in members], [_value(g, score).mean for g in members]
+            )
             for rule, members in by_rule.items()
         )
         about = "Each point is a cell: the mean over its seeds."
@@ -222,7 +232,7 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, what: st
     for rule, members in by_rule.items():
         scores: dict[str, list[float]] = {}
         for group in members:
-            scores.setdefault(json.dumps(group.settings[key]), []).append(_score(group).mean)
+            scores.setdefault(json.dumps(group.settings[key]), []).append(_value(group, score).mean)
         places = [value for value in every if json.dumps(value) in scores]
         means = [spread(scores[json.dumps(value)]) for value in places]
         xs: Any = places if numbers else [_text(value) for value in places]
@@ -238,14 +248,15 @@ def _pair(
     groups: Sequence[Group],
     keys: tuple[str, str],
     names: tuple[str, str],
-    what: str,
+    score: Score,
 ) -> Figure:
-    """Draw the mean accuracy for every pair of values of two settings."""
+    """Draw the mean score for every pair of values of two settings."""
+    what = f"test {score.heading}"
     places = [_places(groups, key) for key in keys]
     found: dict[tuple[int, int], list[float]] = {}
     for group in groups:
         x, y = (p.index(group.settings[key]) for p, key in zip(places, keys, strict=True))
-        found.setdefault((x, y), []).append(_score(group).mean)
+        found.setdefault((x, y), []).append(_value(group, score).mean)
     title = f"{recipe}: {what.removesuffix(' (%)')} by {names[0]} and {names[1]}"
     several = any(len(values) > 1 for values in found.values())
     about = "Mean over the seeds" + (", and over all other settings." if several else ".")

@@ -24,6 +24,7 @@ from threefactor.sweeps.running import write_description
 from threefactor.training import Run
 from threefactor.training.best import chosen_by
 from threefactor.training.folder.lock import BusyError, only_one
+from threefactor.training.scores import lower_is_better
 
 __all__ = ["JOURNAL", "run_search"]
 
@@ -49,8 +50,9 @@ def run_search(
     """Train cells that Optuna chooses, until the folder has so many trials.
 
     A trial is a cell with all its seeds. Its value is the test accuracy after the last epoch, mean
-    over the seeds; minus the test loss where there is no accuracy. As many trials are chosen at
-    once as runs are trained at once.
+    over the seeds, or the mean average precision of labels; minus the root mean square error of
+    values; minus the test loss where there is none of these. With validation data it is that of
+    these. As many trials are chosen at once as runs are trained at once.
 
     Args:
         sweep: the rules and values, or ranges of values, to choose from.
@@ -220,7 +222,7 @@ def _ends(values: tuple[Any, ...] | Range) -> tuple[Any, Any]:
 def _value(folder: Path) -> float:
     line = Run(folder).metrics[-1]
     metric = chosen_by(line)
-    return float(-line[metric] if metric.endswith("loss") else line[metric])
+    return float(-line[metric] if lower_is_better(metric) else line[metric])
 
 
 def _root(out: Path, place: int) -> Path:

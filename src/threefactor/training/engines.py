@@ -262,7 +262,7 @@ class EventEngine(Engine):
     rate_unit = "spikes per neuron and sample"
 
     def _use_threads(self, threads: int) -> None:
-        torch.set_num_threads(1)  # PyTorch's waiting threads would take the cores from the kernels
+        torch.set_num_threads(1)  # its sums round differently with another number of threads
         events.set_num_threads(threads)
 
     def load(self, settings: Settings, data_dir: str | Path | None) -> Any:

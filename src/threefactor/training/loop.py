@@ -6,17 +6,18 @@ import math
 import shlex
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence, Sized
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import Movable, batches
+from threefactor.clocked.losses import check_targets
+from threefactor.data import Frames, ImageFiles, Movable, batches
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -25,19 +26,30 @@ from threefactor.errors import (
     ThreefactorError,
     warn_user,
 )
+from threefactor.events import SpikeBatch
+from threefactor.processes import World
 from threefactor.readable import clipped
 from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
-from threefactor.training.evaluation import Evaluation, Sums, evaluate, has_accuracy
+from threefactor.training.evaluation import (
+    Evaluation,
+    Sums,
+    begin_sums,
+    correct_of,
+    evaluate,
+    predictions_of,
+)
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
 from threefactor.training.memory import in_memory
+from threefactor.training.optimizers import step_scheduler
 from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
     TOO_EARLY,
@@ -47,11 +59,13 @@ from threefactor.training.state import (
     training_state,
 )
 from threefactor.training.stopping import StopRequest
-from threefactor.training.tracking import tracker_of
+from threefactor.training.tracking import Tracker, tracker_of
 
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
-
+T = TypeVar("T")
+BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames)
+"""Inputs of which a sample is the same whichever others are taken with it."""
 PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 
 
@@ -84,6 +98,8 @@ class Trainer:
         watcher: shown the progress.
         tensorboard: whether every number of a metrics line also goes to TensorBoard, into the
             folder `tensorboard` of the run.
+        world: processes that train the same experiment together. Each takes its rows of every
+            batch; the first alone has a run folder and a watcher. All stop together.
 
     Attributes:
         history: the metrics lines of the finished epochs.
@@ -93,7 +109,8 @@ class Trainer:
     Raises:
         ConfigurationError: if the settings ask for a measure that there is not, or that has no
             meaning for the rule or network; TensorBoard is not installed; or the parts of the
-            experiment do not belong together, see `check_parts`.
+            experiment do not belong together, see `check_parts`; or there are more processes than
+            samples in a batch.
         InputError: if there are no samples, or not one target for each.
     """
 
@@ -104,15 +121,19 @@ class Trainer:
         watcher: Watcher | None = None,
         *,
         tensorboard: bool = False,
+        world: World | None = None,
     ) -> None:
         check_parts(experiment)
         self.experiment = experiment
-        self.run = run
-        self.watcher = watcher or Quiet()
+        self._world = World(meet=False) if world is None else world
+        self.run = run if self._world.is_first else None
+        self.watcher = (watcher if self._world.is_first else None) or Quiet()
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
         self.tracked: list[dict[str, Any]] = []
         self._stop = StopRequest()
+        self._stop_of_all: int | None = None
+        """The signal that any of the processes got."""
         self._stands_at: Path | None = None
         """The checkpoint that this trainer wrote or read last."""
         self._halfway = False
@@ -135,11 +156,44 @@ class Trainer:
                 f"the loader for training has batch_size {clipped(wanted)}, and the settings "
                 f"{experiment.settings.batch_size}; give both the same"
             )
-        self._scored = has_accuracy(self._train[1], experiment.outputs)
+        loss = getattr(experiment.rule, "loss", None)
+        for part in (self._train, self._test, self._validation):
+            if part is not None and loss is not None:
+                check_targets(loss, part[1], len(part[1]), experiment.outputs)
+        self._task = task_of(loss, self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
-        if tensorboard and run is not None:
-            self._tensorboard = TensorBoard(run.tensorboard)
+        if self._world.size > 1:
+            self._join()
+        if tensorboard and self.run is not None:
+            self._tensorboard = TensorBoard(self.run.tensorboard)
+
+    def _join(self) -> None:
+        """Take in the other processes, and refuse what several cannot train together."""
+        world, experiment = self._world, self.experiment
+        smallest = min(experiment.settings.batch_size, len(self._train[1]))
+        if smallest < world.size:
+            raise ConfigurationError(
+                f"a batch has {smallest} samples for {world.size} processes; give a larger "
+                f"batch_size, or at most {smallest} processes"
+            )
+        if self._task in ("values", "labels"):
+            raise ConfigurationError(
+                f"the network predicts {self._task}, whose scores several processes do not add up; "
+                "use one process"
+            )
+        if not callable(getattr(experiment.rule, "join", None)):
+            raise ConfigurationError(
+                f"the rule is a {type(experiment.rule).__name__}, which has no `join`, so that "
+                "several processes cannot train it together; use one process"
+            )
+        world.check_same("the settings", experiment.settings)
+        world.check_same("the data", self.described.data)
+        experiment.rule.join(world)
+
+    def _first(self, act: Callable[[RunFolder], T]) -> T | None:
+        """Let the process that has the run folder do something with it, if there is one."""
+        return self._world.from_first(lambda: None if self.run is None else act(self.run))
 
     @cached_property
     def described(self) -> Description:
@@ -156,7 +210,7 @@ class Trainer:
         return self.progress.sums
 
     def _begin_sums(self) -> None:
-        self.progress.sums = Sums(correct=0 if self._scored else None)
+        self.progress.sums = begin_sums(self._task)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -178,11 +232,11 @@ class Trainer:
                 "the network has learned already: go back to a checkpoint with load(...), such as "
                 "run.last, or build the experiment again"
             )
-        alone = nullcontext() if self.run is None else only_one(self.run.path)
-        with alone, self._stop:
-            fresh = self.run is None or not checkpoint.exists(self.run.last)
-            if self.run is not None:
-                self._enter(self.run, fresh)
+        with ExitStack() as lock, self._stop:
+            self._first(lambda run: lock.enter_context(only_one(run.path)))
+            fresh = not self._first(lambda run: checkpoint.exists(run.last))
+            self._first(lambda run: self._enter(run, fresh))
+            self.history = self._world.from_first(lambda: self.history)
             try:
                 with in_memory():
                     return self._fit(fresh)
@@ -198,8 +252,8 @@ class Trainer:
         self._begin_tracking(fresh)
         if self._tensorboard is not None:
             self._tensorboard.begin(self.epoch)
-        if self.run is not None and fresh:
-            self.save(self.run.last)
+        if fresh:
+            self._first(lambda run: self.save(run.last))
         if not self.experiment.network.training:
             self.experiment.network.train()
         with self.watcher:
@@ -228,7 +282,7 @@ class Trainer:
                     f"this trainer has done {self._batches_done} batches, which {run.path} does "
                     "not hold; begin with a fresh experiment, or give no folder"
                 )
-            run.describe(self.described, str(self._device))
+            run.describe(self.described, str(self._device), self._world.size)
             return
         if self._stands_at != run.last.resolve():
             raise CheckpointError(
@@ -241,7 +295,8 @@ class Trainer:
         self.history = run.keep_metrics(self.epoch)
         if not self._stopped_early and self.epoch < self.experiment.settings.epochs:
             at = self._batches_done / self._batches_per_epoch
-            run.note_resumption(at, self.described.settings, str(self._device))
+            settings, device = self.described.settings, str(self._device)
+            run.note_resumption(at, settings, device, self._world.size)
 
     @property
     def _stopped_early(self) -> bool:
@@ -264,7 +319,11 @@ class Trainer:
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
-            return evaluate(experiment.network, *part, run)
+            # Where numbers are drawn for the samples that are run, each process runs them all.
+            drawn = experiment.settings.hardware_noise is not None
+            shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
+            loss = getattr(experiment.rule, "loss", None)
+            return evaluate(experiment.network, *part, run, loss, shared)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -280,8 +339,9 @@ class Trainer:
 
         Measurements up to the moment of a checkpoint were written before it.
         """
-        if self.run is not None:
-            self.tracked = self.run.keep_tracked(-1 if fresh else self._batches_done)
+        done = -1 if fresh else self._batches_done
+        kept = self._first(lambda run: run.keep_tracked(done))
+        self.tracked = self.tracked if kept is None else kept
         if fresh and not self._batches_done:
             self._track(None)
 
@@ -294,38 +354,68 @@ class Trainer:
             "epoch": done / self._batches_per_epoch,
             "batches": done,
             "train_accuracy": accuracy,
-            **self._tracker.measure(),
+            **self._measured(self._tracker),
         }
         self.tracked.append(line)
-        if self.run is not None:
-            self.run.append_tracked(line)
+        self._first(lambda run: run.append_tracked(line))
+
+    def _measured(self, tracker: Tracker) -> dict[str, Any]:
+        """Measure; each process does so by itself, with the same result."""
+        rule = self.experiment.rule
+        world = getattr(rule, "world", None)
+        if world is None:
+            return tracker.measure()
+        rule.world = None
+        try:
+            return tracker.measure()
+        finally:
+            rule.world = world
 
     def _test_directly(self, start: str) -> None:
         """Report and write how the network of another run does before any learning."""
         found = self.evaluate()
         line = {
             "start": start,
-            "test_loss": found.loss,
-            "test_accuracy": found.accuracy,
+            **found.line("test"),
             "firing_rates": found.firing_rates,
         }
-        if self.run is not None:
-            self.run.write_start(line)
+        self._first(lambda run: run.write_start(line))
         self.watcher.direct_test(line)
 
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         experiment.rule.set_progress(progress_of(self.epoch, settings))
         order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
-        inputs = batches(self._train[0], order, self._epoch_seed)
+        inputs = self._batches(order)
         for index in order:
-            if self._stop.number is not None:
-                self._interrupt(self._stop.number)
+            if self._asked_to_stop is not None:
+                self._interrupt(self._asked_to_stop)
             self._run_batch(inputs, index)
             within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
             if self._tracker is not None and within and self._tracker.due(self._batches_done):
                 self._track(self._sums.accuracy)
         self._finish_epoch()
+
+    @property
+    def _asked_to_stop(self) -> int | None:
+        """The signal that asked for a stop; of several processes, as known to all of them."""
+        return self._stop.number if self._world.size == 1 else self._stop_of_all
+
+    def _batches(self, order: Sequence[Tensor]) -> Iterator[Any]:
+        """Yield the inputs of each batch; of several processes, the rows of this one."""
+        inputs, world = self._train[0], self._world
+        if world.size == 1 or isinstance(inputs, BY_SAMPLE):
+            own = order if world.size == 1 else [index[self._rows(len(index))] for index in order]
+            return batches(inputs, own, self._epoch_seed)
+        # Others, such as those that augment, may draw random numbers for a whole batch.
+        dim = 0 if self.experiment.frames is None else 1
+        whole = zip(order, batches(inputs, order, self._epoch_seed), strict=True)
+        return (_narrowed(x, dim, self._rows(len(index))) for index, x in whole)
+
+    def _rows(self, count: int) -> slice:
+        """Return this process's rows of a batch; one row if there are fewer than processes."""
+        own = self._world.rows(count)
+        return own if own.start < own.stop else slice(0, 1)
 
     @property
     def _epoch_seed(self) -> int:
@@ -340,7 +430,9 @@ class Trainer:
     def _run_batch(self, inputs: Iterator[Any], index: Tensor) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         start = time.perf_counter()
-        x, y = next(inputs), self._train[1][index]
+        world, count = self._world, len(index)
+        rows = self._rows(count)
+        x, y = next(inputs), self._train[1][index if world.size == 1 else index[rows]]
         optimizer = experiment.optimizer
         self._halfway = True
         optimizer.zero_grad()
@@ -350,17 +442,26 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
 
-        result = engine_of(settings).step(experiment, x, y, learn)
+        stands_in = world.rows(count).start == world.rows(count).stop
+        with world.standing_in(stands_in):
+            result = engine_of(settings).step(experiment, x, y, learn)
         if not math.isfinite(float(result.loss)):
             where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
             self._diverge(f"the loss became {float(result.loss)} {where}")
         if settings.update == "sequence":
             self._clip()
             optimizer.step()
-        self._sums.add(result, y)
+        right = 0 if self._sums.correct is None or stands_in else correct_of(result, y)
+        if world.size > 1:
+            said = world.gather([right, self._stop.number or 0])
+            right = int(said[:, 0].sum())
+            self._stop_of_all = int(said[:, 1].max()) or None
+        self._sums.add_counted(result, count, right)
+        if self._sums.tally is not None:
+            self._sums.tally.add(predictions_of(result), y)
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
-        self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, len(y))
+        self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, count)
 
     def _clip(self) -> None:
         """Limit the gradients that the optimiser is about to use, as the settings say."""
@@ -378,21 +479,24 @@ class Trainer:
         kept = ""
         if self.run is not None and self.history:
             kept = f" The last good checkpoint is in {self.run.last}."
-        raise DivergenceError(
+        problem = DivergenceError(
             f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
+        problem.said_elsewhere = not self._world.is_first
+        raise problem
 
     def _interrupt(self, number: int) -> NoReturn:
-        if self.run is None:
-            message = "stopped; nothing was kept, because the run has no folder"
-            raise InterruptedRunError(message, number)
         with self._stop.undisturbed():
-            self.save(self.run.last)
-        raise InterruptedRunError(
-            f"stopped in epoch {self.epoch + 1} after batch {self._sums.batch}; "
-            f"resume with: {self._how_to_resume(self.run)}",
-            number,
-        )
+            self._first(lambda run: self.save(run.last))
+        how = self._first(self._how_to_resume)
+        if how is None:
+            message = "stopped; nothing was kept, because the run has no folder"
+        else:
+            where = f"in epoch {self.epoch + 1} after batch {self._sums.batch}"
+            message = f"stopped {where}; resume with: {how}"
+        problem = InterruptedRunError(message, number)
+        problem.said_elsewhere = not self._world.is_first
+        raise problem
 
     def _how_to_resume(self, run: RunFolder) -> str:
         if self.described.own is not None:
@@ -405,9 +509,11 @@ class Trainer:
         start = time.perf_counter()
         held = None
         try:
+            # Several processes stop after a batch, which they begin together.
+            stoppable = self._world.size == 1
             if self._validation is not None:
-                held = self._evaluate(self._validation, stoppable=True)
-            test = self._evaluate(self._test, stoppable=True)
+                held = self._evaluate(self._validation, stoppable)
+            test = self._evaluate(self._test, stoppable)
         except _StopAskedError:  # all batches are done: a resumed run begins with this evaluation
             assert self._stop.number is not None
             self._interrupt(self._stop.number)
@@ -420,15 +526,15 @@ class Trainer:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
                 warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
-                experiment.scheduler.step()
+                step_scheduler(experiment.scheduler, sums.mean_loss if held is None else held.loss)
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
             "train_accuracy": sums.accuracy,
-            **({} if held is None else _of_validation(held)),
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{name}": value for name, value in sums.scores.items()},
+            **({} if held is None else held.line("validation")),
+            **test.line("test"),
             "seconds": sums.seconds + time.perf_counter() - start,
             "samples_per_second": sums.samples / sums.seconds,
             "lr": lr,
@@ -447,13 +553,15 @@ class Trainer:
     def _keep(self, line: dict[str, Any]) -> None:
         self.history.append(line)
         better = self.progress.is_better(line)
-        if self.run is None:
-            return
-        with self._stop.undisturbed():
-            self.run.append_metrics(line)
+
+        def write(run: RunFolder) -> None:
+            run.append_metrics(line)
             if better:
-                self.save(self.run.best)
-            self.save(self.run.last)
+                self.save(run.best)
+            self.save(run.last)
+
+        with self._stop.undisturbed():
+            self._first(write)
         if self._tensorboard is not None:
             self._tensorboard.write(line)
 
@@ -476,13 +584,13 @@ class Trainer:
         """
         folder = Path(folder)
         described = self.described.settings  # before anything is changed
-        state = checkpoint.load_state(folder)
+        state = self._world.from_first(lambda: checkpoint.load_state(folder))
         epochs = check_trained_with(folder, state, described, extended)
         schedule = Schedule(self.experiment)
         self.progress = put_back(self.experiment, state, self._batches_per_epoch, folder)
         if epochs != described.epochs:
             before, now = schedule.go_to(self.epoch)
-            if self.epoch < described.epochs and before != now:
+            if self.epoch < described.epochs and before != now and self._world.is_first:
                 warn_user(
                     f"{folder} was trained for {epochs} epochs, and is to have "
                     f"{described.epochs}: the learning rate goes from {before:g} to {now:g}, as "
@@ -490,10 +598,6 @@ class Trainer:
                     "another training than one of so many epochs from the start"
                 )
         self._stands_at, self._halfway = folder.resolve(), False
-
-
-def _of_validation(held: Evaluation) -> dict[str, Any]:
-    return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
 
 
 def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
@@ -517,6 +621,16 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
             "target for each input, and one input at least"
         )
     return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
+
+
+def _narrowed(batch: Any, dim: int, rows: slice) -> Tensor:
+    """Return some rows of a batch that was made whole."""
+    if not isinstance(batch, Tensor):
+        raise InputError(
+            f"a batch is a {type(batch).__name__}, of which several processes cannot take rows; "
+            "give inputs whose batches are tensors, or use one process"
+        )
+    return batch.narrow(dim, rows.start, rows.stop - rows.start)
 
 
 def progress_of(epoch: int, settings: Settings) -> float:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from threefactor.errors import ConfigurationError
 from threefactor.readable import readable
+from threefactor.training.scores import shown
 
 __all__ = [
     "EpochLines",
@@ -103,8 +104,7 @@ class EpochLines(Watcher):
 
     def direct_test(self, line: Mapping[str, Any]) -> None:
         self.console.print(
-            f"direct test  test loss {line['test_loss']:.4f} "
-            f"accuracy {percent(line['test_accuracy'])}",
+            f"direct test  test loss {line['test_loss']:.4f} {shown(line, 'test')}",
             highlight=False,
         )
 
@@ -145,16 +145,10 @@ def percent(accuracy: float | None) -> str:
 def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
     """One line of text about a finished epoch."""
     left = line["seconds"] * (epochs - line["epoch"])
-    held = ""
-    if "validation_loss" in line:
-        held = (
-            f"validation loss {line['validation_loss']:.4f} "
-            f"accuracy {percent(line['validation_accuracy'])}  "
-        )
+    parts = [part for part in ("train", "validation", "test") if f"{part}_loss" in line]
+    told = "".join(f"{one} loss {line[f'{one}_loss']:.4f} {shown(line, one, 2)}  " for one in parts)
     return (
-        f"epoch {line['epoch']:>3}/{epochs}  "
-        f"train loss {line['train_loss']:.4f} accuracy {percent(line['train_accuracy'])}  {held}"
-        f"test loss {line['test_loss']:.4f} accuracy {percent(line['test_accuracy'])}  "
+        f"epoch {line['epoch']:>3}/{epochs}  {told}"
         f"{line['samples_per_second']:,.0f} samples/s  about {_duration(left)} left"
     )
 

@@ -47,6 +47,7 @@ GIVEN: Mapping[registry.Kind, tuple[str, ...]] = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 registry.reserve("data", DATASETS)
 registry.provide("data", KINDS)
+registry.provide("loss", clocked.TORCH_LOSSES)
 
 
 def registered_options(settings: Settings) -> dict[str, dict[str, Option]]:

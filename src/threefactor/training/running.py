@@ -6,10 +6,12 @@ it, and `Trainer.load` puts the state of the last checkpoint back (`threefactor.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.processes import World
 from threefactor.readable import clipped
 from threefactor.training.build import begin, build
 from threefactor.training.folder.data_record import record_of
@@ -34,6 +36,7 @@ def train(
     watcher: Watcher | None = None,
     tensorboard: bool = False,
     set_aside: bool = False,
+    world: World | None = None,
 ) -> list[dict[str, Any]]:
     """Train from the beginning; return the metrics lines.
 
@@ -46,6 +49,7 @@ def train(
         tensorboard: see `Trainer`.
         set_aside: whether to move what is left of an earlier run without its config.json into
             `remains-1`, or the next free number, in the folder. Otherwise it is an error.
+        world: processes that all call this and train together; see `Trainer`.
 
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
@@ -54,13 +58,18 @@ def train(
     begin(experiment)
     run = None if out is None else RunFolder(out)
     # Refuses what it cannot do before anything is written.
-    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
+    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard, world=world)
     if run is None:
         return trainer.fit()
-    with only_one(run.path):
-        if set_aside:
-            run.set_aside()
-        run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
+    with ExitStack() as lock:
+
+        def begin_folder() -> None:
+            lock.enter_context(only_one(run.path))
+            if set_aside:
+                run.set_aside()
+            run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
+
+        (world or World(meet=False)).from_first(begin_folder)
         return trainer.fit()
 
 
@@ -73,6 +82,7 @@ def resume(
     device: str = "cpu",
     watcher: Watcher | None = None,
     tensorboard: bool = False,
+    world: World | None = None,
 ) -> list[dict[str, Any]]:
     """Resume a run from its last checkpoint; return the metrics lines of all epochs.
 
@@ -84,7 +94,8 @@ def resume(
         settings: if given, must be those of the run.
         epochs: if given, a finished run gets so many in all. The further ones are trained with the
             learning rates and noise that a training of so many epochs has there.
-        data_dir, device, watcher, tensorboard: as in `train`.
+        data_dir, device, watcher, tensorboard, world: as in `train`. There may be more or fewer
+            processes than before: the numbers are then the same to rounding, not to the bit.
 
     Raises:
         CheckpointError: if the folder holds no run, one of other settings or other data, one whose
@@ -92,29 +103,37 @@ def resume(
             it.
     """
     run = RunFolder(out)
-    if run.read().is_imported:  # refuses a folder that holds no run before it is locked
-        raise CheckpointError(
-            f"the network in {run.path} was imported, so there is no training to resume; train "
-            "from it with --set start=RUN, or threefactor finetune RUN"
-        )
-    with only_one(run.path):
-        there = run.read()
-        if settings is not None:
-            there.check_settings(settings)
-        wanted, extended = there.settings, there.extended
-        more = epochs not in (None, wanted.epochs)
-        if more:
-            wanted = override(wanted, {"epochs": epochs})
-            extended = [*extended, there.extension(wanted.epochs)]
+    world = world or World(meet=False)
+    with ExitStack() as lock:
+
+        def enter() -> tuple[Settings, list[dict[str, Any]], bool, bool]:
+            if run.read().is_imported:  # refuses a folder that holds no run before it is locked
+                raise CheckpointError(
+                    f"the network in {run.path} was imported, so there is no training to resume; "
+                    "train from it with --set start=RUN, or threefactor finetune RUN"
+                )
+            lock.enter_context(only_one(run.path))
+            there = run.read()
+            if settings is not None:
+                there.check_settings(settings)
+            wanted, extended = there.settings, there.extended
+            more = epochs not in (None, wanted.epochs)
+            if more:
+                wanted = override(wanted, {"epochs": epochs})
+                extended = [*extended, there.extension(wanted.epochs)]
+            return wanted, extended, more, "last" in there.checkpoints
+
+        wanted, extended, more, begun = world.from_first(enter)
         experiment = build(wanted, data_dir, device)
-        there.check_data(record_of(wanted, experiment.data))
-        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard)
-        if "last" in there.checkpoints:
+        world.from_first(lambda: run.read().check_data(record_of(wanted, experiment.data)))
+        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard, world=world)
+        if begun:
             trainer.load(run.last, extended)
         else:
             begin(experiment)
+            world.from_first(lambda: run.read().check_start(experiment.start))
         if more:
-            run.extend(wanted.epochs)
+            world.from_first(lambda: run.extend(wanted.epochs))
         return trainer.fit()
 
 

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from typing_extensions import Never, TypedDict
 
-from threefactor.clocked import kernels
+from threefactor import processes
+from threefactor.clocked import kernels, verdicts
 from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
@@ -31,8 +26,10 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.options import refuse_unknown
+from threefactor.processes import Share, World
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
 
@@ -74,7 +71,8 @@ class Rule(nn.Module, ABC):
 
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
-        loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
+        loss: (output, targets) -> (losses, errors), or one of `torch.nn`, see `from_torch`;
+            `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
             decays with the leak of the neurons behind it, that of a read-out with the leak of those
             before it. One number for all, or numbers by the names of layers: synapse layers, and
@@ -116,6 +114,8 @@ class Rule(nn.Module, ABC):
     """What becomes of errors that are under way when a sequence ends."""
     signal = "the error that the rule's layer_errors gives it"
     """What a hidden layer learns from, in words, for `describe`."""
+    world: World | None = None
+    """The processes that share the batches of this rule; see `join`."""
 
     def __init__(
         self,
@@ -199,6 +199,42 @@ class Rule(nn.Module, ABC):
     def moves(self, buffer: str) -> bool:
         """Return whether learning changes a buffer of the rule, by name, without an optimiser."""
         return True
+
+    def join(self, world: World) -> None:
+        """Train together with the same rule in other processes from now on.
+
+        Network, rule and random generators become those of the first process. `step` and `observe`
+        are then called in all processes at the same time, each with its own rows of a batch, and
+        do what one process does with all rows, in the order of the processes: gradients, feedback,
+        loss and firing rates of the result are those of the whole batch, noise and dropout too.
+        The output is that of the own rows. Hooks of parameters see the gradients of the own rows.
+
+        Args:
+            world: the processes. With one alone nothing changes.
+
+        Raises:
+            ConfigurationError: if network or rule are others in another process.
+            ProcessError: if another process does not answer.
+        """
+        processes.join(self, world)
+
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called at the end of a step. A rule that writes to its buffers in a step overrides this, or
+        the step is refused where several processes share the batch: each has learned from its own
+        rows. `share.average(buffers)` is exact for what is linear in means over the rows and not
+        used before the step ends. Losses and errors are divided by the whole batch, so that sums
+        of them are added up instead, where they arise: `share.world.add([change])`.
+
+        Args:
+            share: the rows of this process.
+        """
+
+    @property
+    def batch_share(self) -> Share | None:
+        """The rows that this process has in the step under way, if several share the batch."""
+        return self._session.share
 
     @abstractmethod
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
@@ -286,10 +322,23 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with session.attached():
+                with processes.step_of(self.world), session.attached(), self._verdicts():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
+
+    def _verdicts(self) -> AbstractContextManager[None]:
+        return verdicts.gathered(self._session.first_parameter.device)
+
+    def _take_share(self, world: World, samples: int, plan: object) -> None:
+        """Agree with the other processes on what to do, and once in a stream who has which rows."""
+        session = self._session
+        verdicts.read()  # while the others can still be told
+        if session.share is None:
+            generators = processes.generators_of(self)
+            session.take_share(world.share(samples, self.network, generators, plan))
+        else:
+            world.share_again(plan)
 
     def _run(
         self,
@@ -315,6 +364,9 @@ class Rule(nn.Module, ABC):
         total: Tensor | None = None
         loss: Tensor | None = None
         self._check_arrival(in_time, count)
+        world = self.world
+        if after_step is not None:
+            verdicts.read()
         with self._all_or_nothing(apart=after_step is None):
             checked: Tensor | None = None
             last = count - 1
@@ -322,20 +374,61 @@ class Rule(nn.Module, ABC):
                 if target is not None and target is not checked:
                     check_targets(self.loss, target, batch_size(x_t), self.outputs)
                     checked = target
-                output, record = self._advance(x_t, target, count)
+                if world is not None and session.share is None:
+                    labelled = [one is not None for one in in_time]
+                    plan = ("step", labelled, after_step is not None)
+                    self._take_share(world, batch_size(x_t), plan)
+                with nullcontext() if world is None or after_step is None else self._summed(world):
+                    output, record = self._advance(x_t, target, count)
+                    delivers = t == last and self.late_errors == "delivered"
+                    if delivers and isinstance(self._late, KeptEligibility):
+                        self._late.deliver_all(self)
+                    if after_step is not None:
+                        session.flush()
                 if record is not None:
                     fresh = record.losses.sum()
                     loss = fresh if loss is None else loss.add_(fresh)
                 total = output.clone() if total is None else total.add_(output)
-                delivers = t == last and self.late_errors == "delivered"
-                if delivers and isinstance(self._late, KeptEligibility):
-                    self._late.deliver_all(self)
                 if after_step is not None:
-                    session.flush()
+                    verdicts.read()
                     after_step()
             session.flush()
+            verdicts.read()
+            rates, loss = self._of_all(loss)
         assert total is not None
-        return Result(total, session.firing_rates(), count, loss)
+        return Result(total, rates, count, loss)
+
+    def _of_all(self, loss: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Return firing rates and loss of the whole batch; the loss comes as this process's part.
+
+        All processes then have the same feedback, too.
+        """
+        rates, share = self._session.firing_rates(), self._session.share
+        if share is None:
+            return rates, loss
+        self.synchronise(share)
+        rates = dict(zip(rates, share.mean(list(rates.values())), strict=True))
+        if loss is not None:
+            loss = loss.clone()
+            share.world.add([loss])
+        return rates, loss
+
+    @contextmanager
+    def _summed(self, world: World) -> Iterator[None]:
+        """Add up the gradients of one time step over the processes: an update is to follow."""
+        parameters = self._learners()
+        before = [p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            yield
+            world.add_gradients(parameters)
+        finally:
+            _add_grads(parameters, before)
+
+    def _learners(self) -> list[Tensor]:
+        """Return the parameters of the network and the rule's own."""
+        return [*self._session.parameters(), *self._own_tensors()[0].values()]
 
     def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
@@ -361,7 +454,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with session.attached():
+        with processes.step_of(self.world), session.attached(), self._verdicts():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
@@ -374,13 +467,17 @@ class Rule(nn.Module, ABC):
                         f"in its first {self.label_delay} steps"
                     )
             session.check_batch(x_t)
+            if self.world is not None:
+                plan = ("observe", steps, targets is not None)
+                self._take_share(self.world, batch_size(x_t), plan)
             session.broken = True  # until the step is whole
             with self._all_or_nothing():
                 output, record = self._advance(x_t, targets, steps)
                 session.flush()
+                verdicts.read()
+                rates, loss = self._of_all(None if record is None else record.losses.sum())
             session.broken = False
-        loss = None if record is None else record.losses.sum()
-        return Result(output, session.firing_rates(), 1, loss)
+        return Result(output, rates, 1, loss)
 
     def _advance(
         self, x_t: StepInput, targets: Tensor | None, steps: int
@@ -400,7 +497,7 @@ class Rule(nn.Module, ABC):
             check_products(session, output, refuse_chain=session.chain == "none")
             check_wiring(session, self._outline.wiring)
         # A copy, since a loss may write to what it is given.
-        moment = Moment(output.detach().clone(), 1.0 / (batch_size(x_t) * steps), self._hidden)
+        moment = Moment(output.detach().clone(), self._weight(x_t, steps), self._hidden)
         if self.second_pass is not None:  # whose neurons have a state of their own
             moment.second_output = session.second_pass(x_t, self.second_pass)
         record: TimeStep | None = None
@@ -424,6 +521,13 @@ class Rule(nn.Module, ABC):
         for probe in session.probes:
             probe.current = None  # releases the graph of this step
         return moment.output, record
+
+    def _weight(self, x_t: StepInput, steps: int) -> float:
+        """Return what losses and errors of a time step are multiplied by, 1 / (B T)."""
+        share = self._session.share
+        if share is None:
+            return 1.0 / (batch_size(x_t) * steps)
+        return 1.0 / (share.total * steps) if share.counts else 0.0
 
     def judge(self, moment: Moment, targets: Tensor) -> TimeStep:
         """Return the losses and the error of a time step, and what the rule may read besides."""
@@ -581,6 +685,11 @@ class Rule(nn.Module, ABC):
         try:
             with self._session.buffers_kept():
                 yield
+                if self.world is not None:
+                    if versions != [b._version for b in moving]:
+                        processes.check_synchronised(self, Rule)
+                    if apart:
+                        self.world.add_gradients(parameters)
         except BaseException:
             with torch.no_grad():
                 for buffer, value in kept:
@@ -593,6 +702,12 @@ class Rule(nn.Module, ABC):
             for parameter, grad in zip(parameters, before, strict=False):
                 parameter.grad = grad
             raise
-        for parameter, grad in zip(parameters, before, strict=False):
-            if grad is not None:
-                parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)
+        if apart:
+            _add_grads(parameters, before)
+
+
+def _add_grads(parameters: Sequence[Tensor], before: Sequence[Tensor | None]) -> None:
+    """Add to the gradients that were there before what was gathered apart from them."""
+    for parameter, grad in zip(parameters, before, strict=True):
+        if grad is not None:
+            parameter.grad = grad if parameter.grad is None else grad.add_(parameter.grad)

@@ -137,14 +137,15 @@ def _noise_of(layer: Probe) -> Probe:
     """Return a copy of what a rule may read of a layer, with the noise and nothing else large."""
     then = copy.copy(layer)
     then.forget_values()
-    then.noise = None if layer.noise is None else layer.noise.clone()
+    noise = layer.whole_noise
+    then.whole_noise = None if noise is None else noise.clone()
     return then
 
 
 def _with_noise_of(layer: Probe, then: Probe) -> Probe:
     """Return a layer as it is now, with the noise and the number of the step of an error."""
     met = copy.copy(layer)
-    met.noise, met.noise_scale, met.steps = then.noise, then.noise_scale, then.steps
+    met.whole_noise, met.noise_scale, met.steps = then.whole_noise, then.noise_scale, then.steps
     return met
 
 

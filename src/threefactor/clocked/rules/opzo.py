@@ -14,6 +14,7 @@ from threefactor.clocked.rules.feedback import Feedback
 from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 from threefactor.errors import InputError, unknown_name
 from threefactor.options import refuse_unknown
+from threefactor.processes import Share
 
 __all__ = ["OPZO"]
 
@@ -90,6 +91,9 @@ class OPZO(LocalLearningRule):
         self.second_pass = SECOND_PASS[points]
         self.start_feedback(0.0)
 
+    def synchronise(self, share: Share) -> None:
+        """All processes have learned the same M, from the outputs and the noise of all samples."""
+
     def send_back(
         self,
         feedback: Sequence[Feedback],
@@ -97,13 +101,15 @@ class OPZO(LocalLearningRule):
         output: Tensor,
         error: Tensor,
     ) -> list[Tensor]:
+        if self.batch_share is not None:  # M gathers the correlation over the whole batch
+            output = self.batch_share.gather(output)
         errors = []
         for connection, layer in zip(feedback, layers, strict=True):
-            assert layer.noise is not None
+            assert layer.whole_noise is not None
             # The layers hold alpha z, so z itself already costs one division by alpha.
             divisor = layer.noise_scale ** (2 if self.divide_by_scale else 1)
             rate = (1.0 - self.momentum) / (len(output) * divisor)
-            noise = connection.gather(layer.noise)
+            noise = connection.gather(layer.whole_noise)
             # In place: with many outputs M is too large to exist twice.
             connection.matrix.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
             errors.append(connection(error))

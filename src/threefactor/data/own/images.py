@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from threefactor.data.arguments import check_whole
 from threefactor.data.encode.latency import code_images
-from threefactor.data.own.folder import Sample, Split, check_classes, list_folder
+from threefactor.data.own.folder import Listing, Sample, Split, check_classes, list_folder
 from threefactor.data.own.made import labelled, place_of
 from threefactor.data.samples.image_files import Header, header, opened, usual_threads
 from threefactor.data.samples.image_folder import ENDINGS
 from threefactor.data.samples.own import OwnData
 from threefactor.errors import DataError
 
-__all__ = ["WHAT", "images", "read_each", "sizes_of"]
+__all__ = ["WHAT", "images", "of_pictures", "read_each", "sizes_of"]
 
 WHAT = "images"
 LARGEST_SIDE = 8192
@@ -76,8 +76,38 @@ def images(
     split = Split(train_part, validation_part, test_part, test_share, split_seed)
     listing = list_folder(folder, ENDINGS, split, what)
     check_classes(listing, folder, what)
+    options = {"size": size, "colour": colour, "normalise": normalise}
+    return of_pictures("images", folder, listing, header, opened, options, steps, dtype, window)
+
+
+def of_pictures(
+    name: str,
+    folder: Path,
+    listing: Listing,
+    head: Callable[[str], Header],
+    decoded: Callable[[str, str], Any],
+    options: Mapping[str, Any],
+    steps: int | None,
+    dtype: torch.dtype,
+    window: float,
+) -> OwnData:
+    """Make data of pictures that are listed.
+
+    Args:
+        name: of this kind of data.
+        folder: where they lie.
+        listing: the pictures of each part.
+        head: reads the size and colours of a picture.
+        decoded: reads a picture as "L" or "RGB".
+        options: `size`, `colour`, `normalise`; see `images`.
+        steps, dtype, window: see `images`.
+
+    Raises:
+        DataError: a picture cannot be read, or pictures differ in size or kind.
+    """
+    size, colour, normalise = (options[key] for key in ("size", "colour", "normalise"))
     samples = [one for part in listing.parts.values() for one in part]
-    headers = read_each([one.path for one in samples], header)
+    headers = read_each([one.path for one in samples], head)
     shape, resized = _shape(folder, samples, headers, size, colour)
     values = len(samples) * int(np.prod(shape))
     if values > MOST_VALUES:
@@ -87,14 +117,14 @@ def images(
             "read them batch by batch in Python with threefactor.data.load_image_folder"
         )
     pixels = {
-        part: _pixels([one.path for one in found], shape, resized)
+        part: _pixels([one.path for one in found], shape, resized, decoded)
         for part, found in listing.parts.items()
     }
     facts = _facts(headers, shape, resized)
     if steps is None:
         coded = {part: code_images(each, PEAK, window) for part, each in pixels.items()}
         facts["coded"] = f"as one spike for each pixel that is not 0, within {window:g} s"
-        return labelled("images", folder, listing, coded, (int(np.prod(shape)),), facts)
+        return labelled(name, folder, listing, coded, (int(np.prod(shape)),), facts)
     mean, std = _statistics(pixels["train"]) if normalise else (0.0, 1.0)
     if std == 0:
         raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
@@ -104,7 +134,7 @@ def images(
 
     facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
     tensors = {part: scaled(each) for part, each in pixels.items()}
-    return labelled("images", folder, listing, tensors, shape, facts)
+    return labelled(name, folder, listing, tensors, shape, facts)
 
 
 def read_each(
@@ -180,12 +210,17 @@ def _shape(
     return (1 if grey else 3, height, width), set(sizes) != {f"{height}x{width}"}
 
 
-def _pixels(paths: Sequence[str], shape: tuple[int, int, int], resized: bool) -> NDArray[np.uint8]:
+def _pixels(
+    paths: Sequence[str],
+    shape: tuple[int, int, int],
+    resized: bool,
+    decoded: Callable[[str, str], Any],
+) -> NDArray[np.uint8]:
     channels, height, width = shape
     found = np.empty((len(paths), *shape), np.uint8)
 
     def read(path: str) -> NDArray[np.uint8]:
-        picture = opened(path, "L" if channels == 1 else "RGB")
+        picture = decoded(path, "L" if channels == 1 else "RGB")
         if resized and picture.size != (width, height):
             from PIL.Image import Resampling
 

@@ -1,9 +1,9 @@
 /* What all kernels of the event-driven engine share; `__init__.py` loads them with ctypes.
  *
  * Plain C99 loops that the compiler turns into vector code. A kernel takes a range of samples or of
- * neurons, `first` to `last - 1`, and may run beside others on other ranges; what a sample or a
- * neuron gets never depends on how the ranges are cut. Kernels that need working memory return 0 if
- * there was none, and 1 otherwise.
+ * neurons, `first` to `last - 1`, and what `__init__.py` says of its arguments, in this order. It
+ * may run beside others on other ranges; what a sample or a neuron gets never depends on how the
+ * ranges are cut. Kernels that need working memory return 0 if there was none, and 1 otherwise.
  *
  * Each file holds its kernels once, in terms of REAL, the type of the weights, and includes itself
  * for single and for double precision. Times are always double.
@@ -51,10 +51,26 @@
 #define GROUP 16
 #define BLOCK 32
 
+/* An argument of a kernel: a whole number, a float or an array. */
+typedef union {
+    int64_t n;
+    double f;
+    void *at;
+} Word;
+typedef int32_t Kernel(int64_t first, int64_t last, const Word *args);
+
 #define JOIN_(name, suffix) name##_##suffix
 #define JOIN(name, suffix) JOIN_(name, suffix)
 /* The name of a function in the precision that is being compiled. */
 #define NAME(name) JOIN(name, SUFFIX)
+
+/* Working memory of vectors begins with a line of the cache: a vector across two lines takes twice
+ * as long. It shares none of its lines with other memory, which another thread may write. */
+#define LINE 64
+INLINE size_t in_lines(size_t bytes) { return bytes + 2 * LINE; }
+INLINE void *first_line(void *memory) {
+    return (char *)memory + (LINE - (uintptr_t)memory % LINE) % LINE;
+}
 
 INLINE int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 

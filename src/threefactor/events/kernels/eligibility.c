@@ -26,12 +26,17 @@
  *
  * and when the sample is over, the error of the neuron meets its eligibilities. Nothing is kept of
  * the past but the traces. `errors` is (B, size): one error for all spikes of a neuron. */
-KERNEL int32_t NAME(tf_eligibility_gradient)(
-    int64_t first, int64_t last, int64_t batch, const int64_t *in_offsets, const double *in_times,
-    const int32_t *in_addresses, const int64_t *offsets, const double *times,
-    const int32_t *neurons, const int32_t *parents, const REAL *currents, const REAL *ys,
-    const REAL *errors, double theta, double tau, int64_t exact, int64_t inputs, int64_t size,
-    REAL *grad) {
+KERNEL int32_t NAME(tf_eligibility_gradient)(int64_t first, int64_t last, const Word *args) {
+    const int64_t batch = args++->n, *in_offsets = args++->at;
+    const double *in_times = args++->at;
+    const int32_t *in_addresses = args++->at;
+    const int64_t *offsets = args++->at;
+    const double *times = args++->at;
+    const int32_t *neurons = args++->at, *parents = args++->at;
+    const REAL *currents = args++->at, *ys = args++->at, *errors = args++->at;
+    const double theta = args++->f, tau = args++->f;
+    const int64_t exact = args++->n, inputs = args++->n, size = args++->n;
+    REAL *grad = args++->at;
     const int64_t count = last - first;
     const REAL ratio = (REAL)(theta / tau);
     REAL *fast = malloc((size_t)(inputs * (2 + 2 * count)) * sizeof *fast);

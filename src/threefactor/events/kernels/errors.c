@@ -6,8 +6,10 @@
 #include "dynamics.h"
 
 /* Fill F_k / y_k of spikes with the synaptic currents I_k; see `dynamics.h`. */
-EXPORT int32_t tf_factors(int64_t first, int64_t last, const double *currents, double theta, double tau,
-                       int64_t exact, double *out) {
+EXPORT int32_t tf_factors(int64_t first, int64_t last, const Word *args) {
+    const double *currents = args++->at, theta = args++->f, tau = args++->f;
+    const int64_t exact = args++->n;
+    double *out = args++->at;
     for (int64_t k = first; k < last; k++) out[k] = factor_of(currents[k], theta, tau, exact);
     return 1;
 }
@@ -28,9 +30,13 @@ EXPORT int32_t tf_factors(int64_t first, int64_t last, const double *currents, d
 /* Give each spike the error of its neuron, (B, size).
  *
  * With `first_only`, later spikes than a neuron's first get 0. */
-EXPORT int32_t NAME(tf_per_spike)(int64_t first, int64_t last, const int64_t *offsets,
-                                  const int32_t *neurons, int64_t size, const REAL *errors,
-                                  int64_t first_only, REAL *out) {
+EXPORT int32_t NAME(tf_per_spike)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *offsets = args++->at;
+    const int32_t *neurons = args++->at;
+    const int64_t size = args++->n;
+    const REAL *errors = args++->at;
+    const int64_t first_only = args++->n;
+    REAL *out = args++->at;
     uint8_t *spiked = malloc((size_t)size);
     if (!spiked) return 0;
     for (int64_t b = first; b < last; b++) {
@@ -47,9 +53,13 @@ EXPORT int32_t NAME(tf_per_spike)(int64_t first, int64_t last, const int64_t *of
 }
 
 /* Fill the time of each neuron's first spike, (B, size), which is `duration` without one. */
-EXPORT int32_t NAME(tf_first_times)(int64_t first, int64_t last, const int64_t *offsets,
-                                 const double *times, const int32_t *neurons, int64_t size,
-                                 double duration, REAL *out) {
+EXPORT int32_t NAME(tf_first_times)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *offsets = args++->at;
+    const double *times = args++->at;
+    const int32_t *neurons = args++->at;
+    const int64_t size = args++->n;
+    const double duration = args++->f;
+    REAL *out = args++->at;
     for (int64_t b = first; b < last; b++) {
         REAL *own = out + b * size;
         for (int64_t i = 0; i < size; i++) own[i] = (REAL)duration;
@@ -63,11 +73,15 @@ EXPORT int32_t NAME(tf_first_times)(int64_t first, int64_t last, const int64_t *
  *     lam_k = q_k + theta / tau sum_{m > k} v_m exp((t_k - t_m) / tau)
  *
  * `fast` and `slow` get v_k decayed to the time of the spike's parent with tau_s and tau. */
-KERNEL int32_t NAME(tf_spike_weights)(int64_t first, int64_t last, const int64_t *offsets,
-                                      const double *times, const int32_t *neurons,
-                                      const REAL *currents, const REAL *ys, const REAL *errors,
-                                      int64_t size, double theta, double tau, int64_t exact,
-                                      REAL *fast, REAL *slow) {
+KERNEL int32_t NAME(tf_spike_weights)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *offsets = args++->at;
+    const double *times = args++->at;
+    const int32_t *neurons = args++->at;
+    const REAL *currents = args++->at, *ys = args++->at, *errors = args++->at;
+    const int64_t size = args++->n;
+    const double theta = args++->f, tau = args++->f;
+    const int64_t exact = args++->n;
+    REAL *fast = args++->at, *slow = args++->at;
     double *later = malloc((size_t)size * 2 * sizeof *later);
     if (!later) return 0;
     double *since = later + size;
@@ -108,12 +122,17 @@ INLINE void NAME(add_decayed)(int64_t groups, REAL *RESTRICT p, REAL *RESTRICT q
  *     q_z = sum_i w_ij (P_i(t_z) / tau_s - Q_i(t_z) / tau)
  *
  * P and Q are those of `gradient.c`. The order of the sum is the same on all machines. */
-KERNEL int32_t NAME(tf_input_errors)(int64_t first, int64_t last, const int64_t *in_offsets,
-                                     const int32_t *in_addresses, const REAL *decays,
-                                     const int64_t *offsets, const int32_t *neurons,
-                                     const int32_t *parents, const REAL *fast, const REAL *slow,
-                                     int64_t inputs, int64_t size, const REAL *weight, double tau,
-                                     REAL *out) {
+KERNEL int32_t NAME(tf_input_errors)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *in_offsets = args++->at;
+    const int32_t *in_addresses = args++->at;
+    const REAL *decays = args++->at;
+    const int64_t *offsets = args++->at;
+    const int32_t *neurons = args++->at, *parents = args++->at;
+    const REAL *fast = args++->at, *slow = args++->at;
+    const int64_t inputs = args++->n, size = args++->n;
+    const REAL *weight = args++->at;
+    const double tau = args++->f;
+    REAL *out = args++->at;
     const int64_t whole = size / GROUP * GROUP, padded = (size + GROUP - 1) / GROUP * GROUP;
     const REAL rate = (REAL)(1 / tau);
     REAL *p = malloc((size_t)padded * 2 * sizeof *p), *filled = NAME(filled)(inputs, size, weight);

@@ -9,9 +9,6 @@
 #include "common.h"
 #include "dynamics.h"
 
-/* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_events_version(void) { return 1; }
-
 /* The number of the lowest bit that is set. */
 INLINE int lowest(uint32_t bits) {
 #if defined(__GNUC__)
@@ -174,10 +171,15 @@ INLINE int NAME(decays)(int64_t n, const double *times, const int32_t *addresses
  * `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing is to
  * be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each sample
  * looks at a share of the weights, such that all samples together answer for all. */
-KERNEL int32_t NAME(tf_prepare)(int64_t first, int64_t last, int64_t batch, int64_t spikes,
-                             const int64_t *offsets, const double *times, const int32_t *addresses,
-                             int64_t inputs, int64_t neurons, const REAL *weight, double tau,
-                             double duration, REAL *decays, int64_t *wrong) {
+KERNEL int32_t NAME(tf_prepare)(int64_t first, int64_t last, const Word *args) {
+    const int64_t batch = args++->n, spikes = args++->n, *offsets = args++->at;
+    const double *times = args++->at;
+    const int32_t *addresses = args++->at;
+    const int64_t inputs = args++->n, neurons = args++->n;
+    const REAL *weight = args++->at;
+    const double tau = args++->f, duration = args++->f;
+    REAL *decays = args++->at;
+    int64_t *wrong = args++->at;
     for (int64_t b = first; b < last; b++) {
         int64_t begin = offsets[b], end = offsets[b + 1];
         if (!(0 <= begin && begin <= end && end <= spikes) ||
@@ -298,12 +300,19 @@ INLINE void NAME(run_block)(NAME(Sample) * sample, REAL theta, int64_t start, in
  * `counts` gets the spikes of each neuron. `capped[b]` counts the neurons that reached the threshold
  * once more after `cap` spikes. `spikes` is (B, room); a sample with more spikes than that counts on
  * in `totals[b]`, but writes no more. The input must be what `prepare` found sound. */
-KERNEL int32_t NAME(tf_integrate)(int64_t first, int64_t last, const int64_t *offsets,
-                                  const double *times, const int32_t *addresses, int64_t inputs,
-                                  int64_t neurons, const REAL *weight, double theta,
-                                  double duration, int64_t cap, const REAL *decays, REAL *counts,
-                                  int64_t *totals, int64_t *capped, NAME(Spike) * spikes,
-                                  int64_t room) {
+KERNEL int32_t NAME(tf_integrate)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *offsets = args++->at;
+    const double *times = args++->at;
+    const int32_t *addresses = args++->at;
+    const int64_t inputs = args++->n, neurons = args++->n;
+    const REAL *weight = args++->at;
+    const double theta = args++->f, duration = args++->f;
+    const int64_t cap = args++->n;
+    const REAL *decays = args++->at;
+    REAL *counts = args++->at;
+    int64_t *totals = args++->at, *capped = args++->at;
+    NAME(Spike) *spikes = args++->at;
+    const int64_t room = args++->n;
     const int64_t whole = neurons / GROUP * GROUP, rest = neurons - whole;
     const int64_t blocks = (whole / GROUP + BLOCK - 1) / BLOCK;
     int64_t longest = 0;
@@ -346,11 +355,15 @@ KERNEL int32_t NAME(tf_integrate)(int64_t first, int64_t last, const int64_t *of
 }
 
 /* Copy the spikes of samples into flat arrays, sorted by time and neuron. */
-KERNEL int32_t NAME(tf_pack)(int64_t first, int64_t last, const int64_t *in_offsets,
-                             const double *in_times, double tau,
-                             const int64_t *offsets, const NAME(Spike) * spikes, int64_t room,
-                             double *times, int32_t *neurons, int32_t *parents, REAL *currents,
-                             REAL *ys) {
+KERNEL int32_t NAME(tf_pack)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *in_offsets = args++->at;
+    const double *in_times = args++->at, tau = args++->f;
+    const int64_t *offsets = args++->at;
+    const NAME(Spike) *spikes = args++->at;
+    const int64_t room = args++->n;
+    double *times = args++->at;
+    int32_t *neurons = args++->at, *parents = args++->at;
+    REAL *currents = args++->at, *ys = args++->at;
     int64_t longest = 0, most = 0;
     for (int64_t b = first; b < last; b++) {
         if (in_offsets[b + 1] - in_offsets[b] > longest) longest = in_offsets[b + 1] - in_offsets[b];

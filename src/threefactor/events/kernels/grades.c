@@ -20,11 +20,15 @@
  * A neuron's running grade gains weight times grade at each graded input spike, leaves on the
  * neuron's own spike and returns to 0; the neuron's first spike also carries its perturbation,
  * (B, size). */
-KERNEL int32_t NAME(tf_grades)(int64_t first, int64_t last, const int64_t *in_offsets,
-                               const int32_t *in_addresses, const REAL *in_grades,
-                               const int64_t *offsets, const int32_t *neurons,
-                               const int32_t *parents, int64_t size, const REAL *weight,
-                               const REAL *perturbation, REAL *out) {
+KERNEL int32_t NAME(tf_grades)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *in_offsets = args++->at;
+    const int32_t *in_addresses = args++->at;
+    const REAL *in_grades = args++->at;
+    const int64_t *offsets = args++->at;
+    const int32_t *neurons = args++->at, *parents = args++->at;
+    const int64_t size = args++->n;
+    const REAL *weight = args++->at, *perturbation = args++->at;
+    REAL *out = args++->at;
     REAL *RESTRICT running = malloc((size_t)size * sizeof *running);
     uint8_t *spiked = malloc((size_t)size);
     if (!running || !spiked) {
@@ -57,8 +61,12 @@ KERNEL int32_t NAME(tf_grades)(int64_t first, int64_t last, const int64_t *in_of
 }
 
 /* Sum the values of each neuron's spikes, (B, size). */
-EXPORT int32_t NAME(tf_summed)(int64_t first, int64_t last, const int64_t *offsets,
-                            const int32_t *neurons, const REAL *values, int64_t size, double *out) {
+EXPORT int32_t NAME(tf_summed)(int64_t first, int64_t last, const Word *args) {
+    const int64_t *offsets = args++->at;
+    const int32_t *neurons = args++->at;
+    const REAL *values = args++->at;
+    const int64_t size = args++->n;
+    double *out = args++->at;
     for (int64_t b = first; b < last; b++) {
         double *own = out + b * size;
         for (int64_t i = 0; i < size; i++) own[i] = 0;
@@ -70,8 +78,10 @@ EXPORT int32_t NAME(tf_summed)(int64_t first, int64_t last, const int64_t *offse
 /* Multiply rows of a matrix, (rows, inner), with another, (inner, columns).
  *
  * Every number is summed in the same order, however many threads there are: BLAS does not. */
-KERNEL int32_t NAME(tf_product)(int64_t first, int64_t last, int64_t inner, int64_t columns,
-                             const REAL *a, const REAL *b, REAL *out) {
+KERNEL int32_t NAME(tf_product)(int64_t first, int64_t last, const Word *args) {
+    const int64_t inner = args++->n, columns = args++->n;
+    const REAL *a = args++->at, *b = args++->at;
+    REAL *out = args++->at;
     for (int64_t i = first; i < last; i++) {
         REAL *RESTRICT own = out + i * columns;
         for (int64_t j = 0; j < columns; j++) own[j] = 0;

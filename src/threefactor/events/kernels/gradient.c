@@ -105,39 +105,41 @@ INLINE void NAME(walk_back)(NAME(Past) past, int64_t width, REAL *RESTRICT p, RE
  *     P_i(t) = sum_{t_k > t} v_k exp((t - t_k) / tau_s)
  *     Q_i(t) = sum_{t_k > t} v_k exp((t - t_k) / tau)
  */
-KERNEL int32_t NAME(tf_weight_gradient)(int64_t first, int64_t last, int64_t batch,
-                                        const int64_t *in_offsets, const int32_t *in_addresses,
-                                        const REAL *decays, const int64_t *offsets,
-                                        const int32_t *neurons, const int32_t *parents,
-                                        const REAL *fast, const REAL *slow, int64_t inputs,
-                                        int64_t size, REAL *grad) {
-    const int64_t whole = (last - first) / GROUP * GROUP, rest = last - first - whole;
-    REAL *p = malloc((size_t)(whole + GROUP) * 2 * sizeof *p), *q = p + whole + GROUP;
-    /* The neurons beyond the last whole group have memory of their own, filled up to a group. */
-    REAL *part = malloc(rest ? (size_t)(inputs * GROUP) * sizeof *part : 1);
+KERNEL int32_t NAME(tf_weight_gradient)(int64_t first, int64_t last, const Word *args) {
+    const int64_t batch = args++->n, *in_offsets = args++->at;
+    const int32_t *in_addresses = args++->at;
+    const REAL *decays = args++->at;
+    const int64_t *offsets = args++->at;
+    const int32_t *neurons = args++->at, *parents = args++->at;
+    const REAL *fast = args++->at, *slow = args++->at;
+    const int64_t inputs = args++->n, size = args++->n;
+    REAL *grad = args++->at;
+    const int64_t count = last - first, width = (count + GROUP - 1) / GROUP * GROUP;
+    /* A range has memory of its own, filled up to whole groups: threads that write different parts
+     * of the same rows slow each other down by a factor of two to five. */
+    const int direct = count == size && width == size;
+    const int64_t stride = direct ? size : width;
+    void *memory = malloc(in_lines((size_t)width * 2 * sizeof(REAL)));
+    void *rows = malloc(direct ? 1 : in_lines((size_t)(inputs * width) * sizeof(REAL)));
     NAME(Cause) *causes = malloc((size_t)(offsets[batch] + 1) * sizeof *causes);
-    int64_t *ends = malloc((size_t)(batch + 1) * sizeof *ends);
-    uint8_t *touched = malloc((size_t)inputs);
-    const int enough = p && part && causes && ends && touched;
-    const NAME(Past) past = {batch, in_offsets, in_addresses, decays, causes, ends};
-    if (enough && whole) {
-        memset(touched, 0, (size_t)inputs);
-        NAME(list)(past, first, first + whole, offsets, neurons, parents, fast, slow);
-        NAME(walk_back)(past, whole, p, q, grad + first, size, touched);
-        for (int64_t j = 0; j < inputs; j++)
-            if (!touched[j]) memset(grad + j * size + first, 0, (size_t)whole * sizeof *grad);
-    }
-    if (enough && rest) {
-        memset(touched, 0, (size_t)inputs);
-        NAME(list)(past, first + whole, last, offsets, neurons, parents, fast, slow);
-        NAME(walk_back)(past, GROUP, p, q, part, GROUP, touched);
+    int64_t *ends = malloc((size_t)batch * sizeof *ends);
+    uint8_t *touched = calloc((size_t)inputs, 1);
+    const int enough = memory && rows && causes && ends && touched;
+    if (enough) {
+        const NAME(Past) past = {batch, in_offsets, in_addresses, decays, causes, ends};
+        REAL *p = first_line(memory), *own = direct ? grad : first_line(rows);
+        NAME(list)(past, first, last, offsets, neurons, parents, fast, slow);
+        NAME(walk_back)(past, width, p, p + width, own, stride, touched);
         for (int64_t j = 0; j < inputs; j++) {
-            REAL *row = grad + j * size + first + whole;
-            for (int64_t i = 0; i < rest; i++) row[i] = touched[j] ? part[j * GROUP + i] : 0;
+            REAL *row = grad + j * size + first;
+            if (!touched[j])
+                memset(row, 0, (size_t)count * sizeof *row);
+            else if (!direct)
+                memcpy(row, own + j * stride, (size_t)count * sizeof *row);
         }
     }
-    free(p);
-    free(part);
+    free(memory);
+    free(rows);
     free(causes);
     free(ends);
     free(touched);

@@ -12,18 +12,21 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Never, TypedDict
 
+from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.events.arrays import as_array, for_kernels, number
 from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
-from threefactor.events.losses import SpikeCount, check_loss
+from threefactor.events.losses import SpikeCount
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
 from threefactor.options import refuse_unknown
+from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
 
@@ -70,6 +73,8 @@ class Rule(nn.Module, ABC):
 
     perturbation: None = None
     """Event-driven rules add no noise to the spikes."""
+    world: World | None = None
+    """The processes that share the batches of this rule; see `join`."""
 
     def __init__(
         self,
@@ -85,7 +90,7 @@ class Rule(nn.Module, ABC):
         refuse_unknown(type(self), unknown)
         check_network(network)
         keep_freed_memory()
-        self.loss = SpikeCount() if loss is None else loss
+        self.loss = SpikeCount() if loss is None else checked_loss(loss)
         self.local_gradient = local_gradient
         self.rate_penalty = number("rate_penalty", rate_penalty, NOT_NEGATIVE, zero=True)
         self.rate_target = number("rate_target", rate_target, NOT_NEGATIVE, zero=True)
@@ -109,6 +114,16 @@ class Rule(nn.Module, ABC):
     def outputs(self) -> int:
         """The number of output neurons m."""
         return self.layers[-1].neurons
+
+    def join(self, world: World) -> None:
+        """Train together with the same rule in other processes; see `clocked.Rule.join`."""
+        processes.join(self, world)
+
+    def synchronise(self, share: Share) -> None:
+        """Make what the rule learned without the optimiser the same in all processes.
+
+        Called after `learn`; see `clocked.Rule.synchronise`.
+        """
 
     @abstractmethod
     def learn(self, trial: Trial) -> None:
@@ -140,18 +155,26 @@ class Rule(nn.Module, ABC):
             raise InputError("targets are None; give what the loss expects, such as class labels")
         layers = self.network.layers
         weights = [p for layer in layers.values() for p in layer._parameters.values()]
-        with in_full(), torch.no_grad(), alone(self, *weights):
+        with in_full(), torch.no_grad(), alone(self, *weights), processes.step_of(self.world):
             self.check(layers)
             trial = Trial(self.network, inputs, targets, self.loss)
             named = self.named_buffers() if self._modules else self._buffers.items()
             buffers = {name: buffer for name, buffer in named if buffer is not None}
             _check_dtypes(trial, buffers)
+            if self.world is not None:
+                generators = processes.generators_of(self)
+                trial.take_share(self.world.share(len(inputs), self.network, generators))
             self._warn_of_silence(trial)
             result = trial.result()
             restore = self.saved(buffers)
+            versions = [buffer._version for buffer in buffers.values()]
             try:
-                with collected():
+                with collected(self.world):
                     self.learn(trial)
+                    if trial.share is not None:
+                        if versions != [buffer._version for buffer in buffers.values()]:
+                            processes.check_synchronised(self, Rule)
+                        self.synchronise(trial.share)
             except BaseException:
                 restore()
                 raise
@@ -163,7 +186,7 @@ class Rule(nn.Module, ABC):
         Args:
             layers: the network's layers by name.
         """
-        check_loss(self.loss)
+        checked_loss(self.loss)
         if self.local_gradient not in LOCAL_GRADIENTS:
             raise unknown_name("local gradient", self.local_gradient, LOCAL_GRADIENTS)
         for name in ("rate_penalty", "rate_target"):
@@ -215,8 +238,11 @@ class Rule(nn.Module, ABC):
 
     def rate_error(self, trial: Trial, layer: int) -> Tensor:
         """Return the error of each hidden neuron, (n_l,), from its firing rate (appendix A.1)."""
-        counts = trial.counts[layer]
-        return self.rate_penalty / len(counts) * (self.rate_target - counts.mean(0))
+        counts, share = trial.counts[layer], trial.share
+        weight = self.rate_penalty / len(counts)
+        if share is not None:
+            weight = self.rate_penalty / share.total if share.counts else 0.0
+        return weight * (self.rate_target - trial.mean_counts(layer))
 
     def spike_weights(
         self, layer: Layer, activity: Activity, errors: NDArray[Any]

@@ -17,6 +17,7 @@ from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import NOT_NEGATIVE
 from threefactor.events.rules.feedback import FeedbackOptions, FeedbackRule
 from threefactor.events.trial import Trial
+from threefactor.processes import Share
 from threefactor.readable import clipped
 
 __all__ = ["SFDFA"]
@@ -127,11 +128,20 @@ class SFDFA(FeedbackRule):
     def _update_feedback(self, trial: Trial) -> None:
         if self.optimizer is None or not self.feedback_learns:
             return
-        perturbations = [self._perturbation(counts) for counts in trial.counts[:-1]]
+        perturbations = [self._perturbation(counts, trial.share) for counts in trial.counts[:-1]]
         total = self.output_grades(trial, perturbations)
-        for b, p, counts in zip(self._matrices(), perturbations, trial.counts, strict=False):
-            times = torch.from_numpy(np.count_nonzero(counts.numpy() != 0, axis=0)).to(b.dtype)
-            b.grad = b * (times > 0) - product(total.t(), p) / times.clamp(min=1)
+        gathered = [product(total.t(), p) for p in perturbations]
+        fired = [
+            torch.from_numpy(np.count_nonzero(counts.numpy() != 0, axis=0)).to(b.dtype)
+            for b, counts in zip(self._matrices(), trial.counts, strict=False)
+        ]
+        if trial.share is not None:
+            if not trial.share.counts:
+                for tensor in (*gathered, *fired):
+                    tensor.zero_()
+            trial.share.world.add([*gathered, *fired])
+        for b, sums, times in zip(self._matrices(), gathered, fired, strict=True):
+            b.grad = b * (times > 0) - sums / times.clamp(min=1)
         self._follow_buffers()
         self.optimizer.step()
 
@@ -156,12 +166,21 @@ class SFDFA(FeedbackRule):
 
         return restore
 
-    def _perturbation(self, counts: Tensor) -> Tensor:
+    def synchronise(self, share: Share) -> None:
+        """All processes have learned from the sums over all samples."""
+
+    def _perturbation(self, counts: Tensor, share: Share | None) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
         fired = counts != 0
-        total = int(fired.count_nonzero())
+        start, own = 0, int(fired.count_nonzero())
+        total = own
+        if share is not None:  # each process draws for all samples, and takes its own
+            each = share.world.gather([own if share.counts else 0])[:, 0].long()
+            total, start = int(each.sum()), int(each[: share.world.rank].sum())
+            if not share.counts:
+                fired, start, own = torch.zeros_like(fired), 0, 0
         drawn = torch.randn(total, dtype=counts.dtype, device="cpu", generator=self.generator)
-        return torch.zeros_like(counts).masked_scatter_(fired, drawn)
+        return torch.zeros_like(counts).masked_scatter_(fired, drawn[start : start + own])
 
     def _follow_buffers(self) -> None:
         """Let the optimiser train the feedback as it is now: `to` and the like replace it."""

@@ -21,6 +21,7 @@ from threefactor.training.engines import engine_of
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.data_record import difference
 from threefactor.training.folder.files import read_json, read_lines
+from threefactor.training.scores import SCORES, Score
 from threefactor.training.settings import Settings, make_settings
 
 __all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]
@@ -208,6 +209,14 @@ class Run(RunFiles):
         return {"epoch": done, "epochs": epochs}
 
     @property
+    def precision(self) -> str | None:
+        """The precision of products with which the run was last trained; None for the usual."""
+        found = self.environment.get("precision")
+        for change in self.resumed:
+            found = change.get("precision", found)
+        return found if isinstance(found, str) else None
+
+    @property
     def threads(self) -> int | None:
         """On how many threads the run was last trained; None if that is not known."""
         found = self.environment.get("threads")
@@ -390,6 +399,22 @@ class Run(RunFiles):
                 "resume it with its own settings, or choose another folder with --out"
             )
 
+    def check_start(self, start: Mapping[str, str] | None) -> None:
+        """Refuse other weights to begin with than those that the run began with.
+
+        Args:
+            start: file and digest, from `Experiment.start`.
+
+        Raises:
+            CheckpointError: if the file was changed since.
+        """
+        there = self.config.get("start")
+        if there is not None and there != start:
+            raise CheckpointError(
+                f"{self.path} began with the weights of {there!r:.200}, and that file was changed "
+                "since; put it back, or train again in another folder with --out"
+            )
+
     def check_data(self, record: Mapping[str, Any]) -> None:
         """Refuse samples other than those of the run, if config.json says which it had.
 
@@ -489,6 +514,13 @@ def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any
         if "validation_accuracy" not in line or not _share(line["validation_accuracy"]):
             accuracy = line.get("validation_accuracy", "missing")
             yield f"validation_accuracy is {accuracy!r:.80}, not a share"
+    for name, value in line.items():
+        score = SCORES.get(name.partition("_")[2])
+        if score is not None and score.name != "accuracy" and not _is_score(score, value):
+            yield f"{name} is {value!r:.80}, not a {'share' if score.fraction else 'number'}"
+    others = {name for name in line if name.partition("_")[2] in SCORES}
+    if others != {name for name in first if name.partition("_")[2] in SCORES}:
+        yield "it has other scores than the first line"
     rates = line.get("firing_rates")
     if not isinstance(rates, dict) or not all(map(_finite, rates.values())):
         yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"
@@ -507,6 +539,10 @@ def _is_part(value: Any) -> bool:
 
 def _whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _is_score(score: Score, value: Any) -> bool:
+    return _share(value) if score.fraction else value is None or _finite(value)
 
 
 def _share(value: Any) -> bool:

@@ -40,8 +40,23 @@ UNSEEDED = 67280421310721
 """The seed of PyTorch's generator if nobody sets one."""
 REMAINS = "remains-"
 """Folders for what is left of runs without config.json begin with this."""
-DECIDES = ("threads", "device", "threefactor", "numbers", "torch", "python", "platform", "code")
+DECIDES = (
+    "threads",
+    "processes",
+    "precision",
+    "device",
+    "threefactor",
+    "numbers",
+    "torch",
+    "python",
+    "platform",
+    "code",
+)
 """The parts of the environment that may change the bits of a training."""
+
+
+USUAL = {"processes": 1, "precision": "highest"}
+"""What an environment that does not say so has: one process, products in full precision."""
 
 
 class RunFolder(RunFiles):
@@ -100,12 +115,13 @@ class RunFolder(RunFiles):
         make_folder(self.path)
         self._write_config(document)
 
-    def describe(self, experiment: Description, device: str) -> None:
+    def describe(self, experiment: Description, device: str, processes: int = 1) -> None:
         """Write into config.json what is trained; call it before the first batch.
 
         Args:
             experiment: what it is.
             device: on which it is trained.
+            processes: how many train together.
         """
         if not self.config_path.exists():
             self.create(experiment.settings, experiment.data, experiment.layer_sizes)
@@ -114,6 +130,8 @@ class RunFolder(RunFiles):
         document["settings"] = dataclasses.asdict(experiment.settings)
         document["data"] = dict(experiment.data)
         document["layer_sizes"] = dict(experiment.layer_sizes)
+        if experiment.start is not None:
+            document["start"] = dict(experiment.start)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         before = document.pop("own_code", {}).get("parts", {})
@@ -126,7 +144,7 @@ class RunFolder(RunFiles):
         # Another command may resume a run that was killed before its first batch, and no command
         # makes an experiment with parts of the user's own.
         command = None if experiment.own is not None else document["environment"].get("command")
-        found = environment(experiment.settings, device)
+        found = environment(experiment.settings, device, processes)
         document["environment"] = {**found, "command": command}
         if json.dumps(document) != there:
             self._write_config(document)
@@ -147,20 +165,23 @@ class RunFolder(RunFiles):
         document["extended"] = [*run.extended, extension]
         self._write_config(document)
 
-    def note_resumption(self, epoch: float, settings: Settings, device: str) -> None:
+    def note_resumption(
+        self, epoch: float, settings: Settings, device: str, processes: int = 1
+    ) -> None:
         """Write down, and warn, if a training is resumed in another environment than before.
 
         Args:
             epoch: at which it is resumed; a fraction within an epoch.
             settings: of the run.
             device: on which it is resumed.
+            processes: how many train together.
         """
         run = self.read()
         document, changes = run.config, run.resumed
-        before = dict(run.environment)
+        before = {**USUAL, **run.environment}
         for change in changes:
             before.update(change)
-        now = environment(settings, device)
+        now = {**USUAL, **environment(settings, device, processes)}
         differ = [k for k in DECIDES if k in before and before[k] != now.get(k)]
         if not differ:
             return
@@ -254,12 +275,15 @@ class RunFolder(RunFiles):
         return kept
 
 
-def environment(settings: Settings | None = None, device: str | None = None) -> dict[str, Any]:
+def environment(
+    settings: Settings | None = None, device: str | None = None, processes: int = 1
+) -> dict[str, Any]:
     """Return what may change the numbers of a run, beside its settings.
 
     Args:
         settings: of a run, whose engine says on how many threads it computes.
         device: on which it is trained, if it is.
+        processes: how many train together.
     """
     engine = None if settings is None else engine_of(settings)
     seed = torch.initial_seed()
@@ -273,6 +297,8 @@ def environment(settings: Settings | None = None, device: str | None = None) -> 
         "torch_seed": None if seed == UNSEEDED else seed,
         "command": command.get(),
     }
+    special = {"processes": processes, "precision": torch.get_float32_matmul_precision()}
+    found |= {key: value for key, value in special.items() if value != USUAL[key]}
     code = None if settings is None else code_digests(settings)
     if code:  # of users' own
         found["code"] = code

@@ -1,0 +1,91 @@
+"""Several processes that train one network: the numbers of one process, and no hang."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from forked import python
+from together import settings_of
+
+from threefactor import World, clocked, training
+from threefactor.errors import ConfigurationError
+
+SCRIPT = Path(__file__).parent / "together.py"
+
+
+def together(folder: Path, size: int) -> dict[str, str]:
+    """Run the script in several processes; return what each check says, of all that ended."""
+    (folder / "meet").unlink(missing_ok=True)
+    processes = [
+        python([SCRIPT, rank, size, folder], stderr=subprocess.PIPE, text=True)
+        for rank in range(size)
+    ]
+    said = [process.communicate(timeout=240)[1] for process in processes]
+    found: dict[str, str] = {}
+    for rank in range(size):
+        path = folder / f"found-{rank}-{size}.json"
+        assert path.exists(), said
+        for name, text in json.loads(path.read_text()).items():
+            if name == "died" and rank:
+                continue  # this one is the process that dies
+            found[name] = found.get(name, "") + (text and f"process {rank}: {text}")
+    return found
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
+    folder = tmp_path_factory.mktemp("together")
+    return together(folder, 2), folder
+
+
+def test_two_processes_have_the_numbers_of_one(two: Any) -> None:
+    """All rules of both engines, 20 updates; whole epochs; what is refused; who stops and dies."""
+    found, _ = two
+    assert len(found) > 60
+    assert not {name: text for name, text in found.items() if text}
+
+
+def numbers(history: list[dict[str, Any]]) -> list[float]:
+    return [line[key] for line in history for key in ("train_loss", "test_loss")]
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_run_is_resumed_by_another_number_of_processes(
+    two: Any, tmp_path: Path, size: int
+) -> None:
+    shutil.copytree(two[1] / "run", tmp_path / "run")
+    if size == 1:
+        with pytest.warns(UserWarning, match="processes 2 before, 1 now"):
+            training.resume(tmp_path / "run")
+    else:
+        assert together(tmp_path, size) == {"resumed": ""}
+    run = training.Run(tmp_path / "run")
+    assert run.resumed[-1]["processes"] == size
+    alone = training.train(settings_of("opzo", epochs=2))
+    assert numbers(run.metrics) == pytest.approx(numbers(alone), rel=1e-10)
+
+
+def test_a_world_of_one_changes_nothing() -> None:
+    torch.manual_seed(0)
+    rule = clocked.OPZO(clocked.fc(4, (8,), 3))
+    world = World()
+    rule.join(world)
+    assert (world.size, world.is_first, rule.world) == (1, True, None)
+    assert rule.step(torch.rand(2, 4), torch.tensor([0, 2]), steps=3).output.shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "words"), [("2", "RANK, MASTER_ADDR, MASTER_PORT not set"), ("two", "WORLD_SIZE")]
+)
+def test_processes_that_cannot_meet(monkeypatch: pytest.MonkeyPatch, size: str, words: str) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", size)
+    with pytest.raises(ConfigurationError, match=words):
+        World()

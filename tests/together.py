@@ -1,0 +1,605 @@
+"""One of several processes that train together and compare with one process: `RANK SIZE FOLDER`.
+
+It writes what it found to `FOLDER/found-RANK.json`: texts by the name of the check, empty if all is
+well. The tests of `test_processes.py` read them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import torch
+import torch.distributed as dist
+from reference import clocked_cases, events_cases
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+from typing_extensions import Unpack
+
+import threefactor
+from threefactor import World, clocked, events, training
+from threefactor.data import from_dataset
+from threefactor.errors import CheckpointError, ConfigurationError, InputError, ProcessError
+from threefactor.processes import Share
+from threefactor.recipes import recipe
+from threefactor.training import Trainer, build
+from threefactor.training.loop import InterruptedRunError
+from threefactor.training.progress import Watcher
+
+UPDATES, FEW = 20, 4
+SMALL = {"data.train": 49, "data.test": 21, "batch_size": 8, "hidden": [12, 9], "dtype": "float64"}
+"""The last batch has one sample, which two processes cannot share."""
+TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "opzo": ("digits-fc", "opzo", {"track.measures": ["alignment"], "track.every": 3}),
+    "opzo-each-step": ("digits-fc", "opzo", {"update": "step"}),
+    "zo-hardware": ("digits-fc", "dfa", {"hardware_noise": 0.2}),
+    "held-out": (
+        "digits-fc",
+        "opzo",
+        {
+            **{"recurrent": True, "learn_leak": True, "feedback_delay": 2, "clip_norm": 0.05},
+            **{"validation": 0.3, "stopping.patience": 1, "stopping.least": 0.5, "epochs": 3},
+        },
+    ),
+    "own": (
+        "digits-fc",
+        "together-rule",
+        {"data.name": "together-data", "loss.kind": "together-loss", "epochs": 2},
+    ),
+    "sfdfa": ("digits-events", "sfdfa", {"thresholds": [0.1, 0.05, 0.05], "rate_penalty": 0.1}),
+}
+
+
+def own_data() -> Any:
+    """Pictures of a user's own, which a transform changes at random, in a loader."""
+
+    class Shaken(Dataset[Any]):
+        def __len__(self) -> int:
+            return 49
+
+        def __getitem__(self, i: int) -> Any:
+            x = nn.functional.one_hot(torch.tensor(i % 7), 7).double().repeat(3)
+            return 3 * x + torch.rand(21), i % 7
+
+    pictures = torch.rand(21, 21, generator=torch.Generator().manual_seed(0))
+    still = TensorDataset(pictures, torch.arange(21) % 7)
+    return from_dataset(Shaken(), DataLoader(still, batch_size=8), outputs=7, dtype=torch.float64)
+
+
+def focal(output: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
+    log = torch.log_softmax(output, 1).gather(1, targets[:, None])[:, 0]
+    return -((1 - log.exp()) ** gamma) * log
+
+
+class Correlated(clocked.Rule):
+    """Feedback that gathers, in a buffer, what the activity has to do with the error."""
+
+    def __init__(self, network: nn.Module, **options: Unpack[clocked.RuleOptions]) -> None:
+        super().__init__(network, **options)
+        for i, n in enumerate(self.layer_sizes.values()):
+            start = torch.randn(self.outputs, n) / n**0.5
+            self.register_buffer(f"m{i}", start.to(next(network.parameters())))
+
+    def layer_errors(self, step: clocked.TimeStep) -> list[Tensor]:
+        found = []
+        for i, layer in enumerate(step.layers):
+            m, activity = self.get_buffer(f"m{i}"), layer.activity
+            assert activity is not None
+            found.append(step.error @ self.get_buffer(f"m{i}"))
+            change = step.error.t() @ activity
+            if self.batch_share is not None:
+                self.batch_share.world.add([change])
+            m.add_(change, alpha=0.1)
+        return found
+
+    def synchronise(self, share: Share) -> None:
+        """The changes are those of all processes."""
+
+
+RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
+
+
+def settings_of(name: str, **changes: Any) -> training.Settings:
+    kind, rule, own = TRAININGS[name]
+    small = {k: v for k, v in SMALL.items() if "data.name" not in own or not k.startswith("data")}
+    return recipe(kind).settings_for(rule, {**small, "epochs": 1, **own, **changes})
+
+
+def differs(joint: list[Tensor], alone: list[Tensor], tolerance: float) -> str:
+    """Say where two lists of tensors differ, in proportion to the largest value."""
+    for i, (a, b) in enumerate(zip(joint, alone, strict=True)):
+        scale = float(b.abs().max())
+        if not float((a - b).abs().max()) <= tolerance * max(scale, 1e-3):
+            return f"tensor {i}: {float((a - b).abs().max())} of {scale}"
+    return "" if any(float(b.abs().max()) > 0 for b in alone) else "all zero"
+
+
+def learned(rule: Any, result: Any) -> list[Tensor]:
+    state = [*rule.network.state_dict().values(), *rule.state_dict().values()]
+    tensors = [t.detach().double().clone() for t in state if isinstance(t, Tensor)]
+    return [*tensors, result.loss.double(), *(r.double() for r in result.firing_rates.values())]
+
+
+def train(
+    rule: Any, batches: Callable[[int], tuple[Any, Any]], learn: Any, world: Any, updates: int
+) -> Any:
+    if world is not None:
+        rule.join(world)
+    optimizer = torch.optim.AdamW([*rule.network.parameters(), *rule.parameters()], lr=1e-2)
+    result = None
+    for i in range(updates):
+        x, y = batches(i)
+        result = learn(rule, x, y, optimizer)
+    return learned(rule, result)
+
+
+def whole_sequence(rule: Any, x: Any, y: Tensor, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    result = rule.step(x, y)
+    optimizer.step()
+    return result
+
+
+def each_step(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
+    def update() -> None:
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return rule.step(x, y, after_step=update)
+
+
+def stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    rule.reset()
+    for x_t in x[:-1]:
+        rule.observe(x_t, y, steps=len(x))
+    result = rule.observe(x[-1], y, steps=len(x))
+    optimizer.step()
+    return result
+
+
+def some_labels(rule: Any, x: Any, y: Tensor, optimizer: Any) -> Any:
+    optimizer.zero_grad()
+    result = rule.step(x, [None, y, None, y, y])
+    optimizer.step()
+    return result
+
+
+def late_stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
+    """A stream whose labels come two steps late, with an update in its middle."""
+    rule.reset()
+    optimizer.zero_grad()
+    for t, x_t in enumerate(x):
+        result = rule.observe(x_t, None if t < 2 else y, steps=len(x))
+        if t == 3:
+            optimizer.step()
+    optimizer.step()
+    return result
+
+
+def rows_of(x: Any, rows: slice) -> Any:
+    return tuple(part[:, rows] for part in x) if isinstance(x, tuple) else x[:, rows]
+
+
+def clocked_check(
+    world: World, build_rule: Any, data: Any, learn: Any, tolerance: float, updates: int
+) -> str:
+    def batches(rows: slice) -> Callable[[int], tuple[Any, Any]]:
+        def batch(i: int) -> tuple[Any, Any]:
+            x, y = data(i)
+            return rows_of(x, rows), y[rows]
+
+        return batch
+
+    rows = slice(0, 1) if world.is_first else slice(1, clocked_cases.BATCH)  # unequal
+    joint = train(build_rule(), batches(rows), learn, world, updates)
+    alone = train(build_rule(), batches(slice(None)), learn, None, updates)
+    return differs(joint, alone, tolerance)
+
+
+def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
+    checks: dict[str, Callable[[], str]] = {}
+
+    def add(
+        name: str, make: Any, data: Any, learn: Any = whole_sequence, tol: float = 1e-12,
+        updates: int = FEW,
+    ) -> None:  # fmt: skip
+        checks[name] = lambda: clocked_check(world, lambda: make()[1], data, learn, tol, updates)
+
+    def sequence(i: int) -> Any:
+        return clocked_cases.make_data(seed=i)
+
+    def pictures(i: int) -> Any:
+        return clocked_cases.make_pictures(seed=i)
+
+    def single(i: int) -> Any:
+        return clocked_cases.make_data(seed=i, dtype=torch.float32)
+
+    for case in clocked_cases.CASES:
+        updates = UPDATES if case in RULES else FEW
+        add(case, lambda case=case: clocked_cases.build(case, dropout=0.2), sequence,
+            updates=updates)  # fmt: skip
+    for case in RULES:
+        half = {"dtype": torch.float32, "dropout": 0.2}
+        add(f"{case}-float32", lambda case=case, half=half: clocked_cases.build(case, **half),
+            single, tol=1e-5, updates=UPDATES)  # fmt: skip
+        if case not in ("opzo", "dkp"):
+            continue
+        add(f"{case}-each", lambda case=case: clocked_cases.build(case), sequence, each_step)
+        add(f"{case}-stream", lambda case=case: clocked_cases.build(case), sequence, stream)
+        for kind in clocked_cases.PICTURE_NETWORKS:
+            add(f"{case}-{kind}", lambda case=case, kind=kind: clocked_cases.build_pictures(
+                case, kind, dropout=0.2), pictures)  # fmt: skip
+    for name, options in clocked_cases.LOCAL_CASES.items():
+        middle = {"intermediate": "lif2"} if "intermediate" in options else {}
+
+        def local(options: Any) -> Any:
+            torch.manual_seed(1)
+            network = clocked_cases.make_network()
+            return network, clocked_cases.make_rule("opzo", network, **options)
+
+        add(f"opzo-{name}", partial(local, {**options, **middle}), sequence)
+    return checks
+
+
+class Soft(nn.Module):
+    """Neurons of a user's own: a forward pass in PyTorch, with a surrogate gradient."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.v: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        v = x if self.v is None else 0.7 * self.v + x
+        soft = torch.sigmoid(4 * (v - 1))
+        fired = (v > 1).to(x) - soft.detach() + soft
+        self.v = v - fired.detach()
+        return fired
+
+
+clocked.register_neuron(Soft, state=("v",), leak=0.7)
+
+
+class Senses(nn.Module):
+    """Two inputs, one hidden layer each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right = clocked.Linear(7, 5), clocked.Linear(4, 6)
+        self.lif1, self.lif2 = clocked.LIF(dropout=0.2), clocked.LIF()
+        self.readout = clocked.Linear(11, 3)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        both = (self.lif1(self.left(x)), self.lif2(self.right(z)))
+        return self.readout(torch.cat(both, 1))
+
+
+def later_checks(world: World) -> dict[str, Callable[[], str]]:
+    """Networks and ways to learn that a step of plain layers does not have."""
+    learned = {"learn_leak": True, "learn_threshold": True, "dropout": 0.2}
+    kept = {"feedback_meets": "kept-eligibility"}
+    networks: dict[str, dict[str, Any]] = {"recurrent": {"recurrent": True}, "learned": learned}
+    checks: dict[str, Callable[[], str]] = {}
+
+    def sequence(i: int) -> Any:
+        return clocked_cases.make_data(seed=i)
+
+    def add(name: str, make: Any, learn: Any = whole_sequence, data: Any = sequence) -> None:
+        checks[name] = lambda: clocked_check(world, make, data, learn, 1e-12, FEW)
+
+    def rule_of(case: str, network: dict[str, Any], **options: Any) -> Any:
+        torch.manual_seed(1)
+        net = clocked_cases.make_network(**network)
+        return clocked_cases.make_rule(case, net, **options)
+
+    for case in RULES:
+        for name, options in networks.items():
+            add(f"{case}-{name}", partial(rule_of, case, options))
+        add(f"{case}-some-labels", partial(rule_of, case, {"recurrent": True}), some_labels)
+        add(f"{case}-late-labels", partial(rule_of, case, learned, label_delay=2), late_stream)
+        add(f"{case}-senses", partial(senses, case), data=two_inputs)
+        add(f"{case}-foreign", partial(foreign, case))
+        if case in ("opzo", "dfa", "dkp"):
+            for name, how in (("arriving", {}), ("kept", kept)):
+                late = partial(rule_of, case, {"recurrent": True, **learned}, feedback_delay=2)
+                add(f"{case}-{name}", partial(late, **how))
+                add(f"{case}-{name}-each", partial(late, **how), each_step)
+                add(f"{case}-{name}-stream", partial(late, **how), stream)
+            delivered = {**kept, "late_errors": "delivered", "feedback_delay": 2}
+            add(f"{case}-delivered", partial(rule_of, case, {}, **delivered))
+    return checks
+
+
+def two_inputs(i: int) -> Any:
+    x, y = clocked_cases.make_data(seed=i)
+    return (x, 2 * torch.rand(*x.shape[:2], 4, dtype=x.dtype)), y
+
+
+def senses(case: str) -> Any:
+    torch.manual_seed(1)
+    network = Senses().double()
+    clocked_cases.strengthen(network)
+    return clocked_cases.make_rule(case, network, input_shape=((7,), (4,)))
+
+
+def foreign(case: str) -> Any:
+    """Plain layers of PyTorch, neurons of a user's own."""
+    torch.manual_seed(1)
+    network = nn.Sequential(nn.Linear(7, 6), Soft(), nn.Linear(6, 5), Soft(), nn.Linear(5, 3))
+    clocked_cases.strengthen(network.double())
+    return clocked_cases.make_rule(case, network, input_shape=(7,))
+
+
+def events_check(world: World, name: str, options: dict[str, Any], dtype: Any, tol: float) -> str:
+    def make() -> Any:
+        net = events_cases.make_network(
+            (events_cases.INPUTS, 5, 4, events_cases.OUTPUTS), dtype=dtype
+        )
+        return events_cases.rule_of(name, net, **options)
+
+    def batches(rows: slice) -> Callable[[int], tuple[Any, Any]]:
+        return lambda i: (
+            events_cases.make_inputs(5, seed=i)[rows],
+            events_cases.make_labels(5, seed=i)[rows],
+        )
+
+    joint = train(make(), batches(world.rows(5)), whole_sequence, world, UPDATES)
+    alone = train(make(), batches(slice(None)), whole_sequence, None, UPDATES)
+    return differs(joint, alone, tol)
+
+
+def events_checks(world: World) -> dict[str, Callable[[], str]]:
+    cases: dict[str, tuple[str, dict[str, Any]]] = {
+        "exact-bp": ("exact-bp", {"local_gradient": "modified", "rate_penalty": 0.1}),
+        "events-dfa": ("dfa", {"rate_penalty": 0.1, "rate_target": 2.0}),
+        "sfdfa": ("sfdfa", {"feedback_lr": 0.1}),
+        "sfdfa-adam": ("sfdfa", {"feedback_lr": 0.1, "feedback_optimizer": "adam"}),
+        "sfdfa-first": ("sfdfa", {"feedback_lr": 0.1, "feedback_first": True}),
+        "sfdfa-count": ("sfdfa", {"normalise_by_count": True}),
+    }
+    found: dict[str, Callable[[], str]] = {}
+    for name, (rule, options) in cases.items():
+        for dtype, tol in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
+            found[f"{name}-{dtype}"] = lambda r=rule, o=options, d=dtype, t=tol: events_check(
+                world, r, o, d, t
+            )
+    return found
+
+
+def epoch(world: World, name: str) -> str:
+    def run(together: World | None) -> tuple[list[Tensor], dict[str, Any], list[Any]]:
+        trainer = Trainer(build(settings_of(name)), world=together)
+        history = trainer.fit()
+        line = {f"{key} {i}": value for i, one in enumerate(history) for key, value in one.items()}
+        state = trainer.experiment
+        tensors = [*state.network.state_dict().values(), *state.rule.state_dict().values()]
+        kept = [t.double() for t in tensors if isinstance(t, Tensor)]
+        for i in range(len(history)):
+            del line[f"seconds {i}"], line[f"samples_per_second {i}"]
+        return kept, line, trainer.tracked
+
+    joint, line, tracked = run(world)
+    alone, one, measured = run(None)
+    if line.keys() != one.keys():
+        return f"{sorted(line)} together, {sorted(one)} alone"
+    for key, value in one.items():
+        pairs = (
+            zip(value.values(), line[key].values(), strict=True)
+            if isinstance(value, dict)
+            else [(value, line[key])]
+        )
+        if any(abs(a - b) > 1e-9 * max(abs(a), 1) for a, b in pairs):
+            return f"{key}: {line[key]} together, {value} alone"
+    if len(tracked) != len(measured):
+        return f"{len(tracked)} measurements together, {len(measured)} alone"
+    return differs(joint, alone, 1e-12)
+
+
+def expect(kind: type[Exception], words: str, act: Callable[[], object]) -> str:
+    try:
+        act()
+    except kind as problem:
+        return "" if words in str(problem) else f"it said: {problem}"
+    except Exception as problem:
+        return f"it raised {problem!r}"
+    return "nothing was refused"
+
+
+def unsynchronised(world: World) -> str:
+    """Rules of a user's own that learn in buffers and do not say how processes agree."""
+
+    class Clocked(clocked.DFA):
+        def layer_errors(self, step: clocked.TimeStep) -> Any:
+            self.feedback[0].matrix.add_(0.1 * step.output.mean())
+            return super().layer_errors(step)
+
+        def moves(self, buffer: str) -> bool:
+            return True
+
+    class Events(events.DFA):
+        def learn(self, trial: Any) -> None:
+            self.feedback[0].matrix.add_(0.1 * trial.counts[0].mean())
+            super().learn(trial)
+
+    torch.manual_seed(1)
+    x, y = clocked_cases.make_data()
+    spikes, labels = events_cases.make_inputs(4), events_cases.make_labels(4)
+    sizes = (events_cases.INPUTS, 5, events_cases.OUTPUTS)
+    rules: list[tuple[Any, Any]] = [
+        (Clocked(clocked_cases.make_network()), (x, y)),
+        (Events(events_cases.make_network(sizes)), (spikes, labels)),
+    ]
+    for rule, batch in rules:
+        rule.join(world)
+        before = rule.feedback[0].matrix.clone()
+        said = expect(InputError, "`synchronise`", partial(rule.step, *batch))
+        if said or not torch.equal(before, rule.feedback[0].matrix):
+            return f"{type(rule).__name__}: {said or 'feedback moved'}"
+        world.end_step()
+    return ""
+
+
+def other_plans(world: World) -> str:
+    """Other labelled steps, another number of steps, another call: words in all processes."""
+    x, y = clocked_cases.make_data()
+    first = world.is_first
+    acts: list[Callable[[Any], object]] = [
+        lambda rule: rule.step(x, [y, None, y, y, y] if first else [None, y, y, y, y]),
+        lambda rule: rule.step(x if first else x[:3], y),
+        lambda rule: rule.step(x, y) if first else rule.observe(x[0], y),
+        lambda rule: rule.observe(x[0], y if first else None),
+    ]
+    for act in acts:
+        _, rule = clocked_cases.build("opzo")
+        rule.join(world)
+        said = expect(InputError, "do not do the same", partial(act, rule))
+        if said:
+            return said
+        rule.reset()
+        rule.step(x, y)
+    options = {"momentum": 0.5 if first else 0.6}
+    other = clocked_cases.make_rule("opzo", clocked_cases.make_network(), **options)
+    return expect(ConfigurationError, "network or rule", lambda: other.join(world))
+
+
+def refused_rows(world: World) -> str:
+    _, rule = clocked_cases.build("opzo")
+    rule.join(world)
+    x, y = clocked_cases.make_data()
+    bad = x if world.is_first else torch.full_like(x, torch.nan)
+    words = "process 1 refused" if world.is_first else "NaN"
+    before = rule.feedback[0].matrix.clone()
+    said = expect(InputError, words, lambda: rule.step(bad, y))
+    if not torch.equal(before, rule.feedback[0].matrix):
+        return "feedback moved"
+    rule.step(x, y)  # all are in step again
+    return said
+
+
+def drifted(world: World) -> str:
+    _, rule = clocked_cases.build("opzo")
+    rule.join(world)
+    torch.rand(3 + world.rank)
+    x, y = clocked_cases.make_data()
+    return expect(InputError, "not in the same state", lambda: rule.step(x, y))
+
+
+def mixing(world: World) -> str:
+    for layer in (nn.BatchNorm1d(6), nn.Dropout(0.3)):
+        network = nn.Sequential(clocked.Linear(7, 6), layer, clocked.LIF(), clocked.Linear(6, 3))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            rule = clocked.SpatialBP(network.double(), input_shape=(7,))
+        rule.join(world)
+        x, y = clocked_cases.make_data()
+        said = expect(InputError, "train in one process", partial(rule.step, x, y))
+        if said:
+            return said
+    return ""
+
+
+def other_settings(world: World) -> str:
+    found = settings_of("opzo", seed=world.rank)
+    return expect(ConfigurationError, "the settings", lambda: Trainer(build(found), world=world))
+
+
+def too_small(world: World) -> str:
+    found = settings_of("opzo", batch_size=1)
+    return expect(ConfigurationError, "a batch has 1", lambda: Trainer(build(found), world=world))
+
+
+def stopped(world: World, out: Path) -> str:
+    """One process gets SIGTERM in its third batch: both stop after the next, and one writes."""
+
+    class Stopper(Watcher):
+        batches = 0
+
+        def batch(self, loss: float, accuracy: float | None, samples: int) -> None:
+            self.batches += 1
+            if self.batches == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+    found = settings_of("opzo", epochs=2)
+    act = lambda: training.train(found, out, watcher=Stopper(), world=world)  # noqa: E731
+    return expect(InterruptedRunError, "batch 4", act)
+
+
+def resumed(world: World, out: Path) -> str:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # another number of processes
+        return "" if len(training.resume(out, world=world)) == 2 else "not all epochs"
+
+
+def busy(world: World, out: Path) -> str:
+    """Another run in the same folder: all processes hear of it."""
+    act = lambda: training.train(settings_of("opzo"), out, world=world)  # noqa: E731
+    return expect(CheckpointError, "already holds a run", act)
+
+
+def died(world: World) -> str:
+    """The other process ends: no hang, words, and nothing learned."""
+    _, rule = clocked_cases.build("opzo")
+    rule.join(world)
+    if not world.is_first:
+        os._exit(0)
+    x, y = clocked_cases.make_data()
+    before = [p.detach().clone() for p in rule.network.parameters()]
+    said = expect(ProcessError, "lost the others", lambda: rule.step(x, y))
+    same = all(map(torch.equal, before, rule.network.parameters()))
+    return said if same else "weights changed"
+
+
+def register() -> None:
+    threefactor.register_data("together-data")(own_data)
+    threefactor.register_loss("together-loss")(focal)
+    threefactor.register_rule("together-rule")(Correlated)
+
+
+def main(rank: int, size: int, folder: Path) -> None:
+    register()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    meet = f"file://{folder / 'meet'}"
+    dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
+    world = World(time_limit=60)
+    checks: dict[str, Callable[[], str]] = {}
+    if size == 2:
+        checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
+        checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
+        for act in (
+            unsynchronised,
+            other_plans,
+            refused_rows,
+            drifted,
+            mixing,
+            other_settings,
+            too_small,
+        ):
+            checks[act.__name__] = lambda act=act: act(world)
+        checks["stopped"] = lambda: stopped(world, folder / "run")
+        checks["busy"] = lambda: busy(world, folder / "run")
+        checks["died"] = lambda: died(world)
+    else:
+        checks["resumed"] = lambda: resumed(world, folder / "run")
+    found: dict[str, str] = {}
+    for name, check in checks.items():
+        (folder / f"found-{rank}-{size}.json").write_text(json.dumps({**found, name: "not ended"}))
+        try:
+            found[name] = check()
+        except Exception:
+            found[name] = traceback.format_exc()
+    (folder / f"found-{rank}-{size}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
