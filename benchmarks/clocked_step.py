@@ -59,21 +59,28 @@ def ours(name: str, network: str, width: float, x: torch.Tensor, y: torch.Tensor
     return step
 
 
-def measure(contestants: dict[str, Step], rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Let the contestants take turns; return seconds of each step."""
+def measure(
+    contestants: dict[str, Step],
+    rounds: int,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Let the contestants take turns; return seconds of each step by a clock."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, step in contestants.items():
             step()  # warms the caches up
             for _ in range(repeats):
-                start = time.perf_counter()
+                start = clock()
                 step()
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
-def report(times: dict[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
-    """Print a table; return it."""
+def report(
+    times: dict[str, list[float]], reference: str, digits: int = 1
+) -> dict[str, dict[str, float]]:
+    """Print a table, with so many digits of a millisecond; return it."""
     rows = {}
     base = statistics.median(times[reference])
     fastest = min(times[reference])
@@ -87,7 +94,7 @@ def report(times: dict[str, list[float]], reference: str) -> dict[str, dict[str,
             "ratio_of_minima": least / fastest,
         }
         print(
-            f"{name:34} {1e3 * median:10.1f} {1e3 * least:8.1f} "
+            f"{name:34} {1e3 * median:10.{digits}f} {1e3 * least:8.{digits}f} "
             f"{median / base:18.3f} {least / fastest:10.3f}"
         )
     print(f"ratios are to {reference}")

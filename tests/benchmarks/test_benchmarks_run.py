@@ -67,6 +67,16 @@ def test_growth_is_measured_and_written(tmp_path):
     assert samples["time"]["off"] < 1e-6, "two points lie on a line"
 
 
+def test_streams_are_measured_and_written(tmp_path):
+    file = tmp_path / "stream.json"
+    run("stream.py", "--long", 1000, "--rounds", 1, "--repeats", 1, "--json", file)
+    document = json.loads(file.read_text())
+    assert [row["steps"] for row in document["stream"]] == [1000]
+    assert document["stream"][0]["median_us"] > 0 and document["stream"][0]["resident_mib"] > 50
+    for table in document["tables"].values():
+        assert table["threefactor opzo"]["min_ms"] > 0
+
+
 def test_events_are_measured_and_written(tmp_path):
     file = tmp_path / "events.json"
     options = ["--rounds", 1, "--repeats", 1, "--batch", 4, "--widths", 20, 40, "--inputs", 30]

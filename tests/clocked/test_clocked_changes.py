@@ -310,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "compiled": (lambda n, r: clocked.DFA(torch.compile(n)), "compiled"),
     "no module": (lambda n, r: clocked.DFA(lambda x: x), "expected a torch.nn.Module"),
     "a loss of PyTorch's": (
-        lambda n, r: clocked.DFA(n, loss=nn.CrossEntropyLoss()), r"from_autograd\(nn.CrossEntropy"
+        lambda n, r: clocked.DFA(n, loss=nn.NLLLoss()), "CrossEntropyLoss makes them of the output"
     ),
     "a mean loss": (
         lambda n, r: clocked.DFA(n, loss=clocked.from_autograd(nn.CrossEntropyLoss())).step(X, Y),
@@ -322,7 +322,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "a list that is too short": (
         lambda n, r: r.step(list(X[:2]), Y, steps=4, after_step=lambda: 1 / 0), "after 2 time steps"
     ),
-    "no loss": (lambda n, r: clocked.DFA(n, loss="cross-entropy"), "expected .output, targets"),
+    "no loss": (lambda n, r: clocked.DFA(n, loss="cross-entropy"), "the loss is str; expected a"),
     "a network that writes to its input": (
         lambda n, r: clocked.DFA(
             nn.Sequential(nn.ReLU(inplace=True), *n), input_shape=(7,)

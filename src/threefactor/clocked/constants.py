@@ -182,6 +182,8 @@ def number(name: str, value: object) -> float:
     Raises:
         InputError: if it is no number.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, Tensor):
         raise InputError(
             f"{name} is a {type(value).__name__}; it is one number for the whole layer, which no "

@@ -9,11 +9,12 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self, TypedDict
+from typing_extensions import Never, Self, TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
 from threefactor.errors import InputError
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share
 
 __all__ = [
@@ -354,6 +355,7 @@ class LIF(Neuron):
 
     Raises:
         InputError: if a setting is out of its range; when called, if a tensor does not fit.
+        ConfigurationError: if an option is not known.
 
     Example:
         >>> neuron = LIF(leak=0.5, threshold=1.0)
@@ -377,7 +379,9 @@ class LIF(Neuron):
         reset: Reset = "subtract",
         learn_leak: bool = False,
         learn_threshold: bool = False,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__(dropout, scale)
         self.leak = leak
         self.threshold = threshold
@@ -532,7 +536,9 @@ class CubaLIF(LIF):
         learn_leak: bool = False,
         learn_threshold: bool = False,
         learn_synaptic_leak: bool = False,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__(
             leak, threshold, dropout, scale, surrogate_width, reset, learn_leak, learn_threshold
         )

@@ -287,7 +287,10 @@ class Pathway:
         """Turn the gathered steps into gradients."""
         n, self._gathered = self._gathered, 0
         assert self._traces is not None and self._deltas is not None
-        self.add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
+        if n == 1:
+            self.add(self._deltas[0], self._traces[0])
+        else:
+            self.add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
 
     def add(self, deltas: Tensor, traces: Tensor) -> None:
         """Add the gradients of errors that meet traces."""

@@ -117,9 +117,9 @@ def weight_gradient(delta: Tensor, trace: Tensor) -> Tensor:
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a b + bias, of (m, k) and (k, n), without a graph."""
-    (rows, inner), columns = a.shape, b.shape[1]
-    worthwhile = columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
+    """Return a b + bias, of (m, k), or more dimensions without a bias, and (k, n); no graph."""
+    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[1]
+    worthwhile = a.dim() == 2 and columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
     if not (worthwhile and applies(a, b) and b.is_contiguous()):
         return a @ b if bias is None else torch.addmm(bias, a, b)
     assert _library is not None

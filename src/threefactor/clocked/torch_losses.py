@@ -281,6 +281,7 @@ def from_torch(module: nn.Module) -> TorchLoss:
         InputError: if it is another one, sums over the samples, or leaves some of them out.
 
     Example:
+        >>> import torch
         >>> loss = from_torch(nn.CrossEntropyLoss(label_smoothing=0.1))
         >>> losses, errors = loss(torch.zeros(2, 3), torch.tensor([0, 2]))
         >>> losses.shape, errors.shape

@@ -130,7 +130,9 @@ def fetch(result: Any, labels: Tensor | None) -> Fetched:
     values = [result.loss, *result.firing_rates.values()]
     if labels is not None:
         values.append((result.output.argmax(1) == labels).sum())
-    loss, *numbers = torch.stack([value.detach().double() for value in values]).tolist()
+    loss, *numbers = torch.stack(
+        [torch.as_tensor(value).detach().double() for value in values]
+    ).tolist()
     right = 0 if labels is None else int(numbers.pop())
     rates = dict(zip(result.firing_rates, numbers, strict=True))
     return Fetched(loss, right, rates, getattr(result, "capped", {}))

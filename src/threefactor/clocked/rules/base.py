@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked import kernels, verdicts
@@ -28,6 +28,7 @@ from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
 from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share, World
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -95,7 +96,7 @@ class Rule(nn.Module, ABC):
     Raises:
         InputError: if the network cannot be trained by a rule, or not without `chain`; if
             `label_delay` is no whole number of at least 0.
-        ConfigurationError: if `chain`, or a layer in `untraced`, is not known.
+        ConfigurationError: if an option, `chain`, or a layer in `untraced`, is not known.
 
     Warns:
         UserWarning: if no error reaches some of the trainable parameters; it names them.
@@ -127,8 +128,10 @@ class Rule(nn.Module, ABC):
         input_shape: InputShape | None = None,
         chain: str = "none",
         label_delay: int = 0,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         self.label_delay = checked_delay("label_delay", label_delay)
         if chain not in CHAINS:
             raise unknown_name("chain", chain, CHAINS)
@@ -613,8 +616,13 @@ class Rule(nn.Module, ABC):
         parameters: dict[str, Tensor] = {}
         buffers: dict[str, Tensor] = {}
         seen: set[int] = set()
-        for name, module in self.named_modules():
-            start = f"{name}." if name else ""
+        modules: list[tuple[str, nn.Module]] = [("", self)]
+        known: set[nn.Module] = {self}
+        for start, module in modules:
+            for key, inner in module._modules.items():
+                if inner is not None and inner not in known:
+                    known.add(inner)
+                    modules.append((f"{start}{key}.", inner))
             for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
                 for key, tensor in own.items():
                     if tensor is not None and id(tensor) not in seen:

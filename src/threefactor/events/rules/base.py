@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
@@ -25,6 +25,7 @@ from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
@@ -83,8 +84,10 @@ class Rule(nn.Module, ABC):
         local_gradient: str = "modified",
         rate_penalty: float = 0.0,
         rate_target: float = 0.0,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         check_network(network)
         keep_freed_memory()
         self.loss = SpikeCount() if loss is None else checked_loss(loss)
