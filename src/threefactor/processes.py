@@ -8,10 +8,11 @@ its rows: so they do not depend on how many processes there are.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -350,6 +351,34 @@ class Share:
     stop: int
     sizes: tuple[int, ...]
     counts: bool
+    _states: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @contextmanager
+    def only_whole_draws(self, device: torch.device) -> Iterator[None]:
+        """Refuse random numbers that layers draw within for these rows alone.
+
+        Raises:
+            InputError: if PyTorch's generator moved outside of `drawing`.
+        """
+        self._states[device] = _random_state(device)
+        yield
+        self._refuse_draws(device)
+
+    @contextmanager
+    def drawing(self, device: torch.device) -> Iterator[None]:
+        """Draw random numbers for the whole batch within."""
+        self._refuse_draws(device)
+        yield
+        self._states[device] = _random_state(device)
+
+    def _refuse_draws(self, device: torch.device) -> None:
+        if not torch.equal(self._states[device], _random_state(device)):
+            raise InputError(
+                "a layer of the network draws random numbers by itself, for the rows of this "
+                "process alone, so that they would depend on how many processes there are: use "
+                "the dropout and the noise of clocked.LIF and of rules, or train in one process. "
+                "What does not depend on the rows may be drawn from a torch.Generator of its own"
+            )
 
     @property
     def total(self) -> int:
@@ -396,6 +425,11 @@ class Share:
         found = torch.stack([v.detach().double() for v in values]) * self.weight
         self.world.add([found])
         return [one.to(v.dtype) for one, v in zip(found, values, strict=True)]
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Return the state of PyTorch's global generator on a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _refuse_mixing(network: nn.Module) -> None:
@@ -445,6 +479,9 @@ def join(rule: Any, world: World) -> None:
             torch.set_rng_state(globally)
             if on_device is not None:
                 torch.cuda.set_rng_state(on_device, device)
+        # How layers print themselves says how they are set up; what was loaded is in it.
+        printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
+        world.check_same("the set-up of the network's layers", printed)
     rule.world = world if world.size > 1 else None
 
 
