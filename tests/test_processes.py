@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,11 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from forked import python
 from together import ADOPTED, settings_of
 
 from threefactor import World, clocked, training
 from threefactor.errors import ConfigurationError
+from threefactor.processes import say_once
 
 SCRIPT = Path(__file__).parent / "together.py"
 
@@ -103,3 +106,23 @@ def test_processes_that_cannot_meet(monkeypatch: pytest.MonkeyPatch, size: str, 
     monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(ConfigurationError, match=words):
         World()
+
+
+def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store stands for that of torchrun, the threads for its processes."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        **{"WORLD_SIZE": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)},
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda text: say_once(text, said.append), ["alike", "alike", "own"]))
+    assert sorted(said) == ["alike", "own"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # another attempt says it again
+    say_once("alike", said.append)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")  # nothing in common: all speak
+    say_once("alike", said.append)
+    assert said.count("alike") == 3

@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -31,11 +31,14 @@ __all__ = [
     "check_synchronised",
     "generators_of",
     "join",
+    "say_once",
     "step_of",
 ]
 
 TIME_LIMIT = 600.0
 """Seconds that a process waits for the others."""
+PATIENCE = timedelta(seconds=5)
+"""How long a process waits for another one to say what both have to say."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 REFUSED = -1
 T = TypeVar("T")
@@ -54,6 +57,31 @@ def asked_for() -> int:
             "it out, or start with torchrun --nproc-per-node=N -m threefactor ..."
         )
     return int(given)
+
+
+def say_once(text: str, say: Callable[[str], object]) -> None:
+    """Say what went wrong, unless another process that torchrun started says the very same.
+
+    Before the processes meet, and where they are out of step, they have nothing in common but
+    the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
+    """
+    store = None
+    if asked_for() > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        with suppress(Exception):  # then all speak
+            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = dist.TCPStore(*place, is_master=False, timeout=PATIENCE)
+    if store is None:
+        say(text)
+        return
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = f"threefactor/{start}/{zlib.crc32(text.encode())}"
+    with suppress(Exception):
+        if store.add(key, 1) > 1:
+            store.wait([f"{key}/said"], PATIENCE)
+            return
+    say(text)
+    with suppress(Exception):
+        store.set(f"{key}/said", "1")
 
 
 class World:
