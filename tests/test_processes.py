@@ -5,25 +5,30 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from forked import python
-from together import settings_of
+from together import ADOPTED, settings_of
 
 from threefactor import World, clocked, training
 from threefactor.errors import ConfigurationError
+from threefactor.processes import say_once
 
 SCRIPT = Path(__file__).parent / "together.py"
 
 
-def together(folder: Path, size: int) -> dict[str, str]:
+def together(folder: Path, size: int, *which: str) -> dict[str, str]:
     """Run the script in several processes; return what each check says, of all that ended."""
     (folder / "meet").unlink(missing_ok=True)
     processes = [
-        python([SCRIPT, rank, size, folder], stderr=subprocess.PIPE, text=True)
+        python([SCRIPT, rank, size, folder, *which], stderr=subprocess.PIPE, text=True)
         for rank in range(size)
     ]
     said = [process.communicate(timeout=240)[1] for process in processes]
@@ -47,7 +52,19 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]
 def test_two_processes_have_the_numbers_of_one(two: Any) -> None:
     """All rules of both engines, 20 updates; whole epochs; what is refused; who stops and dies."""
     found, _ = two
-    assert len(found) > 60
+    assert len(found) > 140
+    assert not {name: text for name, text in found.items() if text}
+
+
+def test_networks_of_other_libraries(tmp_path: Path) -> None:
+    """snnTorch, SpikingJelly, Norse and sinabs, as far as they are installed."""
+    installed = [library for library in ADOPTED if find_spec(library) is not None]
+    if not installed:
+        pytest.skip("none of the other libraries is installed")
+    for library in installed:
+        import_module(library)  # once, before the processes are forked
+    found = together(tmp_path, 2, "adopted")
+    assert len(found) > 5 * len(installed)
     assert not {name: text for name, text in found.items() if text}
 
 
@@ -89,3 +106,23 @@ def test_processes_that_cannot_meet(monkeypatch: pytest.MonkeyPatch, size: str, 
     monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(ConfigurationError, match=words):
         World()
+
+
+def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store stands for that of torchrun, the threads for its processes."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        **{"WORLD_SIZE": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)},
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda text: say_once(text, said.append), ["alike", "alike", "own"]))
+    assert sorted(said) == ["alike", "own"]
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")  # another attempt says it again
+    say_once("alike", said.append)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")  # nothing in common: all speak
+    say_once("alike", said.append)
+    assert said.count("alike") == 3

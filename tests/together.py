@@ -1,5 +1,7 @@
 """One of several processes that train together and compare with one process: `RANK SIZE FOLDER`.
 
+With one argument more, `adopted`, the networks are those of other libraries.
+
 It writes what it found to `FOLDER/found-RANK.json`: texts by the name of the check, empty if all is
 well. The tests of `test_processes.py` read them.
 """
@@ -14,6 +16,8 @@ import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +130,7 @@ def differs(joint: list[Tensor], alone: list[Tensor], tolerance: float) -> str:
 
 def learned(rule: Any, result: Any) -> list[Tensor]:
     state = [*rule.network.state_dict().values(), *rule.state_dict().values()]
-    tensors = [t.detach().double().clone() for t in state if isinstance(t, Tensor)]
+    tensors = [t.detach().double().clone() for t in state if isinstance(t, Tensor) and t.numel()]
     return [*tensors, result.loss.double(), *(r.double() for r in result.firing_rates.values())]
 
 
@@ -160,11 +164,11 @@ def each_step(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
 
 def stream(rule: Any, x: Tensor, y: Tensor, optimizer: Any) -> Any:
     optimizer.zero_grad()
-    rule.reset()
     for x_t in x[:-1]:
         rule.observe(x_t, y, steps=len(x))
     result = rule.observe(x[-1], y, steps=len(x))
     optimizer.step()
+    rule.reset()  # neurons of sinabs have their potentials in the state_dict
     return result
 
 
@@ -207,49 +211,76 @@ def clocked_check(
     return differs(joint, alone, tolerance)
 
 
-def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
-    checks: dict[str, Callable[[], str]] = {}
+def sequence(dtype: torch.dtype, i: int) -> Any:
+    return clocked_cases.make_data(seed=i, dtype=dtype)
+
+
+def pictures(dtype: torch.dtype, i: int) -> Any:
+    return clocked_cases.make_pictures(seed=i, dtype=dtype)
+
+
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
+
+
+class Clocked:
+    """Gathers checks of networks on a time grid, by name."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.checks: dict[str, Callable[[], str]] = {}
 
     def add(
-        name: str, make: Any, data: Any, learn: Any = whole_sequence, tol: float = 1e-12,
+        self,
+        name: str,
+        make: Callable[[torch.dtype], Any],
+        data: Any = sequence,
+        learn: Any = whole_sequence,
+        *,
         updates: int = FEW,
-    ) -> None:  # fmt: skip
-        checks[name] = lambda: clocked_check(world, lambda: make()[1], data, learn, tol, updates)
+        single: bool = False,
+    ) -> None:
+        """Check in float64 and, if `single`, in float32, too."""
+        for dtype, tolerance in list(TOLERANCES.items())[: 1 + single]:
+            self.checks[f"{name}-{dtype}"] = partial(
+                clocked_check,
+                self.world,
+                partial(make, dtype),
+                partial(data, dtype),
+                learn,
+                tolerance,
+                updates,
+            )
 
-    def sequence(i: int) -> Any:
-        return clocked_cases.make_data(seed=i)
 
-    def pictures(i: int) -> Any:
-        return clocked_cases.make_pictures(seed=i)
+def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
+    found = Clocked(world)
 
-    def single(i: int) -> Any:
-        return clocked_cases.make_data(seed=i, dtype=torch.float32)
+    def usual(case: str, dtype: torch.dtype, **options: Any) -> Any:
+        return clocked_cases.build(case, dtype=dtype, **options)[1]
+
+    def of_pictures(case: str, kind: str, dtype: torch.dtype) -> Any:
+        return clocked_cases.build_pictures(case, kind, dropout=0.2, dtype=dtype)[1]
+
+    def local(options: dict[str, Any], dtype: torch.dtype) -> Any:
+        torch.manual_seed(1)
+        network = clocked_cases.make_network(dtype=dtype)
+        return clocked_cases.make_rule("opzo", network, **options)
 
     for case in clocked_cases.CASES:
-        updates = UPDATES if case in RULES else FEW
-        add(case, lambda case=case: clocked_cases.build(case, dropout=0.2), sequence,
-            updates=updates)  # fmt: skip
-    for case in RULES:
-        half = {"dtype": torch.float32, "dropout": 0.2}
-        add(f"{case}-float32", lambda case=case, half=half: clocked_cases.build(case, **half),
-            single, tol=1e-5, updates=UPDATES)  # fmt: skip
+        chief = case in RULES
+        updates = UPDATES if chief else FEW
+        found.add(case, partial(usual, case, dropout=0.2), updates=updates, single=chief)
         if case not in ("opzo", "dkp"):
             continue
-        add(f"{case}-each", lambda case=case: clocked_cases.build(case), sequence, each_step)
-        add(f"{case}-stream", lambda case=case: clocked_cases.build(case), sequence, stream)
+        single = case == "opzo"
+        found.add(f"{case}-each", partial(usual, case), learn=each_step, single=single)
+        found.add(f"{case}-stream", partial(usual, case), learn=stream, single=single)
         for kind in clocked_cases.PICTURE_NETWORKS:
-            add(f"{case}-{kind}", lambda case=case, kind=kind: clocked_cases.build_pictures(
-                case, kind, dropout=0.2), pictures)  # fmt: skip
+            found.add(f"{case}-{kind}", partial(of_pictures, case, kind), pictures, single=single)
     for name, options in clocked_cases.LOCAL_CASES.items():
         middle = {"intermediate": "lif2"} if "intermediate" in options else {}
-
-        def local(options: Any) -> Any:
-            torch.manual_seed(1)
-            network = clocked_cases.make_network()
-            return network, clocked_cases.make_rule("opzo", network, **options)
-
-        add(f"opzo-{name}", partial(local, {**options, **middle}), sequence)
-    return checks
+        found.add(f"opzo-{name}", partial(local, {**options, **middle}), single=True)
+    return found.checks
 
 
 class Soft(nn.Module):
@@ -289,55 +320,114 @@ def later_checks(world: World) -> dict[str, Callable[[], str]]:
     learned = {"learn_leak": True, "learn_threshold": True, "dropout": 0.2}
     kept = {"feedback_meets": "kept-eligibility"}
     networks: dict[str, dict[str, Any]] = {"recurrent": {"recurrent": True}, "learned": learned}
-    checks: dict[str, Callable[[], str]] = {}
+    found = Clocked(world)
 
-    def sequence(i: int) -> Any:
-        return clocked_cases.make_data(seed=i)
-
-    def add(name: str, make: Any, learn: Any = whole_sequence, data: Any = sequence) -> None:
-        checks[name] = lambda: clocked_check(world, make, data, learn, 1e-12, FEW)
-
-    def rule_of(case: str, network: dict[str, Any], **options: Any) -> Any:
+    def rule_of(case: str, network: dict[str, Any], dtype: torch.dtype, **options: Any) -> Any:
         torch.manual_seed(1)
-        net = clocked_cases.make_network(**network)
+        net = clocked_cases.make_network(dtype=dtype, **network)
         return clocked_cases.make_rule(case, net, **options)
 
     for case in RULES:
+        add = partial(found.add, single=case == "opzo")
         for name, options in networks.items():
             add(f"{case}-{name}", partial(rule_of, case, options))
-        add(f"{case}-some-labels", partial(rule_of, case, {"recurrent": True}), some_labels)
-        add(f"{case}-late-labels", partial(rule_of, case, learned, label_delay=2), late_stream)
-        add(f"{case}-senses", partial(senses, case), data=two_inputs)
+        labels = partial(rule_of, case, {"recurrent": True})
+        add(f"{case}-some-labels", labels, learn=some_labels)
+        late_labels = partial(rule_of, case, learned, label_delay=2)
+        add(f"{case}-late-labels", late_labels, learn=late_stream)
+        add(f"{case}-senses", partial(senses, case), two_inputs)
         add(f"{case}-foreign", partial(foreign, case))
         if case in ("opzo", "dfa", "dkp"):
             for name, how in (("arriving", {}), ("kept", kept)):
                 late = partial(rule_of, case, {"recurrent": True, **learned}, feedback_delay=2)
                 add(f"{case}-{name}", partial(late, **how))
-                add(f"{case}-{name}-each", partial(late, **how), each_step)
-                add(f"{case}-{name}-stream", partial(late, **how), stream)
+                add(f"{case}-{name}-each", partial(late, **how), learn=each_step)
+                add(f"{case}-{name}-stream", partial(late, **how), learn=stream)
             delivered = {**kept, "late_errors": "delivered", "feedback_delay": 2}
             add(f"{case}-delivered", partial(rule_of, case, {}, **delivered))
-    return checks
+    return found.checks
 
 
-def two_inputs(i: int) -> Any:
-    x, y = clocked_cases.make_data(seed=i)
+def two_inputs(dtype: torch.dtype, i: int) -> Any:
+    x, y = sequence(dtype, i)
     return (x, 2 * torch.rand(*x.shape[:2], 4, dtype=x.dtype)), y
 
 
-def senses(case: str) -> Any:
+def senses(case: str, dtype: torch.dtype) -> Any:
     torch.manual_seed(1)
-    network = Senses().double()
+    network = Senses().to(dtype)
     clocked_cases.strengthen(network)
     return clocked_cases.make_rule(case, network, input_shape=((7,), (4,)))
 
 
-def foreign(case: str) -> Any:
-    """Plain layers of PyTorch, neurons of a user's own."""
+def row_of_layers(make_neuron: Callable[[], nn.Module], dtype: torch.dtype) -> nn.Sequential:
+    """Plain layers of PyTorch with neurons of others."""
     torch.manual_seed(1)
-    network = nn.Sequential(nn.Linear(7, 6), Soft(), nn.Linear(6, 5), Soft(), nn.Linear(5, 3))
-    clocked_cases.strengthen(network.double())
+    layers = [nn.Linear(7, 6), make_neuron(), nn.Linear(6, 5), make_neuron(), nn.Linear(5, 3)]
+    return nn.Sequential(*layers).to(dtype)
+
+
+def foreign(case: str, dtype: torch.dtype) -> Any:
+    network = row_of_layers(Soft, dtype)
+    clocked_cases.strengthen(network)
     return clocked_cases.make_rule(case, network, input_shape=(7,))
+
+
+def adopted_checks(world: World) -> dict[str, Callable[[], str]]:
+    """Networks of other libraries, of those that are installed, under every rule."""
+    found = Clocked(world)
+
+    def rule_of(case: str, neurons: Any, gain: float, dtype: torch.dtype) -> Any:
+        network: Any = row_of_layers(neurons, dtype)
+        with torch.no_grad():
+            for layer in network:
+                if isinstance(layer, nn.Linear):
+                    layer.weight.mul_(gain)
+                    layer.bias.abs_()
+        if type(network[1]).__module__.startswith("norse"):  # whose cells return their state, too
+            network = import_module("norse.torch").SequentialState(*network)
+        return clocked_cases.make_rule(case, network, input_shape=(7,))
+
+    for library, (neurons, gain) in ADOPTED.items():
+        if find_spec(library) is not None:
+            for case in RULES:
+                make = partial(rule_of, case, neurons, gain)
+                learn = whole_sequence if case != "opzo" else stream
+                found.add(f"{library}-{case}", make, learn=learn, single=case == "opzo")
+    if find_spec("spikingjelly") is not None:
+        found.checks["drawn"] = lambda: draws_its_own(
+            world, import_module("spikingjelly.activation_based.layer").Dropout(0.3)
+        )
+    return found.checks
+
+
+def of_snntorch() -> Any:
+    library = import_module("snntorch")
+    return library.Leaky(beta=0.6, init_hidden=True, spike_grad=library.surrogate.atan())
+
+
+def of_spikingjelly() -> Any:
+    library = import_module("spikingjelly.activation_based.neuron")
+    return library.LIFNode(tau=2.0, decay_input=False)
+
+
+def of_norse() -> Any:
+    library = import_module("norse.torch")
+    rates = {"tau_mem_inv": torch.tensor(500.0), "tau_syn_inv": torch.tensor(300.0)}
+    return library.LIFCell(p=library.LIFParameters(**rates), dt=0.001)
+
+
+def of_sinabs() -> Any:
+    return import_module("sinabs.layers").LIF(tau_mem=2.0, norm_input=False)
+
+
+ADOPTED: dict[str, tuple[Callable[[], Any], float]] = {
+    "snntorch": (of_snntorch, 1.5),
+    "spikingjelly": (of_spikingjelly, 1.5),
+    "norse": (of_norse, 6.0),
+    "sinabs": (of_sinabs, 2.5),
+}
+"""Neurons and the gain of the weights before them, by the library."""
 
 
 def events_check(world: World, name: str, options: dict[str, Any], dtype: Any, tol: float) -> str:
@@ -469,7 +559,10 @@ def other_plans(world: World) -> str:
         rule.step(x, y)
     options = {"momentum": 0.5 if first else 0.6}
     other = clocked_cases.make_rule("opzo", clocked_cases.make_network(), **options)
-    return expect(ConfigurationError, "network or rule", lambda: other.join(world))
+    said = expect(ConfigurationError, "network or rule", lambda: other.join(world))
+    leaky = clocked_cases.make_network(leak=0.5 if first else 0.6)
+    other = clocked_cases.make_rule("opzo", leaky)
+    return said or expect(ConfigurationError, "the network's layers", lambda: other.join(world))
 
 
 def refused_rows(world: World) -> str:
@@ -492,6 +585,25 @@ def drifted(world: World) -> str:
     torch.rand(3 + world.rank)
     x, y = clocked_cases.make_data()
     return expect(InputError, "not in the same state", lambda: rule.step(x, y))
+
+
+def draws_its_own(world: World, layer: nn.Module) -> str:
+    """A layer that draws numbers for the rows of its process, as many in each."""
+    torch.manual_seed(1)
+    network = nn.Sequential(clocked.Linear(7, 6), clocked.LIF(), layer, clocked.Linear(6, 3))
+    rule = clocked.DFA(network.double(), input_shape=(7,))
+    rule.join(world)
+    x, y = clocked_cases.make_data()
+    said = expect(InputError, "draws random numbers", lambda: rule.step(x, y))
+    world.end_step()
+    return said or ("" if all(p.grad is None for p in network.parameters()) else "it learned")
+
+
+class Shaky(nn.Module):
+    """Noise of a user's own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * torch.randn_like(x)
 
 
 def mixing(world: World) -> str:
@@ -565,7 +677,7 @@ def register() -> None:
     threefactor.register_rule("together-rule")(Correlated)
 
 
-def main(rank: int, size: int, folder: Path) -> None:
+def main(rank: int, size: int, folder: Path, which: str = "") -> None:
     register()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -573,7 +685,9 @@ def main(rank: int, size: int, folder: Path) -> None:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
     world = World(time_limit=60)
     checks: dict[str, Callable[[], str]] = {}
-    if size == 2:
+    if which:
+        checks |= adopted_checks(world)
+    elif size == 2:
         checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
         for act in (
@@ -586,6 +700,7 @@ def main(rank: int, size: int, folder: Path) -> None:
             too_small,
         ):
             checks[act.__name__] = lambda act=act: act(world)
+        checks["drawn"] = lambda: draws_its_own(world, Shaky())
         checks["stopped"] = lambda: stopped(world, folder / "run")
         checks["busy"] = lambda: busy(world, folder / "run")
         checks["died"] = lambda: died(world)
@@ -602,4 +717,4 @@ def main(rank: int, size: int, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]), *sys.argv[4:])

@@ -8,10 +8,11 @@ its rows: so they do not depend on how many processes there are.
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -30,11 +31,14 @@ __all__ = [
     "check_synchronised",
     "generators_of",
     "join",
+    "say_once",
     "step_of",
 ]
 
 TIME_LIMIT = 600.0
 """Seconds that a process waits for the others."""
+PATIENCE = timedelta(seconds=5)
+"""How long a process waits for another one to say what both have to say."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 REFUSED = -1
 T = TypeVar("T")
@@ -53,6 +57,31 @@ def asked_for() -> int:
             "it out, or start with torchrun --nproc-per-node=N -m threefactor ..."
         )
     return int(given)
+
+
+def say_once(text: str, say: Callable[[str], object]) -> None:
+    """Say what went wrong, unless another process that torchrun started says the very same.
+
+    Before the processes meet, and where they are out of step, they have nothing in common but
+    the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
+    """
+    store = None
+    if asked_for() > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        with suppress(Exception):  # then all speak
+            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = dist.TCPStore(*place, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
+    if store is None:
+        say(text)
+        return
+    start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    key = f"threefactor/{start}/{zlib.crc32(text.encode())}"
+    with suppress(Exception):
+        if store.add(key, 1) > 1:
+            store.wait([f"{key}/said"], PATIENCE)
+            return
+    say(text)
+    with suppress(Exception):
+        store.set(f"{key}/said", "1")
 
 
 class World:
@@ -350,6 +379,34 @@ class Share:
     stop: int
     sizes: tuple[int, ...]
     counts: bool
+    _states: dict[torch.device, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    @contextmanager
+    def only_whole_draws(self, device: torch.device) -> Iterator[None]:
+        """Refuse random numbers that layers draw within for these rows alone.
+
+        Raises:
+            InputError: if PyTorch's generator moved outside of `drawing`.
+        """
+        self._states[device] = _random_state(device)
+        yield
+        self._refuse_draws(device)
+
+    @contextmanager
+    def drawing(self, device: torch.device) -> Iterator[None]:
+        """Draw random numbers for the whole batch within."""
+        self._refuse_draws(device)
+        yield
+        self._states[device] = _random_state(device)
+
+    def _refuse_draws(self, device: torch.device) -> None:
+        if not torch.equal(self._states[device], _random_state(device)):
+            raise InputError(
+                "a layer of the network draws random numbers by itself, for the rows of this "
+                "process alone, so that they would depend on how many processes there are: use "
+                "the dropout and the noise of clocked.LIF and of rules, or train in one process. "
+                "What does not depend on the rows may be drawn from a torch.Generator of its own"
+            )
 
     @property
     def total(self) -> int:
@@ -396,6 +453,11 @@ class Share:
         found = torch.stack([v.detach().double() for v in values]) * self.weight
         self.world.add([found])
         return [one.to(v.dtype) for one, v in zip(found, values, strict=True)]
+
+
+def _random_state(device: torch.device) -> Tensor:
+    """Return the state of PyTorch's global generator on a device."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _refuse_mixing(network: nn.Module) -> None:
@@ -445,6 +507,9 @@ def join(rule: Any, world: World) -> None:
             torch.set_rng_state(globally)
             if on_device is not None:
                 torch.cuda.set_rng_state(on_device, device)
+        # How layers print themselves says how they are set up; what was loaded is in it.
+        printed = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
+        world.check_same("the set-up of the network's layers", printed)
     rule.world = world if world.size > 1 else None
 
 

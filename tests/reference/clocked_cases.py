@@ -146,20 +146,29 @@ PICTURE_NETWORKS: dict[str, Callable[..., clocked.Network]] = {
 }
 
 
-def build_pictures(case: str, kind: str, *, dropout: float = 0.0, seed: int = 1) -> Any:
+def build_pictures(
+    case: str,
+    kind: str,
+    *,
+    dropout: float = 0.0,
+    seed: int = 1,
+    dtype: torch.dtype = torch.float64,
+) -> Any:
     """As `build`, for one of `PICTURE_NETWORKS`."""
     torch.manual_seed(seed)
-    network = PICTURE_NETWORKS[kind](dropout)
+    network = PICTURE_NETWORKS[kind](dropout).to(dtype)
     rule = make_rule(case, network, seed=seed)
     torch.manual_seed(seed + 1)
     return network, rule
 
 
-def make_pictures(steps: int = STEPS, *, seed: int = 5) -> tuple[Tensor, Tensor]:
+def make_pictures(
+    steps: int = STEPS, *, dtype: torch.dtype = torch.float64, seed: int = 5
+) -> tuple[Tensor, Tensor]:
     """A sequence (T, B, C, H, W) and labels."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn((steps, BATCH, *PICTURE), generator=generator, dtype=torch.float64)
-    return x, torch.randint(OUTPUTS, (BATCH,), generator=generator)
+    return x.to(dtype), torch.randint(OUTPUTS, (BATCH,), generator=generator)
 
 
 def make_data(

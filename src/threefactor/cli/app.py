@@ -14,6 +14,7 @@ from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
 from threefactor.cli.show import show_run
 from threefactor.errors import ConfigurationError, ThreefactorError
+from threefactor.processes import say_once
 from threefactor.training.folder.writer import command
 from threefactor.training.memory import out_of_memory
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
@@ -94,23 +95,24 @@ def main() -> None:
             flush()
     except ThreefactorError as problem:
         if not problem.said_elsewhere:
-            fail(str(problem))
+            say_once(str(problem), fail)
         sys.exit(problem.exit_code)
     except OSError as problem:
-        fail(f"{problem.filename or 'a file'}: {problem.strerror or problem}")
+        say_once(f"{problem.filename or 'a file'}: {problem.strerror or problem}", fail)
         sys.exit(1)
     except (MemoryError, RuntimeError) as problem:
         if not out_of_memory(problem):
             raise
-        fail(f"there is not enough memory ({problem}): give a smaller network, batch_size or steps")
+        advice = "give a smaller network, batch_size or steps"
+        say_once(f"there is not enough memory ({problem}): {advice}", fail)
         sys.exit(1)
     except KeyboardInterrupt:
-        fail("stopped")
+        say_once("stopped", fail)
         sys.exit(130)
     except StoppedBySignal as stop:
-        fail(f"stopped by {stop.name}")
+        say_once(f"stopped by {stop.name}", fail)
         raise
     except SystemExit as end:
         if end.code == 130:  # what Typer makes of KeyboardInterrupt
-            fail("stopped")
+            say_once("stopped", fail)
         raise

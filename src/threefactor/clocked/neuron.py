@@ -281,7 +281,8 @@ class Neuron(nn.Module, ABC):
         if share is None:
             self.gate = kernels.mask_like(like, self.dropout, value)
         else:  # that of the whole batch, however many processes share it
-            whole = kernels.mask_like(share.whole_like(like), self.dropout, value)
+            with share.drawing(like.device):
+                whole = kernels.mask_like(share.whole_like(like), self.dropout, value)
             self.gate = share.mine(whole)
 
     def respond(

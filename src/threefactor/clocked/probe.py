@@ -186,11 +186,15 @@ class Probe:
         assert self.perturbation is not None
         if self.main_pass:
             self.noise_scale = self.perturbation.scale
-            like = current.detach()
-            if self.share is not None and self.whole_noise is None:
-                like = self.share.whole_like(like)
-            self.whole_noise = self.perturbation.draw(self.whole_noise, like, self.steps)
-            return self.noise
+            like, share = current.detach(), self.share
+            if share is None:
+                self.whole_noise = self.perturbation.draw(self.whole_noise, like, self.steps)
+                return self.whole_noise
+            if self.whole_noise is None:
+                like = share.whole_like(like)
+            with share.drawing(like.device):
+                self.whole_noise = self.perturbation.draw(self.whole_noise, like, self.steps)
+            return share.mine(self.whole_noise)
         assert self.noise is not None
         return self.noise * self.noise_factor if self.noise_factor else None
 

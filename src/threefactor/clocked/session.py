@@ -391,9 +391,11 @@ class Session:
         for part in self._parts:
             part.used = False
         versions = [(x, x._version) for x in given if not x.is_inference()]
+        share = self.share
         self.turn.thread = threading.get_ident()
         try:
-            output = call(self.network, x_t)
+            with nullcontext() if share is None else share.only_whole_draws(given[0].device):
+                output = call(self.network, x_t)
         finally:
             self.turn.thread = None
         if any(x._version != version for x, version in versions):
