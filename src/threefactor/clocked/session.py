@@ -50,8 +50,6 @@ from threefactor.processes import Share
 
 __all__ = ["Result", "Session", "run"]
 
-_PLAIN = (float, int, tuple, type(None))
-
 IN_THE_MIDDLE = (
     "a rule is called in the middle of its own step; finish the step first, or build another rule "
     "on the network"
@@ -128,7 +126,6 @@ class Session:
         names = [name for name, _ in synapses]
         self.untraced = _checked_names(untraced, names)
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
-        self._leaks: list[Any] = []
         self._foreign = any(neuron.foreign for _, neuron in self.neurons)
         one_by_one = {
             name
@@ -311,14 +308,6 @@ class Session:
 
     def _set_decays(self) -> None:
         """Let every trace decay as the neurons have it now."""
-        leaks = [
-            (getattr(n, "leak", None), getattr(n, "synaptic_leak", None), n.learned)
-            for _, n in self.neurons
-        ]
-        plain = all(isinstance(part, _PLAIN) for leak in leaks for part in leak)
-        if plain and leaks == self._leaks:
-            return
-        self._leaks = []
         names = [pathway.name for pathway in self.pathways]
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
         for pathway in self.pathways:
@@ -333,8 +322,6 @@ class Session:
         for probe in self.probes:
             if probe.keeps_trace:
                 probe.decay = activity_decay(self.given_decay, probe.name, self.neurons)
-        if plain:
-            self._leaks = leaks
 
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:
