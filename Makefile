@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c src/threefactor/events/kernels/*.[ch])
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check interop smoke tables verify fuzz bench clean
+.PHONY: help demo test check interop smoke tables verify fuzz bench gpu clean
 
 help:
 	@echo "make demo    train both kinds of network on embedded data: tables, a picture, a page (about two minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make verify  train the three cheapest committed results again and compare (about two minutes)"
 	@echo "make fuzz    feed 100,000 damaged or malicious inputs to everything that reads (about half an hour)"
 	@echo "make bench   measure time and memory of a training step, ours and those of installed peers"
+	@echo "make gpu     all that only a GPU can tell, in eight minutes: is it right, how fast; needs PyTorch alone"
 	@echo "make clean   remove the virtual environment and caches"
 
 $(BIN)/python:
@@ -64,7 +65,12 @@ fuzz: $(VENV)/demo-installed
 bench: $(VENV)/demo-installed
 	$(BIN)/python benchmarks/clocked_step.py
 	$(BIN)/python benchmarks/clocked_memory.py
+	$(BIN)/python benchmarks/growth.py
 	$(BIN)/python benchmarks/events_step.py
+
+# With the Python that has PyTorch for CUDA, as it is: nothing is installed. GPU="--seconds 200" is shorter.
+gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py --json gpu.json $(GPU)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

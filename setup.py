@@ -10,13 +10,18 @@ FLAGS = ["-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-con
 EVENTS = "src/threefactor/events/kernels"
 
 
-def library(module: str, sources: list[str], headers: list[str]) -> Extension:
+def library(
+    module: str, sources: list[str], headers: list[str], threads: list[str] | None = None
+) -> Extension:
     """C files as one library."""
     return Extension(
         module,
         sources,
         depends=headers,
-        extra_compile_args=["/O2", "/std:c11"] if sys.platform == "win32" else FLAGS,
+        extra_compile_args=["/O2", "/std:c11"]
+        if sys.platform == "win32"
+        else FLAGS + (threads or []),
+        extra_link_args=threads or [],
         # Without a C compiler the package installs all the same: networks on a time grid use
         # PyTorch operations, and those of exact spike times say what is missing.
         optional=True,
@@ -36,6 +41,13 @@ setup(
     ext_modules=[
         library("threefactor.clocked._kernels", ["src/threefactor/clocked/_kernels.c"], []),
         library("threefactor.clocked._winograd", ["src/threefactor/clocked/_winograd.c"], []),
+        library(
+            "threefactor.clocked._products",
+            ["src/threefactor/clocked/_products.c"],
+            [],
+            # PyTorch's threads, which are GCC's on Linux; the kernels are empty elsewhere.
+            ["-fopenmp"] if sys.platform == "linux" else None,
+        ),
         library(
             "threefactor.events.kernels._library",
             sorted(glob(f"{EVENTS}/*.c")),

@@ -59,21 +59,28 @@ def ours(name: str, network: str, width: float, x: torch.Tensor, y: torch.Tensor
     return step
 
 
-def measure(contestants: dict[str, Step], rounds: int, repeats: int) -> dict[str, list[float]]:
-    """Let the contestants take turns; return seconds of each step."""
+def measure(
+    contestants: dict[str, Step],
+    rounds: int,
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
+    """Let the contestants take turns; return seconds of each step by a clock."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
         for name, step in contestants.items():
             step()  # warms the caches up
             for _ in range(repeats):
-                start = time.perf_counter()
+                start = clock()
                 step()
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return times
 
 
-def report(times: dict[str, list[float]], reference: str) -> dict[str, dict[str, float]]:
-    """Print a table; return it."""
+def report(
+    times: dict[str, list[float]], reference: str, digits: int = 1
+) -> dict[str, dict[str, float]]:
+    """Print a table, with so many digits of a millisecond; return it."""
     rows = {}
     base = statistics.median(times[reference])
     fastest = min(times[reference])
@@ -87,7 +94,7 @@ def report(times: dict[str, list[float]], reference: str) -> dict[str, dict[str,
             "ratio_of_minima": least / fastest,
         }
         print(
-            f"{name:34} {1e3 * median:10.1f} {1e3 * least:8.1f} "
+            f"{name:34} {1e3 * median:10.{digits}f} {1e3 * least:8.{digits}f} "
             f"{median / base:18.3f} {least / fastest:10.3f}"
         )
     print(f"ratios are to {reference}")
@@ -99,6 +106,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--network", choices=SETTINGS, default="fc")
     parser.add_argument("--width", type=float, default=0.5, help="of conv5")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument(
+        "--precision",
+        choices=("highest", "high", "medium"),
+        default="highest",
+        help="of PyTorch's products, torch.set_float32_matmul_precision",
+    )
     parser.add_argument("--batch", type=int, help="128; 32 for conv5")
     parser.add_argument("--steps", type=int, default=6, help="time steps T")
     parser.add_argument("--rounds", type=int, help="15; 7 for conv5")
@@ -118,6 +131,7 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
+    torch.set_float32_matmul_precision(options.precision)
     torch.manual_seed(0)
     x = torch.randn(options.batch, *SETTINGS[options.network].shape)
     y = torch.randint(0, 10, (options.batch,))

@@ -35,7 +35,7 @@ def optimizer_for(net: nn.Module) -> torch.optim.Optimizer:
 
 def spikingjelly(x: Tensor, y: Tensor, steps: int) -> dict[str, Step]:
     """BPTT in multi-step mode (its fastest on a CPU) and OTTT."""
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
     one_hot = F.one_hot(y, 10).float()
@@ -112,7 +112,7 @@ def spikingjelly_conv(x: Tensor, y: Tensor, steps: int, width: float) -> dict[st
     if importlib.util.find_spec("spikingjelly") is None:
         print("spikingjelly is not installed: left out (see benchmarks/README.md)")
         return {}
-    _stand_in_for_torchvision()
+    stand_in_for_torchvision()
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
     one_hot = F.one_hot(y, 10).float()
@@ -180,7 +180,7 @@ def snntorch(x: Tensor, y: Tensor, steps: int) -> dict[str, Step]:
     return {"snnTorch BPTT": step}
 
 
-def _stand_in_for_torchvision() -> None:
+def stand_in_for_torchvision() -> None:
     """SpikingJelly imports torchvision for its data sets, which nothing here uses."""
     if importlib.util.find_spec("torchvision") is not None:
         return

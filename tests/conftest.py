@@ -9,6 +9,9 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # those that wait leave the cores to others
 
+# Triton's kernels run on CPU tensors, in its interpreter. It asks when it is imported.
+os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent))

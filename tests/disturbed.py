@@ -146,7 +146,7 @@ def differences(run: Path, whole: Path) -> list[str]:
 def files(run: Path) -> set[str]:
     """Return what there is in a folder, but for the lock; what has chance in its name without."""
     names = {str(path.relative_to(run)) for path in run.rglob("*")} - {".lock"}
-    return {re.sub(r"-[0-9a-f]{8,}", "", name) for name in names if "tensorboard" not in name}
+    return {re.sub(r"-[0-9a-f]{8,}", "", name) for name in names}
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

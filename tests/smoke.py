@@ -1,4 +1,4 @@
-"""Run every table and figure at the budget smoke, and look at the pages: `make smoke`.
+"""Run every table and figure at the budget smoke, and a sweep; look at the pages: `make smoke`.
 
 Usage: python tests/smoke.py [FOLDER] [--need-browser]
 
@@ -22,14 +22,26 @@ from threefactor.reproduce import catalog
 BUDGET = "smoke"
 AT_ONCE = "2"
 WARNING = 'class="warning"'
-COMMAND = [sys.executable, "-m", "threefactor", "reproduce", "all"]
+PROGRAM = [sys.executable, "-m", "threefactor"]
+TINY = ("epochs=1", "data.train=64", "data.test=32", "hidden=[20]")
+SWEEP = ("lr=1e-3,1e-2", "leak=0.25,0.5", "dropout=0.0,0.2")
 
 
 def make_pages(folder: Path) -> list[str]:
     """Run everything as a user would; return what went wrong."""
-    options = ["--budget", BUDGET, "--jobs", AT_ONCE, "--out", str(folder)]
-    code = subprocess.run([*COMMAND, *options], check=False).returncode
-    return [f"threefactor reproduce ended with code {code}"] if code else []
+    sweep, page = folder / "sweep", folder / "sweep-spikes.html"
+    grid = [part for one in SWEEP for part in ("--grid", one)]
+    settings = [part for one in TINY for part in ("--set", one)]
+    commands = (
+        ["reproduce", "all", "--budget", BUDGET, "--jobs", AT_ONCE, "--out", str(folder)],
+        ["sweep", "digits-fc", *grid, *settings, "--jobs", AT_ONCE, "--out", str(sweep)],
+        ["report", str(sweep), "--spikes", "--out", str(page)],
+    )
+    wrong = []
+    for command in commands:
+        code = subprocess.run([*PROGRAM, *command], check=False).returncode
+        wrong += [f"threefactor {command[0]} ended with code {code}"] if code else []
+    return wrong
 
 
 def flaws(page: Path) -> list[str]:
@@ -57,6 +69,7 @@ def main() -> int:
     wrong = make_pages(given.folder)
     made = time.monotonic()
     pages = [given.folder / f"{name}-{BUDGET}.html" for name in catalog()]
+    pages += [given.folder / "sweep" / "sweep.html", given.folder / "sweep-spikes.html"]
     with ThreadPoolExecutor(int(AT_ONCE)) as pool:
         wrong += [one for found in pool.map(flaws, pages) for one in found]
     print(f"{len(pages)} pages in {made - start:.0f} s; ", end="")

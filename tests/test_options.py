@@ -7,9 +7,10 @@ from typing import Any, get_origin
 
 import pytest
 import torch
-from typing_extensions import Unpack, get_type_hints
+from typing_extensions import Never, Unpack, get_type_hints
 
 from threefactor import clocked, events
+from threefactor.errors import ConfigurationError
 from threefactor.options import NO_DEFAULT, Option, options_of
 
 RULES = [*clocked.RULES.values(), *events.RULES.values()]
@@ -29,8 +30,45 @@ def test_a_rule_takes_all_its_options(rule: Any) -> None:
     defaults = {name: option.default for name, option in options.items()}
     assert NO_DEFAULT not in defaults.values()
     assert rule(network_for(rule), **defaults).layer_sizes == {"lif1": 5}
-    with pytest.raises(TypeError, match="unexpected keyword argument 'momentm'"):
+    known = ", ".join(sorted(defaults))
+    words = f"unknown option of {rule.__name__}: 'momentm'.*Known: {known}$"
+    with pytest.raises(ConfigurationError, match=words):
         rule(network_for(rule), momentm=0.9)
+
+
+@pytest.mark.parametrize("rule", [clocked.ZO, clocked.OPZO])
+def test_a_rule_that_makes_its_noise_takes_no_other(rule: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"option of {rule.__name__}: 'perturbation'"):
+        rule(network_for(rule), perturbation=clocked.Perturbation(0.1))
+
+
+def test_an_option_that_another_rule_has_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="option of ZO: 'feedback_delay'"):
+        clocked.ZO(network_for(clocked.ZO), feedback_delay=2)
+
+
+def test_an_option_that_an_own_rule_passes_up_by_mistake_is_refused() -> None:
+    class Own(clocked.DFA):
+        def __init__(self, network: Any, *, share: float = 1.0, **options: Any) -> None:
+            super().__init__(network, share=share, **options)  # type: ignore[call-arg]
+
+    with pytest.raises(ConfigurationError, match="Own passes its own option 'share' on"):
+        Own(network_for(Own))
+
+
+def test_builders_and_neurons_refuse_what_they_do_not_take() -> None:
+    makers: list[Any] = [
+        clocked.LIF,
+        clocked.CubaLIF,
+        lambda **given: clocked.fc(4, (5,), 3, **given),
+        lambda **given: clocked.conv5((3, 8, 8), 4, width=0.05, **given),
+        lambda **given: clocked.nf_resnet34((3, 32, 32), 4, **given),
+    ]
+    for make in makers:
+        with pytest.raises(ConfigurationError, match=r"unknown option of .*'leek'; did you mean"):
+            make(leek=0.5)
+    with pytest.raises(ConfigurationError, match="option of Layer: 'leek'"):
+        events.fc(4, (5,), 3, tau_s=0.1, thresholds=0.2, duration=0.2, leek=0.5)  # type: ignore[call-arg]
 
 
 @every_rule
@@ -59,7 +97,8 @@ def test_no_signature_hides_its_options(module: Any) -> None:
         for one in inspect.signature(make).parameters.values():
             if one.kind is one.VAR_KEYWORD:
                 seen += 1
-                assert get_origin(get_type_hints(make)[one.name]) is Unpack, name
+                annotated = get_type_hints(make)[one.name]
+                assert annotated is Never or get_origin(annotated) is Unpack, name
     assert seen > 3
 
 
@@ -133,11 +172,11 @@ def test_layers_share_their_options() -> None:
 
 @pytest.mark.parametrize("hidden", [(), (5,)])
 def test_unknown_options_of_networks_are_refused(hidden: tuple[int, ...]) -> None:
-    with pytest.raises(TypeError, match="lek"):
+    with pytest.raises(ConfigurationError, match="lek"):
         clocked.fc(4, hidden, 3, lek=0.5)
-    with pytest.raises(TypeError, match="width"):
+    with pytest.raises(ConfigurationError, match="width"):
         clocked.fc(4, hidden, 3, width=0.5)
-    with pytest.raises(TypeError, match="tau_m"):
+    with pytest.raises(ConfigurationError, match="tau_m"):
         events.fc(4, hidden, 3, tau_s=0.1, thresholds=0.2, duration=0.2, tau_m=0.1)
     with pytest.raises(TypeError, match="duration"):
         events.fc(4, hidden, 3, tau_s=0.1, thresholds=0.2)

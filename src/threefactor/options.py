@@ -11,11 +11,13 @@ from typing import Any
 
 import typing_extensions
 
-__all__ = ["NO_DEFAULT", "Option", "options_of"]
+from threefactor.errors import ConfigurationError, unknown_name
+
+__all__ = ["NO_DEFAULT", "Option", "options_of", "refuse_unknown"]
 
 NO_DEFAULT: Any = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
-_UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", None))
+_UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", typing_extensions.Unpack))
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
 
     `**options: Unpack[Group]`, with a TypedDict `Group`, stands for the options of the group, whose
     defaults are those of the class above. `**options` of any other type stands for all options of
-    the class above.
+    the class above, and `**unknown: Never` for none.
 
     Args:
         kind: any class or function.
@@ -55,6 +57,27 @@ def options_of(kind: Callable[..., Any]) -> dict[str, Option]:
     return _named(inspect.signature(kind).parameters.values(), _types(kind))
 
 
+def refuse_unknown(kind: type, given: Iterable[str]) -> None:
+    """Refuse options that a class does not take, for its `__init__(..., **unknown: Never)`.
+
+    Args:
+        kind: the class.
+        given: names of options.
+
+    Raises:
+        ConfigurationError: naming the first of them, and the options that there are.
+    """
+    for name in given:
+        options = options_of(kind)
+        if name in options:
+            raise ConfigurationError(
+                f"{kind.__name__} passes its own option {name!r} on to the class above, which does "
+                "not take it; leave it out of super().__init__(...)"
+            )
+        known = [key for key, option in options.items() if option.default is not NO_DEFAULT]
+        raise unknown_name(f"option of {kind.__name__}:", name, known)
+
+
 def _options(kinds: Sequence[type]) -> dict[str, Option]:
     place = next((i for i, kind in enumerate(kinds) if "__init__" in vars(kind)), None)
     if place is None or kinds[place] is object:
@@ -64,10 +87,10 @@ def _options(kinds: Sequence[type]) -> dict[str, Option]:
     _self, *parameters = inspect.signature(make).parameters.values()
     own = _named(parameters, types)
     others = next((one for one in parameters if one.kind is one.VAR_KEYWORD), None)
-    if others is None:
+    group = None if others is None else types.get(others.name)
+    if others is None or group is typing_extensions.Never:
         return own
     above = _options(kinds[place + 1 :])
-    group = types.get(others.name)
     if typing_extensions.get_origin(group) not in _UNPACK:
         return {**above, **own}
     passed_on = {

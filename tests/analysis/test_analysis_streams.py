@@ -99,6 +99,8 @@ def test_no_tensor_is_kept(trainer):
     ("change", "message"),
     [
         ({"samples": 0}, "samples is 0"),
+        ({"samples": 2.5}, "samples is 2.5; give a whole number"),
+        ({"window": True}, "window is True; give a whole number"),
         ({"labelled": 1.5}, "share between 0 and 1"),
         ({"labelled": math.nan}, "share between 0 and 1"),
         ({"angle": math.inf}, "number of degrees"),
@@ -117,6 +119,9 @@ def test_what_cannot_be_a_stream(trainer):
         adapt(trainer, SHORT, frozen=[("lif1",)])
     with pytest.raises(ConfigurationError, match="nothing learns"):
         adapt(trainer, SHORT, frozen=[("linear1", "readout")])
+    late = training.build(recipe("digits-fc").settings_for("opzo", {**SMALL, "label_delay": 1}))
+    with pytest.raises(ConfigurationError, match="label_delay of the rule is 1"):
+        adapt(training.Trainer(late), SHORT)
     tiny = {"hidden": [5], "data.train": 32, "data.test": 16}
     events = training.Trainer(training.build(recipe("digits-events").settings_for("dfa", tiny)))
     with pytest.raises(InputError, match="exact spike times"):

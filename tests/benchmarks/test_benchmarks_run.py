@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,27 @@ def test_memory_is_measured_and_written(tmp_path):
     row = json.loads(file.read_text())["rows"]["opzo"]
     assert row["peak_mib_long"] > 50
     assert 0.5 < row["ratio"] < 2
+
+
+def test_growth_is_measured_and_written(tmp_path):
+    file = tmp_path / "growth.json"
+    options = ["--axes", "samples", "--points", "2", "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, str(BENCHMARKS / "growth.py"), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    samples = json.loads(file.read_text())["axes"]["samples"]
+    assert samples["x"] == [32, 64]
+    assert all(value > 0 for value in samples["ms"] + samples["mib"])
+    assert samples["time"]["off"] < 1e-6, "two points lie on a line"
+
+
+def test_streams_are_measured_and_written(tmp_path):
+    file = tmp_path / "stream.json"
+    run("stream.py", "--long", 1000, "--rounds", 1, "--repeats", 1, "--json", file)
+    document = json.loads(file.read_text())
+    assert [row["steps"] for row in document["stream"]] == [1000]
+    assert document["stream"][0]["median_us"] > 0 and document["stream"][0]["resident_mib"] > 50
+    for table in document["tables"].values():
+        assert table["threefactor opzo"]["min_ms"] > 0
 
 
 def test_events_are_measured_and_written(tmp_path):
@@ -125,3 +147,44 @@ def test_recurrence_is_searched_and_tested(tmp_path):
         assert all(0 <= one["accuracy"] <= 1 < one["loss"] for one in network["test"])
     losses = [[one["loss"] for one in network["search"]] for network in networks.values()]
     assert losses[0] != losses[1]
+
+
+def test_the_script_for_gpus_is_rehearsed(tmp_path):
+    file = tmp_path / "gpu.json"
+    run("gpu.py", "--device", "cpu", "--quick", "--json", file)
+    found = json.loads(file.read_text())
+    assert [len(found[part]) > 0 for part in ("right", "quiet", "step", "epoch", "grow")] == [
+        True
+    ] * 5
+    for row in found["right"]:
+        assert row["right"] is True
+        assert 0 < row["float32 kernels"] < 1e-4 and row["float64 operations"] < 1e-9
+    assert not any("failed" in row for part in ("step", "epoch", "grow") for row in found[part])
+    assert all(row["tera_per_s"] > 0 for row in found["step"])
+    assert found["epoch"][0]["whole"] and found["about"]["device"] == "cpu"
+
+
+def test_the_script_for_gpus_needs_pytorch_alone(tmp_path):
+    """On a bare machine none of the package's other dependencies are there; nor is a GPU here."""
+    lines = """
+        import runpy, sys
+        class Bare:
+            def find_spec(self, name, path=None, target=None):
+                if name.partition(".")[0] in ABSENT:
+                    raise ModuleNotFoundError(name, name=name)
+        import importlib.util
+        ABSENT = {"pydantic", "typer", "rich", "sklearn", "pooch", "safetensors", "h5py"}
+        real = importlib.util.find_spec
+        importlib.util.find_spec = lambda name, *a: None if name in ABSENT else real(name, *a)
+        sys.meta_path.insert(0, Bare())
+        script = sys.argv[1]
+        sys.argv[1:] = ["--device", "cpu", "--quick", "--seconds", "0"]
+        runpy.run_path(script, run_name="__main__")
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines), str(BENCHMARKS / "gpu.py")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "left_out=no time" in done.stdout

@@ -35,7 +35,6 @@ def stream(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("THREEFACTOR_DATA", str(tmp_path / "data"))
     monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)  # its files are no matter
 
     def call(*arguments, encoding="utf-8", output=None):
         kept = [io.BytesIO(), io.BytesIO()]

@@ -60,6 +60,9 @@ def test_precision_is_recorded_and_kept(run, tmp_path):
         torch.set_float32_matmul_precision(usual)
         assert run("train", "--resume", "--out", "r")[0] == 0
         assert torch.get_float32_matmul_precision() == "high"
+        assert torch.backends.cudnn.allow_tf32  # of convolutions
+        assert run("train", "digits-fc", *SMALL, "--out", "s", "--precision", "highest")[0] == 0
+        assert not torch.backends.cudnn.allow_tf32
     finally:
         torch.set_float32_matmul_precision(usual)
 

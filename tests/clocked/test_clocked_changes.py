@@ -251,6 +251,25 @@ def test_frozen_parameters_of_a_rule_stay(local: str | None) -> None:
     assert "never: it is frozen" in rule.describe()
 
 
+@pytest.mark.parametrize("name", clocked.RULES)
+@pytest.mark.parametrize("call", ["step", "observe"])
+def test_every_rule_says_what_to_do_instead_of_half_precision(name: str, call: str) -> None:
+    network = clocked.fc(7, (6,), 3)
+    rule = clocked.RULES[name](network)
+    x, y = torch.rand(2, 7), torch.tensor([0, 1])
+    given = {"steps": 2}
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(InputError, match=r"autocast is on.*matmul_precision\('medium'\)"),
+    ):
+        getattr(rule, call)(x, y, **given)
+    for dtype in (torch.bfloat16, torch.float16):
+        network.to(dtype)
+        with pytest.raises(InputError, match=r"float16; feedback.*matmul_precision\('medium'\)"):
+            getattr(rule, call)(x.to(dtype), y, **given)
+    assert all(p.grad is None for p in network.parameters())
+
+
 def half(network: nn.Module, rule: clocked.Rule) -> None:
     network.half()
     rule.half()
@@ -291,7 +310,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "compiled": (lambda n, r: clocked.DFA(torch.compile(n)), "compiled"),
     "no module": (lambda n, r: clocked.DFA(lambda x: x), "expected a torch.nn.Module"),
     "a loss of PyTorch's": (
-        lambda n, r: clocked.DFA(n, loss=nn.CrossEntropyLoss()), r"from_autograd\(nn.CrossEntropy"
+        lambda n, r: clocked.DFA(n, loss=nn.NLLLoss()), "CrossEntropyLoss makes them of the output"
     ),
     "a mean loss": (
         lambda n, r: clocked.DFA(n, loss=clocked.from_autograd(nn.CrossEntropyLoss())).step(X, Y),
@@ -303,7 +322,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], object], str]] = {
     "a list that is too short": (
         lambda n, r: r.step(list(X[:2]), Y, steps=4, after_step=lambda: 1 / 0), "after 2 time steps"
     ),
-    "no loss": (lambda n, r: clocked.DFA(n, loss="cross-entropy"), "expected .output, targets"),
+    "no loss": (lambda n, r: clocked.DFA(n, loss="cross-entropy"), "the loss is str; expected a"),
     "a network that writes to its input": (
         lambda n, r: clocked.DFA(
             nn.Sequential(nn.ReLU(inplace=True), *n), input_shape=(7,)

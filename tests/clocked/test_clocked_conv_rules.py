@@ -25,6 +25,7 @@ from reference.clocked_cases import (
 from torch import Tensor, nn
 
 from threefactor import clocked
+from threefactor.clocked.noise import DISTRIBUTIONS
 
 every_case = pytest.mark.parametrize("case", CASES)
 every_network = pytest.mark.parametrize("kind", PICTURE_NETWORKS)
@@ -187,3 +188,52 @@ def _tensor_bytes() -> int:
     return sum(
         {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
     )
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", "dfa", "dkp", "zo-two-point", "opzo"])
+@every_network
+@both_inputs
+def test_channels_may_come_last_in_memory(
+    case: str, kind: str, static: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same numbers, and convolutions meet traces and deltas in the layout of the weights."""
+    met: dict[str, list[bool]] = {"trace": [], "delta": []}
+    real = clocked.Conv2d.add_weight_grad
+
+    def watch(self: clocked.Conv2d, delta: Tensor, trace: Tensor) -> None:
+        for name, part in (("trace", trace), ("delta", delta)):
+            met[name].append(part.is_contiguous(memory_format=torch.channels_last))
+        real(self, delta, trace)
+
+    def fill(out: Tensor, scale: float, generator: torch.Generator | None) -> Tensor:
+        """Noise that does not depend on the layout."""
+        return out.copy_(torch.randn(out.shape, generator=generator, dtype=out.dtype) * scale)
+
+    monkeypatch.setitem(DISTRIBUTIONS, "gaussian", fill)
+    x, y = make_pictures()
+
+    def left(layout: torch.memory_format) -> dict[str, Tensor]:
+        network, rule = build_pictures(case, kind)
+        network.to(memory_format=layout)
+        given = [p.contiguous(memory_format=layout) for p in x]
+        if static:
+            rule.step(given[0], y, steps=STEPS)
+        else:
+            rule.step(iter(given), y, steps=STEPS)
+        return learned(rule)
+
+    expected = left(torch.contiguous_format)
+    monkeypatch.setattr(clocked.Conv2d, "add_weight_grad", watch)
+    found = left(torch.channels_last)
+    assert met["trace"] and (all(met["trace"]) or static)  # a constant input stays as it is
+    # The pooling behind the residual blocks gives errors in the usual layout.
+    assert all(met["delta"]) or kind == "residual"
+    assert_close(found, expected)
+
+
+def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        size = float(value.abs().max())
+        assert size > 0, name
+        torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-11 * size)

@@ -30,6 +30,11 @@ RULES: dict[str, dict[str, Any]] = {
 }
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...], dict[str, Any]]]] = {
     "fc": lambda: (clocked.fc(12, (9, 8), 5, dropout=0.2), (12,), {}),
+    "fc of leaks": lambda: (
+        clocked.fc(12, (9, 9), 5, leak=torch.linspace(0.2, 0.8, 9), threshold=torch.ones(9)),
+        (12,),
+        {"trace_decay": 0.5},
+    ),
     "conv5": lambda: (clocked.conv5((3, 16, 16), 10, width=0.1, dropout=0.1), (3, 16, 16), {}),
     "conv9": lambda: (clocked.conv9((3, 16, 16), 10, width=0.1), (3, 16, 16), {}),
     "nf-resnet34": lambda: (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import tracemalloc
 from collections.abc import Iterator
 
 import pytest
@@ -211,3 +214,30 @@ def test_batch_size_changes_without_reset(
     rule.reset()
     rule.observe(x2[0], y2)
     assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("case", ["dfa", "opzo"])
+@pytest.mark.filterwarnings("ignore:sys._clear_type_cache:DeprecationWarning")
+def test_a_stream_keeps_nothing_of_its_time_steps(case: str) -> None:
+    """Not an object, however small. What tracemalloc sees grow at first is CPython's own cache.
+
+    PyTorch looks attributes up by new strings, and the cache of attributes keeps the last of them
+    in each of its 4096 places; so it is emptied before memory is read.
+    """
+    _, rule = build(case)
+    x, y = make_data(4)
+
+    def observe() -> int:
+        for t in range(150):
+            rule.observe(x[t % 4], y if t % 3 else None)
+        gc.collect()
+        sys._clear_type_cache()
+        return tracemalloc.get_traced_memory()[0]
+
+    observe()
+    tracemalloc.start(1)
+    try:
+        first, *others = [observe() for _ in range(4)]
+    finally:
+        tracemalloc.stop()
+    assert first > 0 and max(others) - others[0] <= 128  # a number may need a larger object

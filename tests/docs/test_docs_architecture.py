@@ -14,7 +14,7 @@ HELPERS = ("version", "readable", "errors", "options", "modes", "indexing", "pro
 ROOMS = (
     *HELPERS,
     *("clocked", "events", "plugins", "data", "analysis", "training", "analysis.runs"),
-    *("recipes", "interop", "report", "reproduce", "sweeps", "cli", "__main__"),
+    *("recipes", "interop", "report", "plot", "reproduce", "sweeps", "cli", "__main__"),
 )
 """From the lowest floor up: a room imports only what is before it."""
 

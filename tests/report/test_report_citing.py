@@ -98,3 +98,10 @@ def test_unknown_names():
         citation("opzo", "mnist-fv")
     with pytest.raises(ConfigurationError, match="unknown rule 'opzo'"):
         citation("opzo", "mnist-events")
+
+
+def test_data_of_ones_own_are_not_asked_for_by_the_name_of_their_kind():
+    changes = {"data.name": "tensors", "data.options.path": "x.npz", "loss.kind": "MSELoss"}
+    text = cite_settings([recipe("digits-fc").settings_for("dfa", changes)])
+    assert "data of one's own (tensors): cite where they come from" in text
+    assert "MSELoss" not in text

@@ -118,7 +118,7 @@ def test_bad_figures():
         Series("a", [1.0], [float("nan")])
     with pytest.raises(InputError, match="nothing to show"):
         Figure("f", "", "", "", "", ())
-    with pytest.raises(InputError, match="'pie'; give one of line, points, bar, heatmap, cells"):
+    with pytest.raises(InputError, match="'pie'; give one of line, points, bar, raster, parallel"):
         Figure("f", "", "", "", "", KINDS["line"], kind="pie")
     with pytest.raises(InputError, match="series 'a' of a heatmap lacks value"):
         Figure("f", "", "", "", "", KINDS["line"], kind="heatmap")

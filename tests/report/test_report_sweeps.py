@@ -62,6 +62,75 @@ def test_without_accuracy_the_lowest_loss_is_first(sweep, tmp_path):
     assert "test loss by dropout and lr" in html_page("Sweep", report_sections([folder]))
 
 
+def validated(folder, change):
+    """Give the runs of a folder validation data, whose numbers follow from those of the test."""
+    for file in sorted((folder / "runs").glob("*/metrics.jsonl")):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for line in lines:
+            line |= change(line)
+        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_validation_data_rank_where_there_are_some(sweep, tmp_path):
+    folder = sweep()
+    validated(
+        folder,
+        lambda line: {
+            "validation_accuracy": 0.99 - line["test_accuracy"] / 2,
+            "validation_loss": line["test_loss"],
+        },
+    )
+    groups = collect([folder], split=True).groups
+    means = [group.percent(lambda run: run.last).mean for group in ranked(groups)]
+    assert means == sorted(means) and means[0] < means[-1]  # the lowest on the test data is first
+    table = ranking_table("digits-fc", groups)
+    assert table.columns[-3:] == ("seeds", "validation accuracy, %", "last epoch, %")
+    first = [cell_text(cell) for cell in table.rows[0]]
+    assert first[-2:] == ["72.75 ± 0.35", "52.50 ± 0.71"]  # of 52 and 53 %
+    assert table.notes[0] == "Ranked by validation accuracy after the last epoch."
+    assert "had no part" in table.notes[1]
+    sections = report_sections([folder]).recipes[0]
+    assert sections.text[0] == "8 cells, 16 runs, ranked by validation accuracy."
+    assert all("validation accuracy" in figure.title for figure in sections.figures)
+
+
+def test_without_accuracy_the_lowest_validation_loss_is_first(sweep):
+    folder = sweep(rules=("dfa",), seeds=1)
+    validated(
+        folder,
+        lambda line: {
+            **{"test_accuracy": None, "validation_accuracy": None},
+            "validation_loss": line["test_accuracy"],
+        },
+    )
+    groups = collect([folder], split=True).groups
+    losses = [group.runs[0].history[-1]["validation_loss"] for group in ranked(groups)]
+    assert losses == sorted(losses) and len(set(losses)) == 4
+    columns = ranking_table("digits-fc", groups).columns
+    assert columns[-2:] == ("validation loss", "test loss")
+
+
+def test_three_settings_are_parallel_axes(make_run, tmp_path):
+    for i, (lr, leak, hidden) in enumerate(
+        itertools.product((1e-4, 1e-3, 1e-2), (0.25, 0.5), ([20], [20, 20]))
+    ):
+        make_run(f"{i}", [0.5 + i / 100], lr=lr, leak=leak, hidden=hidden)
+    make_run("d", [0.99], "zo", lr=1e-3)
+    (tmp_path / "sweep.json").write_text('{"command": null, "failed": []}')
+    study = collect([tmp_path], split=True)
+    figure = next(f for f in report_sections([tmp_path]).recipes[0].figures if f.kind == "parallel")
+    names = ("rule", "leak", "hidden", "lr", "test accuracy (%)")
+    assert set(figure.series[0].xs) == set(names) and len(figure.series) == 13
+    best, places = figure.series[-1], dict(zip(figure.series[0].xs, figure.ticks, strict=True))
+    assert best.label == "rank 1" and list(best.values) == [pytest.approx(99.0)] * 5
+    assert ranked(study.groups)[0].runs[0].settings.rule.name == "zo"
+    rows = {row["x"]: row["y"] for row in figure.rows() if row["series"] == "rank 1"}
+    assert rows["lr"] == pytest.approx(0.5) and rows["test accuracy (%)"] == 1.0  # of logarithms
+    assert [text for _, text in places["rule"]] == ["OPZO", "ZO"]
+    drawn = svg(figure)
+    assert "[20, 20]" in drawn and "0.0001" in drawn
+
+
 def test_settings_that_a_rule_does_not_have_are_empty(make_run, tmp_path):
     for i, scale in enumerate((0.1, 0.2)):
         make_run(f"o{i}", [0.5], noise_scale=scale)
@@ -77,7 +146,10 @@ def test_the_report_of_the_folder_is_the_page_of_the_sweep(sweep):
         *("digits-fc", "digits-fc: the best", "Runs", "How to cite"),
     ]
     first = sections.recipes[0]
-    assert first.text[:2] == ("8 cells, 16 runs.", "Made by: threefactor sweep x")
+    assert first.text[:2] == (
+        "8 cells, 16 runs, ranked by test accuracy.",
+        "Made by: threefactor sweep x",
+    )
     assert [figure.kind for figure in first.figures] == ["line", "line", "cells", "cells"]
     opzo = first.figures[2]
     (series,) = opzo.series
@@ -108,10 +180,12 @@ def test_many_groups_of_a_usual_report_are_ranked_too(make_run, tmp_path):
 @pytest.mark.skipif(browser.browser() is None, reason="no chromium is installed")
 def test_a_hundred_runs_are_one_page_that_fits_a_phone(make_run, tmp_path):
     number = 0
+    every = ((1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.1), (0.25, 0.5))
     for rule in ("opzo", "dfa"):
-        for lr, dropout in itertools.product((1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (0.0, 0.1, 0.2, 0.4)):
+        for lr, dropout, leak in itertools.product(*every):
             for seed in range(3):
-                make_run(f"{number}", [0.3, 0.5 + number / 999], rule, seed, lr=lr, dropout=dropout)
+                changes = {"lr": lr, "dropout": dropout, "leak": leak}
+                make_run(f"{number}", [0.3, 0.5 + number / 999], rule, seed, **changes)
                 number += 1
     document = {"recipe": "digits-fc", "command": None, "failed": []}
     (tmp_path / "sweep.json").write_text(json.dumps(document))
@@ -121,7 +195,7 @@ def test_a_hundred_runs_are_one_page_that_fits_a_phone(make_run, tmp_path):
     assert number == 120 and time.process_time() - start < 20
     seen = browser.see(page, window=browser.NARROW)
     assert browser.problems(seen) == []
-    assert seen.figures == 7
+    assert seen.figures == 13
     assert "120 runs" in markdown_page("Sweep", sections)
 
 

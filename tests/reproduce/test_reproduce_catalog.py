@@ -135,6 +135,8 @@ def test_runs_keep_the_folders_that_they_had_before_there_were_younger_settings(
     assert values.pop("track") is None
     assert values["data"].pop("sort") is False
     assert values["data"].pop("options") == {}
+    assert values["data"].pop("place") == "auto"
+    assert values.pop("start_prefix") == ""
     assert values["rule"]["options"].pop("untraced") == []
     before = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:10]
     assert PlannedRun("digits-fc", "dfa").fingerprint == before

@@ -26,10 +26,9 @@ from threefactor.reproduce import (
     catalog,
     grid,
     planned,
-    reproduction,
     run_grid,
 )
-from threefactor.reproduce.grid import _Grid, _Job, _silence
+from threefactor.reproduce.grid import Here, _Grid, _Job, _silence
 from threefactor.reproduce.planned import prepare, state_of
 from threefactor.reproduce.reproduction import Analyser
 from threefactor.training import Run, RunFolder, Trainer
@@ -241,7 +240,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def analyser(monkeypatch):
     """Analyses in this process, which has imported everything already."""
-    monkeypatch.setattr(reproduction, "Child", ChildHere)
+    monkeypatch.setattr(grid, "Child", ChildHere)
     return Analyser("smoke")
 
 
@@ -409,7 +408,7 @@ def test_the_time_left_follows_from_the_last_epoch_of_a_run(finished, tmp_path):
     shutil.copytree(finished, root)
     folder = plan().folder(root)
     forget_last_epoch(Run(folder))
-    grid = _Grid([], root, 1, None, [], log)
+    grid = _Grid([], root, 1, None, [], log, Here())
     grid.training = [
         _Job(one, one.folder(root), SimpleNamespace(code=None), [])
         for one in (plan(), plan("opzo"))

@@ -11,9 +11,10 @@ from threefactor.errors import DivergenceError, InputError
 from threefactor.report import report_sections
 from threefactor.report.page import html_page
 from threefactor.report.runs import read_run
-from threefactor.training.evaluation import evaluate, has_accuracy
+from threefactor.training.evaluation import evaluate
 from threefactor.training.folder import checkpoint
 from threefactor.training.progress import EpochLines, Watcher
+from threefactor.training.scores import has_accuracy
 
 
 @pytest.mark.parametrize(

@@ -162,17 +162,6 @@ def test_a_folder_that_cannot_be_made(small, tmp_path):
         training.train(small(), tmp_path / "file" / "run")
 
 
-def test_tensorboard_scalars_are_written_if_asked_for(small, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    history = training.train(small(), tmp_path / "run", tensorboard=True)
-    events = EventAccumulator(str(tmp_path / "run/tensorboard"))
-    events.Reload()
-    values = [event.value for event in events.Scalars("test_accuracy")]
-    assert values == pytest.approx([line["test_accuracy"] for line in history])
-    assert "firing_rates/lif1" in events.Tags()["scalars"]
-
-
 def test_without_a_folder_an_interrupt_says_that_nothing_was_kept(small):
     class Stop(Watcher):
         def batch(self, loss, accuracy, samples):

@@ -130,7 +130,7 @@ def test_what_is_no_assignment(text):
         ("dfa", {"trace_decay": True}, "trace_decay is True"),
         ("dfa", {"scheduler.options": {"T_max": 0}}, "scheduler 'CosineAnnealingLR' does not acc"),
         ("dfa", {"scheduler.options": {"T_max": "x"}}, "scheduler 'CosineAnnealingLR' does not"),
-        ("dfa", {"scheduler.name": "ReduceLROnPlateau"}, "unknown scheduler"),
+        ("dfa", {"scheduler.name": "LambdaLR"}, "unknown scheduler"),
         ("dfa", {"optimizer.name": "LBFGS"}, "unknown optimizer"),
         ("dfa", {"optimizer.options": {"betas": [0.9]}}, "betas is .*AdamW. does not take"),
     ],

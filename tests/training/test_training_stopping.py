@@ -35,7 +35,7 @@ def moment(run):
 
 
 @posix
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"])
 def test_a_signal_leaves_a_checkpoint_of_its_moment(small, tmp_path, name):
     number = getattr(signal, name)
     if signal.getsignal(number) is signal.SIG_IGN:

@@ -12,6 +12,7 @@ from threefactor.analysis.alignment import (
     cosine,
 )
 from threefactor.analysis.batches import cut
+from threefactor.analysis.confusion import Confusion, confusion
 from threefactor.analysis.cost import (
     Added,
     Cost,
@@ -23,6 +24,7 @@ from threefactor.analysis.feedback import (
     FeedbackAlignment,
     LayerFeedback,
     feedback_alignment,
+    feedback_beside,
     mean_jacobian,
 )
 from threefactor.analysis.firing import Firing, LayerFiring, firing
@@ -34,6 +36,7 @@ from threefactor.analysis.measured import (
     memory_against_steps,
 )
 from threefactor.analysis.operations import LayerOperations, Operations, operations
+from threefactor.analysis.recording import LayerRecording, Membranes, Recording, record
 from threefactor.analysis.records import Record
 from threefactor.analysis.single_neuron import (
     FOUR_SPIKES,
@@ -50,6 +53,7 @@ __all__ = [
     "FOUR_SPIKES",
     "Added",
     "Alignment",
+    "Confusion",
     "Cost",
     "FactorCurves",
     "FeedbackAlignment",
@@ -62,20 +66,25 @@ __all__ = [
     "LayerFiring",
     "LayerHairTriggers",
     "LayerOperations",
+    "LayerRecording",
     "LayerVariance",
     "MeasuredCost",
+    "Membranes",
     "MemoryAgainstSteps",
     "NeuronTrace",
     "Operations",
     "Record",
+    "Recording",
     "TrainingOperations",
     "alignment",
     "angle",
     "backpropagation",
+    "confusion",
     "cosine",
     "cost",
     "cut",
     "feedback_alignment",
+    "feedback_beside",
     "firing",
     "gradient_field",
     "gradient_variance",
@@ -86,5 +95,6 @@ __all__ = [
     "memory_against_steps",
     "neuron_trace",
     "operations",
+    "record",
     "training_operations",
 ]

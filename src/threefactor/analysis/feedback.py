@@ -19,7 +19,17 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.session import Session
 from threefactor.errors import InputError
 
-__all__ = ["FeedbackAlignment", "LayerFeedback", "feedback_alignment", "mean_jacobian"]
+__all__ = [
+    "MEAN_JACOBIAN",
+    "OUTPUT_WEIGHTS",
+    "FeedbackAlignment",
+    "LayerFeedback",
+    "feedback_alignment",
+    "feedback_beside",
+    "mean_jacobian",
+]
+
+OUTPUT_WEIGHTS, MEAN_JACOBIAN = "output weights", "mean Jacobian"
 
 
 @dataclass(frozen=True)
@@ -77,26 +87,43 @@ def feedback_alignment(
 
     Source: Bacho & Chu (SFDFA), figure 10; Xiao et al. 2026 (OPZO), lemma 4.1.
     """
+    pairs = feedback_beside(rule, batches, steps=steps)
+    with_what = OUTPUT_WEIGHTS if batches is None else MEAN_JACOBIAN
+    return FeedbackAlignment(
+        {name: _compare(matrix, other, with_what) for name, (matrix, other) in pairs.items()}
+    )
+
+
+def feedback_beside(
+    rule: AnyRule, batches: Iterable[Batch] | None = None, *, steps: int | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return the feedback of hidden layers, and what `feedback_alignment` compares it with.
+
+    Args:
+        rule, batches, steps: as there.
+
+    Returns:
+        By hidden layer, two matrices of shape (m, n).
+
+    Raises:
+        InputError: as there.
+    """
     feedback = getattr(rule, "feedback", None)
     if not feedback:
         raise InputError(f"{type(rule).__name__} has no feedback connections to compare")
     names = list(rule.layer_sizes)
     if batches is None:
-        return FeedbackAlignment(
-            {names[-1]: _compare(feedback[-1].matrix, _output_weights(rule), "output weights")}
-        )
+        return {names[-1]: (feedback[-1].matrix.detach(), _output_weights(rule))}
     if isinstance(rule, events.Rule):
         raise InputError(
             "exact spike times have no Jacobian by a layer's activity; leave batches out to "
             "compare with the output weights"
         )
     jacobian = mean_jacobian(rule.network, (x for x, _ in batches), steps=steps)
-    return FeedbackAlignment(
-        {
-            name: _compare(connection.matrix, jacobian[name], "mean Jacobian")
-            for name, connection in zip(names, feedback, strict=True)
-        }
-    )
+    return {
+        name: (connection.matrix.detach(), jacobian[name])
+        for name, connection in zip(names, feedback, strict=True)
+    }
 
 
 def _output_weights(rule: AnyRule) -> Tensor:

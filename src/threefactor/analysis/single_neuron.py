@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from threefactor import events
 from threefactor.analysis.hair_triggers import spike_factors, time_gradients
+from threefactor.analysis.recording import potential_and_current
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
 
@@ -209,7 +209,10 @@ def neuron_trace(
     inputs = _batch(train, len(values))
     activity = layer.run(inputs)
     times = np.linspace(0.0, duration, points)
-    potential, current = _course(layer, inputs, activity.spikes.times, times)
+    weight = layer.weight.detach().numpy()[inputs.addresses, 0]
+    potential, current = potential_and_current(
+        times, inputs.times, weight, activity.spikes.times, layer.theta, layer.tau
+    )
     spikes = activity.currents
     return NeuronTrace(
         times.tolist(),
@@ -236,21 +239,6 @@ def _layer(
 
 def _batch(train: Sequence[tuple[float, int]], size: int) -> events.SpikeBatch:
     return events.SpikeBatch.from_lists([[t for t, _ in train]], [[j for _, j in train]], size)
-
-
-def _course(
-    layer: events.Layer, inputs: events.SpikeBatch, spikes: NDArray[Any], times: NDArray[Any]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the potential and the synaptic current at given times, by equation 1."""
-    weight = layer.weight.detach().numpy()[inputs.addresses, 0]
-
-    def decayed(since: NDArray[Any], tau: float) -> NDArray[np.float64]:
-        age = times[:, None] - since
-        return np.where(age > 0, np.exp(-np.maximum(age, 0.0) / tau), 0.0)
-
-    current = decayed(inputs.times, layer.tau_s) @ weight
-    slow = decayed(inputs.times, layer.tau) @ weight
-    return slow - current - layer.theta * decayed(spikes, layer.tau).sum(1), current
 
 
 def _single_gradients(

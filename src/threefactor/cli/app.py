@@ -12,6 +12,7 @@ import typer
 from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, stream, sweep
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
+from threefactor.cli.show import show_run
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.processes import say_once
 from threefactor.training.folder.writer import command
@@ -41,6 +42,7 @@ app.command(cls=PluginCommand)(runs.train)
 app.command(cls=PluginCommand)(runs.finetune)
 app.command(cls=PluginCommand)(runs.evaluate)
 app.command(cls=PluginCommand)(analyse.analyse)
+app.command("show", cls=PluginCommand)(show_run)
 app.command(cls=PluginCommand)(stream.stream)
 app.command("import")(importing.import_)
 app.command(cls=PluginCommand)(runs.recipes)

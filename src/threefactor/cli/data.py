@@ -81,7 +81,9 @@ def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file of your own data.")],
     kind: Annotated[
         str | None,
-        typer.Option(help="images, events, spikes or tensors. [default: as its files are named]"),
+        typer.Option(
+            help="images, events, spikes, tensors or huggingface. [default: as files are named]"
+        ),
     ] = None,
     assignments: Annotated[
         list[str] | None,

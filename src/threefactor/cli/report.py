@@ -12,6 +12,7 @@ import typer
 
 from threefactor.cli.completion import recipe_names, rule_names
 from threefactor.cli.console import say
+from threefactor.cli.data import DataDir
 from threefactor.cli.plugins import Plugins
 from threefactor.plugins import name_of_rule
 from threefactor.readable import readable
@@ -57,6 +58,14 @@ def report(
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Take in runs before their last epoch, marked.")
     ] = False,
+    spikes: Annotated[
+        bool,
+        typer.Option(
+            "--spikes",
+            help="Show networks at work, too, as `threefactor show`; needs checkpoints and data.",
+        ),
+    ] = False,
+    data_dir: DataDir = None,
 ) -> None:
     """
     Report runs as one page: tables beside published numbers, figures, settings, what to cite.
@@ -66,7 +75,9 @@ def report(
     deviation; runs that differ in more are refused, with the difference, unless `--split` is
     given. Damaged and unfinished runs are named on the page and left out.
     """
-    sections = report_sections(paths, unfinished=unfinished, split=split)
+    sections = report_sections(
+        paths, unfinished=unfinished, split=split, spikes=spikes, data_dir=data_dir
+    )
     target = out or Path(f"report{ENDINGS[format_]}")
     page = _page(format_, title, sections, target, figures)
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from rich import box
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from threefactor.cli import batch
 from threefactor.cli.completion import exhibit_names
 from threefactor.cli.console import console, say, show
 from threefactor.cli.data import DataDir
@@ -91,6 +92,9 @@ class GridBar(Observer):
         line = f"{outcome.kind}: {self._name(outcome.run)}{': ' if notes else ''}{notes}"
         say(readable(line))
 
+    def note(self, text: str) -> None:
+        say(readable(text))
+
 
 def reproduce(
     names: Annotated[
@@ -104,10 +108,17 @@ def reproduce(
     show: Annotated[bool, typer.Option("--list", help="List what there is, and stop.")] = False,
     budget: Annotated[str, typer.Option(help="smoke, quick or paper.")] = "quick",
     out: Annotated[Path, typer.Option(help="Folder of runs and pages.")] = Path("reproduction"),
-    jobs: Annotated[int, typer.Option(min=1, help="Runs that train at once.")] = 1,
+    jobs: batch.Jobs = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
     data_dir: DataDir = None,
     device: Device = "cpu",
+    executor: batch.ExecutorName = None,
+    partition: batch.Partition = None,
+    time_limit: batch.TimeLimit = None,
+    gpus: batch.Gpus = None,
+    cpus: batch.Cpus = None,
+    memory: batch.Memory = None,
+    sbatch: batch.Sbatch = None,
 ) -> None:
     """
     Reproduce tables and figures of the papers, as far as there is data for them.
@@ -124,19 +135,33 @@ def reproduce(
         raise ConfigurationError(
             "give the names of tables or figures, or all; `threefactor reproduce --list` lists them"
         )
-    ENGINES["fc"].check_device(device)
     check_threads(threads)
+    jobs_of = batch.executor_of(
+        out / "batch",
+        executor,
+        threads=threads,
+        device=device,
+        partition=partition,
+        time=time_limit,
+        gpus=gpus,
+        cpus=cpus,
+        memory=memory,
+        sbatch=sbatch,
+    )
+    if executor != "slurm":  # whose jobs have other devices than this machine
+        ENGINES["fc"].check_device(device)
     chosen = list(catalog()) if names == ["all"] else names
     with GridBar() as bar:
         pages = run_exhibits(
             chosen,
             out,
             budget=budget,
-            jobs=jobs,
+            jobs=batch.jobs_at_once(jobs, jobs_of),
             data_dir=data_dir,
             device=device,
             threads=threads,
             observer=bar,
+            executor=jobs_of,
         )
     for page in pages:
         say(readable(str(page)))

@@ -26,8 +26,10 @@ from threefactor.processes import World
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.engines import engine_of
+from threefactor.training.loggers import LOGGERS
 from threefactor.training.overrides import parse_assignment
-from threefactor.training.progress import EpochLines, percent
+from threefactor.training.progress import EpochLines
+from threefactor.training.scores import shown
 from threefactor.training.settings import Settings
 
 __all__ = [
@@ -56,9 +58,14 @@ Precision = Annotated[
         "the processor has them; see torch.set_float32_matmul_precision. [default: highest]"
     ),
 ]
-TensorBoard = Annotated[
-    bool,
-    typer.Option("--tensorboard", help="Write the metrics for TensorBoard, too, into the folder."),
+Log = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LOGGERS",
+        help=f"Write the metrics for loggers, too: {', '.join(LOGGERS)}, separated by commas; or "
+        "none. [default: none, or those that a resumed run has]",
+        show_default=False,
+    ),
 ]
 RuleName = Annotated[
     str | None,
@@ -75,13 +82,21 @@ Assignments = Annotated[
 ]
 
 
+Start = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RUN",
+        help="Where the network's weights come from: a run folder, or a file .safetensors, .pt or "
+        ".pth with a state_dict.",
+    ),
+]
 Data = Annotated[
     str | None,
     typer.Option(
         "--data",
         metavar="DATA",
         help="What to train on: a data set by name; or data of your own, as images:FOLDER, "
-        "events:FOLDER, spikes:FILE or tensors:FILE, or its place alone.",
+        "events:FOLDER, spikes:FILE, tensors:FILE or huggingface:FOLDER, or its place alone.",
     ),
 ]
 
@@ -100,6 +115,7 @@ def train(
     seed: Seed = None,
     epochs: Epochs = None,
     own_data: Data = None,
+    start: Start = None,
     assignments: Assignments = None,
     out: Annotated[
         Path | None, typer.Option(help="Run folder. [default: runs/RECIPE-RULE-seedN]")
@@ -115,7 +131,7 @@ def train(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
     precision: Precision = None,
 ) -> None:
     """
@@ -136,6 +152,8 @@ def train(
     `--data images:FOLDER --set test_share=0.2` trains on pictures of your own, a folder for each
     class; `threefactor data check FOLDER` says what it holds.
 
+    `--start weights.safetensors` begins with weights that any program has saved.
+
     `torchrun --nproc-per-node=4 -m threefactor train mnist-fc` shares each batch out over four
     processes, with the numbers of one process to rounding.
 
@@ -147,6 +165,10 @@ def train(
     if resume and out is not None and _is_run(out):
         recall(out)
     changes = changes_of(assignments, seed, epochs, own_data, data_dir)
+    if start is not None:
+        if changes.get("start", start) != start:
+            raise ConfigurationError("the start is given twice; give --start alone")
+        changes["start"] = start
     settings = _settings(name, rule, changes, resume)
     if out is None:
         if settings is None:
@@ -163,7 +185,7 @@ def train(
             "data_dir": data_dir,
             "device": device,
             "watcher": EpochLines(console()),
-            "tensorboard": tensorboard,
+            "log": _loggers(log),
             "world": world,
         }
         if resume:
@@ -174,6 +196,13 @@ def train(
             _announce(run, world)
             history = training.train(settings, out, set_aside=True, **common)
         _report(history, out, world)
+
+
+def _loggers(text: str | None) -> list[str] | None:
+    """Return the names of loggers that `--log` gives; None if it is not given."""
+    if text is None:
+        return None
+    return [] if text.strip() == "none" else [name.strip() for name in text.split(",")]
 
 
 def run_name(settings: Settings) -> str:
@@ -202,7 +231,7 @@ def finetune(
     data_dir: DataDir = None,
     device: Device = "cpu",
     threads: Threads = None,
-    tensorboard: TensorBoard = False,
+    log: Log = None,
     precision: Precision = None,
 ) -> None:
     """
@@ -230,7 +259,7 @@ def finetune(
             data_dir=data_dir,
             device=device,
             watcher=EpochLines(console()),
-            tensorboard=tensorboard,
+            log=_loggers(log),
             set_aside=True,
             world=world,
         )
@@ -266,7 +295,7 @@ def _report(history: list[dict[str, Any]], out: Path, world: World) -> None:
     if not world.is_first:
         return
     say(
-        f"test accuracy {percent(history[-1]['test_accuracy'])} after {len(history)} epochs; "
+        f"test {shown(history[-1], 'test')} after {len(history)} epochs; "
         f"the run is in {readable(str(out))}"
     )
 
@@ -352,6 +381,8 @@ def use(settings: Settings, device: str, threads: int | None, precision: str | N
         if precision not in PRECISIONS:
             raise unknown_name("precision", precision, PRECISIONS)
         torch.set_float32_matmul_precision(precision)
+    # PyTorch makes convolutions in TF32 on a GPU unless it is told not to.
+    torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
 
 
 def evaluate(
@@ -377,8 +408,7 @@ def evaluate(
         "run": str(run),
         "checkpoint": checkpoint,
         "epoch": trainer.epoch,
-        "test_loss": found.loss,
-        "test_accuracy": found.accuracy,
+        **found.line("test"),
         "firing_rates": found.firing_rates,
     }
     if as_json:
@@ -388,7 +418,7 @@ def evaluate(
     unit = engine_of(trainer.experiment.settings).rate_unit
     say(
         f"{readable(str(run))}, {checkpoint} checkpoint after {trainer.epoch} epochs: test "
-        f"accuracy {percent(found.accuracy)}, loss {found.loss:.4f}; {unit}: {rates}"
+        f"{shown(line, 'test')}, loss {found.loss:.4f}; {unit}: {rates}"
     )
 
 

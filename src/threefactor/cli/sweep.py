@@ -9,6 +9,7 @@ import typer
 from rich.table import Table
 
 from threefactor import sweeps
+from threefactor.cli import batch
 from threefactor.cli.completion import recipe_names
 from threefactor.cli.console import say, show
 from threefactor.cli.data import DataDir
@@ -59,7 +60,7 @@ def sweep(
         int | None,
         typer.Option(metavar="N", help="Let Optuna choose N cells, in place of a grid."),
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs that train at once.")] = 1,
+    jobs: batch.Jobs = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads of each run.")] = 1,
     out: Annotated[
         Path | None, typer.Option(help="Folder of runs and page. [default: sweeps/RECIPE]")
@@ -67,6 +68,13 @@ def sweep(
     plugin: Plugins = None,
     data_dir: DataDir = None,
     device: Device = "cpu",
+    executor: batch.ExecutorName = None,
+    partition: batch.Partition = None,
+    time: batch.TimeLimit = None,
+    gpus: batch.Gpus = None,
+    cpus: batch.Cpus = None,
+    memory: batch.Memory = None,
+    sbatch: batch.Sbatch = None,
 ) -> None:
     """
     Train a recipe with many settings, and rank them on one page.
@@ -76,6 +84,8 @@ def sweep(
     stop it at any time: given again, it goes on; with more values or seeds, it trains what is new.
     `--search 50` lets Optuna choose 50 combinations. Several such commands may search in one
     folder at once.
+
+    `--executor slurm --partition gpu --time 12:00:00 --device cuda` makes each run a job.
     """
     found = find_recipe(name)
     own = [name_of_rule(one.strip()) for one in rule.split(",")] if rule is not None else None
@@ -86,11 +96,25 @@ def sweep(
         changes_of(assignments, None, epochs, own_data, data_dir),
         seeds,
     )
-    engine_of(found.settings).check_device(device)
-    check_threads(threads)
     folder = out or Path("sweeps") / found.settings.recipe
+    check_threads(threads)
+    jobs_of = batch.executor_of(
+        folder / "batch",
+        executor,
+        threads=threads,
+        device=device,
+        partition=partition,
+        time=time,
+        gpus=gpus,
+        cpus=cpus,
+        memory=memory,
+        sbatch=sbatch,
+    )
+    if executor != "slurm":  # whose jobs have other devices than this machine
+        engine_of(found.settings).check_device(device)
     options: dict[str, Any] = {
-        "jobs": jobs,
+        "jobs": batch.jobs_at_once(jobs, jobs_of) if search is None else jobs or 1,
+        "executor": jobs_of,
         "data_dir": data_dir,
         "device": device,
         "threads": threads,

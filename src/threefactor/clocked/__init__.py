@@ -37,6 +37,7 @@ from threefactor.clocked.rules import (
 )
 from threefactor.clocked.session import Result, run
 from threefactor.clocked.synapse import Linear, Synapse
+from threefactor.clocked.torch_losses import TORCH_LOSSES, TorchLoss, from_torch
 
 __all__ = [
     "DFA",
@@ -44,6 +45,7 @@ __all__ = [
     "LIF",
     "OPZO",
     "RULES",
+    "TORCH_LOSSES",
     "ZO",
     "Conv2d",
     "CrossEntropyMSE",
@@ -70,10 +72,12 @@ __all__ = [
     "SpatialBP",
     "Synapse",
     "TimeStep",
+    "TorchLoss",
     "conv5",
     "conv9",
     "fc",
     "from_autograd",
+    "from_torch",
     "nf_resnet34",
     "register_neuron",
     "register_state",

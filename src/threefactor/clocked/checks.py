@@ -72,7 +72,9 @@ def refuse_autocast(weight: Tensor) -> None:
     if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         raise InputError(
             "torch.autocast is on, under which products would be made in half precision and "
-            "states and traces would not; leave the autocast context for this call"
+            "states and traces would not; leave the autocast context for this call. "
+            "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in TF32, "
+            "and keeps all else in float32"
         )
 
 

@@ -6,11 +6,13 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked.verdicts import judge
 from threefactor.errors import InputError
 
 if TYPE_CHECKING:
@@ -150,8 +152,13 @@ class Constant:
         """
         value = self.__get__(neuron)
         admitted = self.range.admits(value)
-        if not (admitted.all() if isinstance(admitted, Tensor) else admitted):
-            raise InputError(f"{self.name}{where} is {_shown(value)}; give {self.range.expected}")
+        if isinstance(admitted, Tensor):
+            judge(admitted.all(), partial(self._refuse, value, where))
+        elif not admitted:
+            self._refuse(value, where)
+
+    def _refuse(self, value: float | Tensor, where: str) -> None:
+        raise InputError(f"{self.name}{where} is {_shown(value)}; give {self.range.expected}")
 
     def described(self, neuron: Any) -> str:
         """Return how the constant shows in the representation of a layer."""
@@ -175,6 +182,8 @@ def number(name: str, value: object) -> float:
     Raises:
         InputError: if it is no number.
     """
+    if type(value) is float:
+        return value
     if isinstance(value, Tensor):
         raise InputError(
             f"{name} is a {type(value).__name__}; it is one number for the whole layer, which no "

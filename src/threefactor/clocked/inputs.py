@@ -66,7 +66,7 @@ def mapped(inputs: Any, change: Callable[[Any], Any]) -> Any:
 
 def batch_size(x_t: StepInput) -> int:
     """Return how many samples a step input has."""
-    return len(tensors_of(x_t)[0])
+    return tensors_of(x_t)[0].shape[0]
 
 
 def zeros(shapes: Shapes, like: Tensor) -> StepInput:

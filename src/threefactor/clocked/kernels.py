@@ -1,12 +1,14 @@
 """Element-wise work of a time step, in compiled kernels where they apply.
 
-The package may come with a small C library, built on installation if there is a compiler. Its
-kernels take contiguous float32 tensors on the CPU. For all others (float64, CUDA, no library) the
-functions here do the same with PyTorch operations. `usable` decides, and nothing else does.
+On the CPU, the package may come with a small C library, built on installation if there is a
+compiler. Its kernels take contiguous float32 tensors; `usable` decides. On CUDA, the kernels of
+`triton_kernels` are used if Triton is installed, as it is with PyTorch's builds for CUDA. For all
+other tensors (float64, no library) the functions here do the same with PyTorch operations.
 
-Results agree to rounding, and spikes exactly, with one exception: noise and dropout masks are
-other values of the same distribution. A kernel's random stream starts from one number drawn from
-the generator in use, so seeds, `generator=` and saved generator states work the same on both ways.
+Results agree to rounding, and spikes but for potentials that rounding puts on the other side of the
+threshold, with one exception: noise and dropout masks are other values of the same distribution. A
+kernel's random stream starts from one number drawn from the generator in use, so seeds,
+`generator=` and saved generator states work the same on all ways.
 
 Set the environment variable THREEFACTOR_KERNELS=0 before the import to use PyTorch alone.
 """
@@ -15,10 +17,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+from functools import cache
 from importlib.util import find_spec
+from types import ModuleType
 
 import torch
 from torch import Tensor
+
+from threefactor.errors import warn_user
 
 __all__ = [
     "available",
@@ -35,6 +41,7 @@ __all__ = [
 
 LIBRARY_NAME = "threefactor.clocked._kernels"
 VERSION = 3
+TRITON_DEVICES = ("cuda",)
 KEPT_BYTES = 31 * 2**20  # glibc's limit does not grow beyond 32 MB
 _SIGNATURES = {
     "tf_gaussian": "npsf",
@@ -114,6 +121,31 @@ def usable(*tensors: Tensor) -> bool:
     return True
 
 
+def triton_for(tensor: Tensor) -> ModuleType | None:
+    """Return the Triton kernels of a tensor's device; None if there are none that run."""
+    device = tensor.device
+    return _load_triton(device) if device.type in TRITON_DEVICES else None
+
+
+@cache
+def _load_triton(device: torch.device) -> ModuleType | None:
+    if os.environ.get("THREEFACTOR_KERNELS") == "0" or find_spec("triton") is None:
+        return None
+    try:
+        from threefactor.clocked import triton_kernels
+
+        triton_kernels.check(device)
+    except Exception as problem:  # a compiler that is missing, a card that is too old
+        first = str(problem).strip().partition("\n")[0]
+        warn_user(
+            f"Triton's kernels do not run on {device} ({type(problem).__name__}: {first:.200}); "
+            "PyTorch's operations do their work, with more passes over memory. "
+            "THREEFACTOR_KERNELS=0 switches the kernels off"
+        )
+        return None
+    return triton_kernels
+
+
 def lif_step_(
     potential: Tensor,
     spikes: Tensor,
@@ -140,6 +172,10 @@ def lif_step_(
         )
         _mark_changed(potential, spikes)
         return
+    triton = triton_for(potential)
+    if triton is not None and triton.lif(potential, spikes, current, leak, threshold, zero, noise):
+        _mark_changed(potential, spikes)
+        return
     if zero:
         potential.masked_fill_(spikes != 0, 0.0)
     elif isinstance(threshold, Tensor):
@@ -159,19 +195,36 @@ def lif_activity(
     potential: Tensor,
     spikes: Tensor,
     current: Tensor,
-    leak: float,
-    threshold: float,
+    leak: float | Tensor,
+    threshold: float | Tensor,
     gate: Tensor | float,
-    noise: Tensor | None,
+    before: Tensor | None,
+    after: Tensor | None,
     zero: bool = False,
-) -> tuple[Tensor, int] | None:
+) -> tuple[Tensor, Tensor | int] | None:
     """Do `lif_step_` and compute spikes times gate plus noise in the same pass.
+
+    Args:
+        potential, spikes, current, leak, threshold, zero: see `lif_step_`.
+        gate: a factor of each spike, or one for all.
+        before: noise that is added to the potential.
+        after: noise that is added to the activity.
 
     Returns:
         The activity and the number of spikes; None, with nothing done, if no kernel applies.
     """
+    triton = triton_for(potential)
+    if triton is not None:
+        given: tuple[Tensor, Tensor] | None = triton.lif_activity(
+            potential, spikes, current, leak, threshold, gate, zero, before, after
+        )
+        if given is not None:
+            _mark_changed(potential, spikes)
+        return given
     mask = gate if isinstance(gate, Tensor) else None
-    if not usable(potential, spikes, current, *(t for t in (mask, noise) if t is not None)):
+    each = isinstance(leak, Tensor) or isinstance(threshold, Tensor)
+    tensors = (potential, spikes, current, *(t for t in (mask, after) if t is not None))
+    if each or before is not None or not usable(*tensors):
         return None
     assert _library is not None
     out = torch.empty_like(potential)
@@ -182,7 +235,7 @@ def lif_activity(
         current.data_ptr(),
         None if mask is None else mask.data_ptr(),
         1.0 if isinstance(gate, Tensor) else gate,
-        None if noise is None else noise.data_ptr(),
+        None if after is None else after.data_ptr(),
         out.data_ptr(),
         leak,
         threshold,
@@ -216,6 +269,11 @@ def surrogate_times(
             1 / width if isinstance(gate, Tensor) else gate / width,
         )
         return result
+    triton = triton_for(potential)
+    if triton is not None:
+        given: Tensor | None = triton.surrogate(error, potential, threshold, width, gate)
+        if given is not None:
+            return given
     # One pass for (u - V) / a: a constant plus a scaled tensor.
     if isinstance(threshold, Tensor):
         shift = threshold / -width
@@ -243,6 +301,11 @@ def cross_entropy_mse(output: Tensor, targets: Tensor, c: float) -> tuple[Tensor
             error.data_ptr(),
         ):
             return losses, error
+    triton = triton_for(output)
+    if triton is not None:
+        given: tuple[Tensor, Tensor] | None = triton.cross_entropy_mse(output, targets, c)
+        if given is not None:
+            return given
     m, column = output.shape[1], targets.unsqueeze(1)
     if not output.is_cpu:  # where a class out of range is refused later, and would stop the device
         column = column.clamp(0, m - 1)
@@ -274,6 +337,11 @@ def gaussian_(out: Tensor, scale: float, generator: torch.Generator | None = Non
         _library.tf_gaussian(out.numel(), out.data_ptr(), _draw_seed(generator), scale)
         _mark_changed(out)
         return out
+    triton = triton_for(out)
+    if triton is not None and triton.usable(out):
+        triton.gaussian_(out, scale, generator)
+        _mark_changed(out)
+        return out
     return out.normal_(0.0, scale, generator=generator)
 
 
@@ -285,6 +353,10 @@ def mask_like(like: Tensor, dropout: float, value: float) -> Tensor:
         threshold = min(round(dropout * 2**31), 2**31 - 1)
         _library.tf_mask(out.numel(), out.data_ptr(), _draw_seed(None), threshold, value)
         return out
+    triton = triton_for(like)
+    if triton is not None and triton.usable(like):
+        made: Tensor = triton.mask_like(like, dropout, value)
+        return made
     # Much faster on a CPU than bernoulli_.
     return torch.rand_like(like).ge_(dropout).mul_(value)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from threefactor.clocked import kernels, verdicts
 from threefactor.errors import InputError
@@ -63,25 +63,6 @@ def check_plain(tensor: Tensor, subject: str, *, meta: bool = False) -> None:
         kind, advice = "quantised", "use .dequantize()"
     if kind is not None:
         raise InputError(f"{subject} {kind}; expected a plain tensor, {advice}")
-
-
-def checked_loss(loss: Loss) -> Loss:
-    """Return a loss, or refuse what cannot be one and say how to make one of it.
-
-    Raises:
-        InputError: if it is a loss of `torch.nn`, which gives no error, or cannot be called.
-    """
-    if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
-        name = type(loss).__name__
-        raise InputError(
-            f"loss is {name}, which returns one number; a rule needs a loss and an error for "
-            f'each sample: clocked.from_autograd(nn.{name}(reduction="none")), or for one with '
-            "a value per output, clocked.from_autograd(lambda o, y: nn.functional.mse_loss(o, y, "
-            'reduction="none").mean(1))'
-        )
-    if not callable(loss):
-        raise InputError(f"loss is {loss!r}; expected (output, targets) -> (losses, errors)")
-    return loss
 
 
 def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,6 +146,9 @@ def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> No
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """Make a loss out of a differentiable function that returns one value per sample, (B,).
 
+    An attribute `predicts` of the function says what targets are, if they are no classes: "values"
+    or "labels", see `TorchLoss`.
+
     Example:
         >>> loss = from_autograd(lambda o, y: (o - y).square().sum(1))
         >>> loss(torch.ones(1, 2), torch.zeros(1, 2))
@@ -179,6 +163,8 @@ class _Autograd:
 
     def __init__(self, function: Callable[[Tensor, Tensor], Tensor]) -> None:
         self.function = function
+        plain = function.func if isinstance(function, partial) else function
+        self.predicts = getattr(plain, "predicts", None)
         name = getattr(function, "__name__", type(function).__name__)
         self.__qualname__ = f"from_autograd({name})"
 

@@ -9,11 +9,12 @@ from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self, TypedDict
+from typing_extensions import Never, Self, TypedDict
 
 from threefactor.clocked import kernels
 from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
 from threefactor.errors import InputError
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share
 
 __all__ = [
@@ -147,6 +148,20 @@ class Neuron(nn.Module, ABC):
             state: the state after the step, as `advance` left it.
             gate: (B, ...) dropout mask times scale, or the scale alone.
         """
+
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        """Return the potential after the last step, (B, ...), and its threshold, for pictures.
+
+        The threshold meets the potential as a number or a tensor; None if there is none. Nothing
+        that learns asks for them.
+
+        Raises:
+            InputError: if the layer does not say which part of its state is the potential.
+        """
+        raise InputError(
+            f"{type(self).__name__} does not say which part of its state is the membrane "
+            "potential; give the class a method `membrane` that returns it with its threshold"
+        )
 
     def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
         r"""Return how the layer's own parameters act on its output at the step that comes.
@@ -341,6 +356,7 @@ class LIF(Neuron):
 
     Raises:
         InputError: if a setting is out of its range; when called, if a tensor does not fit.
+        ConfigurationError: if an option is not known.
 
     Example:
         >>> neuron = LIF(leak=0.5, threshold=1.0)
@@ -364,7 +380,9 @@ class LIF(Neuron):
         reset: Reset = "subtract",
         learn_leak: bool = False,
         learn_threshold: bool = False,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__(dropout, scale)
         self.leak = leak
         self.threshold = threshold
@@ -436,26 +454,24 @@ class LIF(Neuron):
             found["reset"], found["raw_threshold"] = by_reset, by_reset - slope
         return found
 
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        assert self.state is not None
+        potential = self.state[0]
+        return potential, self._constants(potential.shape[1:])[1]
+
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
         # A subclass may have an `advance` or `activity` of its own, which has to be asked.
         plain = type(self).advance is LIF.advance and type(self).activity is Neuron.activity
-        leak, threshold = self.leak, self.threshold
-        one = isinstance(leak, float) and isinstance(threshold, float)
-        if plain and one and before is None:
-            potential, spikes = self._state_for(current)
+        if plain:
+            potential, spikes, *_ = self._state_for(current)
+            leak, threshold = self._constants(current.shape[1:])
             self._draw_gate(spikes)
             gate = self.scale if self.gate is None else self.gate
+            zero = self.reset_mode == "zero"
             given = kernels.lif_activity(
-                potential,
-                spikes,
-                current,
-                leak,
-                threshold,
-                gate,
-                after,
-                self.reset_mode == "zero",
+                potential, spikes, current, leak, threshold, gate, before, after, zero
             )
             if given is not None:
                 return given
@@ -521,7 +537,9 @@ class CubaLIF(LIF):
         learn_leak: bool = False,
         learn_threshold: bool = False,
         learn_synaptic_leak: bool = False,
+        **unknown: Never,
     ) -> None:
+        refuse_unknown(type(self), unknown)
         super().__init__(
             leak, threshold, dropout, scale, surrogate_width, reset, learn_leak, learn_threshold
         )

@@ -123,6 +123,7 @@ class Pathway:
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
         self.derived: dict[str, Tensor] = {}
+        self.copies: dict[str, Tensor] = {}
         self._held.clear()
 
     def hold(self, name: str) -> Tensor:
@@ -220,6 +221,7 @@ class Pathway:
                 return self.synapse.transmit(x)
             if self._current is None:
                 self._input, self._current = x, self.synapse.transmit(x)
+                self.copies.clear()  # the product is made once
             # A copy, which the network may write to, even behind autograd's back.
             return self._current.clone()
 
@@ -248,7 +250,7 @@ class Pathway:
             return
         if self._traces is None:
             steps = max(1, min(MAX_GATHERED_STEPS, MAX_GATHERED_BYTES // x.nbytes))
-            self._traces = x.new_empty((steps, *x.shape))
+            self._traces = _room(steps, x)
         slot = self._traces[self._gathered]
         if self.trace is None:
             slot.copy_(x)
@@ -266,7 +268,7 @@ class Pathway:
             self.add(delta, self._traces[0])
             return
         if self._deltas is None:
-            self._deltas = delta.new_empty((len(self._traces), *delta.shape))
+            self._deltas = _room(len(self._traces), delta)
         self._deltas[self._gathered].copy_(delta)
         self._gathered += 1
         if self._gathered == len(self._traces):
@@ -285,7 +287,10 @@ class Pathway:
         """Turn the gathered steps into gradients."""
         n, self._gathered = self._gathered, 0
         assert self._traces is not None and self._deltas is not None
-        self.add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
+        if n == 1:
+            self.add(self._deltas[0], self._traces[0])
+        else:
+            self.add(self._deltas[:n].flatten(0, 1), self._traces[:n].flatten(0, 1))
 
     def add(self, deltas: Tensor, traces: Tensor) -> None:
         """Add the gradients of errors that meet traces."""
@@ -325,6 +330,21 @@ def plus_decayed(x: Tensor, trace: Tensor, decay: float | Tensor, out: Tensor) -
             )
         return torch.addcmul(x, trace, decay.view(trace.shape[1:]), out=out)
     return torch.add(x, trace, alpha=decay, out=out)
+
+
+def _room(steps: int, like: Tensor) -> Tensor:
+    """Return memory for some steps of a tensor, (steps, B, ...), laid out as the tensor is.
+
+    So convolutions whose channels come last in memory need not turn what was gathered.
+    """
+    last = torch.channels_last
+    if like.dim() != 4 or like.is_contiguous() or not like.is_contiguous(memory_format=last):
+        return like.new_empty((steps, *like.shape))
+    batch, *shape = like.shape
+    whole = torch.empty(
+        (steps * batch, *shape), dtype=like.dtype, device=like.device, memory_format=last
+    )
+    return whole.view(steps, batch, *shape)
 
 
 def _has_hooks(parameter: Tensor) -> bool:

@@ -242,7 +242,7 @@ class Probe:
         """Spikes per neuron and time step, averaged over batch, neurons and steps; a scalar."""
         assert self.activity is not None
         share = self.spike_sum / (self.activity.numel() * self.steps)
-        return share if isinstance(share, Tensor) else self.activity.new_tensor(share)
+        return share if isinstance(share, Tensor) else self.activity.new_full((), share)
 
     def delta(self, error: Tensor) -> Tensor:
         """Turn the error of the activity, (B, n) or (B, ...), into that of the current."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -37,23 +37,20 @@ from threefactor.clocked.inputs import (
     tensors_of,
 )
 from threefactor.clocked.kept_state import KeptState, kept_states
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
-from threefactor.clocked.turns import Turn, alone
+from threefactor.clocked.torch_losses import checked_loss
+from threefactor.clocked.turns import Alone, Turn
 from threefactor.errors import InputError, unknown_name
 from threefactor.processes import Share
 
 __all__ = ["Result", "Session", "run"]
+
+_PLAIN = (float, int, tuple, type(None))
 
 IN_THE_MIDDLE = (
     "a rule is called in the middle of its own step; finish the step first, or build another rule "
@@ -116,8 +113,9 @@ class Session:
     ) -> None:
         check_layers(network)
         self.network = network
-        self._modules = list(network.modules())
+        self._modules = modules_of(network)
         self.layers = layers_of(network)
+        self._alone = Alone(layer for _, layer in self.layers)
         self.neurons = [(name, m) for name, m in self.layers if isinstance(m, Neuron)]
         self.given_decay = checked_decay(trace_decay, [name for name, _ in self.layers])
         self._wiring = Wiring() if wiring is None else wiring
@@ -130,6 +128,8 @@ class Session:
         names = [name for name, _ in synapses]
         self.untraced = _checked_names(untraced, names)
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
+        self._leaks: list[Any] = []
+        self._foreign = any(neuron.foreign for _, neuron in self.neurons)
         one_by_one = {
             name
             for name, decay in self.decays.items()
@@ -183,9 +183,9 @@ class Session:
             self.unchecked = True
             self._began_with = None
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other threads from working on the network; see `turns.alone`."""
-        return alone(module for _, module in self.layers)
+    def alone(self) -> Alone:
+        """Keep other threads from working on the network."""
+        return self._alone
 
     def take_share(self, share: Share | None) -> None:
         """Note which rows of a batch this stream has, if several processes share batches."""
@@ -224,7 +224,8 @@ class Session:
                 for state in self.kept:
                     shown.append(state)
                     state.put_in_place(others_work=others_work)
-                with single_step(self._modules), self._attributes_kept():
+                kept = self._attributes_kept() if self._foreign else nullcontext()
+                with single_step(self._modules), kept:
                     yield
             finally:
                 self.busy = False
@@ -239,7 +240,7 @@ class Session:
 
     def _follow_network(self) -> None:
         """Take up what may change in a network between two calls, and refuse the rest."""
-        modules = list(self.network.modules())
+        modules = modules_of(self.network)
         if modules != self._modules:
             self._refuse_other_layers()
             check_layers(self.network)
@@ -314,6 +315,14 @@ class Session:
 
     def _set_decays(self) -> None:
         """Let every trace decay as the neurons have it now."""
+        leaks = [
+            (getattr(n, "leak", None), getattr(n, "synaptic_leak", None), n.learned)
+            for _, n in self.neurons
+        ]
+        plain = all(isinstance(part, _PLAIN) for leak in leaks for part in leak)
+        if plain and leaks == self._leaks:
+            return
+        self._leaks = []
         names = [pathway.name for pathway in self.pathways]
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
         for pathway in self.pathways:
@@ -328,13 +337,12 @@ class Session:
         for probe in self.probes:
             if probe.keeps_trace:
                 probe.decay = activity_decay(self.given_decay, probe.name, self.neurons)
+        if plain:
+            self._leaks = leaks
 
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:
         """Put back what a network keeps of states that the neurons of other libraries return."""
-        if not any(getattr(neuron, "foreign", False) for _, neuron in self.neurons):
-            yield
-            return
         layers = {getattr(layer, "module", layer) for _, layer in self.layers}
         layers.update(state.module for state in self.kept)
         holders = [m for m in self._modules if m not in layers]
@@ -421,8 +429,7 @@ class Session:
                 states = states and not part.requires_grad
             else:
                 states = states and part is None
-        foreign = any(getattr(neuron, "foreign", False) for _, neuron in self.neurons)
-        return first if foreign and states else output
+        return first if self._foreign and states else output
 
     def second_pass(self, x_t: StepInput, noise_factor: float) -> Tensor:
         """Run the time step once more, without learning, and return the output.
@@ -472,7 +479,7 @@ class Session:
 
     def reader(self) -> InputReader:
         """Return what reads inputs for the network as it is now."""
-        first = next((layer for _, layer in self.layers if isinstance(layer, Synapse)), None)
+        first = self.pathways[0].synapse if self.pathways else None
         features = first.in_features if isinstance(first, Linear) else None
         return InputReader(self.sample_shape, self.first_parameter, self.chain == "none", features)
 
@@ -534,7 +541,7 @@ def run(
     losses: list[Tensor] = []
     try:
         device = session.first_parameter.device
-        with torch.no_grad(), session.attached(), verdicts.gathered(device):
+        with torch.no_grad(), verdicts.gathered(device), session.attached():
             count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)
@@ -550,6 +557,20 @@ def run(
         return Result(output, session.firing_rates(), count, total)
     finally:
         session.reset()
+
+
+def modules_of(network: nn.Module) -> list[nn.Module]:
+    """Return all modules, as `network.modules()`, in a fraction of its time."""
+    found = {network: None}
+
+    def look(module: nn.Module) -> None:
+        for inner in module._modules.values():
+            if inner is not None and inner not in found:
+                found[inner] = None
+                look(inner)
+
+    look(network)
+    return list(found)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threefactor.clocked import products
 from threefactor.clocked.pooling import average, checked_pool
 from threefactor.errors import InputError
 
@@ -20,6 +21,8 @@ class Carrier(Protocol):
 
     derived: dict[str, Tensor]
     """What was made of the weights, kept until they may change."""
+    copies: dict[str, Tensor]
+    """The weights themselves in another order, kept as long."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Stand in for the forward pass."""
@@ -155,19 +158,18 @@ class Linear(Synapse, nn.Linear):  # type: ignore[misc]
 
     def transmit(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.held("bias")
-        return F.linear(x, self.held("weight"), bias)
+        weight = self.held("weight")
+        if self.pathway is None:
+            return F.linear(x, weight, bias)
+        return products.linear(x, weight, bias, self.pathway.copies)
 
     def add_weight_grad(self, delta: Tensor, trace: Tensor) -> None:
-        rows, columns = delta.flatten(0, -2).t(), trace.flatten(0, -2)
-        weight = self.held("weight")
-        if weight.grad is None:  # a plain product saves filling a matrix with zeros
-            accumulate(weight, rows @ columns)
-        else:
-            weight.grad.addmm_(rows, columns)
+        grad = products.weight_gradient(delta.flatten(0, -2), trace.flatten(0, -2))
+        accumulate(self.held("weight"), grad)
 
     def add_bias_grad(self, delta: Tensor) -> None:
         if self.bias is not None:
             accumulate(self.held("bias"), delta.flatten(0, -2).sum(0))
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
-        return delta @ self.held("weight").detach()
+        return products.product(delta, self.held("weight").detach())

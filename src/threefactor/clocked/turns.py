@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any
 
 from torch import nn
 
 from threefactor.errors import InputError
 
-__all__ = ["Turn", "alone"]
+__all__ = ["Alone", "Turn"]
 
 
 class Turn:
@@ -39,31 +40,66 @@ class Turn:
             )
 
 
-@contextmanager
-def alone(layers: Iterable[nn.Module]) -> Iterator[None]:
-    """Keep other threads from working on layers; the same thread may come in again.
+class Alone:
+    """Keeps other threads from working on layers; the same thread may come in again.
 
     A callback must not wait for another thread that works on the same layers: each would wait for
     the other.
+
+    Args:
+        layers: which ones; they stay the same.
     """
-    with ExitStack() as stack:
-        # Always in one order: two networks that share layers cannot wait for each other.
-        for layer in sorted(set(layers), key=id):
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        self._layers = tuple(dict.fromkeys(layers))
+        self._held: list[threading.RLock] = []
+        self._made_in = -1
+
+    def __enter__(self) -> None:
+        if self._made_in != _process:
+            # Always in one order: two networks that share layers cannot wait for each other.
             with _making:
-                lock = _locks.setdefault(layer, threading.RLock())
-            stack.enter_context(lock)
-        yield
+                self._held = [
+                    _locks.setdefault(layer, threading.RLock())
+                    for layer in sorted(self._layers, key=id)
+                ]
+            self._made_in = _process
+        taken = 0
+        try:
+            for lock in self._held:
+                lock.acquire()
+                taken += 1
+        except BaseException:
+            for lock in reversed(self._held[:taken]):
+                lock.release()
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for lock in reversed(self._held):
+            lock.release()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy is of other layers, and locks cannot be copied."""
+        return {**self.__dict__, "_held": [], "_made_in": -1}
 
 
 _locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _making = threading.Lock()
+_process = 0
+"""How often the process was forked on its way here."""
 
 
 def _forget_locks() -> None:
     """In a forked child, the threads that held a lock are gone."""
-    global _making
+    global _making, _process
     _locks.clear()
     _making = threading.Lock()
+    _process += 1
 
 
 if hasattr(os, "register_at_fork"):

@@ -13,12 +13,14 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["gathered", "gathering", "judge", "read"]
+__all__ = ["gathered", "gathering", "held", "judge", "read"]
 
 Complain = Callable[[], None]
+Waiting = list[tuple[Tensor, Complain]]
 _NOTHING = nullcontext()
 """Made once: a step of a small network takes less than a millisecond."""
-_gathering: ContextVar[list[tuple[Tensor, Complain]] | None] = ContextVar("verdicts", default=None)
+_gathering: ContextVar[Waiting | None] = ContextVar("verdicts", default=None)
+_held: ContextVar[Waiting | None] = ContextVar("held", default=None)
 
 
 def gathered(device: torch.device) -> AbstractContextManager[None]:
@@ -61,13 +63,28 @@ def judge(sound: Tensor, complain: Complain) -> None:
     waiting.append((sound, complain))
 
 
+@contextmanager
+def held() -> Iterator[Waiting]:
+    """Let nobody read the verdicts within; return them, for the caller to read later."""
+    verdicts: Waiting = []
+    token = _held.set(verdicts)
+    try:
+        yield verdicts
+    finally:
+        _held.reset(token)
+
+
 def read() -> None:
     """Read the verdicts that were gathered; the first bad one raises.
 
     The device "meta" has no values to judge.
     """
-    waiting = _gathering.get()
+    waiting, kept = _gathering.get(), _held.get()
     if not waiting:
+        return
+    if kept is not None:
+        kept.extend(waiting)
+        waiting.clear()
         return
     found = torch.stack([sound for sound, _ in waiting])
     complaints = [complain for _, complain in waiting]

@@ -23,7 +23,7 @@ import os
 import torch
 from torch import Tensor
 
-from threefactor.clocked import kernels
+from threefactor.clocked import kernels, products
 
 __all__ = ["applies", "convolve", "transform_kernel", "weight_gradient"]
 
@@ -79,7 +79,8 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     for first, part in _chunks(x):
         seen = _transform("tf_winograd_input", part)
         product = _planes(channels, seen.shape[2])
-        torch.bmm(transformed, seen, out=product)
+        if not products.planes(transformed, seen, product):
+            torch.bmm(transformed, seen, out=product)
         _library.tf_winograd_output(
             len(part), channels, height, width,
             product.data_ptr(), product.stride(0), shift, out[first:].data_ptr(),
@@ -92,7 +93,9 @@ def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     total = x.new_zeros((POINTS, delta.shape[1], x.shape[1]))
     for (_, errors), (_, part) in zip(_chunks(delta), _chunks(x), strict=True):
         seen = _transform("tf_winograd_input", part)
-        total.baddbmm_(_transform("tf_winograd_error", errors), seen.transpose(1, 2))
+        wanted = _transform("tf_winograd_error", errors)
+        if not products.planes(wanted, products.transposed(seen), total, add=True):
+            total.baddbmm_(wanted, seen.transpose(1, 2))
     flat = _both_sides(x).t() @ total.view(POINTS, -1)
     return flat.t().reshape(delta.shape[1], x.shape[1], 3, 3)
 

@@ -21,6 +21,7 @@ from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.encode.saccades import SaccadeSettings, simulate_saccades
 from threefactor.data.fetch import fetch
 from threefactor.data.formats.aedat import read_aedat2, read_aedat3
+from threefactor.data.formats.aedat4 import read_aedat4
 from threefactor.data.formats.events import EVENT
 from threefactor.data.formats.idx import read_idx
 from threefactor.data.info import available, describe
@@ -105,6 +106,7 @@ __all__ = [
     "random_flip",
     "read_aedat2",
     "read_aedat3",
+    "read_aedat4",
     "read_idx",
     "read_nmnist_file",
     "read_shd_file",

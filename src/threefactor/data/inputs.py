@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -13,7 +13,16 @@ from torch import Tensor
 
 from threefactor.indexing import Index, positions
 
-__all__ = ["Batched", "Inputs", "LoadsAhead", "Movable", "Selectable", "Varied", "batches"]
+__all__ = [
+    "Batched",
+    "Inputs",
+    "LoadsAhead",
+    "Movable",
+    "Selectable",
+    "Varied",
+    "batches",
+    "read_ahead",
+]
 
 Self = TypeVar("Self")
 
@@ -90,6 +99,34 @@ class Batched(ABC):
             batch = self.take(np.array([place]))
             return batch.select(batch.dim() - 4, 0)
         return self.take(place)
+
+
+class Begun(Protocol):
+    """A batch that is being read."""
+
+    def result(self) -> Tensor: ...
+    def cancel(self) -> object: ...
+
+
+def read_ahead(indices: Iterable[Any], begin: Callable[[Any], Begun]) -> Iterator[Tensor]:
+    """Yield a batch for each index, while the next one is being read.
+
+    Args:
+        indices: one for each batch.
+        begin: begins to read a batch.
+    """
+    ahead: Begun | None = None
+    try:
+        for index in indices:
+            batch = None if ahead is None else ahead.result()
+            ahead = begin(index)
+            if batch is not None:
+                yield batch
+        if ahead is not None:
+            yield ahead.result()
+    finally:
+        if ahead is not None:
+            ahead.cancel()
 
 
 def batches(inputs: Inputs | LoadsAhead, indices: Iterable[Any], seed: int) -> Iterator[Any]:

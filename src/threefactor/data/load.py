@@ -28,6 +28,7 @@ from threefactor.data.dataset import (
 from threefactor.data.encode.framing import FrameSettings, frames, spike_frames
 from threefactor.data.encode.latency import check_window, code_images
 from threefactor.data.files.archives import unpacked
+from threefactor.data.files.rows import FileRows
 from threefactor.data.formats.events import Events
 from threefactor.data.samples.frame_cache import CachedFrames, cached_frames
 from threefactor.data.samples.frames import FrameData, Frames
@@ -35,6 +36,7 @@ from threefactor.data.samples.image_folder import ImageFolderData, load_image_fo
 from threefactor.data.samples.images import ImageData, image_data
 from threefactor.data.samples.recordings import EventData, Recordings
 from threefactor.data.samples.spikes import SpikeData
+from threefactor.data.samples.stored import Stored
 from threefactor.data.sets.catalog import DATASETS, lookup
 from threefactor.data.sets.simulated import SACCADES, simulated_events
 from threefactor.data.where import cache_folder, data_folder, find_files
@@ -52,6 +54,7 @@ def load(  # type: ignore[overload-overlap]
     data_dir: str | Path | None = None,
     normalise: bool = True,
     dtype: torch.dtype = torch.float32,
+    room: int | None = None,
 ) -> ImageFolderData: ...
 @overload
 def load(
@@ -59,6 +62,7 @@ def load(
     data_dir: str | Path | None = None,
     normalise: bool = True,
     dtype: torch.dtype = torch.float32,
+    room: int | None = None,
 ) -> ImageData: ...
 
 
@@ -67,6 +71,7 @@ def load(
     data_dir: str | Path | None = None,
     normalise: bool = True,
     dtype: torch.dtype = torch.float32,
+    room: int | None = None,
 ) -> ImageData | ImageFolderData:
     """Load a data set of images; image files are read batch by batch.
 
@@ -77,6 +82,8 @@ def load(
             standard deviation; otherwise the pixels are only scaled to 0..1. Each channel of image
             files has its own mean and deviation, published for ImageNet.
         dtype: of the images: torch.float16, bfloat16, float32 or float64.
+        room: bytes that the images may take in memory; more are kept as bytes in a file in the
+            user's cache folder, from which batches are read. None for no limit.
 
     Returns:
         An `ImageData`; of a set of image files, as `imagenet`, an `ImageFolderData`.
@@ -101,7 +108,40 @@ def load(
     if isinstance(entry, ImageFolderSet):
         folder = sources[0].path.parent
         return load_image_folder(folder, normalise=normalise, dtype=dtype, name=name)
-    return image_data(entry.read(entry, sources), entry.classes, name, normalise, dtype)
+    raw = entry.read(entry, sources)
+    images = raw.train_images, raw.test_images
+    if room is None or sum(part.size for part in images) * dtype.itemsize <= room:
+        return image_data(raw, entry.classes, name, normalise, dtype)
+    mean, std = raw.statistics(name)
+    train, test = (
+        Stored(
+            _pixels_in_file(name, part),
+            dtype,
+            peak=raw.peak,
+            mean=mean if normalise else 0.0,
+            std=std if normalise else 1.0,
+        )
+        for part in images
+    )
+    found: Any = (train, test)
+    return ImageData(
+        train_images=found[0],
+        train_labels=torch.from_numpy(raw.train_labels.astype(np.int64)),
+        test_images=found[1],
+        test_labels=torch.from_numpy(raw.test_labels.astype(np.int64)),
+        classes=entry.classes,
+        name=name,
+        mean=mean,
+        std=std,
+    )
+
+
+def _pixels_in_file(name: str, images: NDArray[np.uint8]) -> FileRows:
+    digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+    key = {"set": name, "shape": list(images.shape), "source": digest}
+    folder = cache_folder() / name / "pixels"
+    found = cached_frames(folder, key, len(images), lambda: iter(images), ("uint8",))
+    return FileRows.of(found.array)
 
 
 def load_spikes(name: str, data_dir: str | Path | None = None, window: float = 0.1) -> SpikeData:

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor.errors import InputError
 from threefactor.events.arrays import number, offsets_of, read_only, whole
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
+from threefactor.options import refuse_unknown
 
 __all__ = ["Activity", "Layer", "LayerOptions", "array_of", "recorded"]
 
@@ -160,8 +161,10 @@ class Layer(nn.Module):
         duration: float,
         max_spikes: int = 30,
         weight_range: tuple[float, float] = (-1.0, 1.0),
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         kernels()
         self.in_features = whole("in_features", in_features)
         self.neurons = whole("neurons", neurons)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from threefactor.clocked.losses import Loss, check_labels
 from threefactor.errors import InputError
 from threefactor.events.arrays import number
 
-__all__ = ["FirstSpike", "SpikeCount", "check_loss", "losses_of", "reads_first_spikes"]
+__all__ = ["FirstSpike", "SpikeCount", "losses_of", "reads_first_spikes"]
 
 EXPECTED = (
     "expected a function (output, targets) -> (losses, gradients), of shapes (B,) and (B, m); "
@@ -98,17 +96,6 @@ class FirstSpike:
 def reads_first_spikes(loss: Loss) -> bool:
     """Whether a loss reads the times of first spikes; any other reads counts."""
     return bool(getattr(loss, "reads_first_spikes", False))
-
-
-def check_loss(loss: Any) -> None:
-    """Refuse what cannot be the loss of a rule; what it returns is looked at by `losses_of`.
-
-    Raises:
-        InputError: saying what to give.
-    """
-    if not callable(loss) or isinstance(loss, (type, torch.nn.modules.loss._Loss)):
-        name = loss.__name__ if isinstance(loss, type) else type(loss).__name__
-        raise InputError(f"the loss is {name}; {EXPECTED}")
 
 
 def losses_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

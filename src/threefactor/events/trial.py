@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from threefactor.clocked.losses import Loss, check_targets
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError
 from threefactor.events.arrays import as_array, for_kernels
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, check_loss, losses_of, reads_first_spikes
+from threefactor.events.losses import SpikeCount, losses_of, reads_first_spikes
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
@@ -195,8 +196,7 @@ def run(
         >>> events.run(net, events.latency_code(torch.rand(2, 4))).output.shape
         torch.Size([2, 3])
     """
-    chosen = SpikeCount() if loss is None else loss
-    check_loss(chosen)
+    chosen = SpikeCount() if loss is None else checked_loss(loss)
     with in_full(), torch.no_grad():
         return Trial(network, inputs, targets, chosen).result()
 

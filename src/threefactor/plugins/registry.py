@@ -41,7 +41,7 @@ __all__ = [
 Kind = Literal["rule", "network", "data", "loss", "recipe"]
 EngineName = Literal["clocked", "events"]
 KINDS: tuple[Kind, ...] = ("rule", "network", "data", "loss", "recipe")
-GIVEN_TO_DATA = ("data_dir", "steps", "dtype", "window", "sort")
+GIVEN_TO_DATA = ("data_dir", "steps", "dtype", "window", "sort", "room")
 """What a function that loads data gets of the experiment, if it asks for it by name."""
 MOST_LETTERS = 60
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -12,6 +12,7 @@ from threefactor.recipes.recipe import Recipe
 from threefactor.training.folder.run import Run
 from threefactor.training.overrides import override
 from threefactor.training.settings import Settings
+from threefactor.training.weights import is_weights_file
 
 __all__ = ["finetuning"]
 
@@ -64,6 +65,7 @@ def finetuning(
         before,
         {
             "start": str(run),
+            "start_prefix": "",
             "hardware_noise": noise,
             "epochs": EPOCHS.get(name, EPOCHS_ELSE),
             "optimizer": optimizer,
@@ -75,6 +77,6 @@ def finetuning(
 
 def _full_rate(run: Settings) -> float:
     """Return the learning rate that a run would have had with spatial BP, from the beginning."""
-    if run.start is not None:
+    if run.start is not None and not is_weights_file(run.start):
         return run.optimizer.lr * SLOWER.get(run.rule.name, SLOWER_ELSE)
     return run.optimizer.lr * SLOWER.get(run.rule.name, SLOWER_ELSE) / SLOWER_ELSE

@@ -7,7 +7,14 @@ it into a table beside the published number, and `page` shows it.
 
 from threefactor.report.citing import citation
 from threefactor.report.figures import Figure, Series
-from threefactor.report.page import Listing, Section, html_page, markdown_page, write_figures
+from threefactor.report.page import (
+    Listing,
+    Section,
+    html_page,
+    markdown_page,
+    write_figures,
+    write_tables,
+)
 from threefactor.report.published import find_published, published_table, published_tables
 from threefactor.report.sections import ReportSections, report_sections, study_sections
 from threefactor.report.study import Group, Study, collect, gather
@@ -35,4 +42,5 @@ __all__ = [
     "report_sections",
     "study_sections",
     "write_figures",
+    "write_tables",
 ]

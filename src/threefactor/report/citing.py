@@ -136,8 +136,9 @@ def _own_parts(settings: Settings, own: Mapping[tuple[str, str], str]) -> Iterat
         yield "data", settings.data.name
     if isinstance(settings.network, RegisteredNetworkSettings):
         yield "network", settings.network.kind
-    if isinstance(settings.loss, RegisteredLossSettings):
-        yield "loss", settings.loss.kind
+    loss = settings.loss
+    if isinstance(loss, RegisteredLossSettings) and loss.kind not in clocked.TORCH_LOSSES:
+        yield "loss", loss.kind
     recipe = ("recipe", settings.recipe)
     if recipe in own or entry(*recipe) is not None:
         yield recipe
@@ -150,6 +151,8 @@ def _foreign(parts: Sequence[tuple[str, str]], own: Mapping[tuple[str, str], str
         cite = own.get((kind, name)) or ("" if known is None else known.cite)
         if cite.strip():
             texts[cite.strip()] = None
+        elif known is not None and known.provided:  # a kind of data of one's own
+            said += f"% data of one's own ({readable(name)}): cite where they come from.\n"
         elif kind != "recipe":
             what = readable(f"{KINDS.get(kind, kind)} {name!r}")
             said += f"% {what} is not part of threefactor: ask its author.\n"

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from threefactor.report.runs import ReportedRun
 from threefactor.report.study import Group
 from threefactor.report.values import Cell, Number, Table, without_empty_columns
+from threefactor.training.scores import SCORES, Score
 
 __all__ = [
     "DIRECT_TEST",
     "accuracy_table",
     "cost_table",
+    "judged_tables",
     "overview_table",
     "run_table",
+    "score_table",
 ]
 
 DIRECT_TEST = "direct test accuracy"
@@ -46,6 +49,58 @@ ABOUT_DIFFERENCE = (
     "number. The numbers of SFDFA, table 1, are means of the best test epoch of each run: there it "
     "compares the best epochs."
 )
+
+
+def judged_tables(recipe: str, groups: Sequence[Group]) -> list[Table]:
+    """Show how good the networks of a recipe are, in one table for each kind of score.
+
+    Those without any score are with those that have an accuracy, as they may have one.
+    """
+    others: dict[str, list[Group]] = {}
+    for group in groups:
+        kind = group.score.name
+        others.setdefault("" if kind in ("accuracy", "loss") else kind, []).append(group)
+    usual = others.pop("", [])
+    tables = [accuracy_table(recipe, usual)] if usual else []
+    return [*tables, *(score_table(recipe, each) for each in others.values())]
+
+
+def score_table(recipe: str, groups: Sequence[Group]) -> Table:
+    """Show the scores of networks that predict values or labels, all of the same kind."""
+    lead = groups[0].score
+    others = [one for one in SCORES.values() if one is not lead and _has(groups, one)]
+    rows = []
+    for group in groups:
+        last = group.last_of(lead)
+        direct = group.over_score(lead, lambda run: (run.start or {}).get(f"test_{lead.name}"))
+        chosen = group.over_score(
+            lead,
+            lambda run: None if run.chosen_line is None else run.chosen_line[f"test_{lead.name}"],
+        )
+        best = group.over_score(lead, lambda run: run.best_of(lead))
+        found = (group.label, len(group.runs), len(group.runs[0].history))
+        rows.append((*found, direct, last, chosen, best, *map(group.last_of, others)))
+    columns = (
+        *("rule", "seeds", "epochs"),
+        f"{lead.heading}, direct test",
+        f"{lead.heading}, last epoch",
+        f"{lead.heading}, best epoch on validation data",
+        f"{lead.heading}, best epoch (biased)",
+        *(f"{one.heading}, last epoch" for one in others),
+    )
+    order = "highest" if lead.higher else "lowest"
+    notes = (
+        f"Scores are on the test data; the {order} {lead.title} is the best. “Last epoch” is the "
+        "one to quote. “Best epoch” is chosen by looking at the test data, and so biased.",
+        "Mean ± sample standard deviation over the seeds, or folds; a single run has none.",
+        *_changes(groups),
+    )
+    table = Table(f"{recipe}: test {lead.title}", columns, tuple(rows), notes)
+    return without_empty_columns(table)
+
+
+def _has(groups: Sequence[Group], score: Score) -> bool:
+    return any(group.last_of(score) is not None for group in groups)
 
 
 def overview_table(groups: Sequence[Group]) -> Table:
@@ -127,14 +182,24 @@ def run_table(runs: Sequence[ReportedRun]) -> Table:
             NO_ACCURACY if run.last is None else Number(100 * run.last),
             NO_ACCURACY if run.best is None else Number(100 * run.best),
             run.best_epoch,
+            None if run.score.name == "accuracy" else _judged(run),
             Number(run.seconds / 60, 1),
             *(str(run.environment.get(k, "?")) for k in ("threefactor", "torch", "python")),
             str(run.environment.get("platform", "?")),
         )
         for run in runs
     )
-    columns = ("run", "seed", "epochs", LAST, BEST, "first best epoch", "minutes")
-    return Table("All runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
+    columns = ("run", "seed", "epochs", LAST, BEST, "first best epoch", "test score", "minutes")
+    table = Table("All runs", (*columns, "threefactor", "torch", "Python", "machine"), rows)
+    if any(run.score.name != "accuracy" for run in runs):
+        return table
+    return without_empty_columns(table)
+
+
+def _judged(run: ReportedRun) -> str:
+    """Return what a run without an accuracy is judged by after the last epoch."""
+    value = run.history[-1][f"test_{run.score.name}"]
+    return f"{run.score.title} {run.score.text(value)}"
 
 
 @dataclass(frozen=True)

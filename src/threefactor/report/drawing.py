@@ -22,7 +22,9 @@ from threefactor.report.names import slug
 __all__ = [
     "STYLE",
     "colour_variables",
+    "draw",
     "draw_picture",
+    "draw_side_by_side",
     "follow_page",
     "load_matplotlib",
     "on_paper",
@@ -72,12 +74,15 @@ STYLE = {
 USUAL_LINES = 6  # of a legend, that all figures have room for
 LINE_HEIGHT = 0.19  # inches, for each line more
 USUAL_CELLS, CELL_HEIGHT = 10, 0.25  # rows of cells that all figures have room for
+USUAL_BANDS, BAND_HEIGHT = 3, 0.8  # the same of layers in a raster
 LEGEND_LETTERS = 58  # beside the widest numbers along the axis
 WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten alone
 LONGEST_LABEL = 44  # letters of a line
 LONGEST_TEXT, LONGEST_PLACE = 200, 40  # letters of a label, of a group of bars
 FEW = 4  # points that are marked
-MOST_NUMBERS = 8  # cells side by side, with a number in each
+MOST_NUMBERS, MOST_USUAL = 12, 8  # cells side by side with a number in each; of the usual size
+FEW_POINTS, SMALL = 300, 2.5  # of a series, whose points are of the usual size; that of more
+MOST_STROKES, MOST_MARKERS = 400, 4000  # spikes of a layer that are strokes; that are no pixels
 WIDTH, HEIGHT = 5.2, 3.4  # inches: legible on a phone, where the page scales it to fit
 
 
@@ -110,7 +115,7 @@ def svg(figure: Figure) -> str:
                 _panel(figure, one, axis)
                 axis.set(title=one.label, ylabel="")
             axes[0].set_ylabel(figure.y_label)
-        if figure.kind in ("heatmap", "cells"):
+        if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
             canvas.colorbar(axes[-1].collections[0], ax=list(axes))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -141,6 +146,46 @@ def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
         canvas.savefig(path, dpi=150)
 
 
+def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
+    """Draw figures with their titles into one file, two in a row.
+
+    Args:
+        figures: at least one.
+        path: as for `draw_picture`.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+    """
+    library = load_matplotlib()
+    lines = -(-len(figures) // 2)
+    with library.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
+        size = (2 * WIDTH, (HEIGHT + 0.6) * lines)
+        canvas = library.figure.Figure(figsize=size, layout="constrained")
+        parts = canvas.subfigures(lines, 2, squeeze=False).flat
+        for figure, part in zip(map(_shown, figures), parts, strict=False):
+            part.suptitle(textwrap.fill(figure.title, LONGEST_LABEL))
+            axis = part.subplots()
+            _draw(figure, axis)
+            if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
+                part.colorbar(axis.collections[0], ax=axis)
+        canvas.savefig(path, dpi=150)
+
+
+def draw(figure: Figure, axis: Any) -> None:
+    """Draw a figure onto axes of one's own, with its legend above them; heatmaps of one series.
+
+    Args:
+        figure: what to show.
+        axis: of Matplotlib, with the style that it has.
+
+    Raises:
+        ConfigurationError: if matplotlib is not installed.
+        InputError: if the points of a heatmap are not a complete grid.
+    """
+    _draw(_shown(figure), axis)
+
+
 def colour_variables(dark: bool) -> str:
     """Return the CSS declarations of all colours of figures, for light or dark ground."""
     colours = (*_SERIES_DARK, _INK_DARK, _LINE_DARK) if dark else (*SERIES, INK, LINE)
@@ -167,6 +212,7 @@ def load_matplotlib() -> Any:
         ConfigurationError: if it is not installed.
     """
     try:
+        import matplotlib.collections
         import matplotlib.figure
         import matplotlib.ticker
     except ImportError as problem:
@@ -206,6 +252,9 @@ def _draw(figure: Figure, axis: Any) -> None:
         _panel(figure, figure.series[0], axis)
         return
     axis.set(xlabel=figure.x_label, ylabel=figure.y_label)
+    if figure.kind in OTHERS:
+        OTHERS[figure.kind](figure, axis)
+        return
     handles = _bars(figure, axis) if figure.kind == "bar" else _lines(figure, axis)
     _scales(figure, axis)
     if len(figure.series) > 1:
@@ -225,7 +274,9 @@ def _room_for_legend(figure: Figure) -> float:
     """Return how many inches a figure needs in addition for a long legend."""
     if figure.kind == "cells":
         return CELL_HEIGHT * max(0, len(figure.y_names) - USUAL_CELLS)
-    if figure.kind in ("heatmap", "quiver") or len(figure.series) < 2:
+    if figure.kind == "raster":
+        return BAND_HEIGHT * max(0, len(figure.series) - USUAL_BANDS)
+    if figure.kind in ("heatmap", "parallel", "pictures", "quiver") or len(figure.series) < 2:
         return 0.0
     labels, columns = _legend([one.label for one in figure.series])
     rows = [labels[i : i + columns] for i in range(0, len(labels), columns)]
@@ -247,7 +298,13 @@ def _lines(figure: Figure, axis: Any) -> list[Any]:
         marker = "o" if _has_lone_points(ys) else ""
         if figure.kind == "points":
             dash, marker = "none", MARKERS[i % len(MARKERS)]
-        handles += axis.plot(one.xs, ys, color=colour, linestyle=dash, marker=marker)
+        size = SMALL if len(ys) > FEW_POINTS and figure.kind == "points" else None
+        look = {"color": colour, "linestyle": dash, "marker": marker, "markersize": size}
+        handles += axis.plot(one.xs, ys, **look)
+        if one.marked is not None:
+            marks = np.flatnonzero(one.marked)
+            xs = np.asarray(one.xs)[marks]
+            axis.plot(xs, ys[marks], color=colour, linestyle="none", marker="o", markersize=4.5)
         if one.error is not None:
             error = np.asarray(one.error, dtype=float)
             # A mean minus its deviation may have no logarithm.
@@ -335,15 +392,92 @@ def _cells(figure: Figure, one: Series, axis: Any) -> None:
         if few and np.isfinite(value):
             red, green, blue, _ = mesh.cmap(mesh.norm(value))
             colour = "#ffffff" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#000000"
-            axis.text(
-                column + 0.5, row + 0.5, f"{value:.4g}", color=colour, ha="center", va="center"
-            )
+            size = None if len(figure.x_names) <= MOST_USUAL else 7.5
+            place = {"ha": "center", "va": "center", "fontsize": size}
+            axis.text(column + 0.5, row + 0.5, f"{value:.4g}", color=colour, **place)
     for side, names in ((axis.xaxis, figure.x_names), (axis.yaxis, figure.y_names)):
         shown = [_short(name, LONGEST_PLACE) for name in names]
         side.set_ticks([place + 0.5 for place in range(len(names))], shown)
     if sum(len(name) + 2 for name in figure.x_names) > LEGEND_LETTERS:
         axis.tick_params("x", rotation=90)
     axis.grid(False)
+
+
+def _raster(figure: Figure, axis: Any) -> None:
+    """Draw a band of the same height for each layer, whatever its number of neurons."""
+    for i, one in enumerate(figure.series):
+        heights = i + 0.04 + 0.92 * (np.asarray(one.ys, dtype=float) + 0.5) / (one.size or 1)
+        colour = SERIES[i % len(SERIES)]
+        # Strokes would cover each other where they are many.
+        marker, size = ("|", 5) if len(one.xs) <= MOST_STROKES else (".", 2)
+        look = {"marker": marker, "markersize": size, "rasterized": len(one.xs) > MOST_MARKERS}
+        axis.plot(one.xs, heights, color=colour, linestyle="none", **look)
+        if not len(one.xs):
+            place = {"transform": axis.get_yaxis_transform(), "ha": "center", "va": "center"}
+            axis.text(0.5, i + 0.5, "no spikes", color=INK, **place)
+        if i:
+            axis.axhline(i, color=LINE, linewidth=0.8)
+    names = [f"{one.label}\n({one.size:,})" for one in figure.series]
+    axis.set_yticks([i + 0.5 for i in range(len(names))], names)
+    axis.set_ylim(0, len(names))
+    axis.grid(False, axis="y")
+    if figure.x_range is not None:
+        axis.set_xlim(*figure.x_range)
+
+
+def _pictures(figure: Figure, axis: Any) -> None:
+    """Draw pictures beside each other in one scale, with a gap between them."""
+    tiles = []
+    for one in figure.series:
+        columns, rows = np.asarray(one.xs, dtype=int), np.asarray(one.ys, dtype=int)
+        tile = np.full((int(rows.max()) + 1, int(columns.max()) + 1), np.nan)
+        tile[rows, columns] = one.values
+        tiles.append(tile)
+    high, wide = (max(tile.shape[side] for tile in tiles) + 1 for side in (0, 1))
+    lines = -(-len(tiles) // figure.columns)
+    whole = np.full((lines * high - 1, figure.columns * wide - 1), np.nan)
+    for i, tile in enumerate(tiles):
+        top, left = (i // figure.columns) * high, (i % figure.columns) * wide
+        whole[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
+    most = float(np.nanmax(np.abs(whole))) or 1.0
+    axis.pcolormesh(whole, cmap="RdBu_r", vmin=-most, vmax=most, rasterized=True)
+    axis.invert_yaxis()
+    axis.set_aspect("equal")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(False)
+
+
+def _parallel(figure: Figure, axis: Any) -> None:
+    """Draw a line for each series from axis to axis, and the texts of the places beside these."""
+    library = load_matplotlib()
+    names = [str(name) for name in figure.series[0].xs]
+    lines = [list(enumerate(one.ys)) for one in figure.series]
+    bundle = library.collections.LineCollection(lines, linewidths=1.2, alpha=0.8)
+    bundle.set_array(np.array([(one.values or (0.0,))[0] for one in figure.series]))
+    axis.add_collection(bundle)
+    ground = {"facecolor": "#ffffff", "alpha": 0.75, "edgecolor": "none", "pad": 1}
+    for i, ticks in enumerate(figure.ticks):
+        axis.axvline(i, color=INK, linewidth=0.8)
+        last = i == len(names) - 1
+        for place, text in ticks:
+            side = {"ha": "right" if last else "left", "va": "center", "fontsize": 8.5}
+            axis.text(
+                i + (-0.05 if last else 0.05),
+                place,
+                _short(text, LONGEST_PLACE // 2),
+                color="#000000",
+                bbox=ground,
+                **side,
+            )
+    shown = [textwrap.fill(_short(name, LONGEST_PLACE), 12) for name in names]
+    axis.set_xticks(range(len(names)), shown)
+    axis.set(xlim=(-0.1, len(names) - 0.9), ylim=(-0.06, 1.06), yticks=[])
+    axis.grid(False)
+
+
+OTHERS = {"parallel": _parallel, "pictures": _pictures, "raster": _raster}
+"""What draws figures that are neither lines, bars nor panels."""
 
 
 def _accessible(document: str, figure: Figure) -> str:

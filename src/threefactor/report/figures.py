@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from threefactor.errors import InputError
+from threefactor.errors import ConfigurationError, InputError
 from threefactor.report.values import csv_text
 
 __all__ = ["Figure", "Series", "figure_csv"]
 
+Kind = Literal[
+    "line", "points", "bar", "raster", "parallel", "heatmap", "cells", "pictures", "quiver"
+]
 Points = Sequence[float] | Sequence[str]
 Column = Points | Sequence[float | None]
 
@@ -28,6 +31,8 @@ class Series:
         error: half the height of a band or bar of error, or None.
         values: what a heatmap shows, one per point of a complete grid.
         us, vs: components of arrows.
+        marked: which points of a line are marked, such as the spikes of a potential.
+        size: how many neurons the layer of a raster has, which `ys` count from 0.
 
     Raises:
         InputError: if the lengths differ, or a number is not finite.
@@ -40,6 +45,8 @@ class Series:
     values: Sequence[float] | None = None
     us: Sequence[float] | None = None
     vs: Sequence[float] | None = None
+    marked: Sequence[bool] | None = None
+    size: int | None = None
 
     def __post_init__(self) -> None:
         for name, numbers in self.columns().items():
@@ -67,13 +74,15 @@ class Series:
             "value": self.values,
             "u": self.us,
             "v": self.vs,
+            "marked": None if self.marked is None else [int(one) for one in self.marked],
         }
         return {name: numbers for name, numbers in every.items() if numbers is not None}
 
 
 NEEDED = {
-    **{"line": (), "points": (), "bar": ()},
-    **{"heatmap": ("value",), "cells": ("value",), "quiver": ("u", "v")},
+    **{"line": (), "points": (), "bar": (), "raster": ()},
+    "parallel": ("value",),
+    **{"heatmap": ("value",), "cells": ("value",), "pictures": ("value",), "quiver": ("u", "v")},
 }
 
 
@@ -87,12 +96,17 @@ class Figure:
         caption: what readers need to know.
         x_label, y_label: of the axes, with units.
         series: at least one. Heatmaps and arrows get a panel for each.
-        kind: "line", "points", "bar" (grouped), "heatmap", "cells" (a heatmap of one series with
-            names along its axes and numbers in its cells, any of which may be absent) or "quiver"
-            (arrows).
+        kind: "line", "points", "bar" (grouped), "raster" (bands of spikes, the first series at the
+            bottom), "parallel" (lines from axis to axis, coloured by their values), "heatmap",
+            "cells" (a heatmap of one series with names along its axes and numbers in its cells, any
+            of which may be absent), "pictures" (small pictures, all in one scale around 0, row by
+            row) or "quiver" (arrows).
         log_x, log_y: whether an axis is logarithmic.
         from_zero: whether the heights of lines begin at 0.
         x_names, y_names: of cells: what the places 0, 1, ... along the axes stand for.
+        x_range: where a raster begins and ends; None for its first and last spike.
+        columns: of pictures: how many stand side by side.
+        ticks: of parallel axes: for each the places, 0 to 1, and their texts.
 
     Raises:
         InputError: if there is no series, or a series lacks what the kind needs, or has gaps and
@@ -105,17 +119,21 @@ class Figure:
     x_label: str
     y_label: str
     series: tuple[Series, ...]
-    kind: Literal["line", "points", "bar", "heatmap", "cells", "quiver"] = "line"
+    kind: Kind = "line"
     log_x: bool = False
     log_y: bool = False
     from_zero: bool = False
     x_names: tuple[str, ...] = ()
     y_names: tuple[str, ...] = ()
+    x_range: tuple[float, float] | None = None
+    columns: int = 1
+    ticks: tuple[tuple[tuple[float, str], ...], ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in NEEDED:
             raise InputError(f"kind of figure is {self.kind!r}; give one of {', '.join(NEEDED)}")
-        if not self.series or not all(len(one.xs) for one in self.series):
+        silent = self.kind == "raster"  # a layer without spikes is shown as such
+        if not self.series or not all(len(one.xs) or silent for one in self.series):
             raise InputError(f"figure {self.name!r} has nothing to show; give it series of points")
         for one in self.series:
             missing = [name for name in NEEDED[self.kind] if name not in one.columns()]
@@ -123,6 +141,49 @@ class Figure:
                 raise InputError(f"series {one.label!r} of a {self.kind} lacks {missing[0]}")
             if self.kind != "line" and None in one.ys:
                 raise InputError(f"series {one.label!r} of a {self.kind} has gaps; leave them out")
+            if self.kind == "raster" and any(not 0 <= y < (one.size or 0) for y in one.ys if y):
+                raise InputError(
+                    f"series {one.label!r} of a raster has neurons outside of its {one.size}; give "
+                    "the number of neurons as size"
+                )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return the data, a dict for each point: the label of its series, and its numbers.
+
+        >>> line = Series("OPZO", [1, 2], [0.5, 0.25])
+        >>> Figure("error", "Error", "", "epoch", "error", (line,)).rows()
+        [{'series': 'OPZO', 'x': 1, 'y': 0.5}, {'series': 'OPZO', 'x': 2, 'y': 0.25}]
+        """
+        axes = {"x": self.x_names, "y": self.y_names}
+
+        def shown(name: str, value: Any) -> Any:
+            return axes[name][value] if axes.get(name) else value
+
+        names = self._names()
+        found = []
+        for one in self.series:
+            columns = one.columns()
+            for i in range(len(one.xs)):
+                values = {n: shown(n, columns[n][i]) if n in columns else None for n in names}
+                found.append({"series": one.label, **values})
+        return found
+
+    def to_pandas(self) -> Any:
+        """Return `rows` as a DataFrame.
+
+        Raises:
+            ConfigurationError: if pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as problem:
+            raise ConfigurationError(
+                "a DataFrame needs pandas; install it with: pip install pandas, or use rows()"
+            ) from problem
+        return pandas.DataFrame(self.rows(), columns=["series", *self._names()])
+
+    def _names(self) -> list[str]:
+        return list(dict.fromkeys(name for one in self.series for name in one.columns()))
 
 
 def figure_csv(figure: Figure) -> str:
@@ -134,16 +195,5 @@ def figure_csv(figure: Figure) -> str:
     OPZO,1,0.5
     OPZO,2,0.25
     """
-    names = list(dict.fromkeys(name for one in figure.series for name in one.columns()))
-    axes = {"x": figure.x_names, "y": figure.y_names}
-
-    def shown(name: str, value: Any) -> Any:
-        return axes[name][value] if axes.get(name) else value
-
-    rows: list[list[object]] = [["series", *names]]
-    for one in figure.series:
-        columns = one.columns()
-        for i in range(len(one.xs)):
-            values = (shown(n, columns[n][i]) if n in columns else None for n in names)
-            rows.append([one.label, *values])
-    return csv_text(rows)
+    names = ["series", *figure._names()]
+    return csv_text([names, *(list(row.values()) for row in figure.rows())])

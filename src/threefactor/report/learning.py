@@ -27,8 +27,9 @@ Epoch = Mapping[str, Any]
 def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
     """Draw test error, training loss and firing rate against the epoch, as means over the seeds.
 
-    The test error is left out where there is no accuracy. The firing rate is that of all hidden
-    neurons; it is left out if it is not known how many neurons each layer has.
+    In place of the test error there is the leading score of other tasks, if there is one. The
+    firing rate is that of all hidden neurons; it is left out if it is not known how many neurons
+    each layer has.
     """
     sizes = {group.label: _layer_sizes(group.runs[0]) for group in groups}
     figures = [_against_epoch(recipe, groups, "training loss", lambda _, e: e["train_loss"])]
@@ -37,6 +38,20 @@ def learning_curves(recipe: str, groups: Sequence[Group]) -> tuple[Figure, ...]:
             recipe, groups, "test error (%)", lambda _, e: 100 - 100 * e["test_accuracy"]
         )
         figures.insert(0, errors)
+    elif (score := groups[0].score).name not in ("accuracy", "loss") and all(
+        group.score is score for group in groups
+    ):
+        key = f"test_{score.name}"
+        figures.insert(
+            0,
+            _against_epoch(
+                recipe,
+                groups,
+                f"test {score.heading}",
+                lambda _, e: score.scale * e[key],
+                log=not score.higher,
+            ),
+        )
     if all(sizes.values()):
         unit = engine_of(groups[0].runs[0].settings).rate_unit
         figures.append(

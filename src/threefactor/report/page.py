@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,14 @@ from threefactor.report.values import Table, cell_data, cell_text, table_csv
 from threefactor.training.folder.files import make_folder, write_atomically
 from threefactor.version import __version__
 
-__all__ = ["Listing", "Section", "html_page", "markdown_page", "write_figures"]
+__all__ = [
+    "Listing",
+    "Section",
+    "html_page",
+    "markdown_page",
+    "write_figures",
+    "write_tables",
+]
 
 
 @dataclass(frozen=True)
@@ -98,18 +105,46 @@ def write_figures(sections: Iterable[Section], folder: str | Path) -> list[Path]
         ConfigurationError: if matplotlib is not installed.
         CheckpointError: if a file cannot be written.
     """
-    contents: dict[str, str] = {}
     sections = list(sections)
     names = _names(sections)
+    drawn = {
+        f"{names[id(figure)]}.svg": on_paper(svg(replace(figure, name=names[id(figure)])))
+        for section in sections
+        for figure in section.figures
+    }
+    return _write({**drawn, **_tables(sections)}, Path(folder))
+
+
+def write_tables(sections: Iterable[Section], folder: str | Path) -> list[Path]:
+    """Write the data of figures and tables as CSV, all digits kept; nothing is drawn.
+
+    Args:
+        sections, folder: as for `write_figures`.
+
+    Returns:
+        The paths of the files.
+
+    Raises:
+        CheckpointError: if a file cannot be written.
+    """
+    return _write(_tables(list(sections)), Path(folder))
+
+
+def _tables(sections: Sequence[Section]) -> dict[str, str]:
+    """Return the data of figures and tables by the names of their files."""
+    names = _names(sections)
+    found: dict[str, str] = {}
     for section in sections:
         for figure in section.figures:
-            name = names[id(figure)]
-            contents[f"{name}.svg"] = on_paper(svg(replace(figure, name=name)))
-            contents[f"{name}.csv"] = figure_csv(figure)
+            found[f"{names[id(figure)]}.csv"] = figure_csv(figure)
         for table in section.tables:
-            contents[f"{names[id(table)]}.csv"] = table_csv(table)
-    make_folder(Path(folder))
-    files = [Path(folder) / name for name in contents]
+            found[f"{names[id(table)]}.csv"] = table_csv(table)
+    return found
+
+
+def _write(contents: Mapping[str, str], folder: Path) -> list[Path]:
+    make_folder(folder)
+    files = [folder / name for name in contents]
     for file, text in zip(files, contents.values(), strict=True):
         write_atomically(file, text.encode())
     return files

@@ -11,6 +11,7 @@ from typing import Any
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.best import chosen_by, is_better, stopped_early
 from threefactor.training.folder.run import Run
+from threefactor.training.scores import LOSS, SCORES, Score, leading
 from threefactor.training.settings import Settings
 from threefactor.version import __version__
 
@@ -93,14 +94,31 @@ class ReportedRun:
 
         None without validation data or without an accuracy.
         """
+        line = self.chosen_line
+        return None if line is None else line["test_accuracy"]
+
+    @property
+    def chosen_line(self) -> Mapping[str, Any] | None:
+        """The metrics of the first epoch that was the best on validation data, if there are any."""
         if not self.history or "validation_loss" not in self.history[0]:
             return None
         best, found = None, None
         for line in self.history:
             metric = chosen_by(line)
             if is_better(metric, line[metric], best):
-                best, found = line[metric], line["test_accuracy"]
+                best, found = line[metric], line
         return found
+
+    @property
+    def score(self) -> Score:
+        """What its predictions are judged by on test data; the loss if there is nothing else."""
+        return SCORES.get(leading(self.history[-1], "test"), LOSS)
+
+    def best_of(self, score: Score) -> float | None:
+        """Return the best value of a score on test data: biased, since test data chose it."""
+        found = [line.get(f"test_{score.name}") for line in self.history]
+        values = [one for one in found if one is not None]
+        return (max if score.higher else min)(values, default=None)
 
     @property
     def seconds(self) -> float:

@@ -11,8 +11,8 @@ from threefactor.recipes import RECIPES
 from threefactor.report.analyses import Analysis, analysis_sections, find_analyses
 from threefactor.report.citing import cite_settings
 from threefactor.report.comparison import (
-    accuracy_table,
     cost_table,
+    judged_tables,
     overview_table,
     run_table,
 )
@@ -20,8 +20,9 @@ from threefactor.report.courses import tracked_sections
 from threefactor.report.learning import firing_figure, firing_rates, firing_table, learning_curves
 from threefactor.report.page import Listing, Section
 from threefactor.report.runs import ReportedRun
+from threefactor.report.spikes import spikes_of_groups
 from threefactor.report.study import Group, Study, collect
-from threefactor.report.sweeps import MOST_GROUPS, is_sweep, sweep_sections, told_of
+from threefactor.report.sweeps import MOST_GROUPS, is_sweep, ranked, sweep_sections, told_of
 from threefactor.training.description import OWN
 from threefactor.training.settings import OwnNetworkSettings
 
@@ -39,6 +40,7 @@ class ReportSections:
         left_out: folders and files that could not be used, each with the reason.
         overview: the accuracies of all recipes in one table, if there are several.
         recipes: for each recipe its results, and what was measured while its networks trained.
+        spikes: networks at work, if they were asked for.
         analyses: one for each kind of analysis.
         runs: every run with the command that made it.
         citing: BibTeX of what the runs used.
@@ -50,20 +52,29 @@ class ReportSections:
     analyses: tuple[Section, ...]
     runs: Section
     citing: Section
+    spikes: tuple[Section, ...] = ()
 
     def __iter__(self) -> Iterator[Section]:
         first = (one for one in (self.left_out, self.overview) if one is not None)
-        return iter((*first, *self.recipes, *self.analyses, self.runs, self.citing))
+        shown = (*self.recipes, *self.spikes, *self.analyses)
+        return iter((*first, *shown, self.runs, self.citing))
 
 
 def report_sections(
-    paths: Sequence[str | Path], *, unfinished: bool = False, split: bool = False
+    paths: Sequence[str | Path],
+    *,
+    unfinished: bool = False,
+    split: bool = False,
+    spikes: bool = False,
+    data_dir: str | Path | None = None,
 ) -> ReportSections:
     """Read runs and their analyses and return the sections of their report.
 
     Args:
         paths: run folders, or folders that contain some at any depth. That of a sweep is split.
         unfinished, split: see `collect`.
+        spikes: whether to open the first run of each group and show its network at work.
+        data_dir: where its data are, see `threefactor.data.load`.
 
     Raises:
         CheckpointError, ConfigurationError: see `collect`.
@@ -73,7 +84,11 @@ def report_sections(
     analyses, unread = find_analyses(paths)
     study = replace(study, left_out=(*study.left_out, *unread))
     told = [line for path in sweeps for line in told_of(path)]
-    return study_sections(study, analyses, sweep=told if sweeps else None)
+    sections = study_sections(study, analyses, sweep=told if sweeps else None)
+    if not spikes:
+        return sections
+    best = [group for groups in study.recipes.values() for group in ranked(groups)]
+    return replace(sections, spikes=tuple(spikes_of_groups(best, data_dir)))
 
 
 def study_sections(
@@ -131,10 +146,10 @@ def _left_out(study: Study) -> Section:
 
 def _experiment(recipe: str, groups: Sequence[Group]) -> Section:
     said = _description(recipe, groups)
-    tables = [accuracy_table(recipe, groups), cost_table(recipe, groups)]
+    tables = [*judged_tables(recipe, groups), cost_table(recipe, groups)]
     figures = [*learning_curves(recipe, groups)]
     if all(firing_rates(group) for group in groups):  # else there is no hidden layer
-        tables.insert(1, firing_table(recipe, groups))
+        tables.insert(-1, firing_table(recipe, groups))
         figures.append(firing_figure(recipe, groups))
     settings = tuple(_settings(group) for group in groups)
     return Section(recipe, said, tuple(tables), tuple(figures), settings)
@@ -214,6 +229,9 @@ def _runs(study: Study, *, fold: bool) -> Section:
 
 
 def _run_line(run: ReportedRun) -> str:
-    score = "no accuracy" if run.last is None else f"{100 * run.last:.2f} %"
+    value = run.history[-1][f"test_{run.score.name}"]
+    score = f"{run.score.title} {run.score.text(value)}"
+    if run.last is not None:
+        score = f"{100 * run.last:.2f} %"
     command = run.environment.get("command") or "made from Python"
     return f"{run.path}: seed {run.settings.seed}, {score}, {command}"

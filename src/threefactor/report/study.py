@@ -19,6 +19,7 @@ from threefactor.report.published import Published, find_published
 from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
 from threefactor.training.folder.run import plain_settings
+from threefactor.training.scores import Score
 from threefactor.version import __version__
 
 __all__ = ["Group", "LeftOut", "Study", "collect", "gather"]
@@ -94,6 +95,23 @@ class Group:
     def over_seeds(self, measure: Callable[[ReportedRun], float], digits: int = 2) -> Spread:
         """Return mean and standard deviation of a measure over the runs."""
         return spread([measure(run) for run in self.runs], digits)
+
+    @property
+    def score(self) -> Score:
+        """What its runs are judged by on test data."""
+        return self.runs[0].score
+
+    def over_score(
+        self, score: Score, measure: Callable[[ReportedRun], float | None]
+    ) -> Spread | None:
+        """Return a score over the runs as it is shown; None unless all of them have it."""
+        found = [score.scale * value for value in map(measure, self.runs) if value is not None]
+        digits = 2 if score.fraction else 4
+        return spread(found, digits) if len(found) == len(self.runs) else None
+
+    def last_of(self, score: Score) -> Spread | None:
+        """Return a score on test data after the last epoch, as it is shown."""
+        return self.over_score(score, lambda run: run.history[-1].get(f"test_{score.name}"))
 
     @property
     def direct(self) -> Spread | None:

@@ -1,8 +1,8 @@
 """Train a grid of planned runs: use finished ones, resume interrupted ones, report failures.
 
-A process `threefactor train RECIPE ... --out FOLDER` trains each run; one that dies takes no other
-with it. Run folders are all that a grid knows: it can be killed at any moment and started
-again.
+A command `threefactor train RECIPE ... --out FOLDER` trains each run; one that dies takes no other
+with it. An `Executor` starts it, as a process of this machine or as a job of a cluster. Run folders
+are all that a grid knows: it can be killed at any moment and started again.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 from threefactor import plugins
 from threefactor.data.sets.catalog import lookup
@@ -32,12 +33,23 @@ from threefactor.reproduce.planned import (
 )
 from threefactor.training import Run
 from threefactor.training.folder.lock import BusyError, only_one
-from threefactor.training.stopping import WITH_PARENT, leave_if_asked
+from threefactor.training.stopping import OTHERS, WITH_PARENT, leave_if_asked
 
-__all__ = ["Child", "Observer", "Outcome", "missing_data", "run_grid"]
+__all__ = [
+    "STOPPED",
+    "Child",
+    "Command",
+    "Executor",
+    "Here",
+    "Observer",
+    "Outcome",
+    "last_words",
+    "missing_data",
+    "run_grid",
+]
 
 POLL = 0.2  # seconds
-STOPPED = (130, 143, -signal.SIGINT)  # exit codes
+STOPPED = (130, *(128 + number for number in OTHERS), -signal.SIGINT)  # exit codes
 LEAST_ROOM = 2**16  # bytes of a disk that is not full
 NO_DATA, FAILED, FINISHED, FOREIGN = "no data", "failed", "finished", "foreign"
 
@@ -75,6 +87,61 @@ class Observer:
     def outcome(self, outcome: Outcome) -> None:
         """Report a run that has ended."""
 
+    def note(self, text: str) -> None:
+        """Report something else, in words."""
+
+
+class Command(Protocol):
+    """A command of `threefactor` that an executor started."""
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, another number if it has none; None while the command waits or runs."""
+
+    @property
+    def failure(self) -> str:
+        """How the command ended, in a line, with its last words."""
+
+    def ask_to_stop(self) -> None:
+        """Let it stop in its own time, unless it goes on without this process."""
+
+    def finish(self) -> None:
+        """Let it stop and wait for it, unless it goes on without this process."""
+
+
+class Executor(Protocol):
+    """Starts commands, here or elsewhere."""
+
+    @property
+    def poll(self) -> float:
+        """Seconds between two looks at all commands."""
+
+    def start(self, words: Sequence[str], log: Path) -> Command:
+        """Start `threefactor` with these arguments; all that it prints goes to a file."""
+
+    def running(self, log: Path) -> Command | None:
+        """Return the command that an earlier process started with this log, if it goes on."""
+
+    def left(self, commands: Sequence[Any]) -> str | None:
+        """Say which of its commands go on when this process ends, and how to stop them."""
+
+
+class Here:
+    """Starts commands as processes of this machine, which stop when this process ends."""
+
+    @property
+    def poll(self) -> float:
+        return POLL
+
+    def start(self, words: Sequence[str], log: Path) -> Command:
+        return Child(words, log)
+
+    def running(self, log: Path) -> Command | None:
+        return None
+
+    def left(self, commands: Sequence[Any]) -> str | None:
+        return None
+
 
 def run_grid(
     runs: Sequence[PlannedRun],
@@ -85,6 +152,7 @@ def run_grid(
     device: str = "cpu",
     threads: int = 1,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> list[Outcome]:
     """Train all runs to their end; return what became of each, in their order.
 
@@ -96,11 +164,13 @@ def run_grid(
         device: where to train.
         threads: CPU threads of each run. Results repeat to the bit only with the same number.
         observer: told of the progress.
+        executor: what starts the runs; by default `Here`, as processes of this machine.
 
     Raises:
-        ConfigurationError: if `jobs` is below 1, or a script made a recipe.
+        ConfigurationError: if `jobs` is below 1, a script made a recipe, or the executor takes no
+            runs.
         CheckpointError: if another grid runs in the folder.
-        KeyboardInterrupt: on Ctrl-C, after all runs have written a checkpoint.
+        KeyboardInterrupt: on Ctrl-C, after all runs of this machine have written a checkpoint.
     """
     if jobs < 1:
         raise ConfigurationError(f"jobs is {jobs}; give a whole number of at least 1")
@@ -111,7 +181,9 @@ def run_grid(
     if data_dir is not None:
         options += ["--data-dir", str(data_dir)]
     with only_one(root, PATIENCE):
-        return _Grid(runs, root, jobs, data_dir, options, observer or Observer()).run()
+        return _Grid(
+            runs, root, jobs, data_dir, options, observer or Observer(), executor or Here()
+        ).run()
 
 
 def missing_data(name: str, data_dir: str | Path | None = None) -> str | None:
@@ -175,24 +247,24 @@ class Child:
     def finish(self) -> None:
         """Let the process stop and wait for it; remove its log unless it says why it failed."""
         self.ask_to_stop()
-        if self._process.wait() in (0, *STOPPED):
+        if self.wait() in (0, *STOPPED):
             self.log.unlink(missing_ok=True)
+
+    def wait(self) -> int:
+        """Wait until the process ends; return its exit code."""
+        return self._process.wait()
 
     @property
     def failure(self) -> str:
         """How the process ended, in a line, with its last words."""
-        code = self._process.returncode
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
-        said = self.log.read_text(errors="replace").splitlines()
-        last = said[-1].removeprefix("error: ") if said else _silence(self.log.parent)
-        return f"{how}: {last} (all of it: {self.log})"
+        return last_words(self._process.returncode, self.log)
 
 
 @dataclass
 class _Job:
     run: PlannedRun
     folder: Path
-    child: Child
+    child: Command
     notes: list[str]
 
 
@@ -207,9 +279,10 @@ class _Grid:
         data_dir: str | Path | None,
         options: Sequence[str],
         observer: Observer,
+        executor: Executor,
     ) -> None:
         self.runs, self.root, self.jobs, self.data_dir = runs, root, jobs, data_dir
-        self.options, self.observer = options, observer
+        self.options, self.observer, self.executor = options, observer, executor
         self.outcomes: dict[Path, Outcome] = {}
         self.states: dict[Path, State] = {}
         self.waiting: list[PlannedRun] = []
@@ -223,7 +296,7 @@ class _Grid:
             while self.waiting or self.training:
                 while len(self.training) < self.jobs and (run := self._next()) is not None:
                     self._start(run)
-                time.sleep(POLL)
+                time.sleep(self.executor.poll)
                 leave_if_asked()
                 self._collect()
         finally:
@@ -231,6 +304,9 @@ class _Grid:
                 job.child.ask_to_stop()
             for job in self.training:
                 job.child.finish()
+            goes_on = self.executor.left([job.child for job in self.training])
+            if goes_on is not None:
+                self.observer.note(goes_on)
         return [self.outcomes[run.folder(self.root)] for run in self.runs]
 
     def _sort(self) -> None:
@@ -295,12 +371,16 @@ class _Grid:
 
     def _start(self, run: PlannedRun) -> None:
         folder = run.folder(self.root)
-        try:
-            words, notes = prepare(run, self.root)
-        except BusyError as problem:
-            self._end(Outcome(run, folder, FAILED, [str(problem)]))
-            return
-        child = Child([*words, *self.options, "--out", str(folder)], _log_of(folder))
+        child, notes = self.executor.running(_log_of(folder)), list[str]()
+        if child is None:
+            try:
+                words, notes = prepare(run, self.root)
+            except BusyError as problem:
+                self._end(Outcome(run, folder, FAILED, [str(problem)]))
+                return
+            # What starts the command may have to start it again.
+            words = [*words, *self.options, "--resume-or-start", "--out", str(folder)]
+            child = self.executor.start(words, _log_of(folder))
         self.training.append(_Job(run, folder, child, notes))
 
     def _collect(self) -> None:
@@ -329,6 +409,17 @@ class _Grid:
     def _end(self, outcome: Outcome) -> None:
         self.outcomes[outcome.folder] = outcome
         self.observer.outcome(outcome)
+
+
+def last_words(code: int, log: Path) -> str:
+    """Say how a process ended, in a line, with the last line of its log."""
+    how = f"was ended by signal {-code}" if code < 0 else f"ended with code {code}"
+    try:
+        said = log.read_text(errors="replace").splitlines()
+    except OSError:
+        said = []
+    last = said[-1].removeprefix("error: ") if said else _silence(log.parent)
+    return f"{how}: {last} (all of it: {log})"
 
 
 def _log_of(folder: Path) -> Path:

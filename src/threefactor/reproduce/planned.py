@@ -36,6 +36,8 @@ YOUNGER: Mapping[tuple[str, ...], Any] = {
     ("track",): None,
     ("data", "sort"): False,
     ("data", "options"): {},
+    ("data", "place"): "auto",
+    ("start_prefix",): "",
     ("rule", "options", "normalise_by_count"): False,
     ("rule", "options", "feedback_lr_change"): None,
     ("rule", "options", "feedback_first"): False,

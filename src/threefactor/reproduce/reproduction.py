@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,8 +16,8 @@ from threefactor.reproduce.catalog import catalog, exhibit
 from threefactor.reproduce.exhibits import Exhibit
 from threefactor.reproduce.grid import (
     FINISHED,
-    POLL,
-    Child,
+    Executor,
+    Here,
     Observer,
     Outcome,
     missing_data,
@@ -68,6 +68,7 @@ def reproduce(
     device: str = "cpu",
     threads: int = 1,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> list[Path]:
     """Run tables and figures as far as there is data for them; return their pages.
 
@@ -80,7 +81,8 @@ def reproduce(
         names: keys of `catalog()`.
         out: the folder.
         budget: "smoke", "quick" or "paper".
-        jobs, data_dir, device, threads, observer: see `run_grid`.
+        jobs, data_dir, device, threads, observer, executor: see `run_grid`. The executor also
+            starts the analyses, one after the other.
 
     Raises:
         ConfigurationError: if a name is not known, or another process works in the folder.
@@ -90,7 +92,8 @@ def reproduce(
         raise unknown_name("budget", budget, BUDGETS)
     chosen = [exhibit(name) for name in names]
     runs = [run for one in chosen for run in one.runs(budget)]
-    analyser = Analyser(budget, data_dir, device, threads)
+    executor = executor or Here()
+    analyser = Analyser(budget, data_dir, device, threads, executor)
     pages = _Pages(chosen, budget, Path(out), analyser, observer or Observer())
     run_grid(
         runs,
@@ -100,6 +103,7 @@ def reproduce(
         device=device,
         threads=threads,
         observer=pages,
+        executor=executor,
     )
     return pages.finish()
 
@@ -111,6 +115,7 @@ class Analyser:
     Attributes:
         budget: decides how many samples are used.
         data_dir, device, threads: as in training.
+        executor: what starts the commands.
     """
 
     SAMPLES: ClassVar = {"quick": 1280}
@@ -124,6 +129,7 @@ class Analyser:
     data_dir: str | Path | None = None
     device: str = "cpu"
     threads: int = 1
+    executor: Executor = field(default_factory=Here)
 
     def __call__(self, name: str, folder: Path) -> Path:
         """Analyse a run, unless that was done; return the file of the result.
@@ -149,10 +155,10 @@ class Analyser:
         if name == "memory":
             for steps in self.STEPS.get(self.budget, ()):
                 words += ["--steps", str(steps)]
-        child = Child(words, log)
+        child = self.executor.running(log) or self.executor.start(words, log)
         try:
             while child.code is None:
-                time.sleep(POLL)
+                time.sleep(self.executor.poll)
                 leave_if_asked()
             if child.code:
                 raise ThreefactorError(child.failure)
@@ -197,6 +203,9 @@ class _Pages(Observer):
 
     def progress(self, done: int, running: Mapping[str, float | None]) -> None:
         self.observer.progress(done, running)
+
+    def note(self, text: str) -> None:
+        self.observer.note(text)
 
     def outcome(self, outcome: Outcome) -> None:
         self._outcomes[outcome.folder] = outcome

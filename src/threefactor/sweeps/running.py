@@ -12,7 +12,7 @@ from threefactor.readable import clipped
 from threefactor.recipes import recipe
 from threefactor.report import html_page, report_sections, write_figures
 from threefactor.report.sweeps import SWEEP
-from threefactor.reproduce.grid import FAILED, FOREIGN, Observer, Outcome, run_grid
+from threefactor.reproduce.grid import FAILED, FOREIGN, Executor, Observer, Outcome, run_grid
 from threefactor.sweeps.plan import Range, Sweep
 from threefactor.training.folder.files import make_folder, read_json, write_atomically
 from threefactor.training.folder.writer import command
@@ -29,13 +29,14 @@ def run_sweep(
     device: str = "cpu",
     threads: int = 1,
     observer: Observer | None = None,
+    executor: Executor | None = None,
 ) -> list[Outcome]:
     """Train all cells of a sweep; finished runs are used again, interrupted ones resumed.
 
     Args:
         sweep: what to train.
         out: its folder: runs are in OUT/runs, its description in OUT/sweep.json.
-        jobs, data_dir, device, threads, observer: see `run_grid`.
+        jobs, data_dir, device, threads, observer, executor: see `run_grid`.
 
     Raises:
         ConfigurationError: see `Sweep.runs`; or the folder holds a sweep of another recipe.
@@ -51,6 +52,7 @@ def run_sweep(
         device=device,
         threads=threads,
         observer=observer,
+        executor=executor,
     )
     write_description(sweep, Path(out), outcomes)
     return outcomes

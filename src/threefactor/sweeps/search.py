@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.errors import ConfigurationError, DataError
-from threefactor.reproduce.grid import FINISHED, NO_DATA, Observer, Outcome, run_grid
+from threefactor.reproduce.grid import FINISHED, NO_DATA, Executor, Observer, Outcome, run_grid
 from threefactor.reproduce.planned import PlannedRun
 from threefactor.sweeps.plan import Range, Sweep
 from threefactor.sweeps.running import write_description
 from threefactor.training import Run
 from threefactor.training.best import chosen_by
 from threefactor.training.folder.lock import BusyError, only_one
+from threefactor.training.scores import lower_is_better
 
 __all__ = ["JOURNAL", "run_search"]
 
@@ -44,19 +45,21 @@ def run_search(
     device: str = "cpu",
     threads: int = 1,
     observer: Observer | None = None,
+    executor: Executor | None = None,
     seed: int = 0,
 ) -> list[Outcome]:
     """Train cells that Optuna chooses, until the folder has so many trials.
 
     A trial is a cell with all its seeds. Its value is the test accuracy after the last epoch, mean
-    over the seeds; minus the test loss where there is no accuracy. As many trials are chosen at
-    once as runs are trained at once.
+    over the seeds, or the mean average precision of labels; minus the root mean square error of
+    values; minus the test loss where there is none of these. With validation data it is that of
+    these. As many trials are chosen at once as runs are trained at once.
 
     Args:
         sweep: the rules and values, or ranges of values, to choose from.
         out: its folder.
         trials: how many, of all processes in the folder together.
-        jobs, data_dir, device, threads, observer: see `run_grid`.
+        jobs, data_dir, device, threads, observer, executor: see `run_grid`.
         seed: of the search. Only a search by one process, with one number of jobs, can be repeated.
 
     Raises:
@@ -83,6 +86,7 @@ def run_search(
         "device": device,
         "threads": threads,
         "observer": observer,
+        "executor": executor,
     }
     outcomes: list[Outcome] = []
     with _free_place(out) as place:
@@ -220,7 +224,7 @@ def _ends(values: tuple[Any, ...] | Range) -> tuple[Any, Any]:
 def _value(folder: Path) -> float:
     line = Run(folder).metrics[-1]
     metric = chosen_by(line)
-    return float(-line[metric] if metric.endswith("loss") else line[metric])
+    return float(-line[metric] if lower_is_better(metric) else line[metric])
 
 
 def _root(out: Path, place: int) -> Path:

@@ -13,6 +13,7 @@ from threefactor.training.loop import InterruptedRunError, Trainer
 from threefactor.training.overrides import override
 from threefactor.training.running import open_run, resume, train
 from threefactor.training.settings import Settings, make_settings
+from threefactor.training.weights import load_weights
 
 __all__ = [
     "Evaluation",
@@ -24,6 +25,7 @@ __all__ = [
     "Trainer",
     "build",
     "evaluate",
+    "load_weights",
     "make_settings",
     "open_run",
     "override",

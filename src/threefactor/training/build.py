@@ -23,6 +23,7 @@ from threefactor.training.folder import checkpoint
 from threefactor.training.folder.run import Run
 from threefactor.training.memory import check_memory, in_memory
 from threefactor.training.optimizers import call, make_optimizer, make_scheduler
+from threefactor.training.placing import room_for
 from threefactor.training.registered import (
     DTYPES,
     load_registered,
@@ -30,6 +31,7 @@ from threefactor.training.registered import (
     registered_options,
 )
 from threefactor.training.settings import RegisteredNetworkSettings, RuleSettings, Settings
+from threefactor.training.weights import ENDINGS, is_weights_file, load_weights
 
 __all__ = ["begin", "build", "check_parts", "option_names"]
 
@@ -95,6 +97,11 @@ def check_parts(experiment: Experiment) -> None:
             "the scheduler was made for another optimiser than the experiment's; make it for this "
             "one, or give scheduler=None"
         )
+    if getattr(experiment.scheduler, "mode", "min") == "max":
+        raise ConfigurationError(
+            "the scheduler waits for the highest value (mode='max'), and the training loop gives "
+            "it a loss; make it with mode='min'"
+        )
     learners = [m for m in (network, rule, getattr(rule, "loss", None)) if isinstance(m, nn.Module)]
     known = {id(parameter) for module in learners for parameter in module.parameters()}
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
@@ -119,9 +126,10 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
         DataError: if the data is absent or corrupt.
     """
     given = settings.data
-    samples: Any = load_registered(settings, data_dir)
+    room = room_for(given.place)
+    samples: Any = load_registered(settings, data_dir, room)
     if samples is None:
-        samples = engine_of(settings).load(settings, data_dir)
+        samples = engine_of(settings).load(settings, data_dir, room)
     if given.folds is not None:
         samples = samples.fold(given.fold, given.folds)
     samples = samples.subset(given.train, given.test)
@@ -144,14 +152,25 @@ def load_samples(settings: Settings, data_dir: str | Path | None = None) -> Any:
 
 
 def begin(experiment: Experiment) -> None:
-    """Give the network the weights of the run that the settings name as its start, if any.
+    """Give the network the weights of the run or file that the settings name as its start, if any.
 
     Raises:
-        CheckpointError: if there is no such run, or its network is another one.
+        CheckpointError: if there is no such run or file, or its network is another one.
     """
-    start = experiment.settings.start
+    start, prefix = experiment.settings.start, experiment.settings.start_prefix
     if start is None:
         return
+    if is_weights_file(start):
+        digest = load_weights(experiment.network, start, prefix)
+        experiment.start = {"file": start, "sha256": digest}
+        if experiment.made is not None:  # the start is part of the settings
+            experiment.made = made_of(experiment)
+        return
+    if prefix:
+        raise CheckpointError(
+            f"start_prefix is {clipped(prefix)}, and the start {clipped(start)} is a run; leave "
+            "the prefix out"
+        )
     run = Run(start)
     try:
         there = "last" in run.checkpoints
@@ -160,7 +179,7 @@ def begin(experiment: Experiment) -> None:
     if not there:
         raise CheckpointError(
             f"start is {clipped(start)}, which holds no trained run; train one first, or give the "
-            "folder of another as --set start=RUN"
+            f"folder of another as --set start=RUN, or a file that ends in {', '.join(ENDINGS)}"
         )
     state = run.checkpoint("last")
     try:

@@ -29,6 +29,7 @@ from threefactor.training.settings import (
     OptimizerSettings,
     OwnLossSettings,
     OwnNetworkSettings,
+    RegisteredLossSettings,
     RuleSettings,
     SchedulerSettings,
     Settings,
@@ -52,17 +53,19 @@ class Description:
         data: the record of its samples.
         layer_sizes: number of neurons of each hidden layer, by name.
         own: the parts that are the user's own, with details; None if there are none.
+        start: file and digest of the weights that the network began with; None without a file.
     """
 
     settings: Settings
     data: Mapping[str, Any]
     layer_sizes: Mapping[str, int]
     own: Mapping[str, Any] | None
+    start: Mapping[str, str] | None = None
 
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "data": ("data", "dtype"),
-    "network": ("network", "data", "seed", "dtype", "start"),
+    "network": ("network", "data", "seed", "dtype", "start", "start_prefix"),
     "rule": ("rule", "hardware_noise"),
     "loss": ("loss",),
     "optimizer": ("optimizer",),
@@ -87,7 +90,7 @@ def describe(experiment: Experiment) -> Description:
     sizes = experiment.layer_sizes
     if not own:
         assert experiment.made is not None
-        return Description(settings, experiment.made.record, sizes, None)
+        return Description(settings, experiment.made.record, sizes, None, experiment.start)
     data_is_own = "data" in own
     samples = (
         describe_own_data(experiment.data) if data_is_own else record_of(settings, experiment.data)
@@ -95,7 +98,8 @@ def describe(experiment: Experiment) -> Description:
     changes: dict[str, Any] = {part: _TOLD[part](experiment) for part in own}
     known: dict[str, Any] = {"parts": own}
     if "network" in own:
-        changes["start"] = None  # a start gives its weights to what settings make
+        # A start gives its weights to what settings make.
+        changes["start"], changes["start_prefix"] = None, ""
         known["network"] = repr(experiment.network).splitlines()
         known["initial_weights"] = _tensors(experiment.network.state_dict())
     if {"data", "network"} & set(own):
@@ -103,7 +107,8 @@ def describe(experiment: Experiment) -> Description:
         changes["dtype"] = _precision(experiment.network) or settings.dtype
         told = [samples if "data" in own else None, changes.get("network")]
         changes["recipe"] = f"{OWN}-{_sum(_facts(told))[:6]}"
-    return Description(dataclasses.replace(settings, **changes), samples, sizes, known)
+    start = None if "network" in own else experiment.start
+    return Description(dataclasses.replace(settings, **changes), samples, sizes, known, start)
 
 
 def check_buildable(settings: Settings) -> None:
@@ -252,6 +257,8 @@ def _told_loss(experiment: Experiment) -> LossSettings:
         return SpikeCountSettings(true=loss.true, false=loss.false)
     if type(loss) is events.FirstSpike:
         return FirstSpikeSettings(true=loss.true, false=loss.false)
+    if type(loss) in clocked.TORCH_LOSSES.values():
+        return RegisteredLossSettings(type(loss).__name__, vars(loss))
     return OwnLossSettings("own", _name(loss), _plain_attributes(loss))
 
 

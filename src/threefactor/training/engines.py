@@ -30,7 +30,7 @@ from threefactor.training.settings import (
     SpikeCountSettings,
 )
 
-__all__ = ["ENGINES", "Engine", "check_threads", "engine_of"]
+__all__ = ["ENGINES", "Engine", "check_threads", "engine_of", "hardware_noise"]
 
 CONVOLUTIONAL: Mapping[str, Callable[..., nn.Module]] = {
     "conv5": clocked.conv5,
@@ -61,8 +61,14 @@ class Engine(ABC):
     device_type: str | None = None
 
     @abstractmethod
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
-        """Return the data: its `train` and `test` are pairs of inputs and labels."""
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
+        """Return the data: its `train` and `test` are pairs of inputs and labels.
+
+        Args:
+            settings: of the run.
+            data_dir: see `threefactor.data.data_folder`.
+            room: bytes that the samples may take in memory; None for no limit.
+        """
 
     @abstractmethod
     def network(self, settings: Settings, samples: Any) -> nn.Module:
@@ -199,7 +205,7 @@ class ClockedEngine(Engine):
     where = clocked.__name__
     rate_unit = "spikes per neuron and step"
 
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
         given, dtype = settings.data, DTYPES[settings.dtype]
         if data.has_frames(given.name):
             framing = _framing(settings)
@@ -207,7 +213,7 @@ class ClockedEngine(Engine):
                 given.name, data_dir, framing, dtype=dtype, sort=given.sort
             )
         else:
-            samples = data.load(given.name, data_dir, dtype=dtype)
+            samples = data.load(given.name, data_dir, dtype=dtype, room=room)
         return samples
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
@@ -230,7 +236,7 @@ class ClockedEngine(Engine):
         return options if options.keys() <= self.rule_options(settings.rule.name).keys() else {}
 
     def given(self, settings: Settings) -> dict[str, Any]:
-        noise = _hardware_noise(settings)
+        noise = hardware_noise(settings)
         if noise is None or self.noise_options(settings):
             return super().given(settings)
         return {**super().given(settings), "perturbation": noise}
@@ -248,7 +254,7 @@ class ClockedEngine(Engine):
             steps=experiment.steps,
             targets=y,
             loss=experiment.rule.loss,
-            perturbation=_hardware_noise(experiment.settings),
+            perturbation=hardware_noise(experiment.settings),
         )
 
 
@@ -265,7 +271,7 @@ class EventEngine(Engine):
         torch.set_num_threads(1)  # its sums round differently with another number of threads
         events.set_num_threads(threads)
 
-    def load(self, settings: Settings, data_dir: str | Path | None) -> Any:
+    def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
         return data.load_spikes(settings.data.name, data_dir, window=settings.data.window)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
@@ -339,7 +345,7 @@ def _framing(settings: Settings) -> data.FrameSettings:
     return replace(usual, number=number, window=math.ceil(usual.window * usual.number / number))
 
 
-def _hardware_noise(settings: Settings) -> clocked.Perturbation | None:
+def hardware_noise(settings: Settings) -> clocked.Perturbation | None:
     """Return the noise of the hardware that the settings describe."""
     if settings.hardware_noise is None:
         return None

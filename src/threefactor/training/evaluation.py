@@ -14,8 +14,17 @@ from threefactor.data import batches
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
 from threefactor.processes import World
+from threefactor.training.scores import Tally, mean_average_precision, task_of
 
-__all__ = ["Evaluation", "Sums", "correct_of", "evaluate", "evaluation_batch", "has_accuracy"]
+__all__ = [
+    "Evaluation",
+    "Sums",
+    "begin_sums",
+    "evaluate",
+    "evaluation_batch",
+    "fetch",
+    "predictions_of",
+]
 
 EVALUATION_BATCH = 500
 EVALUATION_VALUES = 10_000_000
@@ -30,19 +39,26 @@ of 3 x 224 x 224.
 class Evaluation:
     """Loss, accuracy (a fraction) and firing rates over a whole data set.
 
-    The accuracy is None where there is none; see `has_accuracy`.
+    The accuracy is None where there is none, see `scores.has_accuracy`; `scores` are those of other
+    tasks, by name.
     """
 
     loss: float
     accuracy: float | None
     firing_rates: dict[str, float]
+    scores: dict[str, float | None] = field(default_factory=dict)
+
+    def line(self, part: str) -> dict[str, float | None]:
+        """Return loss and scores as in metrics.jsonl, where `part` is "test" or "validation"."""
+        found = {"loss": self.loss, "accuracy": self.accuracy, **self.scores}
+        return {f"{part}_{name}": value for name, value in found.items()}
 
 
 @dataclass
 class Sums:
     """Running sums of an epoch; part of a checkpoint, so that a resumed epoch ends the same.
 
-    `correct` is None where there is no accuracy.
+    `correct` is None where there is no accuracy; `tally` is that of other tasks.
     """
 
     batch: int = 0
@@ -52,22 +68,18 @@ class Sums:
     seconds: float = 0.0
     spikes: dict[str, float] = field(default_factory=dict)
     capped: dict[str, int] = field(default_factory=dict)
+    tally: Tally | None = None
 
-    def add(self, result: Any, labels: Tensor) -> None:
-        """Add the result of a batch, of either engine."""
-        right = 0 if self.correct is None else correct_of(result, labels)
-        self.add_counted(result, len(labels), right)
-
-    def add_counted(self, result: Any, n: int, right: int) -> None:
-        """Add the result of a batch of n samples, of which so many were answered rightly."""
+    def add(self, found: Fetched, n: int) -> None:
+        """Add what was found of a batch of n samples."""
         self.batch += 1
         self.samples += n
         if self.correct is not None:
-            self.correct += right
-        self.loss += float(result.loss) * n
-        for name, rate in result.firing_rates.items():
-            self.spikes[name] = self.spikes.get(name, 0.0) + float(rate) * n
-        for name, count in getattr(result, "capped", {}).items():  # event-driven networks only
+            self.correct += found.right
+        self.loss += found.loss * n
+        for name, rate in found.firing_rates.items():
+            self.spikes[name] = self.spikes.get(name, 0.0) + rate * n
+        for name, count in found.capped.items():
             self.capped[name] = self.capped.get(name, 0) + count
 
     def add_up(self, world: World) -> None:
@@ -86,29 +98,58 @@ class Sums:
     def accuracy(self) -> float | None:
         return None if self.correct is None else self.correct / max(self.samples, 1)
 
+    @property
+    def scores(self) -> dict[str, float | None]:
+        return {} if self.tally is None else self.tally.scores()
 
-def correct_of(result: Any, labels: Tensor) -> int:
-    """Count the samples of a batch whose largest output is that of their label."""
-    return int((result.output.argmax(1) == labels).sum())
+
+@dataclass
+class Fetched:
+    """The numbers of a batch's result, of either engine.
+
+    Attributes:
+        loss: mean over the batch.
+        right: how many samples have their largest output at their label; 0 without labels.
+        firing_rates: of each hidden layer.
+        capped: as in the results of event-driven networks; empty for others.
+    """
+
+    loss: float
+    right: int
+    firing_rates: dict[str, float]
+    capped: dict[str, int]
 
 
-def has_accuracy(targets: Tensor, outputs: int) -> bool:
-    """Whether the data has an accuracy.
-
-    It has one if the targets are one class label for each sample, every label has an output, and
-    there are at least two outputs. With a single output the largest is always right.
+def fetch(result: Any, labels: Tensor | None) -> Fetched:
+    """Bring the numbers of a result to the CPU, which waits for a GPU once.
 
     Args:
-        targets: of a whole data set, (N, ...).
-        outputs: of the network.
+        result: of a batch, with a loss.
+        labels: class labels; None where nothing is right or wrong.
     """
-    labels = not (
-        targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool
+    values = [result.loss, *result.firing_rates.values()]
+    if labels is not None:
+        values.append((result.output.argmax(1) == labels).sum())
+    loss, *numbers = torch.stack(
+        [torch.as_tensor(value).detach().double() for value in values]
+    ).tolist()
+    right = 0 if labels is None else int(numbers.pop())
+    rates = dict(zip(result.firing_rates, numbers, strict=True))
+    return Fetched(loss, right, rates, getattr(result, "capped", {}))
+
+
+def begin_sums(task: str | None) -> Sums:
+    """Return the sums of an epoch that begins, see `scores.task_of`."""
+    others = task in ("values", "labels")
+    return Sums(
+        correct=0 if task == "classes" else None, tally=Tally(str(task)) if others else None
     )
-    if not labels or targets.dim() != 1 or not len(targets) or outputs < 2:
-        return False
-    low, high = (int(value) for value in targets.aminmax())
-    return low >= 0 and high < outputs
+
+
+def predictions_of(result: Any) -> Tensor:
+    """Return what a network says, (B, m): the mean of its output over the time steps, if any."""
+    output: Tensor = result.output
+    return output / getattr(result, "steps", 1)
 
 
 @torch.no_grad()
@@ -117,6 +158,7 @@ def evaluate(
     inputs: Any,
     labels: Tensor,
     run: Callable[[Any, Tensor], Any],
+    loss: Any = None,
     world: World | None = None,
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
@@ -124,8 +166,9 @@ def evaluate(
     Args:
         network: the network; the training mode of each of its modules is restored afterwards.
         inputs: N samples that can be sliced.
-        labels: (N,) class labels, or what the loss of `run` expects; see `has_accuracy`.
+        labels: (N,) class labels, or what the loss of `run` expects; see `scores.task_of`.
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
+        loss: that of `run`, which may say what targets are that are no classes.
         world: processes that share the samples and all get the same result; None for no others.
 
     Raises:
@@ -133,7 +176,8 @@ def evaluate(
     """
     if not len(labels):
         raise InputError("there are no samples to evaluate; give at least one")
-    sums = Sums()
+    sums, task = Sums(), None
+    kept: list[Tensor] = []
     size = evaluation_batch(network)
     if world is not None and not 1 < world.size <= len(labels):
         world = None
@@ -144,13 +188,21 @@ def evaluate(
         loaded = batches(inputs, parts, seed=0)
         for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
             result = run(x, y)
-            if not (sums.batch or has_accuracy(labels, result.output.shape[1])):
-                sums.correct = None
-            sums.add(result, y)
+            if not sums.batch:
+                task = task_of(loss, labels, result.output.shape[1])
+                sums = begin_sums(task)
+            sums.add(fetch(result, None if sums.correct is None else y), len(y))
+            if sums.tally is not None:
+                sums.tally.add(predictions_of(result), y)
+            if task == "labels":
+                kept.append(predictions_of(result))
     if world is not None:
         sums.add_up(world)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
-    return Evaluation(sums.mean_loss, sums.accuracy, rates)
+    scores = sums.scores
+    if task == "labels":
+        scores["mean_average_precision"] = mean_average_precision(torch.cat(kept), labels)
+    return Evaluation(sums.mean_loss, sums.accuracy, rates, scores)
 
 
 def evaluation_batch(network: nn.Module) -> int:

@@ -40,6 +40,8 @@ class Experiment:
     optimizer: torch.optim.Optimizer
     scheduler: lr_scheduler.LRScheduler | None
     made: Made | None = field(default=None, repr=False, compare=False)
+    start: Mapping[str, str] | None = field(default=None, repr=False, compare=False)
+    """File and digest of the weights that the network began with, if they came from a file."""
 
     @property
     def layer_sizes(self) -> dict[str, int]:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from contextlib import ExitStack
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
@@ -16,7 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from threefactor.data import Frames, ImageFiles, Movable, batches
+from threefactor.clocked.losses import check_targets
+from threefactor.data import Frames, ImageFiles, batches
+from threefactor.data.samples.stored import Stored
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -32,14 +35,25 @@ from threefactor.training.best import stopped_early
 from threefactor.training.build import check_parts
 from threefactor.training.description import Description, describe
 from threefactor.training.engines import engine_of
-from threefactor.training.evaluation import Evaluation, Sums, correct_of, evaluate, has_accuracy
+from threefactor.training.evaluation import (
+    Evaluation,
+    Sums,
+    begin_sums,
+    evaluate,
+    fetch,
+    predictions_of,
+)
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
 from threefactor.training.folder.writer import RunFolder
+from threefactor.training.loggers import Loggers
 from threefactor.training.memory import in_memory
-from threefactor.training.progress import Quiet, TensorBoard, Watcher
+from threefactor.training.optimizers import step_scheduler
+from threefactor.training.placing import place, placement_of
+from threefactor.training.progress import Quiet, Watcher
+from threefactor.training.scores import task_of
 from threefactor.training.settings import Settings
 from threefactor.training.state import (
     TOO_EARLY,
@@ -54,7 +68,7 @@ from threefactor.training.tracking import Tracker, tracker_of
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 T = TypeVar("T")
-BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames)
+BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames, Stored)
 """Inputs of which a sample is the same whichever others are taken with it."""
 PARTS = {"train": "training", "validation": "validation", "test": "testing"}
 
@@ -86,8 +100,8 @@ class Trainer:
         experiment: the live objects, from `build`, or made by hand.
         run: where configuration, metrics and checkpoints go; None keeps nothing on disk.
         watcher: shown the progress.
-        tensorboard: whether every number of a metrics line also goes to TensorBoard, into the
-            folder `tensorboard` of the run.
+        log: names of loggers that also get every number of a metrics line, of `LOGGERS`; none by
+            default, or those that the run was logged with before.
         world: processes that train the same experiment together. Each takes its rows of every
             batch; the first alone has a run folder and a watcher. All stop together.
 
@@ -95,10 +109,12 @@ class Trainer:
         history: the metrics lines of the finished epochs.
         tracked: what was measured while training, line by line, as in `tracked.jsonl`.
         progress: how far the training is.
+        placement: where the samples lie, and why.
 
     Raises:
-        ConfigurationError: if the settings ask for a measure that there is not, or that has no
-            meaning for the rule or network; TensorBoard is not installed; or the parts of the
+        ConfigurationError: if the samples cannot lie where the settings want them; the settings
+            ask for a measure that there is not, or that has no meaning for the rule or network; a
+            logger is not installed; or the parts of the
             experiment do not belong together, see `check_parts`; or there are more processes than
             samples in a batch.
         InputError: if there are no samples, or not one target for each.
@@ -110,7 +126,7 @@ class Trainer:
         run: RunFolder | None = None,
         watcher: Watcher | None = None,
         *,
-        tensorboard: bool = False,
+        log: Sequence[str] | None = None,
         world: World | None = None,
     ) -> None:
         check_parts(experiment)
@@ -128,14 +144,20 @@ class Trainer:
         """The checkpoint that this trainer wrote or read last."""
         self._halfway = False
         """Whether an error may have come in the middle of a batch or of the end of an epoch."""
-        self._tensorboard: TensorBoard | None = None
         self._device = next(experiment.network.parameters()).device
-        self._train = _place("train", experiment.data, self._device)
-        self._test = _place("test", experiment.data, self._device)
-        self._validation = None
+        names = ["train", "test"]
         if getattr(experiment.data, "validation", None) is not None:
-            self._validation = _place("validation", experiment.data, self._device)
-        elif experiment.settings.stopping is not None:
+            names.append("validation")
+        parts = {part: _checked(part, experiment.data) for part in names}
+        inputs = [part[0] for part in parts.values()]
+        self.placement = placement_of(inputs, experiment.settings.data.place, self._device)
+        placed = {
+            part: (place(x, self.placement.place, self._device), y.to(self._device))
+            for part, (x, y) in parts.items()
+        }
+        self._train, self._test = placed["train"], placed["test"]
+        self._validation = placed.get("validation")
+        if self._validation is None and experiment.settings.stopping is not None:
             raise ConfigurationError(
                 "stopping needs validation data: the test data must not decide when a training "
                 "ends. Hold out some training samples, as with --set validation=0.1"
@@ -146,13 +168,17 @@ class Trainer:
                 f"the loader for training has batch_size {clipped(wanted)}, and the settings "
                 f"{experiment.settings.batch_size}; give both the same"
             )
-        self._scored = has_accuracy(self._train[1], experiment.outputs)
+        loss = getattr(experiment.rule, "loss", None)
+        for part in (self._train, self._test, self._validation):
+            if part is not None and loss is not None:
+                check_targets(loss, part[1], len(part[1]), experiment.outputs)
+        self._task = task_of(loss, self._train[1], experiment.outputs)
         self._begin_sums()
         self._tracker = tracker_of(experiment, self._test)
         if self._world.size > 1:
             self._join()
-        if tensorboard and self.run is not None:
-            self._tensorboard = TensorBoard(self.run.tensorboard)
+        self._log = Loggers(log, None)
+        self._first(lambda run: self._take_loggers(log, run))
 
     def _join(self) -> None:
         """Take in the other processes, and refuse what several cannot train together."""
@@ -163,6 +189,11 @@ class Trainer:
                 f"a batch has {smallest} samples for {world.size} processes; give a larger "
                 f"batch_size, or at most {smallest} processes"
             )
+        if self._task in ("values", "labels"):
+            raise ConfigurationError(
+                f"the network predicts {self._task}, whose scores several processes do not add up; "
+                "use one process"
+            )
         if not callable(getattr(experiment.rule, "join", None)):
             raise ConfigurationError(
                 f"the rule is a {type(experiment.rule).__name__}, which has no `join`, so that "
@@ -171,6 +202,9 @@ class Trainer:
         world.check_same("the settings", experiment.settings)
         world.check_same("the data", self.described.data)
         experiment.rule.join(world)
+
+    def _take_loggers(self, names: Sequence[str] | None, run: RunFolder) -> None:
+        self._log = Loggers(names, run)
 
     def _first(self, act: Callable[[RunFolder], T]) -> T | None:
         """Let the process that has the run folder do something with it, if there is one."""
@@ -191,7 +225,7 @@ class Trainer:
         return self.progress.sums
 
     def _begin_sums(self) -> None:
-        self.progress.sums = Sums(correct=0 if self._scored else None)
+        self.progress.sums = begin_sums(self._task)
 
     def fit(self) -> list[dict[str, Any]]:
         """Train to the last epoch; return the metrics lines of all epochs.
@@ -202,7 +236,7 @@ class Trainer:
         Raises:
             ConfigurationError: if memory does not suffice.
             DivergenceError: if the loss becomes NaN or infinite.
-            InterruptedRunError: on Ctrl-C, SIGTERM or SIGHUP, after a checkpoint was written.
+            InterruptedRunError: on Ctrl-C, SIGTERM and the like, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
                 a training that this trainer does not stand at the end of; another process or
                 thread works in it; or an error ended `fit` in the middle of a batch before.
@@ -231,10 +265,16 @@ class Trainer:
         if fresh and not self._batches_done and self.described.settings.start is not None:
             self._test_directly(self.described.settings.start)
         self._begin_tracking(fresh)
-        if self._tensorboard is not None:
-            self._tensorboard.begin(self.epoch)
         if fresh:
             self._first(lambda run: self.save(run.last))
+        self._log.begin(self.described.settings, self.history)
+        try:
+            return self._train_on()
+        finally:
+            self._log.end(finished=self._stopped_early or self.epoch >= settings.epochs)
+
+    def _train_on(self) -> list[dict[str, Any]]:
+        settings = self.experiment.settings
         if not self.experiment.network.training:
             self.experiment.network.train()
         with self.watcher:
@@ -263,7 +303,8 @@ class Trainer:
                     f"this trainer has done {self._batches_done} batches, which {run.path} does "
                     "not hold; begin with a fresh experiment, or give no folder"
                 )
-            run.describe(self.described, str(self._device), self._world.size)
+            placement = asdict(self.placement)
+            run.describe(self.described, str(self._device), placement, self._world.size)
             return
         if self._stands_at != run.last.resolve():
             raise CheckpointError(
@@ -283,27 +324,44 @@ class Trainer:
     def _stopped_early(self) -> bool:
         return stopped_early(self.history, self.experiment.settings.stopping)
 
-    def evaluate(self) -> Evaluation:
+    @property
+    def test(self) -> tuple[Any, Tensor]:
+        """Inputs and targets of the test data, on the device of the network."""
+        return self._test
+
+    def evaluate(self, seen: Callable[[Tensor, Tensor], object] | None = None) -> Evaluation:
         """Evaluate the network as it is on the test data.
 
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
-        """
-        return self._evaluate(self._test, stoppable=False)
 
-    def _evaluate(self, part: tuple[Any, Tensor], stoppable: bool) -> Evaluation:
+        Args:
+            seen: called with the output (B, m) and the targets of each batch.
+        """
+        return self._evaluate(self._test, stoppable=False, seen=seen)
+
+    def _evaluate(
+        self,
+        part: tuple[Any, Tensor],
+        stoppable: bool,
+        seen: Callable[[Tensor, Tensor], object] | None = None,
+    ) -> Evaluation:
         experiment, engine = self.experiment, engine_of(self.experiment.settings)
 
         def run(x: Any, y: Tensor) -> Any:
             if stoppable and self._stop.number is not None:
                 raise _StopAskedError
-            return engine.run(experiment, x, y)
+            result = engine.run(experiment, x, y)
+            if seen is not None:
+                seen(result.output, y)
+            return result
 
         with torch.random.fork_rng():
             torch.manual_seed(experiment.settings.seed)
             # Where numbers are drawn for the samples that are run, each process runs them all.
             drawn = experiment.settings.hardware_noise is not None
             shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
-            return evaluate(experiment.network, *part, run, shared)
+            loss = getattr(experiment.rule, "loss", None)
+            return evaluate(experiment.network, *part, run, loss, shared)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -356,8 +414,7 @@ class Trainer:
         found = self.evaluate()
         line = {
             "start": start,
-            "test_loss": found.loss,
-            "test_accuracy": found.accuracy,
+            **found.line("test"),
             "firing_rates": found.firing_rates,
         }
         self._first(lambda run: run.write_start(line))
@@ -426,18 +483,21 @@ class Trainer:
         stands_in = world.rows(count).start == world.rows(count).stop
         with world.standing_in(stands_in):
             result = engine_of(settings).step(experiment, x, y, learn)
-        if not math.isfinite(float(result.loss)):
+        counted = self._sums.correct is not None and not stands_in
+        found = fetch(result, y if counted else None)
+        if not math.isfinite(found.loss):
             where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
-            self._diverge(f"the loss became {float(result.loss)} {where}")
+            self._diverge(f"the loss became {found.loss} {where}")
         if settings.update == "sequence":
             self._clip()
             optimizer.step()
-        right = 0 if self._sums.correct is None or stands_in else correct_of(result, y)
         if world.size > 1:
-            said = world.gather([right, self._stop.number or 0])
-            right = int(said[:, 0].sum())
+            said = world.gather([found.right, self._stop.number or 0])
+            found.right = int(said[:, 0].sum())
             self._stop_of_all = int(said[:, 1].max()) or None
-        self._sums.add_counted(result, count, right)
+        self._sums.add(found, count)
+        if self._sums.tally is not None:
+            self._sums.tally.add(predictions_of(result), y)
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, count)
@@ -505,15 +565,15 @@ class Trainer:
             with warnings.catch_warnings():
                 # The optimiser's last step may have been in the process that was stopped here.
                 warnings.filterwarnings("ignore", TOO_EARLY, UserWarning)
-                experiment.scheduler.step()
+                step_scheduler(experiment.scheduler, sums.mean_loss if held is None else held.loss)
         self.progress.epoch += 1
         line = {
             "epoch": self.epoch,
             "train_loss": sums.mean_loss,
             "train_accuracy": sums.accuracy,
-            **({} if held is None else _of_validation(held)),
-            "test_loss": test.loss,
-            "test_accuracy": test.accuracy,
+            **{f"train_{name}": value for name, value in sums.scores.items()},
+            **({} if held is None else held.line("validation")),
+            **test.line("test"),
             "seconds": sums.seconds + time.perf_counter() - start,
             "samples_per_second": sums.samples / sums.seconds,
             "lr": lr,
@@ -541,8 +601,7 @@ class Trainer:
 
         with self._stop.undisturbed():
             self._first(write)
-        if self._tensorboard is not None:
-            self._tensorboard.write(line)
+        self._log.write(line)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
@@ -579,12 +638,8 @@ class Trainer:
         self._stands_at, self._halfway = folder.resolve(), False
 
 
-def _of_validation(held: Evaluation) -> dict[str, Any]:
-    return {"validation_loss": held.loss, "validation_accuracy": held.accuracy}
-
-
-def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
-    """Return inputs and targets of a part of the data, on a device."""
+def _checked(part: str, samples: Any) -> tuple[Any, Tensor]:
+    """Return inputs and targets of a part of the data."""
     pair = getattr(samples, part, None)
     if not (isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[1], Tensor)):
         raise InputError(
@@ -603,7 +658,7 @@ def _place(part: str, samples: Any, device: torch.device) -> tuple[Any, Tensor]:
             f"for {PARTS[part]} there are {number} inputs and {len(targets)} targets; give one "
             "target for each input, and one input at least"
         )
-    return inputs.to(device) if isinstance(inputs, Movable) else inputs, targets.to(device)
+    return inputs, targets
 
 
 def _narrowed(batch: Any, dim: int, rows: slice) -> Tensor:

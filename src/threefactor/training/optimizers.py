@@ -18,13 +18,13 @@ from threefactor.training.arguments import checked_value
 from threefactor.training.memory import out_of_memory
 from threefactor.training.settings import OptimizerSettings, Settings
 
-__all__ = ["call", "make_optimizer", "make_scheduler"]
+__all__ = ["call", "make_optimizer", "make_scheduler", "step_scheduler"]
 
 LEFT_OUT = (
     *("LBFGS", "SparseAdam"),
-    *("ReduceLROnPlateau", "LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"),
+    *("LambdaLR", "MultiplicativeLR", "ChainedScheduler", "SequentialLR"),
 )
-"""These need more than a dense gradient at each step, a metric, or options that JSON lacks."""
+"""These need more than a dense gradient at each step, or options that JSON lacks."""
 
 TRIED_EPOCHS = 10_000  # of a scheduler, in a tenth of a second
 
@@ -72,12 +72,14 @@ def make_scheduler(
         raise unknown_name("scheduler", given.name, known)
     kind, what = known[given.name], f"scheduler {given.name!r}"
     plain = {key: epochs if value == "epochs" else value for key, value in given.options.items()}
-    options = _checked(kind, what, plain, {"optimizer"})
+    if kind is lr_scheduler.ReduceLROnPlateau and "mode" in plain:
+        raise ConfigurationError(f"{what} goes by a loss, lower is better; leave mode out")
+    options = _checked(kind, what, plain, {"optimizer", "mode"})
     trial = make_optimizer(settings.optimizer, [_nothing()])
     tried = call(kind, what, trial, **options)
     trial.step()
     for epoch in range(1, min(epochs, TRIED_EPOCHS) + 1):
-        call(tried.step, what)
+        call(step_scheduler, what, tried, 1.0)
         for group in trial.param_groups:
             if not (math.isfinite(group["lr"]) and group["lr"] >= 0):
                 raise ConfigurationError(
@@ -85,6 +87,19 @@ def make_scheduler(
                     f"{float(group['lr']):g} after epoch {epoch}; give other scheduler.options"
                 )
     return call(kind, what, optimizer, **options)  # type: ignore[no-any-return]
+
+
+def step_scheduler(scheduler: lr_scheduler.LRScheduler, loss: float) -> None:
+    """Take a scheduler to the next epoch.
+
+    Args:
+        scheduler: any of PyTorch.
+        loss: of the epoch that is done, for `ReduceLROnPlateau`.
+    """
+    if isinstance(scheduler, lr_scheduler.ReduceLROnPlateau):
+        scheduler.step(loss)
+    else:
+        scheduler.step()
 
 
 def call(function: Any, what: str, *args: Any, **options: Any) -> Any:

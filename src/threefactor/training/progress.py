@@ -1,24 +1,22 @@
-"""What a person sees while a run trains: a bar, a line for each epoch, TensorBoard."""
+"""What a person sees while a run trains: a bar, a line for each epoch."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from threefactor.errors import ConfigurationError
 from threefactor.readable import readable
+from threefactor.training.scores import shown
 
 __all__ = [
     "EpochLines",
     "Quiet",
-    "TensorBoard",
     "Watcher",
     "describe_epoch",
     "describe_found",
@@ -103,8 +101,7 @@ class EpochLines(Watcher):
 
     def direct_test(self, line: Mapping[str, Any]) -> None:
         self.console.print(
-            f"direct test  test loss {line['test_loss']:.4f} "
-            f"accuracy {percent(line['test_accuracy'])}",
+            f"direct test  test loss {line['test_loss']:.4f} {shown(line, 'test')}",
             highlight=False,
         )
 
@@ -145,16 +142,10 @@ def percent(accuracy: float | None) -> str:
 def describe_epoch(line: Mapping[str, Any], epochs: int) -> str:
     """One line of text about a finished epoch."""
     left = line["seconds"] * (epochs - line["epoch"])
-    held = ""
-    if "validation_loss" in line:
-        held = (
-            f"validation loss {line['validation_loss']:.4f} "
-            f"accuracy {percent(line['validation_accuracy'])}  "
-        )
+    parts = [part for part in ("train", "validation", "test") if f"{part}_loss" in line]
+    told = "".join(f"{one} loss {line[f'{one}_loss']:.4f} {shown(line, one, 2)}  " for one in parts)
     return (
-        f"epoch {line['epoch']:>3}/{epochs}  "
-        f"train loss {line['train_loss']:.4f} accuracy {percent(line['train_accuracy'])}  {held}"
-        f"test loss {line['test_loss']:.4f} accuracy {percent(line['test_accuracy'])}  "
+        f"epoch {line['epoch']:>3}/{epochs}  {told}"
         f"{line['samples_per_second']:,.0f} samples/s  about {_duration(left)} left"
     )
 
@@ -163,49 +154,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-class TensorBoard:
-    """Writes the numbers of each metrics line as scalars.
-
-    Args:
-        folder: where they go, once `begin` is called.
-
-    Raises:
-        ConfigurationError: if TensorBoard is not installed, or cannot write a folder of this name.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as problem:
-            raise ConfigurationError(
-                "TensorBoard is not installed: pip install 'threefactor[tensorboard]', or leave "
-                "tensorboard out"
-            ) from problem
-        self._make = SummaryWriter
-        self._folder = folder
-        try:
-            str(self._folder).encode()
-        except UnicodeEncodeError as problem:
-            raise ConfigurationError(
-                f"TensorBoard cannot write to {str(folder)!r}, since the name is not Unicode; "
-                "choose another folder with --out, or leave tensorboard out"
-            ) from problem
-        self._writer: Any = None
-
-    def begin(self, epochs_done: int) -> None:
-        """Open the events; those of later epochs, of an interrupted run, are hidden."""
-        purge = epochs_done + 1 if epochs_done else None
-        self._writer = self._make(str(self._folder), purge_step=purge)
-
-    def write(self, line: Mapping[str, Any]) -> None:
-        """Write one epoch."""
-        epoch = line["epoch"]
-        for key, value in line.items():
-            if isinstance(value, dict):
-                for name, number in value.items():
-                    self._writer.add_scalar(f"{key}/{name}", number, epoch)
-            elif key != "epoch" and value is not None:
-                self._writer.add_scalar(key, value, epoch)
-        self._writer.flush()

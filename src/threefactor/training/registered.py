@@ -47,6 +47,7 @@ GIVEN: Mapping[registry.Kind, tuple[str, ...]] = {
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 registry.reserve("data", DATASETS)
 registry.provide("data", KINDS)
+registry.provide("loss", clocked.TORCH_LOSSES)
 
 
 def registered_options(settings: Settings) -> dict[str, dict[str, Option]]:
@@ -97,8 +98,15 @@ def registered_loss(given: RegisteredLossSettings) -> Loss:
     return clocked.from_autograd(partial(one.made, **options) if options else one.made)
 
 
-def load_registered(settings: Settings, data_dir: str | Path | None) -> LabelledData[Any] | None:
+def load_registered(
+    settings: Settings, data_dir: str | Path | None, room: int | None = None
+) -> LabelledData[Any] | None:
     """Load the data of settings, if a function that loads it is registered; else None.
+
+    Args:
+        settings: of the run.
+        data_dir: see `threefactor.data.data_folder`.
+        room: bytes that the samples may take in memory; None for no limit.
 
     Raises:
         ConfigurationError: if the function does not take its options, or fails.
@@ -120,6 +128,7 @@ def load_registered(settings: Settings, data_dir: str | Path | None) -> Labelled
         "dtype": DTYPES[settings.dtype],
         "window": given.window,
         "sort": given.sort,
+        "room": room,
     }
     asked = options_of(one.made).keys() & known.keys()
     _refuse_unused(given, asked)

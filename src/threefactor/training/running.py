@@ -6,6 +6,7 @@ it, and `Trainer.load` puts the state of the last checkpoint back (`threefactor.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def train(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] | None = None,
     set_aside: bool = False,
     world: World | None = None,
 ) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def train(
         data_dir: see `threefactor.data.load`.
         device: where to train, such as "cpu" or "cuda".
         watcher: shown the progress.
-        tensorboard: see `Trainer`.
+        log: names of loggers, see `Trainer`.
         set_aside: whether to move what is left of an earlier run without its config.json into
             `remains-1`, or the next free number, in the folder. Otherwise it is an error.
         world: processes that all call this and train together; see `Trainer`.
@@ -58,7 +59,7 @@ def train(
     begin(experiment)
     run = None if out is None else RunFolder(out)
     # Refuses what it cannot do before anything is written.
-    trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard, world=world)
+    trainer = Trainer(experiment, run, watcher, log=log, world=world)
     if run is None:
         return trainer.fit()
     with ExitStack() as lock:
@@ -81,7 +82,7 @@ def resume(
     data_dir: str | Path | None = None,
     device: str = "cpu",
     watcher: Watcher | None = None,
-    tensorboard: bool = False,
+    log: Sequence[str] | None = None,
     world: World | None = None,
 ) -> list[dict[str, Any]]:
     """Resume a run from its last checkpoint; return the metrics lines of all epochs.
@@ -94,7 +95,7 @@ def resume(
         settings: if given, must be those of the run.
         epochs: if given, a finished run gets so many in all. The further ones are trained with the
             learning rates and noise that a training of so many epochs has there.
-        data_dir, device, watcher, tensorboard, world: as in `train`. There may be more or fewer
+        data_dir, device, watcher, log, world: as in `train`. There may be more or fewer
             processes than before: the numbers are then the same to rounding, not to the bit.
 
     Raises:
@@ -126,11 +127,12 @@ def resume(
         wanted, extended, more, begun = world.from_first(enter)
         experiment = build(wanted, data_dir, device)
         world.from_first(lambda: run.read().check_data(record_of(wanted, experiment.data)))
-        trainer = Trainer(experiment, run, watcher, tensorboard=tensorboard, world=world)
+        trainer = Trainer(experiment, run, watcher, log=log, world=world)
         if begun:
             trainer.load(run.last, extended)
         else:
             begin(experiment)
+            world.from_first(lambda: run.read().check_start(experiment.start))
         if more:
             world.from_first(lambda: run.extend(wanted.epochs))
         return trainer.fit()

@@ -23,6 +23,7 @@ from typing_extensions import dataclass_transform
 
 from threefactor import clocked
 from threefactor.clocked.convnets import ACTIVITY_SCALE
+from threefactor.clocked.torch_losses import UNSUPPORTED
 from threefactor.errors import ConfigurationError
 from threefactor.options import options_of
 from threefactor.plugins import registry
@@ -147,6 +148,8 @@ class DataSettings:
     `window` is the time over which an image becomes spikes for an event-driven network, s.
     `validation` is the share of the training samples that is held out to choose the best epoch,
     at random (`validation_seed`), class by class; it is taken after all others.
+    `place` is where the samples lie while a network trains: on its "device", in memory of the
+    "host", or on "disk"; "auto" takes the first of these that has room.
     `options` are those of one's own data (`images`, `events`, `spikes`, `tensors`), or of a
     function registered with `threefactor.register_data`.
     """
@@ -163,6 +166,7 @@ class DataSettings:
     window: Real = Field(default=0.1, gt=0)
     validation: Real | None = Field(default=None, gt=0, lt=1)
     validation_seed: Count = Field(default=0, ge=0, lt=2**31)
+    place: Literal["auto", "device", "host", "disk"] = "auto"
     options: Options = Field(default_factory=dict)
 
 
@@ -309,7 +313,7 @@ class OwnLossSettings:
 
 @_settings
 class RegisteredLossSettings:
-    """A loss that was registered with `threefactor.register_loss`, by its name."""
+    """A loss of `torch.nn`, or one registered with `threefactor.register_loss`, by its name."""
 
     kind: Annotated[str, Field(min_length=1, max_length=MOST_LETTERS)]
     options: Options = Field(default_factory=dict)
@@ -366,7 +370,8 @@ class OptimizerSettings:
 class SchedulerSettings:
     """A scheduler of `torch.optim.lr_scheduler`, stepped once an epoch; None for none.
 
-    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too.
+    `BoundedStepLR` of `threefactor.training.schedulers` may be named, too. `ReduceLROnPlateau` goes
+    by the validation loss, or by the training loss if there are no validation data.
 
     The option value "epochs" stands for the number of epochs.
     """
@@ -420,7 +425,9 @@ class Settings:
             recording; None for event-driven networks, which have no time grid.
         update: an optimiser step after the whole "sequence" (OTTT_A) or at each "step" (OTTT_O).
         dtype: of weights and data.
-        start: run folder from whose last checkpoint the network is taken; None for fresh weights.
+        start: run folder from whose last checkpoint the network is taken, or file of weights, see
+            `load_weights`; None for fresh weights.
+        start_prefix: taken off the names of all tensors in that file, as "module."
         hardware_noise: standard deviation of gaussian noise on the membrane potential of every
             hidden neuron at every time step, in training and in testing, as of imprecise
             hardware; None for none. Rules with noise of their own use this noise instead.
@@ -439,6 +446,7 @@ class Settings:
     update: Literal["sequence", "step"] = "sequence"
     dtype: Literal["float32", "float64"] = "float32"
     start: str | None = Field(default=None, min_length=1, max_length=MOST_LETTERS)
+    start_prefix: str = Field(default="", max_length=MOST_LETTERS)
     hardware_noise: Real | None = Field(default=None, gt=0)
     clip_norm: Real | None = Field(default=None, gt=0)
     clip_value: Real | None = Field(default=None, gt=0)
@@ -455,6 +463,11 @@ class Settings:
     def _fits_engine(self) -> Settings:
         if isinstance(self.network, OwnNetworkSettings):  # it was trained with them
             return self
+        if self.start_prefix and self.start is None:
+            raise ValueError(
+                f"start_prefix is {clipped(self.start_prefix)} and start null; give the file of "
+                "weights, too"
+            )
         if self.data.fold and self.data.folds is None:
             raise ValueError(
                 f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"
@@ -529,10 +542,16 @@ def _describe(error: Any) -> str:
     path = ".".join(str(part) for part in error["loc"] if part not in _KINDS)
     if error["type"] == "union_tag_invalid":
         group: Literal["network", "loss"] = "network" if path.endswith("network") else "loss"
-        names = [*(_NETWORKS if group == "network" else _LOSSES), *registry.entries(group)]
+        tag, why = error["ctx"]["tag"], ""
+        ours: tuple[str, ...] = _NETWORKS
+        if group == "loss":
+            ours = (*_LOSSES, *clocked.TORCH_LOSSES)
+            if tag in UNSUPPORTED:
+                why = f", of which a rule cannot make use: {UNSUPPORTED[tag]}"
+        names = [*ours, *registry.entries(group)]
         known = ", ".join(repr(name) for name in names if not name.startswith("own"))
         return (
-            f"{path}.kind = {clipped(error['ctx']['tag'])}: give {known}, or register one with "
+            f"{path}.kind = {clipped(tag)}{why}: give {known}, or register one with "
             f"threefactor.register_{group} and name its --plugin"
         )
     if error["loc"][-1] == "options" and error["type"] == "value_error":

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from threefactor.errors import CheckpointError, ThreefactorError
 from threefactor.training.best import METRICS, chosen_by, is_better
@@ -21,6 +22,7 @@ from threefactor.training.evaluation import Sums
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.files import shorten
+from threefactor.training.scores import Tally
 from threefactor.training.settings import Settings
 
 __all__ = ["TOO_EARLY", "Progress", "Schedule", "put_back", "training_state"]
@@ -129,8 +131,8 @@ class Schedule:
         """
         optimizer, scheduler = self.experiment.optimizer, self.experiment.scheduler
         before = float(optimizer.param_groups[0]["lr"])
-        if scheduler is None:
-            return before, before
+        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+            return before, before  # it goes by losses, whatever the number of epochs
         for group, options in zip(optimizer.param_groups, self._groups, strict=True):
             group.update(options)
         scheduler.load_state_dict(copy.deepcopy(self._state or {}))
@@ -154,6 +156,10 @@ def _progress(state: Any, epochs: int, batches: int) -> Progress:
     if best is not None:
         _check_number("best", best)
     sums = Sums(**state["sums"])
+    if sums.tally is not None:
+        sums.tally = Tally(**state["sums"]["tally"])
+        for problem in sums.tally.damage():
+            raise ValueError(problem)
     for name in ("batch", "samples", "loss", "seconds"):
         value = getattr(sums, name)
         _check_number(name, value)

@@ -1,6 +1,7 @@
-"""How a process stops on Ctrl-C, SIGTERM or SIGHUP.
+"""How a process stops on Ctrl-C and on other signals.
 
-Batch systems send SIGTERM before they kill, a terminal that closes sends SIGHUP.
+Batch systems send SIGTERM, SIGUSR1 or SIGUSR2 before they kill; a terminal that closes sends
+SIGHUP.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ __all__ = [
     "leave_with_parent",
 ]
 
-OTHERS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+NAMES = ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")
+OTHERS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 AT_ONCE = 1.0
 """Seconds; two signals within less count as one: a terminal and a parent may both send it."""
 
@@ -42,7 +44,7 @@ class StoppedBySignal(SystemExit):
 
 
 def leave_on_signals() -> None:
-    """Let SIGTERM and SIGHUP clean up as Ctrl-C does: nothing half-written, no process left.
+    """Let `OTHERS` clean up as Ctrl-C does: nothing half-written, no process left.
 
     One that is ignored, as SIGHUP by `nohup`, still is.
     """

@@ -268,7 +268,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_behind(nmnist):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
-        with pytest.raises(DataError, match=r"cannot keep frames in .*File too large; free some"):
+        with pytest.raises(DataError, match=r"cannot keep samples in .*File too large; free some"):
             load_frames("nmnist", nmnist)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -324,7 +324,7 @@ def test_frames_can_be_kept_elsewhere(nmnist, tmp_path, monkeypatch):
     load_frames("nmnist", nmnist)
     assert (tmp_path / "cache/threefactor/nmnist/frames").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot keep frames in"):
+    with pytest.raises(DataError, match="cannot keep samples in"):
         load_frames("nmnist", nmnist, cache_dir=tmp_path / "file")
 
 

@@ -355,15 +355,6 @@ def test_the_command_line_goes_on_with_as_many_threads_as_before(small, tmp_path
     assert torch.get_num_threads() == 2
 
 
-def test_tensorboard_is_left_alone_unless_it_is_asked_for(small, tmp_path, monkeypatch):
-    training.train(small(), tmp_path / "run")
-    assert not (tmp_path / "run/tensorboard").exists()
-    monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'threefactor\[tensorboard\]'"):
-        training.train(small(), tmp_path / "other", tensorboard=True)
-    assert not (tmp_path / "other").exists()
-
-
 def test_finished_epochs_need_their_checkpoint(small, tmp_path):
     run = stopped(small(), tmp_path / "run")
     assert run.read().finished_epochs == len(run.read().metrics) == 1
@@ -373,13 +364,6 @@ def test_finished_epochs_need_their_checkpoint(small, tmp_path):
     os.truncate(file, 10)
     with pytest.raises(CheckpointError, match="cut short"):
         _ = run.read().finished_epochs
-
-
-def test_a_name_that_tensorboard_cannot_write_is_refused_before_anything_is_made(small, tmp_path):
-    out = tmp_path / "run\udcff"
-    with pytest.raises(ConfigurationError, match=r"TensorBoard cannot write to .*not Unicode"):
-        training.train(small(), out, tensorboard=True)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["", "a\0b", 5])

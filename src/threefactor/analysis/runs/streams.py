@@ -57,8 +57,9 @@ class Drift:
 
     def __post_init__(self) -> None:
         for name in ("samples", "held_out", "every", "window"):
-            if getattr(self, name) < 1:
-                raise ConfigurationError(f"{name} is {getattr(self, name)}; give 1 or more")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least 1")
         if not 0.0 <= self.labelled <= 1.0:
             raise ConfigurationError(f"labelled is {self.labelled}; give a share between 0 and 1")
         if not math.isfinite(self.angle):
@@ -152,7 +153,7 @@ def adapt(
     Raises:
         InputError: if the run has exact spike times.
         DataError: if its data are not pictures in memory, or too few.
-        ConfigurationError: if a layer is not there, or a number is out of range.
+        ConfigurationError: if a layer is not there, a number is out of range, or labels are late.
         DivergenceError: if an adapting network has an output that is not finite.
     """
     experiment = trainer.experiment
@@ -161,6 +162,12 @@ def adapt(
         raise DataError(
             f"there are {len(labels)} test pictures, and {drift.held_out} of them are to be held "
             "out; hold out fewer"
+        )
+    if getattr(experiment.rule, "label_delay", 0):
+        raise ConfigurationError(
+            f"label_delay of the rule is {experiment.rule.label_delay}, and every picture of this "
+            "stream has its label while it is shown; for labels that come later, call rule.observe "
+            "in a loop of your own"
         )
     lr = experiment.settings.optimizer.lr / 10 if lr is None else lr
     _check_layers(experiment.network, frozen)

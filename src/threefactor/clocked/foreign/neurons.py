@@ -70,6 +70,10 @@ class ForeignNeuron(Neuron):
     synaptic_leak: float | None = None
     """Share of the synaptic current that is kept from step to step; None without such a current."""
     foreign = True
+    potential: str | None = None
+    """Which part of the state is the membrane potential, as the layer keeps it after a step."""
+    threshold_name: str | None = None
+    """The attribute of the layer that is its threshold."""
     only_in_training = False
     """Whether the spikes have a derivative in training mode alone."""
     module: Any
@@ -182,6 +186,16 @@ class ForeignNeuron(Neuron):
             f"surrogate gradient, if it lacks one{mode}"
         )
 
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        found = None if self.potential is None else self.value_of(self.potential)
+        if not isinstance(found, Tensor):
+            raise InputError(
+                f"a {type(self.module).__name__} keeps its state in {', '.join(self.names)}, and "
+                "it is not known which of them is the membrane potential"
+            )
+        name = self.threshold_name
+        return found, None if name is None else getattr(self.module, name, None)
+
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
@@ -249,6 +263,10 @@ class Registered(ForeignNeuron):
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
         return self._number(self.said.synaptic_leak)
+
+    @property
+    def potential(self) -> str | None:  # type: ignore[override]
+        return self.names[0] if len(self.names) == 1 else None
 
     def _number(self, given: Callable[[Any], float] | float | None) -> float | None:
         value = given(self.module) if callable(given) else given

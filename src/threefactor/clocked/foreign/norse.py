@@ -34,6 +34,13 @@ class _NorseCell(ForeignNeuron):
     def memory(self, kept: Any) -> None:
         self.__dict__["_memory"] = kept
 
+    def membrane(self) -> tuple[Tensor, float | Tensor | None]:
+        state, constants = self.memory, self.module.p
+        for inner in ("lif", "lif_adex"):  # of cells with a refractory time
+            state = getattr(state, inner, state)
+            constants = getattr(constants, inner, constants)
+        return state.v, getattr(constants, "v_th", None)
+
     def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         pass
 

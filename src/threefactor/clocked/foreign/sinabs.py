@@ -15,6 +15,9 @@ __all__ = ["view"]
 class _SinabsNeuron(ForeignNeuron):
     """The layer is shown one time step at a time, (B, 1, ...)."""
 
+    potential = "v_mem"
+    threshold_name = "spike_threshold"
+
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(n for n, b in self.module._buffers.items() if b is not None)

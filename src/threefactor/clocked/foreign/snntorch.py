@@ -27,6 +27,8 @@ class _SnnTorchNeuron(ForeignNeuron):
     """
 
     names: tuple[str, ...] = ("mem",)
+    potential = "mem"
+    threshold_name = "threshold"
     answered: tuple[Any, ...] | None
 
     def __init__(self, module: nn.Module, name: str) -> None:

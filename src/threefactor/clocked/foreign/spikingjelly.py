@@ -42,6 +42,9 @@ _KEPT = ("Dropout", "Dropout2d")
 class _SpikingJellyNeuron(ForeignNeuron):
     """Soft or hard reset, decaying input or not: the layer runs as it is."""
 
+    potential = "v"
+    threshold_name = "v_threshold"
+
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(self.module._memories)

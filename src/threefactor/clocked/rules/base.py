@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked import kernels, verdicts
@@ -17,13 +17,7 @@ from threefactor.clocked.checks import refuse_autocast, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
-from threefactor.clocked.losses import (
-    CrossEntropyMSE,
-    Loss,
-    check_targets,
-    checked_loss,
-    loss_of,
-)
+from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
@@ -32,7 +26,9 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share, World
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -75,7 +71,8 @@ class Rule(nn.Module, ABC):
 
     Args:
         network: module made of `clocked` synapse and neuron layers, its forward pass one step.
-        loss: (output, targets) -> (losses, errors); `CrossEntropyMSE()` by default.
+        loss: (output, targets) -> (losses, errors), or one of `torch.nn`, see `from_torch`;
+            `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer
             decays with the leak of the neurons behind it, that of a read-out with the leak of those
             before it. One number for all, or numbers by the names of layers: synapse layers, and
@@ -99,7 +96,7 @@ class Rule(nn.Module, ABC):
     Raises:
         InputError: if the network cannot be trained by a rule, or not without `chain`; if
             `label_delay` is no whole number of at least 0.
-        ConfigurationError: if `chain`, or a layer in `untraced`, is not known.
+        ConfigurationError: if an option, `chain`, or a layer in `untraced`, is not known.
 
     Warns:
         UserWarning: if no error reaches some of the trainable parameters; it names them.
@@ -131,8 +128,10 @@ class Rule(nn.Module, ABC):
         input_shape: InputShape | None = None,
         chain: str = "none",
         label_delay: int = 0,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         self.label_delay = checked_delay("label_delay", label_delay)
         if chain not in CHAINS:
             raise unknown_name("chain", chain, CHAINS)
@@ -323,7 +322,7 @@ class Rule(nn.Module, ABC):
         with session.alone():
             self.reset()
             try:
-                with processes.step_of(self.world), session.attached(), self._verdicts():
+                with processes.step_of(self.world), self._verdicts(), session.attached():
                     return self._run(inputs, targets, steps, after_step)
             finally:
                 self.reset()
@@ -455,7 +454,7 @@ class Rule(nn.Module, ABC):
         """
         steps = whole_steps(steps)
         session = self._session
-        with processes.step_of(self.world), session.attached(), self._verdicts():
+        with processes.step_of(self.world), self._verdicts(), session.attached():
             session.check_state()
             self._check_precision()
             x_t = session.reader().checked(x_t)
@@ -597,7 +596,9 @@ class Rule(nn.Module, ABC):
         if weight.dtype not in (torch.float32, torch.float64):
             raise InputError(
                 f"the network is {weight.dtype}; feedback, traces and averages need at least "
-                "float32: train network.float(), and convert it afterwards"
+                "float32: train network.float(), and convert it afterwards. "
+                "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in "
+                "TF32, and keeps all else in float32"
             )
         parameters, buffers = self._own_tensors()
         for name, tensor in (*parameters.items(), *buffers.items()):
@@ -615,8 +616,13 @@ class Rule(nn.Module, ABC):
         parameters: dict[str, Tensor] = {}
         buffers: dict[str, Tensor] = {}
         seen: set[int] = set()
-        for name, module in self.named_modules():
-            start = f"{name}." if name else ""
+        modules: list[tuple[str, nn.Module]] = [("", self)]
+        known: set[nn.Module] = {self}
+        for start, module in modules:
+            for key, inner in module._modules.items():
+                if inner is not None and inner not in known:
+                    known.add(inner)
+                    modules.append((f"{start}{key}.", inner))
             for found, own in ((parameters, module._parameters), (buffers, module._buffers)):
                 for key, tensor in own.items():
                     if tensor is not None and id(tensor) not in seen:

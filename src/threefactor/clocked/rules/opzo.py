@@ -13,6 +13,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.feedback import Feedback
 from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 from threefactor.errors import InputError, unknown_name
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share
 
 __all__ = ["OPZO"]
@@ -78,6 +79,7 @@ class OPZO(LocalLearningRule):
         generator: torch.Generator | None = None,
         **options: Unpack[LocalLearningOptions],
     ) -> None:
+        refuse_unknown(type(self), {"perturbation"} & options.keys())  # it makes its own
         if points not in SECOND_PASS:
             raise unknown_name("number of points", points, SECOND_PASS)
         if not 0.0 <= momentum < 1.0:

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
 from threefactor.clocked.rules.base import Rule, RuleOptions, TimeStep
 from threefactor.errors import unknown_name
+from threefactor.options import refuse_unknown
 
 __all__ = ["ZO"]
 
@@ -57,6 +58,7 @@ class ZO(Rule):
         generator: torch.Generator | None = None,
         **options: Unpack[RuleOptions],
     ) -> None:
+        refuse_unknown(type(self), {"perturbation"} & options.keys())  # it makes its own
         if points not in SECOND_PASS:
             raise unknown_name("number of points", points, SECOND_PASS)
         noise = Perturbation(noise_scale, noise_distribution, noise_position, antithetic, generator)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -14,20 +16,26 @@ from numpy.typing import NDArray
 
 from threefactor.data.arguments import check_whole
 from threefactor.data.encode.latency import code_images
-from threefactor.data.own.folder import Sample, Split, check_classes, list_folder
+from threefactor.data.files.rows import FileRows
+from threefactor.data.own.folder import Listing, Sample, Split, check_classes, list_folder
 from threefactor.data.own.made import labelled, place_of
+from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.image_files import Header, header, opened, usual_threads
 from threefactor.data.samples.image_folder import ENDINGS
 from threefactor.data.samples.own import OwnData
+from threefactor.data.samples.stored import Stored
+from threefactor.data.where import cache_folder
 from threefactor.errors import DataError
 
-__all__ = ["WHAT", "images", "read_each", "sizes_of"]
+__all__ = ["WHAT", "images", "of_pictures", "read_each", "sizes_of"]
 
 WHAT = "images"
 LARGEST_SIDE = 8192
 MOST_VALUES = 1 << 31
 """Pixels of all pictures together: 8 GiB as single precision."""
 PEAK = 255
+BLOCK = 1024
+"""Pictures that are read together; all of them twice would take too much memory."""
 Read = TypeVar("Read")
 
 
@@ -46,11 +54,13 @@ def images(
     steps: int | None = None,
     dtype: torch.dtype = torch.float32,
     window: float = 0.1,
+    room: int | None = None,
 ) -> OwnData:
     """Load a folder of pictures, a folder for each class.
 
     Pictures are taken whole: nothing is cut off. All have one size, or are resized to it. They are
-    read into memory.
+    read into memory; or, where that has no room for them, into a file in the user's cache folder,
+    from which batches are read.
 
     Args:
         path: the folder; below `data_dir`, if that is given and the path is relative.
@@ -66,6 +76,7 @@ def images(
             networks on a time grid; otherwise pixels are from 0 to 1.
         data_dir, steps, dtype, window: of the experiment. Without `steps`, pictures are coded as
             spikes within `window` seconds, see `events.latency_code`.
+        room: bytes that they may take in memory; None for no limit but 2^31 pixels.
 
     Raises:
         ConfigurationError: Pillow is not installed, or nothing says how to split.
@@ -76,25 +87,62 @@ def images(
     split = Split(train_part, validation_part, test_part, test_share, split_seed)
     listing = list_folder(folder, ENDINGS, split, what)
     check_classes(listing, folder, what)
+    options = {"size": size, "colour": colour, "normalise": normalise}
+    return of_pictures(
+        "images", folder, listing, header, opened, options, steps, dtype, window, room
+    )
+
+
+def of_pictures(
+    name: str,
+    folder: Path,
+    listing: Listing,
+    head: Callable[[str], Header],
+    decoded: Callable[[str, str], Any],
+    options: Mapping[str, Any],
+    steps: int | None,
+    dtype: torch.dtype,
+    window: float,
+    room: int | None = None,
+) -> OwnData:
+    """Make data of pictures that are listed.
+
+    Args:
+        name: of this kind of data.
+        folder: where they lie.
+        listing: the pictures of each part.
+        head: reads the size and colours of a picture.
+        decoded: reads a picture as "L" or "RGB".
+        options: `size`, `colour`, `normalise`; see `images`.
+        steps, dtype, window: see `images`.
+        room: see `images`; only for pictures that are files of their own.
+
+    Raises:
+        DataError: a picture cannot be read, or pictures differ in size or kind.
+    """
+    size, colour, normalise = (options[key] for key in ("size", "colour", "normalise"))
     samples = [one for part in listing.parts.values() for one in part]
-    headers = read_each([one.path for one in samples], header)
+    headers = read_each([one.path for one in samples], head)
     shape, resized = _shape(folder, samples, headers, size, colour)
     values = len(samples) * int(np.prod(shape))
-    if values > MOST_VALUES:
+    to_file = steps is not None and room is not None and values * (1 + dtype.itemsize) > room
+    if values > MOST_VALUES and not to_file:
         raise DataError(
             f"{folder} has {values:,} pixels in {len(samples)} pictures of {shape}, more than the "
-            f"{MOST_VALUES:,} that are kept in memory; give a smaller size, as --set size=64, or "
-            "read them batch by batch in Python with threefactor.data.load_image_folder"
+            f"{MOST_VALUES:,} that are kept in memory; give a smaller size, as --set size=64, or, "
+            "for a network on a time grid, --set data.place=disk"
         )
+    if to_file:
+        return _in_files(folder, listing, headers, shape, resized, normalise, dtype)
     pixels = {
-        part: _pixels([one.path for one in found], shape, resized)
+        part: _pixels([one.path for one in found], shape, resized, decoded)
         for part, found in listing.parts.items()
     }
     facts = _facts(headers, shape, resized)
     if steps is None:
         coded = {part: code_images(each, PEAK, window) for part, each in pixels.items()}
         facts["coded"] = f"as one spike for each pixel that is not 0, within {window:g} s"
-        return labelled("images", folder, listing, coded, (int(np.prod(shape)),), facts)
+        return labelled(name, folder, listing, coded, (int(np.prod(shape)),), facts)
     mean, std = _statistics(pixels["train"]) if normalise else (0.0, 1.0)
     if std == 0:
         raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
@@ -104,7 +152,54 @@ def images(
 
     facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
     tensors = {part: scaled(each) for part, each in pixels.items()}
-    return labelled("images", folder, listing, tensors, shape, facts)
+    return labelled(name, folder, listing, tensors, shape, facts)
+
+
+def _in_files(
+    folder: Path,
+    listing: Listing,
+    headers: Sequence[Any],
+    shape: tuple[int, int, int],
+    resized: bool,
+    normalise: bool,
+    dtype: torch.dtype,
+) -> OwnData:
+    """Return the pictures in files of their pixels, which are made if they are not there."""
+    parts = {
+        part: pixels_in_file([one.path for one in samples], shape, resized)
+        for part, samples in listing.parts.items()
+        if samples
+    }
+    mean, std = _statistics(parts["train"]) if normalise else (0.0, 1.0)
+    if std == 0:
+        raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
+    facts = _facts(headers, shape, resized)
+    facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
+    stored = {
+        part: Stored(rows, dtype, peak=PEAK, mean=mean, std=std) for part, rows in parts.items()
+    }
+    return labelled("images", folder, listing, stored, shape, facts)
+
+
+def pixels_in_file(paths: Sequence[str], shape: tuple[int, int, int], resized: bool) -> FileRows:
+    """Return the pixels of pictures, (N, C, H, W), in a file of the user's cache folder.
+
+    Raises:
+        DataError: a picture cannot be read, or the file cannot be written.
+    """
+    stats = [os.stat(path) for path in paths]
+    lines = (
+        f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(paths, stats, strict=True)
+    )
+    digest = hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+    key = {"set": "images", "shape": list(shape), "resized": resized, "source": digest}
+
+    def make() -> Iterator[NDArray[Any]]:
+        for start in range(0, len(paths), BLOCK):
+            yield from _pixels(paths[start : start + BLOCK], shape, resized, opened)
+
+    found = cached_frames(cache_folder() / "own-images", key, len(paths), make, ("uint8",))
+    return FileRows.of(found.array)
 
 
 def read_each(
@@ -180,12 +275,17 @@ def _shape(
     return (1 if grey else 3, height, width), set(sizes) != {f"{height}x{width}"}
 
 
-def _pixels(paths: Sequence[str], shape: tuple[int, int, int], resized: bool) -> NDArray[np.uint8]:
+def _pixels(
+    paths: Sequence[str],
+    shape: tuple[int, int, int],
+    resized: bool,
+    decoded: Callable[[str, str], Any],
+) -> NDArray[np.uint8]:
     channels, height, width = shape
     found = np.empty((len(paths), *shape), np.uint8)
 
     def read(path: str) -> NDArray[np.uint8]:
-        picture = opened(path, "L" if channels == 1 else "RGB")
+        picture = decoded(path, "L" if channels == 1 else "RGB")
         if resized and picture.size != (width, height):
             from PIL.Image import Resampling
 
@@ -195,15 +295,14 @@ def _pixels(paths: Sequence[str], shape: tuple[int, int, int], resized: bool) ->
             raise DataError(f"{path} has changed while it was read; give it again")
         return array.reshape(height, width, channels).transpose(2, 0, 1)
 
-    block = 4096  # pictures; all of them twice would take too much memory
-    for start in range(0, len(paths), block):
-        arrays: list[Any] = read_each(paths[start : start + block], read)
+    for start in range(0, len(paths), BLOCK):
+        arrays: list[Any] = read_each(paths[start : start + BLOCK], read)
         for number, array in enumerate(arrays):
             found[start + number] = array
     return found
 
 
-def _statistics(pixels: NDArray[np.uint8]) -> tuple[float, float]:
+def _statistics(pixels: NDArray[np.uint8] | FileRows) -> tuple[float, float]:
     """Return mean and population deviation of pixels over their peak, from exact counts."""
     counts = np.zeros(256, np.int64)
     for start in range(0, len(pixels), 1024):

@@ -9,6 +9,7 @@ from threefactor.data.arguments import given_path
 from threefactor.data.files.source import listed
 from threefactor.data.files.tree import files_below
 from threefactor.data.own import recordings, spikes, tensors
+from threefactor.data.own.huggingface import FILES, huggingface
 from threefactor.data.own.images import images
 from threefactor.data.samples.image_folder import ENDINGS as IMAGE_ENDINGS
 from threefactor.data.samples.own import OwnData
@@ -21,6 +22,7 @@ KINDS: Mapping[str, Callable[..., OwnData]] = {
     "events": recordings.recordings,
     "spikes": spikes.spikes,
     "tensors": tensors.tensors,
+    "huggingface": huggingface,
 }
 """Functions that load one's own data; settings name them as `data.name`."""
 IN_FOLDERS = {"images": IMAGE_ENDINGS, "events": recordings.ENDINGS}
@@ -30,13 +32,16 @@ AS_FILES = {"spikes": spikes.ENDINGS, "tensors": tensors.ENDINGS}
 def recognise(path: str | Path) -> str:
     """Return which kind of data a folder or file is, by the names of its files.
 
-    A folder of folders holds images or events, and a folder of files spikes or tensors.
+    A folder of folders holds images or events, and a folder of files spikes or tensors. One that
+    Hugging Face's library datasets wrote has a file that says so.
 
     Raises:
         ConfigurationError: if it may be several kinds.
         DataError: if it is absent, or none.
     """
     place = given_path(path)
+    if any((place / name).is_file() for name in FILES):
+        return "huggingface"
     if place.is_dir():
         folders = any(one.is_dir() for one in listed(place))
         names = files_below(place) if folders else [str(one) for one in listed(place)]

@@ -16,6 +16,7 @@ from threefactor.data.arguments import check_whole
 from threefactor.data.encode.framing import FrameSettings, frames
 from threefactor.data.files.source import LARGEST, Source
 from threefactor.data.formats.aedat import read_aedat2, read_aedat3
+from threefactor.data.formats.aedat4 import read_aedat4
 from threefactor.data.formats.events import LARGEST_RECORDING, Events, make_events
 from threefactor.data.formats.npy import read_npy, read_npz
 from threefactor.data.own.folder import Sample, Split, check_classes, list_folder
@@ -33,7 +34,7 @@ from threefactor.events.spikes import SpikeBatch
 __all__ = ["ENDINGS", "LARGEST_SENSOR", "WHAT", "TimeUnit", "read_recording", "recordings"]
 
 WHAT = "recordings"
-ENDINGS = (".npy", ".npz", ".aedat", ".bin")
+ENDINGS = (".npy", ".npz", ".aedat", ".aedat4", ".bin")
 TimeUnit = Literal["s", "ms", "us", "ns"]
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 LARGEST_SENSOR = (1 << 15, 1 << 15)
@@ -62,7 +63,7 @@ def recordings(
 
     Recordings are .npy files of structured arrays with the fields x, y, t and p; .npz files with
     arrays of these names; .aedat files of version 2.0 (of a DVS128, turned upright as those of
-    DVS-CIFAR10) or 3.1; or .bin files as those of N-MNIST.
+    DVS-CIFAR10) or 3.1; .aedat4 files; or .bin files as those of N-MNIST.
 
     Args:
         path: the folder; below `data_dir`, if that is given and the path is relative.
@@ -83,7 +84,7 @@ def recordings(
             time since the first event, of the address (p * height + y) * width + x.
 
     Raises:
-        ConfigurationError: nothing says how to split.
+        ConfigurationError: nothing says how to split, or the library aedat is not installed.
         DataError: the folder or a recording cannot be read, or a class is missing; files and
             classes are named.
     """
@@ -132,7 +133,7 @@ def read_recording(
     """Read a recording of any of the known formats, times since its first event.
 
     Args:
-        path: an .npy, .npz, .aedat or .bin file.
+        path: an .npy, .npz, .aedat, .aedat4 or .bin file.
         sensor: (height, width); an event outside is an error.
         time_unit, sort: see `recordings`.
 
@@ -143,6 +144,8 @@ def read_recording(
     ending = place.suffix.lower()
     if ending == ".bin":
         found = read_nmnist_file(place, tuple(min(256, side) for side in sensor), sort)  # type: ignore[arg-type]
+    elif ending == ".aedat4":
+        found = read_aedat4(place, sensor, sort)
     elif ending == ".aedat":
         with Source(place).open() as stream:
             second = stream.read(len(AEDAT2)) == AEDAT2

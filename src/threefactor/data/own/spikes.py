@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.files.rows import FileRows
 from threefactor.data.formats.hdf5 import read_arrays
 from threefactor.data.own.folder import PARTS, named
 from threefactor.data.own.made import place_of
+from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.labelled import held_out
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.sequences import Sequences
+from threefactor.data.samples.stored import Stored
 from threefactor.data.sets.shd import spikes_of
+from threefactor.data.where import cache_folder
 from threefactor.errors import ConfigurationError, DataError
 from threefactor.events.spikes import SpikeBatch
 
@@ -43,6 +48,7 @@ def spikes(
     data_dir: Path | None = None,
     steps: int | None = None,
     dtype: torch.dtype = torch.float32,
+    room: int | None = None,
 ) -> OwnData:
     """Load HDF5 files with spikes/times, spikes/units and labels, see `data.read_shd_file`.
 
@@ -59,6 +65,8 @@ def spikes(
         split_seed: of that choice.
         data_dir, steps, dtype: of the experiment. Without `steps`, spikes keep their times; with
             them, they are counted in so many steps of one length.
+        room: bytes that these counts may take in memory; more are kept in a file in the user's
+            cache folder, from which batches are read. None for no limit but 8 GiB.
 
     Raises:
         ConfigurationError: nothing says how to split; or h5py is not installed.
@@ -107,10 +115,17 @@ def spikes(
         facts["steps"] = f"{steps} of {span / steps:.6g} s" + (
             f"; {late} later spikes are left out" if late else ""
         )
-        taken = {
-            part: Sequences(_counted(batch, steps, span, place), dtype)
-            for part, (batch, _) in parts.items()
-        }
+        size = sum(len(batch) for batch, _ in parts.values()) * steps * found.channels
+        if room is not None and size > room:
+            taken = {
+                part: Stored(_in_file(batch, steps, span, place), dtype, sequences=True, raw=True)
+                for part, (batch, _) in parts.items()
+            }
+        else:
+            taken = {
+                part: Sequences(_counted(batch, steps, span, place), dtype)
+                for part, (batch, _) in parts.items()
+            }
     held_pair = (taken["validation"], parts["validation"][1]) if "validation" in parts else None
     return OwnData(
         train_samples=taken["train"],
@@ -199,7 +214,8 @@ def _counted(batch: SpikeBatch, steps: int, span: float, place: Path) -> Tensor:
     if size > MOST_BYTES:
         raise DataError(
             f"{place} has {len(batch)} samples, which take {size:,} bytes in {steps} steps of "
-            f"{batch.size} channels, more than {MOST_BYTES:,}; give fewer steps"
+            f"{batch.size} channels, more than {MOST_BYTES:,}; give fewer steps, or --set "
+            "data.place=disk"
         )
     counts = np.zeros(size, np.uint8)
     inside = batch.times <= span
@@ -214,3 +230,19 @@ def _counted(batch: SpikeBatch, steps: int, span: float, place: Path) -> Tensor:
     counts[cells] = number
     shaped: NDArray[np.uint8] = counts.reshape(len(batch), steps, batch.size)
     return torch.from_numpy(shaped)
+
+
+def _in_file(batch: SpikeBatch, steps: int, span: float, place: Path) -> FileRows:
+    """Count spikes in steps as `_counted`, sample by sample into a file."""
+    digest = hashlib.sha256()
+    for array in (batch.offsets, batch.times, batch.addresses):
+        digest.update(np.ascontiguousarray(array).data)
+    key: dict[str, Any] = {"set": "spikes", "steps": steps, "span": span, "channels": batch.size}
+    key["source"] = digest.hexdigest()
+
+    def make() -> Iterator[NDArray[np.uint8]]:
+        for b in range(len(batch)):
+            yield _counted(batch[b : b + 1], steps, span, place)[0].numpy()
+
+    found = cached_frames(cache_folder() / "own-spikes", key, len(batch), make, ("uint8",))
+    return FileRows.of(found.array)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from threefactor.data.own.folder import (
     list_unsplit,
     named,
 )
+from threefactor.data.own.huggingface import read_rows
 from threefactor.data.own.images import WHAT as IMAGES
 from threefactor.data.own.images import read_each, sizes_of
 from threefactor.data.own.kinds import recognise
@@ -83,7 +84,8 @@ def survey(
 
     Args:
         path: the folder or file.
-        kind: "images", "events", "spikes" or "tensors"; by default as its files are named.
+        kind: "images", "events", "spikes", "tensors" or "huggingface"; by default as its files are
+            named.
         options: those of its function in `KINDS` that say how it is split and read.
 
     Raises:
@@ -101,6 +103,8 @@ def survey(
             _note_classes(listing, place, what, found)
             look = _images if found.kind == "images" else _events
             look(listing, given, found)
+    elif found.kind == "huggingface":
+        _rows(place, names, given, found)
     elif found.kind == "spikes":
         _spikes(place, names, given, found)
     else:
@@ -205,10 +209,32 @@ def _chosen(listing: Listing, good: set[str]) -> list[tuple[str, str]]:
     return found
 
 
-def _images(listing: Listing, given: Mapping[str, Any], found: Survey) -> None:
+def _rows(place: Path, names: Sequence[str], given: Mapping[str, Any], found: Survey) -> None:
+    """Look at the pictures in tables of the library datasets."""
+    keys = given.get("image_key", "image"), given.get("label_key", "label")
+    parts = dict(zip(PARTS, names, strict=True))
+    share, seed = given.get("test_share"), given.get("split_seed", 0)
+    try:
+        rows = read_rows(place, *keys, parts, share, seed)
+    except (ConfigurationError, DataError, InputError) as problem:
+        found.problems.append(str(problem))
+        return
+    _note_classes(rows.listing, place, IMAGES, found)
+    if "test" not in rows.listing.parts:
+        _note_share(given, found)
+    _images(rows.listing, given, found, rows.head, rows.decoded)
+
+
+def _images(
+    listing: Listing,
+    given: Mapping[str, Any],
+    found: Survey,
+    head_of: Callable[[str], Header] = header,
+    decoded_of: Callable[[str, str], Any] = opened,
+) -> None:
     def decoded(path: str) -> tuple[Header, int, int]:
-        head = header(path)
-        values = np.asarray(opened(path, "L" if head.grey else "RGB"))
+        head = head_of(path)
+        values = np.asarray(decoded_of(path, "L" if head.grey else "RGB"))
         return head, int(values.min()), int(values.max())
 
     good = _good(_paths(listing), decoded, found, IMAGES)
@@ -240,10 +266,11 @@ def _images(listing: Listing, given: Mapping[str, Any], found: Survey) -> None:
     flat = [path for path, (_, least, most) in good if least == most]
     if flat:
         found.notes.append(f"{len(flat)} pictures have one value alone: {named(flat)}")
-    _note_twins(listing, {path for path, _ in good}, found)
+    if head_of is header:
+        _note_twins(listing, {path for path, _ in good}, found)
     for path, name in _chosen(listing, {path for path, _ in good}):
-        mode = "L" if header(path).grey else "RGB"
-        picture = opened(path, mode)
+        mode = "L" if head_of(path).grey else "RGB"
+        picture = decoded_of(path, mode)
         picture.thumbnail((256, 256))
         found.examples.append(Example(name, picture=np.asarray(picture)))
 

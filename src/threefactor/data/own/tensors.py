@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +16,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 from torch import Tensor
 
+from threefactor.data.files.rows import FileRows
 from threefactor.data.files.source import LARGEST, Source
 from threefactor.data.formats.npy import read_npz
+from threefactor.data.formats.unread import unread
 from threefactor.data.own.folder import PARTS, named
 from threefactor.data.own.made import place_of
 from threefactor.data.samples.labelled import held_out
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.sequences import Sequences
+from threefactor.data.samples.stored import Stored, chunks, moments
 from threefactor.errors import ConfigurationError, DataError
 from threefactor.events.encoding import latency_code
 
@@ -53,6 +59,7 @@ def tensors(
     steps: int | None = None,
     dtype: torch.dtype = torch.float32,
     window: float = 0.1,
+    room: int | None = None,
 ) -> OwnData:
     """Load files of tensors.
 
@@ -73,6 +80,8 @@ def tensors(
         normalise: subtract the mean of all training inputs and divide by their deviation.
         data_dir, steps, dtype, window: of the experiment. Without `steps`, inputs from 0 to 1 are
             coded as spikes within `window` seconds, see `events.latency_code`.
+        room: bytes that they may take in memory; of larger ones, batches are read from the files,
+            which must not be compressed then. None for no limit but 8 GiB a file.
 
     Raises:
         ConfigurationError: nothing says how to split, or options do not fit each other.
@@ -81,7 +90,8 @@ def tensors(
     """
     place = place_of(path, data_dir, "tensors")
     names = dict(zip(PARTS, (train_part, validation_part, test_part), strict=True))
-    parts, split = read_parts(place, inputs_key, labels_key, names)
+    room = room if steps is not None else None  # spikes are kept in memory
+    parts, split = read_parts(place, inputs_key, labels_key, names, room, dtype)
     if "test" not in parts:
         if test_share is None:
             raise ConfigurationError(
@@ -106,14 +116,15 @@ def tensors(
     facts["samples"] = {
         part: _counts(each, classes) if classes else len(each) for part, each in labels.items()
     }
-    low, high = inputs["train"].min().item(), inputs["train"].max().item()
+    low = min(part.min().item() for part in chunks(inputs["train"]))
+    high = max(part.max().item() for part in chunks(inputs["train"]))
     facts["inputs"] = f"shape {shape}, from {low:.6g} to {high:.6g}"
     facts["targets"] = f"{count} {'classes' if classes else targets}"
     if normalise:
-        mean, std = inputs["train"].double().mean().item(), _deviation(inputs["train"])
+        mean, std = moments(inputs["train"])
         if not std:
             raise DataError(f"all inputs for training in {place} are equal; leave out normalise")
-        inputs = {part: (each - mean) / std for part, each in inputs.items()}
+        inputs = {part: _scaled(each, mean, std) for part, each in inputs.items()}
         facts["normalised"] = f"mean {mean:.6g}, deviation {std:.6g}"
     taken: Mapping[str, Any] = inputs
     if steps is None:
@@ -122,7 +133,11 @@ def tensors(
                 "an event-driven network gets tensors as spikes, from 0 to 1: leave out sequences "
                 "and normalise"
             )
-        taken = {part: latency_code(each, window) for part, each in inputs.items()}
+        taken = {
+            part: latency_code(each, window)
+            for part, each in inputs.items()
+            if isinstance(each, Tensor)
+        }
         facts["coded"] = f"as one spike for each value above 0, within {window:g} s"
         shape = (int(np.prod(shape)),)
     elif sequences:
@@ -131,7 +146,12 @@ def tensors(
                 f"{place}: inputs have the shape (N, {', '.join(map(str, shape))}), and "
                 "sequences is true; give (N, T, ...)"
             )
-        taken = {part: Sequences(each, dtype) for part, each in inputs.items()}
+        taken = {
+            part: replace(each, sequences=True)
+            if isinstance(each, Stored)
+            else Sequences(each, dtype)
+            for part, each in inputs.items()
+        }
         shape = shape[1:]
     length = int(inputs["train"].shape[1]) if sequences else None
     held_pair = (taken["validation"], labels["validation"]) if "validation" in taken else None
@@ -154,25 +174,39 @@ class Pair:
     """Inputs and targets of a part, as they are in a file.
 
     Args:
-        inputs, labels: arrays.
+        inputs: an array, or rows in a file.
+        labels: an array.
         inputs_at, labels_at: file and key of each, for messages.
     """
 
-    def __init__(
-        self, inputs: NDArray[Any], labels: NDArray[Any], inputs_at: str, labels_at: str
-    ) -> None:
+    def __init__(self, inputs: Any, labels: NDArray[Any], inputs_at: str, labels_at: str) -> None:
         self.inputs, self.labels = inputs, labels
         self.inputs_at, self.labels_at = inputs_at, labels_at
 
     def chosen(self, index: NDArray[np.int64]) -> Pair:
         """Return some of the samples."""
-        return Pair(self.inputs[index], self.labels[index], self.inputs_at, self.labels_at)
+        rows = self.inputs
+        inputs = rows.choose(index) if isinstance(rows, FileRows) else rows[index]
+        return Pair(inputs, self.labels[index], self.inputs_at, self.labels_at)
 
 
 def read_parts(
-    place: Path, inputs_key: str, labels_key: str, names: Mapping[str, str]
+    place: Path,
+    inputs_key: str,
+    labels_key: str,
+    names: Mapping[str, str],
+    room: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[dict[str, Pair], str]:
     """Read the parts that a folder or file has; a file without parts is all for training.
+
+    Args:
+        place: the folder or file.
+        inputs_key, labels_key: names of the arrays.
+        names: of the parts.
+        room: bytes that all files, and their numbers as `dtype`, may take in memory; inputs in
+            larger ones stay unread. None for no limit.
+        dtype: of the samples.
 
     Raises:
         DataError: a file cannot be read, or has no such arrays.
@@ -193,12 +227,15 @@ def read_parts(
             if len(found) > 1:
                 raise DataError(f"{place} has both {found[0].name} and {found[1].name}; remove one")
         parts = {}
+        read = partial(
+            _read, unread_too=_is_large([f[0] for f in files.values() if f], room, dtype)
+        )
         for part, found in files.items():
             if found:
-                arrays = _read(found[0])
+                arrays = read(found[0])
                 parts[part] = _pair(found[0], arrays, inputs_key, labels_key)
         return parts, f"by the files {', '.join(f[0].name for f in files.values() if f)}"
-    arrays = _read(place)
+    arrays = _read(place, _is_large([place], room, dtype))
     if inputs_key in arrays:
         return {"train": _pair(place, arrays, inputs_key, labels_key)}, "not split"
     parts = {}
@@ -217,7 +254,23 @@ def read_parts(
     return parts, f"by the arrays of {place.name}"
 
 
-def _read(path: Path) -> Mapping[str, NDArray[Any]]:
+def _is_large(paths: Sequence[Path], room: int | None, dtype: torch.dtype) -> bool:
+    """Whether files need more memory than there is room for: as they are, and as `dtype`."""
+    if not room:
+        return room == 0
+    try:
+        size = sum(path.stat().st_size for path in paths)
+        if size * (1 + dtype.itemsize) <= room:  # even if it is of bytes
+            return False
+        arrays = [rows for path in paths for rows in unread(path).values()]
+    except (OSError, DataError):  # what cannot be read in part is read as a whole, or refused
+        return False
+    return size + sum(math.prod(rows.shape) for rows in arrays) * dtype.itemsize > room
+
+
+def _read(path: Path, unread_too: bool = False) -> Mapping[str, NDArray[Any] | FileRows]:
+    if unread_too and path.suffix in ENDINGS:
+        return unread(path)
     if path.suffix == ".npz":
         return read_npz(path)
     if path.suffix != ".safetensors":
@@ -239,8 +292,10 @@ def _pair(path: Path, arrays: Mapping[str, Any], inputs_key: str, labels_key: st
                 f"{'inputs' if key == inputs_key else 'labels'}_key=NAME"
             )
     inputs, labels = arrays[inputs_key], arrays[labels_key]
+    if isinstance(labels, FileRows):
+        labels = labels[:]
     at = f"{path}, array {inputs_key!r}"
-    if inputs.dtype.kind not in "buif" or inputs.ndim < 2:
+    if inputs.dtype.kind not in "buif" or len(inputs.shape) < 2:
         raise DataError(
             f"{at}, has the type {inputs.dtype} and the shape {inputs.shape}; expected numbers, "
             "(N, ...)"
@@ -321,7 +376,19 @@ def _classes(place: Path, labels: Mapping[str, Tensor]) -> tuple[str, ...]:
     return tuple(map(str, range(high + 1)))
 
 
-def _inputs(pair: Pair, dtype: torch.dtype) -> Tensor:
+def _inputs(pair: Pair, dtype: torch.dtype) -> Tensor | Stored:
+    if isinstance(pair.inputs, FileRows):
+        if pair.inputs.dtype.kind == "u" and pair.inputs.dtype.itemsize > 1:
+            raise DataError(
+                f"{pair.inputs_at}, holds {pair.inputs.dtype}, which PyTorch lacks; save it as "
+                "int32, or as bytes"
+            )
+        for part in chunks(pair.inputs):
+            if not np.isfinite(part).all():
+                raise DataError(
+                    f"{pair.inputs_at}, holds NaN or infinite numbers; give finite ones"
+                )
+        return Stored(pair.inputs, dtype)
     values = torch.from_numpy(np.array(pair.inputs, dtype=_native(pair.inputs)))
     if values.is_floating_point() and not bool(values.isfinite().all()):
         raise DataError(f"{pair.inputs_at}, holds NaN or infinite numbers; give finite ones")
@@ -343,5 +410,5 @@ def _counts(labels: Tensor, classes: tuple[str, ...]) -> dict[str, int]:
     return dict(zip(classes, torch.bincount(labels, minlength=len(classes)).tolist(), strict=True))
 
 
-def _deviation(values: Tensor) -> float:
-    return values.double().std(correction=0).item()
+def _scaled(values: Tensor | Stored, mean: float, std: float) -> Tensor | Stored:
+    return values.scaled(mean, std) if isinstance(values, Stored) else (values - mean) / std

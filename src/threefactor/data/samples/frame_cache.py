@@ -26,7 +26,7 @@ VERSION = 3  # of the layout; others are made anew
 PREFIX = ".making-"
 LONGEST_ABOUT = 1 << 20  # bytes
 CHUNK = 1 << 20
-Sequences = Callable[[], Iterator[NDArray[np.float32]]]
+Sequences = Callable[[], Iterator[NDArray[Any]]]
 
 
 class CachedFrames(NamedTuple):
@@ -72,8 +72,9 @@ def cached_frames(
                 _made(place, key, samples, make, types)
     except (OSError, NotImplementedError) as error:
         raise DataError(
-            f"cannot keep frames in {folder}: {getattr(error, 'strerror', None) or error}; free "
-            "some space, set its rights, or name another folder with cache_dir"
+            f"cannot keep samples in {folder}: {getattr(error, 'strerror', None) or error}; free "
+            "some space, set its rights, or name another folder: cache_dir in Python, or the "
+            "variable XDG_CACHE_HOME"
         ) from error
     found = found or _opened(place, key)
     if found is None:
@@ -132,7 +133,7 @@ def _made(
 
 
 def _written(
-    path: Path, samples: int, sequences: Iterator[NDArray[np.float32]], kind: np.dtype[Any]
+    path: Path, samples: int, sequences: Iterator[NDArray[Any]], kind: np.dtype[Any]
 ) -> dict[str, Any] | None:
     """Write the array and return what is known of it; None if `kind` does not hold a value.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,7 @@ from torch import Tensor
 from threefactor.data.arguments import check_dtype, check_whole
 from threefactor.data.encode.pictures import ImageSettings
 from threefactor.data.files.source import ADVICE, open_file
-from threefactor.data.inputs import Batched
+from threefactor.data.inputs import Batched, read_ahead
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.indexing import Index, positions
 
@@ -106,18 +107,7 @@ class ImageFiles(Batched):
             InputError: the seed is not a whole number of at least 0.
         """
         check_whole("seed", seed, 0, LARGEST_SEED)
-        ahead = None
-        try:
-            for index in indices:
-                batch = None if ahead is None else ahead.result()
-                ahead = _Batch(self, index, seed)
-                if batch is not None:
-                    yield batch
-            if ahead is not None:
-                yield ahead.result()
-        finally:
-            if ahead is not None:
-                ahead.cancel()
+        yield from read_ahead(indices, lambda index: _Batch(self, index, seed))
 
     @property
     def sample_shape(self) -> tuple[int, int, int]:
@@ -277,35 +267,39 @@ class Header(NamedTuple):
     transparent: bool
 
 
-def header(path: str) -> Header:
+def header(path: str, body: bytes | None = None) -> Header:
     """Read the size and colours of a picture.
+
+    Args:
+        path: of the file, or a name for messages.
+        body: what is in the file, if there is none on disk.
 
     Raises:
         DataError: the file is absent, damaged at its beginning, or of a mode that cannot be RGB.
     """
-    with _picture(path) as picture:
+    with _picture(path, body) as picture:
         transparent = "A" in picture.mode.upper() or "transparency" in picture.info
         grey = picture.mode in ("1", "L", "LA", "La")
         return Header(picture.height, picture.width, grey, transparent)
 
 
-def opened(path: str, mode: str = "RGB") -> Any:
-    """Read a picture whole, as "RGB" or, in shades of grey, as "L".
+def opened(path: str, mode: str = "RGB", body: bytes | None = None) -> Any:
+    """Read a picture whole, as "RGB" or, in shades of grey, as "L"; arguments as of `header`.
 
     Raises:
         DataError: the file is absent, damaged, or of a mode that cannot be RGB.
     """
-    with _picture(path) as picture:
+    with _picture(path, body) as picture:
         picture.load()
         return picture if picture.mode == mode else picture.convert(mode)
 
 
 @contextmanager
-def _picture(path: str) -> Iterator[Any]:
+def _picture(path: str, body: bytes | None = None) -> Iterator[Any]:
     """Open a picture whose header was checked; errors of any kind name the file."""
     try:
-        with open_file(path) as file:
-            size = os.fstat(file.fileno()).st_size
+        with open_file(path) if body is None else io.BytesIO(body) as file:
+            size = os.fstat(file.fileno()).st_size if body is None else len(body)
             if size > MOST_BYTES:
                 raise DataError(f"{path} has {size:,} bytes; expected at most {MOST_BYTES:,}")
             with _pillow().open(_Counted(file), formats=FORMATS) as picture:

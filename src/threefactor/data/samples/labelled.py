@@ -75,26 +75,33 @@ class LabelledData(Generic[InputsT]):
         """Return one fold of the training samples for testing, and all others for training.
 
         The test samples are left out. The folds are random but always the same, and have the
-        classes in the proportions of the training samples (scikit-learn's `StratifiedKFold`).
+        classes in the proportions of the training samples (scikit-learn's `StratifiedKFold`);
+        targets that are no classes are divided as a whole (`KFold`).
 
         Args:
             number: which fold to test on, from 0 to `folds` - 1.
-            folds: how many, at least 2 and at most as many as the rarest class has samples.
+            folds: how many, at least 2 and at most as many as the rarest class has samples, or as
+                there are samples if these have no classes.
 
         Raises:
             InputError: a number is out of its range.
         """
-        from sklearn.model_selection import StratifiedKFold
+        from sklearn.model_selection import KFold, StratifiedKFold
 
         inputs, labels = self.train
-        rarest = int(np.unique(labels.numpy(), return_counts=True)[1].min())
+        by_class = _are_classes(labels)
+        rarest = len(labels)
+        if by_class:
+            rarest = int(np.unique(labels.numpy(), return_counts=True)[1].min())
         whole = all(type(value) is int for value in (number, folds))
         if not (whole and 2 <= folds <= rarest and 0 <= number < folds):
+            what = "the rarest class has" if by_class else "there are"
             raise InputError(
-                f"fold {number!r} of {folds!r} was asked for; give 2 to {rarest} folds (the rarest "
-                f"class has {rarest} samples), and the number of one, counted from 0"
+                f"fold {number!r} of {folds!r} was asked for; give 2 to {rarest} folds ({what} "
+                f"{rarest} samples), and the number of one, counted from 0"
             )
-        split = StratifiedKFold(folds, shuffle=True, random_state=0).split(labels, labels)
+        kind = StratifiedKFold if by_class else KFold
+        split = kind(folds, shuffle=True, random_state=0).split(labels, labels)
         parts = dict(zip(("train", "test"), list(split)[number], strict=True))
         fields: dict[str, Any] = {}
         for part, places in parts.items():
@@ -127,7 +134,7 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     if not (real and 0 < share < 1):
         raise InputError(f"the share is {share!r}; give a number above 0 and below 1")
     chance = np.random.RandomState(seed)  # its numbers never change between versions of NumPy
-    by_class = labels.dim() == 1 and not labels.is_floating_point()
+    by_class = _are_classes(labels)
     groups = [np.arange(len(labels))]
     if by_class:
         values = labels.cpu().numpy()
@@ -142,6 +149,10 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
         )
     kept = np.setdiff1d(np.arange(len(labels)), held)
     return torch.from_numpy(kept), torch.from_numpy(np.sort(held))
+
+
+def _are_classes(labels: Tensor) -> bool:
+    return labels.dim() == 1 and not labels.is_floating_point()
 
 
 def _check_number(part: str, number: Any, available: int) -> None:

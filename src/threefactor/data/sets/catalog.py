@@ -7,6 +7,7 @@ from threefactor.data.sets.cifar import CIFAR_10, CIFAR_100
 from threefactor.data.sets.digits import DIGITS
 from threefactor.data.sets.dvs_cifar10 import DVS_CIFAR10
 from threefactor.data.sets.dvs_gesture import DVS_GESTURE
+from threefactor.data.sets.dvs_gesture_tonic import DVS_GESTURE_TONIC
 from threefactor.data.sets.imagenet import IMAGENET
 from threefactor.data.sets.mnist import EMNIST_BALANCED, FASHION_MNIST, MNIST
 from threefactor.data.sets.nmnist import NMNIST
@@ -21,7 +22,7 @@ SETS: tuple[DataSet, ...] = (
     *(DIGITS, MNIST, FASHION_MNIST, EMNIST_BALANCED, CIFAR_10, CIFAR_100),
     IMAGENET,
     *(SHD, SHD_LIKE, YIN_YANG),
-    *(NMNIST, DVS_GESTURE, DVS_CIFAR10),
+    *(NMNIST, DVS_GESTURE, DVS_GESTURE_TONIC, DVS_CIFAR10),
 )
 
 DATASETS: dict[str, DataSet] = {

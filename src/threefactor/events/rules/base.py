@@ -10,20 +10,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from typing_extensions import TypedDict
+from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
+from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.events.arrays import as_array, for_kernels, number
 from threefactor.events.delivery import can_learn, collected, give
 from threefactor.events.layer import Activity, Layer
-from threefactor.events.losses import SpikeCount, check_loss
+from threefactor.events.losses import SpikeCount
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import alone, over
 from threefactor.events.spikes import SpikeBatch
 from threefactor.events.trial import Result, Trial, in_full
+from threefactor.options import refuse_unknown
 from threefactor.processes import Share, World
 
 __all__ = ["Rule", "RuleOptions"]
@@ -82,11 +84,13 @@ class Rule(nn.Module, ABC):
         local_gradient: str = "modified",
         rate_penalty: float = 0.0,
         rate_target: float = 0.0,
+        **unknown: Never,
     ) -> None:
         super().__init__()
+        refuse_unknown(type(self), unknown)
         check_network(network)
         keep_freed_memory()
-        self.loss = SpikeCount() if loss is None else loss
+        self.loss = SpikeCount() if loss is None else checked_loss(loss)
         self.local_gradient = local_gradient
         self.rate_penalty = number("rate_penalty", rate_penalty, NOT_NEGATIVE, zero=True)
         self.rate_target = number("rate_target", rate_target, NOT_NEGATIVE, zero=True)
@@ -182,7 +186,7 @@ class Rule(nn.Module, ABC):
         Args:
             layers: the network's layers by name.
         """
-        check_loss(self.loss)
+        checked_loss(self.loss)
         if self.local_gradient not in LOCAL_GRADIENTS:
             raise unknown_name("local gradient", self.local_gradient, LOCAL_GRADIENTS)
         for name in ("rate_penalty", "rate_target"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from typing_extensions import Never
 
 from threefactor.clocked.losses import Loss
 from threefactor.events.network import Network
@@ -48,6 +49,7 @@ class ExactBP(Rule):
         local_gradient: str = "exact",
         rate_penalty: float = 0.0,
         rate_target: float = 0.0,
+        **unknown: Never,
     ) -> None:
         super().__init__(
             network,
@@ -55,6 +57,7 @@ class ExactBP(Rule):
             local_gradient=local_gradient,
             rate_penalty=rate_penalty,
             rate_target=rate_target,
+            **unknown,
         )
 
     def learn(self, trial: Trial) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from threefactor.data import Frames, LoadsAhead
 from threefactor.data.samples.sequences import Sequences
+from threefactor.data.samples.stored import Stored, chunks
 from threefactor.errors import CheckpointError
 from threefactor.events import SpikeBatch
 from threefactor.plugins import registry
@@ -67,9 +69,9 @@ def describe_own_data(samples: Any) -> dict[str, Any]:
     found["classes"] = None if classes is None else [str(name) for name in classes]
     held = getattr(samples, "validation", None)
     parts = [samples.train, samples.test, *([] if held is None else [held])]
-    arrays = [_arrays(part[0]) for part in parts]
-    small = all(a is not None and sum(x.nbytes for x in a) <= LARGEST for a in arrays)
-    found["inputs"] = _digest(x for a in arrays for x in a or ()) if small else None
+    values = [_values(part[0]) for part in parts]
+    small = all(one is not None and one[0] <= LARGEST for one in values)
+    found["inputs"] = _digest(x for one in values if one for x in one[1]) if small else None
     if getattr(samples, "found", None):
         found["found"] = dict(samples.found)
     return found
@@ -102,23 +104,31 @@ def _bytes(values: Tensor) -> Any:
     return flat.view(torch.uint8).numpy()  # numpy knows not all types, such as bfloat16
 
 
-def _arrays(inputs: Any) -> list[Any] | None:
-    """Return the values of inputs that are in memory; None for others."""
-    if isinstance(inputs, Tensor):
-        return [_bytes(inputs)]
+def _values(inputs: Any) -> tuple[int, Iterable[Any]] | None:
+    """Return how many bytes the values of inputs have, and these; None for unknown inputs."""
     if isinstance(inputs, Sequences):
-        return [_bytes(inputs.values)]
+        inputs = inputs.values
+    if isinstance(inputs, Tensor):
+        return inputs.numel() * inputs.element_size(), [_bytes(inputs)]
+    if isinstance(inputs, Stored):  # those of the tensor that stands for them in memory
+        values: Any = inputs.rows if inputs.raw else replace(inputs, sequences=False)
+        dtype: Any = values.dtype
+        made = (_bytes(torch.as_tensor(part)) for part in chunks(values))
+        return math.prod(inputs.shape) * int(dtype.itemsize), made
+    arrays: list[Any] = []
     if isinstance(inputs, SpikeBatch):
-        spikes: list[Any] = [inputs.offsets, inputs.times, inputs.addresses]
-        return [memoryview(array) for array in spikes]
-    if isinstance(inputs, Frames) and inputs.array.flags["C_CONTIGUOUS"]:
-        return [memoryview(inputs.array)]
-    return None
+        arrays = [inputs.offsets, inputs.times, inputs.addresses]
+    elif isinstance(inputs, Frames) and inputs.array.flags["C_CONTIGUOUS"]:
+        arrays = [inputs.array]
+    if not arrays:
+        return None
+    return sum(array.nbytes for array in arrays), map(memoryview, arrays)
 
 
 def _probe(inputs: Any, available: int) -> list[float]:
     """Return a number for each of the first inputs that tells it from others."""
-    if isinstance(inputs, LoadsAhead):  # files of images are cropped anew each time they are read
+    cropped = isinstance(inputs, LoadsAhead) and not isinstance(inputs, Stored)
+    if cropped:  # files of images, anew each time they are read
         return []
     found = []
     for i in range(min(PROBES, available)):

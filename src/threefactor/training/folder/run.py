@@ -21,6 +21,7 @@ from threefactor.training.engines import engine_of
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.data_record import difference
 from threefactor.training.folder.files import read_json, read_lines
+from threefactor.training.scores import SCORES, Score
 from threefactor.training.settings import Settings, make_settings
 
 __all__ = ["Run", "RunFiles", "check_trained_with", "plain_settings"]
@@ -44,7 +45,8 @@ class RunFiles:
         tracked_path: what was measured during training, one line for each moment.
         start_path: how the network of another run did, if this one began with it.
         last, best: folders of checkpoints.
-        tensorboard: folder of what TensorBoard shows.
+        log_path: which loggers the run has, if any.
+        tensorboard, wandb: folders of what loggers show.
 
     Raises:
         CheckpointError: if the path is empty, or not one that a system knows.
@@ -63,14 +65,17 @@ class RunFiles:
         self.start_path = self.path / "start.json"
         self.last = self.path / "last"
         self.best = self.path / "best"
+        self.log_path = self.path / "log.json"
         self.tensorboard = self.path / "tensorboard"
+        self.wandb = self.path / "wandb"
 
     def remains(self) -> list[str]:
         """Return the names of what is left of a run whose config.json is gone."""
         if self.config_path.exists():
             return []
-        files = (self.metrics_path, self.tracked_path, self.start_path)
-        folders = (self.last, self.best, self.path / "analysis", self.tensorboard)
+        files = (self.metrics_path, self.tracked_path, self.start_path, self.log_path)
+        logs = (self.tensorboard, self.wandb)
+        folders = (self.last, self.best, self.path / "analysis", *logs)
         return [part.name for part in (*files, *folders) if part.exists()]
 
 
@@ -303,6 +308,24 @@ class Run(RunFiles):
             )
         return found
 
+    @cached_property
+    def log(self) -> dict[str, dict[str, Any]]:
+        """The loggers of the run by name: the `id` of its log, how many `epochs` that was given.
+
+        Raises:
+            CheckpointError: if log.json is damaged.
+        """
+        try:
+            found = read_json(self.log_path)
+        except FileNotFoundError:
+            return {}
+        entries: list[Any] = list(found.values()) if isinstance(found, dict) else [None]
+        for one in entries:
+            known = isinstance(one, dict) and _whole(one.get("epochs"))
+            if not (known and isinstance(one.get("id"), str | None)):
+                raise CheckpointError(f"{self.log_path} is damaged: it holds {one!r:.80}")
+        return found  # type: ignore[no-any-return]
+
     @property
     def finished(self) -> bool:
         """Whether there are metrics of all epochs, or the training was to stop before."""
@@ -396,6 +419,22 @@ class Run(RunFiles):
             raise CheckpointError(
                 f"{self.path} is a run of another configuration ({differ}); "
                 "resume it with its own settings, or choose another folder with --out"
+            )
+
+    def check_start(self, start: Mapping[str, str] | None) -> None:
+        """Refuse other weights to begin with than those that the run began with.
+
+        Args:
+            start: file and digest, from `Experiment.start`.
+
+        Raises:
+            CheckpointError: if the file was changed since.
+        """
+        there = self.config.get("start")
+        if there is not None and there != start:
+            raise CheckpointError(
+                f"{self.path} began with the weights of {there!r:.200}, and that file was changed "
+                "since; put it back, or train again in another folder with --out"
             )
 
     def check_data(self, record: Mapping[str, Any]) -> None:
@@ -497,6 +536,13 @@ def _wrong_in_epoch(line: Mapping[str, Any], epoch: int, first: Mapping[str, Any
         if "validation_accuracy" not in line or not _share(line["validation_accuracy"]):
             accuracy = line.get("validation_accuracy", "missing")
             yield f"validation_accuracy is {accuracy!r:.80}, not a share"
+    for name, value in line.items():
+        score = SCORES.get(name.partition("_")[2])
+        if score is not None and score.name != "accuracy" and not _is_score(score, value):
+            yield f"{name} is {value!r:.80}, not a {'share' if score.fraction else 'number'}"
+    others = {name for name in line if name.partition("_")[2] in SCORES}
+    if others != {name for name in first if name.partition("_")[2] in SCORES}:
+        yield "it has other scores than the first line"
     rates = line.get("firing_rates")
     if not isinstance(rates, dict) or not all(map(_finite, rates.values())):
         yield f"firing_rates is {rates!r:.80}, not finite numbers by layer"
@@ -515,6 +561,10 @@ def _is_part(value: Any) -> bool:
 
 def _whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 2**63
+
+
+def _is_score(score: Score, value: Any) -> bool:
+    return _share(value) if score.fraction else value is None or _finite(value)
 
 
 def _share(value: Any) -> bool:

@@ -64,7 +64,7 @@ class RunFolder(RunFiles):
 
     It writes `config.json`, `metrics.jsonl`, and the checkpoints `last/` and `best/`; `start.json`
     too if the run began with the network of another one; and `tracked.jsonl` if something was
-    measured during training.
+    measured during training. `Loggers` write `log.json`.
     """
 
     def read(self) -> Run:
@@ -115,12 +115,19 @@ class RunFolder(RunFiles):
         make_folder(self.path)
         self._write_config(document)
 
-    def describe(self, experiment: Description, device: str, processes: int = 1) -> None:
+    def describe(
+        self,
+        experiment: Description,
+        device: str,
+        placement: Mapping[str, str],
+        processes: int = 1,
+    ) -> None:
         """Write into config.json what is trained; call it before the first batch.
 
         Args:
             experiment: what it is.
             device: on which it is trained.
+            placement: where its samples lie, and why.
             processes: how many train together.
         """
         if not self.config_path.exists():
@@ -130,6 +137,9 @@ class RunFolder(RunFiles):
         document["settings"] = dataclasses.asdict(experiment.settings)
         document["data"] = dict(experiment.data)
         document["layer_sizes"] = dict(experiment.layer_sizes)
+        if experiment.start is not None:
+            document["start"] = dict(experiment.start)
+        document["placement"] = dict(placement)
         if experiment.own is not None:
             document["own"] = dict(experiment.own)
         before = document.pop("own_code", {}).get("parts", {})
@@ -222,10 +232,10 @@ class RunFolder(RunFiles):
 
     def discard(self) -> None:
         """Remove a run without a finished epoch, and its folder if nothing else is in it."""
-        for part in (self.last, self.best, self.tensorboard):
+        for part in (self.last, self.best, self.tensorboard, self.wandb):
             shutil.rmtree(part, ignore_errors=True)
-        files = (self.tracked_path, self.start_path, self.metrics_path, self.config_path)
-        for file in (*files, self.path / LOCK):
+        files = (self.tracked_path, self.start_path, self.metrics_path, self.log_path)
+        for file in (*files, self.config_path, self.path / LOCK):
             file.unlink(missing_ok=True)
         with suppress(OSError):
             self.path.rmdir()

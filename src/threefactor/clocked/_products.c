@@ -1,0 +1,307 @@
+/* Products of matrices in single precision; products.py loads them with ctypes.
+ *
+ * A dense product keeps a tile of the result in registers while it goes through the inner
+ * dimension; nothing is packed, since the panel of the right matrix stays in the second cache. A
+ * sparse product first lists the values of each row that are not zero, and then does only their
+ * multiplications. Either sums in the order of the inner dimension, with fused multiply-adds, so
+ * that both give the same bits, for any number of threads. GCC's vectors make the code the same for
+ * every instruction set; other compilers build a library without any kernel.
+ */
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT __attribute__((visibility("default")))
+#endif
+
+#if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
+    __GNUC__ >= 12
+#define KERNELS 1
+#endif
+
+#ifdef KERNELS
+
+#define INLINE static inline __attribute__((always_inline))
+#define UNROLL _Pragma("GCC unroll 32")
+#define WIDE __attribute__((target("arch=x86-64-v4")))
+
+typedef float Vector __attribute__((vector_size(64), aligned(4)));
+typedef int32_t Places __attribute__((vector_size(64)));
+enum { LANES = 16 };
+
+/* Left matrix: `row` floats from one row to the next, `column` from one column to the next. */
+typedef struct {
+    const float *values;
+    int64_t row, column;
+} Left;
+
+/* Rows x (16 V) values of the result, whose first `skip` columns stay as they are. */
+#define TILE(NAME, ROWS, V)                                                                        \
+    WIDE INLINE void NAME(int64_t inner, Left a, const float *restrict b, int64_t width,           \
+                          const float *bias, float *restrict out, int64_t out_row, int skip,       \
+                          int add) {                                                               \
+        Vector sum[ROWS][V];                                                                       \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                      \
+            UNROLL for (int j = 0; j < V; j++)                                                     \
+                sum[i][j] = bias ? *(const Vector *)(bias + LANES * j) : (Vector){0};              \
+        for (int64_t k = 0; k < inner; k++) {                                                      \
+            Vector right[V];                                                                       \
+            UNROLL for (int j = 0; j < V; j++)                                                     \
+                right[j] = *(const Vector *)(b + k * width + LANES * j);                           \
+            UNROLL for (int i = 0; i < ROWS; i++) {                                                \
+                float x = a.values[i * a.row + k * a.column];                                      \
+                UNROLL for (int j = 0; j < V; j++) sum[i][j] += x * right[j];                      \
+            }                                                                                      \
+        }                                                                                          \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                      \
+            UNROLL for (int j = 0; j < V; j++) {                                                   \
+                float *to = out + i * out_row + LANES * j;                                         \
+                if (skip) {                                                                        \
+                    for (int l = skip; l < LANES; l++)                                             \
+                        to[l] = add ? to[l] + sum[i][j][l] : sum[i][j][l];                         \
+                } else {                                                                           \
+                    *(Vector *)to = add ? *(Vector *)to + sum[i][j] : sum[i][j];                   \
+                }                                                                                  \
+            }                                                                                      \
+    }
+
+TILE(tile_8_3, 8, 3)
+TILE(tile_8_2, 8, 2)
+TILE(tile_8_1, 8, 1)
+TILE(tile_1_3, 1, 3)
+TILE(tile_1_2, 1, 2)
+TILE(tile_1_1, 1, 1)
+
+/* All rows of 16 V columns of the result. The compiler makes one loop for either layout. */
+#define PANEL(NAME, V)                                                                             \
+    WIDE static void NAME(int64_t rows, int64_t inner, Left a, const float *b, int64_t width,      \
+                          const float *bias, float *out, int64_t out_row, int skip, int add) {     \
+        int64_t i = 0;                                                                             \
+        if (a.column == 1)                                                                         \
+            for (; i + 8 <= rows; i += 8)                                                          \
+                tile_8_##V(inner, (Left){a.values + i * a.row, a.row, 1}, b, width, bias,          \
+                           out + i * out_row, out_row, skip, add);                                 \
+        else if (a.row == 1)                                                                       \
+            for (; i + 8 <= rows; i += 8)                                                          \
+                tile_8_##V(inner, (Left){a.values + i, 1, a.column}, b, width, bias,               \
+                           out + i * out_row, out_row, skip, add);                                 \
+        for (; i < rows; i++)                                                                      \
+            tile_1_##V(inner, (Left){a.values + i * a.row, a.row, a.column}, b, width, bias,       \
+                       out + i * out_row, out_row, skip, add);                                     \
+    }
+
+PANEL(panel_3, 3)
+PANEL(panel_2, 2)
+PANEL(panel_1, 1)
+
+/* Rows of at least this many floats share places in the caches: they are copied side by side. */
+enum { FAR = 1024 };
+
+/* The columns from `first` on, at most 48, of one product. */
+WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_t columns, Left a,
+                              const float *b, int64_t width, const float *bias, float *out,
+                              int64_t out_row, int add) {
+    int64_t j = first, rest = columns - first;
+#define AT(J) b + (J), width, bias ? bias + (J) : 0, out + (J), out_row
+    if (rest >= 3 * LANES) {
+        const size_t bytes = 3 * LANES * sizeof(float);
+        float *copy = width >= FAR && rows >= 32 ? malloc((size_t)inner * bytes) : 0;
+        if (copy) {
+            for (int64_t k = 0; k < inner; k++) memcpy(copy + 3 * LANES * k, b + k * width + j, bytes);
+            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, add);
+            free(copy);
+        } else {
+            panel_3(rows, inner, a, AT(j), 0, add);
+        }
+        return;
+    }
+    if (rest >= 2 * LANES) {
+        panel_2(rows, inner, a, AT(j), 0, add);
+        rest -= 2 * LANES;
+    } else if (rest >= LANES) {
+        panel_1(rows, inner, a, AT(j), 0, add);
+        rest -= LANES;
+    }
+    if (rest) /* the last vector reaches back over columns that are done */
+        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, add);
+#undef AT
+}
+
+/* out = a b [+ bias] [+ out] for `count` products, whose matrices lie `a_plane`, `b_plane` and
+ * `out_plane` apart; a (rows, inner), b (inner, columns) with rows `width` apart, a bias of each
+ * column or NULL. At least 16 columns. */
+EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns, const float *a,
+                     int64_t a_row, int64_t a_column, int64_t a_plane, const float *b,
+                     int64_t width, int64_t b_plane, const float *bias, float *out,
+                     int64_t out_row, int64_t out_plane, int32_t add, int32_t threads) {
+    const int64_t panels = (columns + 3 * LANES - 1) / (3 * LANES);
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t p = 0; p < count * panels; p++) {
+        const int64_t which = p / panels;
+        Left left = {a + which * a_plane, a_row, a_column};
+        columns_from(p % panels * 3 * LANES, rows, inner, columns, left, b + which * b_plane, width,
+                     bias, out + which * out_plane, out_row, add);
+    }
+}
+
+/* ---- sparse ---- */
+
+/* List the values of each row of a (rows, inner) that are not zero, and their columns; the list of
+ * row i begins at starts[i] and ends at starts[i + 1]. There is room for `most + inner` values.
+ * Returns 0, as soon as it is clear, if there are more than `most`. */
+WIDE static int list_rows(int64_t rows, int64_t inner, const float *restrict a, int64_t most,
+                          int32_t *restrict starts, int32_t *restrict places,
+                          float *restrict values) {
+    int32_t n = 0;
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = a + i * inner;
+        starts[i] = n;
+        for (int64_t k = 0; k < inner; k++) {
+            places[n] = (int32_t)k;
+            values[n] = row[k];
+            n += row[k] != 0.0f; /* a zero is overwritten by what follows */
+        }
+        if (n > most || (i == 3 && n > 2 * inner)) return 0;
+    }
+    starts[rows] = n;
+    return 1;
+}
+
+/* The same for the columns of a (inner, rows). */
+WIDE static int list_columns(int64_t rows, int64_t inner, const float *restrict a, int64_t most,
+                             int32_t *restrict starts, int32_t *restrict places,
+                             float *restrict values) {
+    int64_t few = 0;
+    for (int64_t i = 0; i < rows; i++) few += a[i] != 0.0f;
+    if (2 * few > rows) return 0;
+    memset(starts, 0, (size_t)(rows + 1) * sizeof *starts);
+    for (int64_t k = 0; k < inner; k++)
+        for (int64_t i = 0; i < rows; i++) starts[i + 1] += a[k * rows + i] != 0.0f;
+    for (int64_t i = 0; i < rows; i++) starts[i + 1] += starts[i];
+    if (starts[rows] > most) return 0;
+    for (int64_t k = 0; k < inner; k++) {
+        const float *row = a + k * rows;
+        for (int64_t first = 0; first < rows; first += LANES) {
+            uint32_t there = 0;
+            int count = rows - first < LANES ? (int)(rows - first) : LANES;
+            for (int l = 0; l < count; l++) there |= (uint32_t)(row[first + l] != 0.0f) << l;
+            for (; there; there &= there - 1) {
+                int64_t i = first + __builtin_ctz(there);
+                int32_t slot = starts[i]++;
+                places[slot] = (int32_t)k;
+                values[slot] = row[i];
+            }
+        }
+    }
+    /* Every start has moved to the next one's place. */
+    memmove(starts + 1, starts, (size_t)rows * sizeof *starts);
+    starts[0] = 0;
+    return 1;
+}
+
+#define SPARSE(NAME, V)                                                                            \
+    WIDE static void NAME(int64_t rows, const int32_t *starts, const int32_t *places,              \
+                          const float *values, const float *b, int64_t width, const float *bias,   \
+                          float *out) {                                                            \
+        for (int64_t i = 0; i < rows; i++, out += width) {                                         \
+            const int32_t end = starts[i + 1];                                                     \
+            Vector sum[V];                                                                         \
+            UNROLL for (int j = 0; j < V; j++)                                                     \
+                sum[j] = bias ? *(const Vector *)(bias + LANES * j) : (Vector){0};                 \
+            for (int32_t e = starts[i]; e < end; e++) {                                            \
+                const float *row = b + places[e] * width;                                          \
+                UNROLL for (int j = 0; j < V; j++)                                                 \
+                    sum[j] += values[e] * *(const Vector *)(row + LANES * j);                      \
+            }                                                                                      \
+            UNROLL for (int j = 0; j < V; j++) *(Vector *)(out + LANES * j) = sum[j];              \
+        }                                                                                          \
+    }
+
+SPARSE(sparse_10, 10)
+SPARSE(sparse_1, 1)
+
+/* out = a b [+ bias] from the values of a that are not zero, b (inner, columns), out (rows,
+ * columns), or with `transposed` that of a given as (inner, rows). `starts` (rows + 1), `places` and
+ * `values` (most + inner) are memory to work with. Returns 0, with nothing written, if more than
+ * `most` values are not zero. At least 16 columns. */
+EXPORT int32_t tf_sparse(int64_t rows, int64_t inner, int64_t columns, const float *a,
+                         int32_t transposed, int64_t most, const float *b, const float *bias,
+                         float *out, int32_t *starts, int32_t *places, float *values,
+                         int32_t threads) {
+    int few = transposed ? list_columns(rows, inner, a, most, starts, places, values)
+                         : list_rows(rows, inner, a, most, starts, places, values);
+    if (!few) return 0;
+    const int64_t panel = 10 * LANES, panels = (columns + panel - 1) / panel;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t p = 0; p < panels; p++) {
+        int64_t j = p * panel, end = columns - j < panel ? columns : j + panel;
+#define AT(J) rows, starts, places, values, b + (J), columns, bias ? bias + (J) : 0, out + (J)
+        if (end - j == panel) {
+            sparse_10(AT(j));
+            continue;
+        }
+        for (; j < end; j += LANES) sparse_1(AT(j + LANES <= end ? j : columns - LANES));
+#undef AT
+    }
+    return 1;
+}
+
+/* ---- transposition ---- */
+
+WIDE INLINE Vector exchanged(Vector one, Vector other, int half, int high) {
+    Places from;
+    UNROLL for (int l = 0; l < LANES; l++)
+        from[l] = high ? (l & half ? LANES + l : l + half) : (l & half ? LANES + l - half : l);
+    return __builtin_shuffle(one, other, from);
+}
+
+/* out = a^T for `count` matrices (rows, columns) that lie `plane` apart, without gaps in out. */
+WIDE static void transposed(int64_t rows, int64_t columns, const float *restrict a,
+                            float *restrict out) {
+    for (int64_t i = 0; i < rows; i += LANES)
+        for (int64_t j = 0; j < columns; j += LANES) {
+            if (rows - i < LANES || columns - j < LANES) {
+                for (int64_t r = i; r < rows && r < i + LANES; r++)
+                    for (int64_t c = j; c < columns && c < j + LANES; c++)
+                        out[c * rows + r] = a[r * columns + c];
+                continue;
+            }
+            Vector v[LANES];
+            UNROLL for (int r = 0; r < LANES; r++) v[r] = *(const Vector *)(a + (i + r) * columns + j);
+#define STAGE(HALF)                                                                                \
+    UNROLL for (int r = 0; r < LANES; r++) if (!(r & HALF)) {                                      \
+        Vector low = exchanged(v[r], v[r + HALF], HALF, 0);                                        \
+        v[r + HALF] = exchanged(v[r], v[r + HALF], HALF, 1);                                       \
+        v[r] = low;                                                                                \
+    }
+            STAGE(8) STAGE(4) STAGE(2) STAGE(1)
+#undef STAGE
+            UNROLL for (int c = 0; c < LANES; c++) *(Vector *)(out + (j + c) * rows + i) = v[c];
+        }
+}
+
+EXPORT void tf_transpose(int64_t count, int64_t rows, int64_t columns, const float *a,
+                         int64_t plane, float *out) {
+    for (int64_t p = 0; p < count; p++)
+        transposed(rows, columns, a + p * plane, out + p * rows * columns);
+}
+
+/* What the processor has: 1 for the vectors, 2 for units that multiply in bfloat16, 4 if it is one
+ * of Intel's, for which PyTorch's own library is as fast. */
+EXPORT int32_t tf_processor(void) {
+    return (__builtin_cpu_supports("x86-64-v4") ? 1 : 0) |
+           (__builtin_cpu_supports("amx-bf16") ? 2 : 0) | (__builtin_cpu_is("intel") ? 4 : 0);
+}
+
+#else
+
+EXPORT int32_t tf_processor(void) { return 0; }
+
+#endif
+
+/* Changes with every change of a signature, so that an old library is not called by mistake. */
+EXPORT int32_t tf_version(void) { return 1; }

@@ -1,0 +1,185 @@
+"""Compiled products of matrices against double precision, and against PyTorch's in a rule."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from threefactor import clocked
+from threefactor.clocked import products
+
+compiled = pytest.mark.skipif(
+    not products.available(), reason="no compiled products on this machine"
+)
+SHAPES = [(32, 256, 256), (33, 401, 117), (40, 1030, 1030), (131, 784, 16), (70, 300, 65)]
+every_shape = pytest.mark.parametrize(("rows", "inner", "columns"), SHAPES)
+
+
+@pytest.fixture(autouse=True)
+def small_products_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "LEAST_WORK", 1)
+
+
+def values(*shape: int, share: float = 1.0, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(*shape, generator=generator)
+    return dense * (torch.rand(*shape, generator=generator) < share)
+
+
+def assert_near(found: Tensor, wanted: Tensor) -> None:
+    assert wanted.abs().max() > 0
+    torch.testing.assert_close(found.double(), wanted, rtol=0, atol=3e-6 * wanted.abs().max())
+
+
+@every_shape
+@pytest.mark.parametrize("share", [1.0, 0.1, 0.0])
+@torch.no_grad()
+def test_products_agree_with_double_precision(
+    rows: int, inner: int, columns: int, share: float
+) -> None:
+    x, weight, bias = values(rows, inner, share=share), values(columns, inner), values(columns)
+    delta = values(rows, columns, seed=1)
+    wide = F.linear(x.double(), weight.double(), bias.double())
+    assert_near(products.linear(x, weight, bias, {}), wide)
+    assert_near(products.product(delta, weight), delta.double() @ weight.double())
+    found, wanted = products.weight_gradient(delta, x), delta.double().t() @ x.double()
+    if share:
+        assert_near(found, wanted)
+    assert found.shape == weight.shape and found.is_contiguous()
+    assert found.any() == bool(share)
+
+
+@compiled
+@every_shape
+@torch.no_grad()
+def test_leaving_zeros_out_and_threads_change_no_bit(
+    rows: int, inner: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, weight, bias = values(rows, inner, share=0.1), values(columns, inner), values(columns)
+    delta = values(rows, columns, seed=1)
+    found = [products.linear(x, weight, bias, {}), products.weight_gradient(delta, x)]
+    monkeypatch.setattr(products, "MOST_FORWARD", 0.0)  # as if all were dense
+    monkeypatch.setattr(products, "MOST_BACKWARD", 0.0)
+    dense = [products.linear(x, weight, bias, {}), products.weight_gradient(delta, x)]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    shared = [products.linear(x, weight, bias, {}), products.weight_gradient(delta, x)]
+    for one, two, three in zip(found, dense, shared, strict=True):
+        assert torch.equal(one, two) and torch.equal(two, three)
+
+
+@compiled
+@pytest.mark.parametrize(("most", "share", "done"), [(0.2, 0.1, True), (0.05, 0.1, False)])
+@pytest.mark.parametrize("by_columns", [False, True])
+@torch.no_grad()
+def test_many_values_are_left_to_the_dense_product(
+    most: float, share: float, done: bool, by_columns: bool
+) -> None:
+    a = values(64, 64, share=share)
+    found = products._sparse(a, values(64, 32), None, most, by_columns=by_columns)
+    assert (found is not None) == done
+
+
+@compiled
+@torch.no_grad()
+def test_a_limit_that_is_just_met_has_room() -> None:
+    a = torch.zeros(8, 100)
+    a[:, 60:] = 1.0  # 40 of 100 in every row, at its end
+    b = values(100, 48)
+    for left, by_columns in ((a, False), (a.t().contiguous(), True)):
+        found = products._sparse(left, b, None, 0.4, by_columns=by_columns)
+        assert found is not None
+        assert_near(found, a.double() @ b.double())
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (35, 50), (3, 47, 16), (2, 1, 5)])
+@torch.no_grad()
+def test_transposition(shape: tuple[int, ...]) -> None:
+    a = values(*shape)
+    assert torch.equal(products.transposed(a), a.transpose(-1, -2))
+
+
+@compiled
+@torch.no_grad()
+def test_planes_write_and_add_with_gaps_between() -> None:
+    a, b = values(3, 10, 20), values(3, 20, 50)
+    out = torch.full((3, 10 * 50 + 7), 2.0)
+    planes = out.as_strided((3, 10, 50), (507, 50, 1))
+    assert products.planes(a, b, planes, add=True)
+    assert_near(planes, 2.0 + a.double() @ b.double())
+    assert products.planes(a, b, planes)
+    assert_near(planes, a.double() @ b.double())
+    assert (out[:, 500:] == 2.0).all()
+    assert not products.planes(a, b[..., :9].contiguous(), planes[..., :9])
+
+
+@torch.no_grad()
+def test_nan_comes_out_as_nan() -> None:
+    x, weight = values(32, 64), values(48, 64)
+    x[3, 5] = float("nan")
+    found = products.linear(x, weight, None, {})
+    assert found[3].isnan().all() and not found[4].isnan().any()
+
+
+def test_graphs_other_types_and_layouts_are_left_to_pytorch() -> None:
+    x, weight = values(32, 64).requires_grad_(), values(48, 64)
+    assert products.linear(x, weight, None, {}).requires_grad
+    with torch.no_grad():
+        wide = products.linear(x.double(), weight.double(), None, {})
+        assert wide.dtype is torch.float64
+        assert_near(products.linear(values(64, 32).t(), weight, None, {}), _of_transposed(weight))
+        negative = torch.view_as_complex(values(32, 64, 2)).conj().imag  # a flag says minus
+        assert negative.is_neg()
+        wanted = negative.double() @ weight.double().t()
+        assert_near(products.linear(negative, weight, None, {}), wanted)
+
+
+def _of_transposed(weight: Tensor) -> Tensor:
+    return values(64, 32).t().double() @ weight.double().t()
+
+
+@pytest.mark.parametrize("name", list(clocked.RULES))
+@pytest.mark.parametrize("learn", ["at the end", "after every step"])
+def test_a_rule_learns_what_it_learns_with_pytorch(
+    name: str, learn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that change after every step meet no copy of the old ones."""
+    x, y = values(32, 40).abs(), torch.arange(32) % 20
+
+    def trained(with_kernels: bool) -> list[Tensor]:
+        if not with_kernels:
+            monkeypatch.setattr(products, "_library", None)
+        torch.manual_seed(0)
+        net = clocked.fc(40, (48, 48), 20)
+        rule = clocked.RULES[name](net)
+        optimizer = torch.optim.SGD([*net.parameters(), *rule.parameters()], lr=0.1)
+        torch.manual_seed(1)
+        every = learn == "after every step"
+        for _ in range(2):
+            optimizer.zero_grad()
+            rule.step(x, y, steps=3, after_step=optimizer.step if every else None)
+            optimizer.step()
+        assert net.linear2.weight.grad.abs().max() > 0
+        return [p.detach().clone() for p in net.parameters()]
+
+    for one, two in zip(trained(True), trained(False), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+
+
+@compiled
+def test_the_rule_uses_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for function in ("_sparse", "product"):
+        plain = getattr(products, function)
+        monkeypatch.setattr(
+            products,
+            function,
+            lambda *a, _plain=plain, _name=function, **k: (calls.append(_name), _plain(*a, **k))[1],
+        )
+    net = clocked.fc(40, (48, 48), 20)
+    clocked.SpatialBP(net).step(values(32, 40).abs(), torch.arange(32) % 20, steps=3)
+    assert {"_sparse", "product"} <= set(calls)
+    calls.clear()
+    net(values(32, 40))
+    assert not calls and isinstance(net, nn.Module)
