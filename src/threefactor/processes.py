@@ -11,7 +11,7 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ PATIENCE = timedelta(seconds=5)
 """How long a process waits for another one to say what both have to say."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 REFUSED = -1
+_ALONE = nullcontext()
 T = TypeVar("T")
 
 
@@ -66,10 +67,10 @@ def say_once(text: str, say: Callable[[str], object]) -> None:
     the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
     """
     store = None
-    if asked_for() > 1 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         with suppress(Exception):  # then all speak
-            place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-            store = dist.TCPStore(*place, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
+            at = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+            store = dist.TCPStore(*at, is_master=False, timeout=PATIENCE)  # type: ignore[attr-defined]
     if store is None:
         say(text)
         return
@@ -528,12 +529,13 @@ def check_synchronised(rule: Any, base: type) -> None:
         )
 
 
-@contextmanager
-def step_of(world: World | None) -> Iterator[None]:
+def step_of(world: World | None) -> AbstractContextManager[None]:
     """Tell the other processes, if there are any, when this one cannot begin its step."""
-    if world is None:
-        yield
-        return
+    return _ALONE if world is None else _step_of(world)
+
+
+@contextmanager
+def _step_of(world: World) -> Iterator[None]:
     world.begin_step()
     try:
         yield

@@ -263,8 +263,12 @@ class Session:
     def first_parameter(self) -> Tensor:
         """One parameter, which has the network's dtype and device."""
         # Found by the modules that `attached` has looked through: a walk takes its time.
-        found = (p for module in self._modules for p in module._parameters.values())
-        return next(p for p in found if p is not None)
+        # Plain loops: a stream asks for it several times in a step.
+        for module in self._modules:
+            for parameter in module._parameters.values():
+                if parameter is not None:
+                    return parameter
+        raise InputError("the network has no parameters; a rule has nothing to teach in it")
 
     @contextmanager
     def buffers_kept(self, *, always: bool = False) -> Iterator[None]:

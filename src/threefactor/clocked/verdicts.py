@@ -7,7 +7,7 @@ answers are gathered on the device, and read once, before anything that was lear
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 
 import torch
@@ -17,16 +17,24 @@ __all__ = ["gathered", "gathering", "held", "judge", "read"]
 
 Complain = Callable[[], None]
 Waiting = list[tuple[Tensor, Complain]]
+_NOTHING = nullcontext()
+"""Made once: a step of a small network takes less than a millisecond."""
 _gathering: ContextVar[Waiting | None] = ContextVar("verdicts", default=None)
 _held: ContextVar[Waiting | None] = ContextVar("held", default=None)
 
 
-@contextmanager
-def gathered(device: torch.device) -> Iterator[None]:
+def gathered(device: torch.device) -> AbstractContextManager[None]:
     """Gather the verdicts within, and read them at the end; on a CPU they are asked at once.
 
     After another error they are void.
     """
+    if device.type == "cpu" and _gathering.get() is None:
+        return _NOTHING
+    return _gathered(device)
+
+
+@contextmanager
+def _gathered(device: torch.device) -> Iterator[None]:
     token = _gathering.set(None if device.type == "cpu" else [])
     try:
         yield

@@ -153,7 +153,7 @@ def _unpack(entry: DataSet, folder: Path, downloaded: list[DataFile]) -> None:
             unpack_files(folder / file.name, file.members, folder)
         if file in downloaded:
             # It is much larger than what is read of it, or there twice.
-            (folder / file.name).unlink()
+            (folder / file.name).unlink(missing_ok=True)  # another process may be at it
 
 
 def _download(

@@ -8,14 +8,16 @@ import stat
 import tarfile
 import tempfile
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from threefactor.data.files import archives
-from threefactor.data.files.archives import read_member, unpack_files, unpack_tree
+from threefactor.data.files.archives import read_member, unpack_files, unpack_tree, unpacked
 from threefactor.errors import DataError
 
 FILES = {"set/a.bin": bytes(range(256)) * 40, "set/deep/b.bin": b"b" * 5000, "set/c.txt": b""}
@@ -300,3 +302,19 @@ def test_a_bomb_in_a_header_is_not_read(refused, form):
     refused(
         buffer.getvalue(), r"a header of 3,145,\d+ bytes; expected at most 65,536", limit=8 << 20
     )
+
+
+def test_processes_that_unpack_at_once_all_get_the_whole_folder(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for i in range(200):
+            archive.writestr(f"tree/{i}", b"x" * 100)
+    start = Barrier(3)
+
+    def act(_):
+        start.wait()
+        folder = unpacked(tmp_path / "a.zip", "tree")
+        return folder, len(list(folder.iterdir()))
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(act, range(3))) == [(tmp_path / "tree", 200)] * 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "tree"]

@@ -191,6 +191,8 @@ def unpack_tree(archive: Path, folder: Path, limit: int = LIMIT, inner: str = ""
 def unpacked(path: Path, tree: str) -> Path:
     """Return a folder; unpack it beside the archive if `path` is one.
 
+    Several processes may do so at once: each unpacks apart, and the first that is ready names it.
+
     Args:
         path: the folder, or a .zip or .tar.gz archive.
         tree: the folder in the archive, all else of which is dropped.
@@ -199,11 +201,14 @@ def unpacked(path: Path, tree: str) -> Path:
         DataError: the archive is damaged, unsafe or too large, or has no such folder; or there is
             no space or right to unpack it.
     """
-    if path.is_dir():
-        return path
+    folder = path if path.is_dir() else path.parent / tree
+    if folder.is_dir():
+        return folder
     try:
-        return unpack_tree(path, path.parent / tree, LARGEST_TREE, tree)
+        return unpack_tree(path, folder, LARGEST_TREE, tree)
     except OSError as error:
+        if folder.is_dir():  # it appears only when it is complete
+            return folder
         raise DataError(
             f"cannot unpack {path} into {path.parent}: {error.strerror or error}; "
             "free some space, set its rights, or unpack it elsewhere yourself"
