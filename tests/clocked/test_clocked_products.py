@@ -122,6 +122,19 @@ def test_nan_comes_out_as_nan() -> None:
     assert found[3].isnan().all() and not found[4].isnan().any()
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@torch.no_grad()
+def test_zeros_hide_no_value_that_is_not_finite(bad: float) -> None:
+    """Zero times infinity is NaN; leaving zeros out must not make a broken training look sound."""
+    x, weight, delta = values(64, 256, share=0.05), values(256, 256), values(64, 256, seed=1)
+    x[:, 5] = 0
+    weight[3, 5] = bad
+    assert not products.linear(x, weight, None, {})[:, 3].isfinite().any()
+    x[0] = 0
+    delta[0, 7] = bad
+    assert not products.weight_gradient(delta, x)[7].isfinite().any()
+
+
 def test_graphs_other_types_and_layouts_are_left_to_pytorch() -> None:
     x, weight = values(32, 64).requires_grad_(), values(48, 64)
     assert products.linear(x, weight, None, {}).requires_grad

@@ -18,6 +18,7 @@ PyTorch, or THREEFACTOR_KERNELS=0, which switches the other kernels off, too.
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 
 import torch
@@ -81,7 +82,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kept: dict[str, Tenso
         x: (B, n_in).
         weight: (n_out, n_in).
         bias: (n_out,) or None.
-        kept: has the transposed weights afterwards; for the caller to drop when they change.
+        kept: has the transposed weights afterwards, and their sum; for the caller to drop when they
+            change.
     """
     given = (x, weight) if bias is None else (x, weight, bias)
     worthwhile = (
@@ -94,10 +96,12 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kept: dict[str, Tenso
     if not (worthwhile and applies(*given) and x.is_contiguous() and weight.is_contiguous()):
         return torch.nn.functional.linear(x, weight, bias)
     if "transposed" not in kept:
-        kept["transposed"] = transposed(weight)
+        kept["transposed"], kept["sum"] = transposed(weight), weight.sum()
     if bias is not None:
         bias = bias.contiguous()
-    found = _sparse(x, kept["transposed"], bias, MOST_FORWARD)
+    found = None
+    if math.isfinite(kept["sum"].item()):
+        found = _sparse(x, kept["transposed"], bias, MOST_FORWARD)
     return product(x, kept["transposed"], bias) if found is None else found
 
 
@@ -109,7 +113,7 @@ def weight_gradient(delta: Tensor, trace: Tensor) -> Tensor:
         and delta.is_contiguous()
         and trace.is_contiguous()
     )
-    if worthwhile and applies(delta, trace):
+    if worthwhile and applies(delta, trace) and math.isfinite(delta.sum().item()):
         found = _sparse(trace, delta, None, MOST_BACKWARD, by_columns=True)
         if found is not None:
             return transposed(found)
@@ -180,6 +184,8 @@ def _sparse(
     a: Tensor, b: Tensor, bias: Tensor | None, most: float, *, by_columns: bool = False
 ) -> Tensor | None:
     """Return a b + bias, or a^T b, from the values of a that are not zero; None if too many are.
+
+    All values of b must be finite: zero times infinity is NaN, and would be left out.
 
     Args:
         a: (m, k), or with `by_columns` (k, m).
