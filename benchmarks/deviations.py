@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from authors_weights import as_in_their_code
 from torch import nn
 
 from threefactor import clocked, training
@@ -129,17 +130,6 @@ def last_accuracies(
 
 def unchanged(net: nn.Module) -> None:
     """Keep PyTorch's default weights."""
-
-
-def as_in_their_code(net: nn.Module) -> None:
-    """Kaiming's normal weights by fan-out, biases 0, read-out normal with deviation 0.01."""
-    for name, module in net.named_modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            if name.startswith("readout"):
-                nn.init.normal_(module.weight, 0.0, 0.01)
-            else:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(module.bias)
 
 
 CONV = {

@@ -121,6 +121,16 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert not missing
 
 
+def test_first_steps_lists_every_extra() -> None:
+    page = (ROOT / "docs" / "first-steps.md").read_text()
+    table = page.split("| extra |")[1].split("\n\n")[0]
+    named = {name for row in table.splitlines() for name in re.findall(r"`([\w-]+)`", row[:50])}
+    project = (ROOT / "pyproject.toml").read_text()
+    offered = project.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = set(re.findall(r"^([\w-]+) = \[", offered, re.M))
+    assert named == extras - {"bench", "dev", "events"}  # ours, and one that brings nothing
+
+
 def test_the_index_lists_every_page() -> None:
     index = (ROOT / "docs" / "index.md").read_text()
     linked = {found["target"] for found in LINK.finditer(index)}
