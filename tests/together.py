@@ -33,7 +33,13 @@ from typing_extensions import Unpack
 import threefactor
 from threefactor import World, clocked, events, training
 from threefactor.data import from_dataset
-from threefactor.errors import CheckpointError, ConfigurationError, InputError, ProcessError
+from threefactor.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DivergenceError,
+    InputError,
+    ProcessError,
+)
 from threefactor.processes import Share
 from threefactor.recipes import recipe
 from threefactor.training import Trainer, build
@@ -579,6 +585,23 @@ def refused_rows(world: World) -> str:
     return said
 
 
+def spoilt(world: World) -> str:
+    """Weights that are NaN in all processes: each says so, and nothing is learned."""
+    network, rule = clocked_cases.build("opzo")
+    rule.join(world)
+    x, y = clocked_cases.make_data()
+    rule.step(x, y)
+    with torch.no_grad():
+        network.linear2.weight[2, 1] = torch.nan
+    before = [p.grad.clone() for p in network.parameters()] + [b.clone() for b in rule.buffers()]
+    said = expect(DivergenceError, "linear2.weight", lambda: rule.step(x, y))
+    now = [*(p.grad for p in network.parameters()), *rule.buffers()]
+    if not all(map(torch.equal, before, now)):
+        return "a gradient or feedback changed"
+    world.end_step()
+    return said
+
+
 def drifted(world: World) -> str:
     _, rule = clocked_cases.build("opzo")
     rule.join(world)
@@ -694,6 +717,7 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
             unsynchronised,
             other_plans,
             refused_rows,
+            spoilt,
             drifted,
             mixing,
             other_settings,

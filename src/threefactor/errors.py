@@ -38,6 +38,10 @@ class PlaceError(InputError, IndexError):
     """An index beyond the samples that there are."""
 
 
+class DivergenceError(InputError):
+    """Weights, potentials, errors or the loss became NaN or infinite."""
+
+
 class ConfigurationError(ThreefactorError, ValueError):
     """An unknown or invalid setting, rule, recipe or data set name."""
 
@@ -50,10 +54,6 @@ class DataError(ThreefactorError):
 
 class CheckpointError(ThreefactorError):
     """A run folder or checkpoint that cannot be used."""
-
-
-class DivergenceError(ThreefactorError):
-    """The loss became NaN or infinite."""
 
 
 class ProcessError(ThreefactorError):

@@ -562,7 +562,7 @@ def test_a_parameter_that_became_nan_is_refused() -> None:
     rule = clocked.DFA(network)
     with torch.no_grad():
         network.lif1.raw_leak.fill_(float("nan"))
-    with pytest.raises(InputError, match="leak of layer 'lif1' is nan"):
+    with pytest.raises(InputError, match="raw_leak of layer 'lif1' holds NaN"):
         rule.step(*make_data())
 
 

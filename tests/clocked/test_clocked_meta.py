@@ -89,12 +89,18 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         assert waiting is not None
         waiting.append((sound, complain))
 
+    def finite(kind: object, values: Any, complain: Any) -> None:
+        waiting = verdicts._gathering.get()
+        assert waiting is not None
+        waiting.values[kind] = values, complain
+
     def read() -> None:
         reads.append(len(verdicts._gathering.get() or []))
         real_read()
 
     monkeypatch.setattr(verdicts, "gathered", lambda device: real_gathered(torch.device("meta")))
     monkeypatch.setattr(verdicts, "judge", judge)
+    monkeypatch.setattr(verdicts, "finite", finite)
     monkeypatch.setattr(verdicts, "read", read)
     monkeypatch.setattr("threefactor.clocked.inputs.judge", judge)
     return reads

@@ -182,6 +182,6 @@ def test_a_test_loss_that_is_no_number_ends_the_run_before_it_is_written(small, 
     run = training.RunFolder(tmp_path / "run")
     last_of_all = 2 * 7
     trainer = training.Trainer(experiment, run, SpoilAt(experiment.network, last_of_all))
-    with pytest.raises(DivergenceError, match="test loss became nan after epoch 2"):
+    with pytest.raises(DivergenceError, match="after epoch 2, the output holds NaN"):
         trainer.fit()
     assert len(run.read().metrics) == run.read().finished_epochs == 1

@@ -220,6 +220,7 @@ INLINE int64_t lif_activity(int64_t n, float *restrict u, float *restrict s,
                             const float *restrict after, float *restrict out, float leak,
                             float threshold, int zero) {
     int64_t total = 0;
+    int32_t largest = 0; /* of the potentials' bits without their sign: those of NaN are largest */
     for (int64_t start = 0; start < n; start += BLOCK) {
         int count = n - start < BLOCK ? (int)(n - start) : BLOCK;
         int32_t fired = 0;
@@ -229,6 +230,8 @@ INLINE int64_t lif_activity(int64_t n, float *restrict u, float *restrict s,
             u[i] = v;
             s[i] = v >= threshold ? 1.0f : 0.0f;
             fired += v >= threshold;
+            int32_t size = (int32_t)(as_bits(v) & 0x7fffffffu);
+            largest = size > largest ? size : largest;
         }
         total += fired;
         /* This much is still in the nearest cache. */
@@ -236,11 +239,12 @@ INLINE int64_t lif_activity(int64_t n, float *restrict u, float *restrict s,
         if (after)
             for (int64_t i = start; i < start + count; i++) out[i] += after[i];
     }
-    return total;
+    return largest < 0x7f800000 ? total : -1;
 }
 
 /* The same step, and in the same pass the activity s * gate * scale [+ after] that the next layer
- * sees. A gate of NULL means 1. Returns the number of spikes. */
+ * sees. A gate of NULL means 1. Returns the number of spikes, or -1 if a potential is NaN or
+ * infinite. */
 KERNEL int64_t tf_lif_activity(int64_t n, float *restrict u, float *restrict s,
                                const float *restrict current, const float *restrict gate,
                                float scale, const float *restrict after, float *restrict out,
@@ -300,4 +304,4 @@ EXPORT int32_t tf_cross_entropy_mse(int64_t rows, int64_t m, const float *restri
 }
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 3; }
+EXPORT int32_t tf_version(void) { return 4; }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,15 @@ from threefactor.clocked.foreign import layers_of, refuse_compiled, refuse_hidde
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.synapse import Synapse
-from threefactor.errors import InputError
+from threefactor.errors import DivergenceError, InputError
 
-__all__ = ["check_layers", "refuse_autocast", "refuse_chain", "whole_steps"]
+__all__ = [
+    "check_layers",
+    "refuse_autocast",
+    "refuse_chain",
+    "refuse_not_finite",
+    "whole_steps",
+]
 
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "FullyShardedDataParallel")
 
@@ -76,6 +83,47 @@ def refuse_autocast(weight: Tensor) -> None:
             "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in TF32, "
             "and keeps all else in float32"
         )
+
+
+def refuse_not_finite(what: str, values: Tensor, network: nn.Module, *, masks: bool = True) -> None:
+    """Refuse values of a time step that are NaN or infinite, and say where they come from.
+
+    Args:
+        what: the values, in words.
+        values: any shape.
+        network: whose parameters or buffers may be the reason.
+        masks: whether the values may be -infinity while all parameters are finite: networks switch
+            classes and neurons off by it.
+
+    Raises:
+        DivergenceError: naming the parameters that hold NaN or infinity.
+    """
+    wrong = ~torch.isfinite(values)
+    if not wrong.any():
+        return  # their sum alone was not finite
+    kind, found = "parameters", _not_finite(network.named_parameters())
+    if masks and not found:
+        wrong &= values != -math.inf
+        if not wrong.any():
+            return
+    if not found:
+        kind, found = "buffers", _not_finite(network.named_buffers())
+    reason = (
+        f"so do the {kind} {', '.join(found)}: load others, or lower the learning rate, if "
+        "learning made them so"
+        if found
+        else f"all parameters are finite: the numbers outgrew {values.dtype}, or an operation "
+        "between the layers made them, as a division by zero does"
+    )
+    raise DivergenceError(
+        f"{what} holds NaN or infinity ({int(wrong.sum())} of {values.numel()} values); {reason}"
+    )
+
+
+def _not_finite(named: Iterable[tuple[str, Tensor]]) -> list[str]:
+    """Name the tensors that hold NaN or infinity, with how many of them."""
+    counts = [(name, int((~torch.isfinite(x)).sum()), x.numel()) for name, x in named]
+    return [f"{name!r} ({bad} of {size} values)" for name, bad, size in counts if bad]
 
 
 def refuse_chain(network: nn.Module, ignored: set[int], pathway: Pathway, x: Tensor) -> None:

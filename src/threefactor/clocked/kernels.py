@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 LIBRARY_NAME = "threefactor.clocked._kernels"
-VERSION = 3
+VERSION = 4
 TRITON_DEVICES = ("cuda",)
 KEPT_BYTES = 31 * 2**20  # glibc's limit does not grow beyond 32 MB
 _SIGNATURES = {
@@ -211,7 +211,8 @@ def lif_activity(
         after: noise that is added to the activity.
 
     Returns:
-        The activity and the number of spikes; None, with nothing done, if no kernel applies.
+        The activity and the number of spikes; None, with nothing done, if no kernel applies. The
+        number is an int if it is known that all potentials are finite.
     """
     triton = triton_for(potential)
     if triton is not None:
@@ -242,7 +243,7 @@ def lif_activity(
         zero,
     )
     _mark_changed(potential, spikes)
-    return out, fired
+    return out, (fired if fired >= 0 else spikes.sum())
 
 
 def surrogate_times(

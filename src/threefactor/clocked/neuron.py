@@ -5,13 +5,15 @@ from __future__ import annotations
 import copy
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Never, Self, TypedDict
 
-from threefactor.clocked import kernels
+from threefactor.clocked import kernels, verdicts
 from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
 from threefactor.errors import InputError
 from threefactor.options import refuse_unknown
@@ -181,6 +183,16 @@ class Neuron(nn.Module, ABC):
         """
         return {}
 
+    def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Return what must be finite after a time step, and what must at least not be NaN.
+
+        NaN reaches no threshold, so that spikes do not show it.
+
+        Args:
+            current: (B, ...) input current of the step.
+        """
+        return (current,), self.state or ()
+
     def check(self, name: str = "") -> None:
         """Refuse settings that have no meaning; asked whenever a rule begins to work.
 
@@ -191,6 +203,10 @@ class Neuron(nn.Module, ABC):
             InputError: naming the setting.
         """
         where = f" of layer {name!r}" if name else ""
+        for parameter, values in self._parameters.items():
+            if values is not None:
+                finding = partial(verdicts.refuse_tensor, f"{parameter}{where}", values)
+                verdicts.judge(torch.isfinite(values).all(), finding)
         if not 0.0 <= number(f"dropout{where}", self.dropout) < 1.0:
             raise InputError(
                 f"dropout{where} is {self.dropout}; give a probability of at least 0 and below 1"
@@ -288,7 +304,10 @@ class Neuron(nn.Module, ABC):
     def respond(
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
-        """Advance with noise before or after the neuron; return activity and sum of raw output."""
+        """Advance with noise before or after the neuron; return activity and sum of raw output.
+
+        The sum is an int if all that is `watched` is known to be finite.
+        """
         raw = self.advance(current, before)
         return self.activity(raw, after), raw.sum()
 
@@ -432,6 +451,10 @@ class LIF(Neuron):
         leak, threshold = self._constants(current.shape[1:])
         lif_step_(potential, spikes, current, leak, threshold, noise, self.reset_mode)
         return spikes
+
+    def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        # The potential has the current in it.
+        return () if self.state is None else self.state[:1], ()
 
     def _constants(self, shape: torch.Size) -> tuple[float | Tensor, float | Tensor]:
         """Return leak and threshold so that they may meet a batch of neurons."""

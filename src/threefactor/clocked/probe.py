@@ -75,7 +75,7 @@ class Probe:
         self.steps = 0
         self.noise_factor = 1.0
         self.main_pass = True
-        self.used = False
+        self.used = self.known_finite = False
         self.disturbed = False
         self._stays = False
         self._kept: dict[str, Any] | None = None
@@ -202,7 +202,7 @@ class Probe:
         self.steps += 1
         self.current, self.activity = head_of(current), activity
         self._activity_version = activity._version if not activity.is_inference() else 0
-        self.spike_sum = self.spike_sum + fired
+        self.spike_sum, self.known_finite = self.spike_sum + fired, isinstance(fired, int)
         if self.keeps_trace:
             self._follow(activity)
 

@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from threefactor.clocked import verdicts
-from threefactor.clocked.checks import check_layers, refuse_autocast, refuse_chain
+from threefactor.clocked.checks import (
+    check_layers,
+    refuse_autocast,
+    refuse_chain,
+    refuse_not_finite,
+)
 from threefactor.clocked.decays import (
     Decay,
     TraceDecay,
@@ -402,6 +407,33 @@ class Session:
             pathway.check_use()
         return output
 
+    def check_values(self, output: Tensor) -> None:
+        """Refuse a time step in which a potential or the output is NaN or infinite.
+
+        Whatever parameter holds such a value, it is in them: a current sums over all weights. The
+        output may be -infinity, by which networks leave classes out.
+
+        Raises:
+            DivergenceError: naming the layer, and the parameters that hold such values.
+        """
+        for probe in self.probes:
+            if probe.known_finite or not probe.used or probe.current is None:
+                continue
+            what = f"hidden layer {probe.name!r}"
+            finite, state = probe.neuron.watched(probe.current.detach())
+            for i, values in enumerate(finite):
+                verdicts.finite((what, i), values, self._finding(f"the input of {what}", values))
+            for i, values in enumerate(state):
+                finding = partial(
+                    verdicts.refuse_tensor, f"the state of {what}", values, infinite=True
+                )
+                verdicts.finite((what, "state", i), values, finding)
+        output = output.detach()
+        verdicts.finite("output", output, self._finding("the output", output))
+
+    def _finding(self, what: str, values: Tensor) -> verdicts.Complain:
+        return partial(refuse_not_finite, what, values, self.network)
+
     def _without_states(self, output: Any) -> Any:
         """Return the output alone of a network that returns the states of its neurons, too."""
         if not isinstance(output, tuple | list) or not output or not self.neurons:
@@ -509,6 +541,7 @@ def run(
 
     Raises:
         InputError: if the input does not fit the network.
+        DivergenceError: if a potential or the output is NaN or infinite.
 
     Example:
         >>> from threefactor import clocked
@@ -532,6 +565,7 @@ def run(
             count, sequence = session.time_steps(inputs, steps)
             for x_t in sequence:
                 o_t = session.forward(x_t)
+                session.check_values(o_t)
                 # A sum in half precision would lose spikes.
                 wide = torch.promote_types(o_t.dtype, torch.float32)
                 output = o_t.to(wide, copy=True) if output is None else output.add_(o_t)

@@ -6,6 +6,7 @@ answers are gathered on the device, and read once, before anything that was lear
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
@@ -13,10 +14,22 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-__all__ = ["gathered", "gathering", "held", "judge", "read"]
+from threefactor.errors import DivergenceError
+
+__all__ = ["finite", "gathered", "gathering", "held", "judge", "read", "refuse_tensor"]
 
 Complain = Callable[[], None]
-Waiting = list[tuple[Tensor, Complain]]
+
+
+class Waiting(list[tuple[Tensor, Complain]]):
+    """Verdicts that nobody has read yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[object, tuple[Tensor, Complain]] = {}
+        """Values that have to be finite; the last of each kind."""
+
+
 _NOTHING = nullcontext()
 """Made once: a step of a small network takes less than a millisecond."""
 _gathering: ContextVar[Waiting | None] = ContextVar("verdicts", default=None)
@@ -35,7 +48,7 @@ def gathered(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def _gathered(device: torch.device) -> Iterator[None]:
-    token = _gathering.set(None if device.type == "cpu" else [])
+    token = _gathering.set(None if device.type == "cpu" else Waiting())
     try:
         yield
         read()
@@ -63,10 +76,43 @@ def judge(sound: Tensor, complain: Complain) -> None:
     waiting.append((sound, complain))
 
 
+def finite(kind: object, values: Tensor, complain: Complain) -> None:
+    """Complain about NaN and infinity.
+
+    On a CPU, at once. Elsewhere the values of a kind take the place of those that wait, so that all
+    time steps of a call cost one look: what makes them NaN stays, and so they are in the last.
+
+    Args:
+        kind: what the values are; the same in every time step.
+        values: any shape.
+        complain: looks at the values closely, and raises if they are bad.
+    """
+    waiting = _gathering.get()
+    if not values.is_cpu and waiting is not None:
+        waiting.values[kind] = values, complain
+    # The sum is quick, and finite unless a value is not, or the sum itself overflows.
+    elif not math.isfinite(values.sum().item()):
+        complain()
+
+
+def refuse_tensor(name: str, values: Tensor, *, infinite: bool = False) -> None:
+    """Refuse a parameter or buffer that holds NaN or, if it may not be `infinite`, infinity.
+
+    Raises:
+        DivergenceError: naming it.
+    """
+    bad = int((values.isnan() if infinite else ~torch.isfinite(values)).sum())
+    if bad:
+        raise DivergenceError(
+            f"{name} holds NaN or infinity ({bad} of {values.numel()} values); load or give "
+            "others, or lower the learning rate, if learning made them so"
+        )
+
+
 @contextmanager
 def held() -> Iterator[Waiting]:
     """Let nobody read the verdicts within; return them, for the caller to read later."""
-    verdicts: Waiting = []
+    verdicts = Waiting()
     token = _held.set(verdicts)
     try:
         yield verdicts
@@ -80,6 +126,10 @@ def read() -> None:
     The device "meta" has no values to judge.
     """
     waiting, kept = _gathering.get(), _held.get()
+    if waiting is None:
+        return
+    waiting.extend((torch.isfinite(v).all(), complain) for v, complain in waiting.values.values())
+    waiting.values.clear()
     if not waiting:
         return
     if kept is not None:

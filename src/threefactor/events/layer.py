@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from typing_extensions import Never, TypedDict
 
-from threefactor.errors import InputError
+from threefactor.errors import DivergenceError, InputError
 from threefactor.events.arrays import number, offsets_of, read_only, whole
 from threefactor.events.parallel import kernels, over
 from threefactor.events.spikes import SpikeBatch
@@ -312,7 +312,8 @@ def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) ->
     """Return the decays between the input spikes.
 
     Raises:
-        InputError: if a spike or weight is not what it should be.
+        InputError: if a spike is not what it should be.
+        DivergenceError: if a weight is NaN or infinite.
     """
     decays = np.empty(len(inputs._raw.times), weights.dtype)
     wrong = np.full(2, -1)
@@ -323,7 +324,7 @@ def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) ->
             "times fall or addresses lie outside of it; make a new one"
         )
     if wrong[1] >= 0:
-        raise InputError("the weights hold NaN or infinite values; lower the learning rate")
+        raise DivergenceError("the weights hold NaN or infinite values; lower the learning rate")
     return decays
 
 

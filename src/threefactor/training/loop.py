@@ -481,12 +481,15 @@ class Trainer:
             optimizer.zero_grad()
 
         stands_in = world.rows(count).start == world.rows(count).stop
-        with world.standing_in(stands_in):
-            result = engine_of(settings).step(experiment, x, y, learn)
+        where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
+        try:
+            with world.standing_in(stands_in):
+                result = engine_of(settings).step(experiment, x, y, learn)
+        except DivergenceError as problem:
+            self._diverge(f"{where}, {problem}", problem)
         counted = self._sums.correct is not None and not stands_in
         found = fetch(result, y if counted else None)
         if not math.isfinite(found.loss):
-            where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
             self._diverge(f"the loss became {found.loss} {where}")
         if settings.update == "sequence":
             self._clip()
@@ -514,7 +517,7 @@ class Trainer:
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
 
-    def _diverge(self, what: str) -> None:
+    def _diverge(self, what: str, reason: DivergenceError | None = None) -> NoReturn:
         kept = ""
         if self.run is not None and self.history:
             kept = f" The last good checkpoint is in {self.run.last}."
@@ -522,7 +525,7 @@ class Trainer:
             f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
         problem.said_elsewhere = not self._world.is_first
-        raise problem
+        raise problem from reason
 
     def _interrupt(self, number: int) -> NoReturn:
         with self._stop.undisturbed():
@@ -556,6 +559,8 @@ class Trainer:
         except _StopAskedError:  # all batches are done: a resumed run begins with this evaluation
             assert self._stop.number is not None
             self._interrupt(self._stop.number)
+        except DivergenceError as problem:
+            self._diverge(f"after epoch {self.epoch + 1}, {problem}", problem)
         if not math.isfinite(test.loss):
             self._diverge(f"the test loss became {test.loss} after epoch {self.epoch + 1}")
         if held is not None and not math.isfinite(held.loss):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar, overload
@@ -10,9 +11,10 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from threefactor.clocked import verdicts
 from threefactor.clocked.foreign.affine import stand_in
 from threefactor.clocked.neuron import Neuron
-from threefactor.errors import InputError
+from threefactor.errors import DivergenceError, InputError
 
 __all__ = [
     "AT_ONCE",
@@ -176,7 +178,19 @@ class ForeignNeuron(Neuron):
         )
         if found is None:
             raise self._no_derivative()
+        if found.is_cpu or verdicts.gathering():
+            refuse_nan = partial(self._refuse_derivative, found)
+            verdicts.finite((self.name, "derivative"), found, refuse_nan)
         return found
+
+    def _refuse_derivative(self, found: Tensor) -> None:
+        if not torch.isfinite(found).all():
+            raise DivergenceError(
+                f"the error times the surrogate derivative of neuron layer {self.name!r}, a "
+                f"{type(self.module).__name__}, is NaN or infinite; take another surrogate: "
+                "snnTorch's sigmoid is NaN where a potential lies far below the threshold, and its "
+                "fast_sigmoid and atan are not"
+            )
 
     def _no_derivative(self) -> InputError:
         mode = "; set it to training mode" if self.only_in_training else ""
@@ -202,8 +216,31 @@ class ForeignNeuron(Neuron):
         raw = self.advance(current, before)
         return self.activity(raw, after), raw.abs().sum()  # a spike of -1 is one spike
 
+    def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        raw = () if self.state is None else self.state[1:]
+        return (current,), (*raw, *_tensors(self.memory))
+
     def check(self, name: str = "") -> None:
-        """Nothing to check: the settings are the other library's."""
+        """Refuse what is NaN; all other settings are the other library's."""
+        module = self.module
+        for own in (module._parameters, module._buffers):
+            for key, values in own.items():
+                if values is not None and key not in self.names:
+                    what = f"{key} of neuron layer {name!r}"
+                    finding = partial(verdicts.refuse_tensor, what, values, infinite=True)
+                    verdicts.judge(~torch.isnan(values).any(), finding)
+        for key, value in vars(module).items():
+            if type(value) is float and math.isnan(value):
+                raise InputError(f"{key} of neuron layer {name!r} is NaN; give it another value")
+
+
+def _tensors(kept: Any) -> Iterator[Tensor]:
+    """Yield the tensors of a state, which may lie in tuples."""
+    if isinstance(kept, Tensor):
+        yield kept
+    elif isinstance(kept, tuple):
+        for part in kept:
+            yield from _tensors(part)
 
 
 def _detached(kept: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked import kernels, verdicts
-from threefactor.clocked.checks import refuse_autocast, whole_steps
+from threefactor.clocked.checks import refuse_autocast, refuse_not_finite, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
@@ -317,6 +318,8 @@ class Rule(nn.Module, ABC):
             InputError: if inputs or targets do not fit the network, or the network changed since
                 the rule was built. After any error, `.grad`, feedback and buffers are as before.
                 With `after_step`, gradients of the steps before it, and what it did, stay.
+            DivergenceError: if a potential, the output or an error is NaN or infinite; it names
+                the parameters that hold such values.
         """
         session = self._session
         with session.alone():
@@ -451,6 +454,7 @@ class Rule(nn.Module, ABC):
             InputError: if inputs or targets do not fit the network or the stream; if the network
                 changed since the rule was built, or was reset or run from outside. The stream goes
                 on after a refused input; after an error in the network it has to be `reset`.
+            DivergenceError: as for `step`.
         """
         steps = whole_steps(steps)
         session = self._session
@@ -491,6 +495,7 @@ class Rule(nn.Module, ABC):
         session, late = self._session, self._late
         with torch.enable_grad(), nullcontext() if late is None else late.graph_kept():
             output = session.forward(x_t)
+        session.check_values(output)
         if session.unchecked:
             session.unchecked = False
             self._say_what_never_learns()
@@ -533,6 +538,10 @@ class Rule(nn.Module, ABC):
         """Return the losses and the error of a time step, and what the rule may read besides."""
         losses, error = loss_of(self.loss, moment.output, targets)
         record = TimeStep(moment.output, losses * moment.share, error * moment.share, moment.layers)
+        if type(self.loss) is not CrossEntropyMSE:  # whose error is finite if the output is
+            what = "the error of the loss"
+            finding = partial(refuse_not_finite, what, error, self.network, masks=False)
+            verdicts.finite(what, error, finding)
         record.error_of = ErrorOf(self.loss, targets, moment.share)
         if moment.second_output is not None:
             record.second_output = moment.second_output
@@ -610,6 +619,12 @@ class Rule(nn.Module, ABC):
                     f"{weight.dtype} on {weight.device}; move the rule along with "
                     f"rule.to({str(weight.device)!r}, {weight.dtype})"
                 )
+            if tensor.is_floating_point():
+                may = name in self._buffers  # such as the best loss of a rule of one's own
+                finding = partial(
+                    verdicts.refuse_tensor, f"the rule's {name}", tensor, infinite=may
+                )
+                verdicts.finite((name, "rule"), tensor.detach(), finding)
 
     def _own_tensors(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the rule's own parameters and buffers by name, each once, in one walk."""
