@@ -1,6 +1,7 @@
 """Devices by name, and the one that `auto` picks, on machines with and without GPUs."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 from threefactor import training
 from threefactor.cli.app import app
 from threefactor.errors import ConfigurationError
+from threefactor.modes import random_kept
 from threefactor.recipes import recipe
 from threefactor.reproduce.reproduction import Analyser
 from threefactor.training.devices import check_device, choose_device
@@ -145,3 +147,22 @@ def test_a_measurement_counts_on_whatever_device_auto_made_it(tmp_path):
     file.write_text(json.dumps(made))
     for device, done in (("auto", True), ("cuda:0", True), ("cpu", False)):
         assert Analyser("quick", device=device)._is_done("measured-cost", file, 3) is done
+
+
+def test_random_numbers_drawn_aside_begin_no_work_on_gpus(gpus, monkeypatch):
+    """`torch.random.fork_rng()` does so on all of them, and warns where there are several."""
+    torch.manual_seed(3)
+    with random_kept():
+        torch.manual_seed(4)
+        torch.rand(5)
+    drawn = torch.rand(2)
+    assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(3)))
+    gpus(2)
+    forked = []
+    monkeypatch.setattr(
+        torch.random, "fork_rng", lambda devices: forked.append([*devices]) or nullcontext()
+    )
+    for used, kept in ((False, []), (True, [0, 1])):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda used=used: used)
+        with random_kept():
+            assert forked.pop() == kept

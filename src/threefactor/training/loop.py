@@ -31,6 +31,7 @@ from threefactor.errors import (
     warn_user,
 )
 from threefactor.events import SpikeBatch
+from threefactor.modes import random_kept
 from threefactor.processes import World
 from threefactor.readable import clipped
 from threefactor.training.best import stopped_early
@@ -360,7 +361,7 @@ class Trainer:
                 seen(result.output, y)
             return result
 
-        with torch.random.fork_rng():
+        with random_kept():
             torch.manual_seed(experiment.settings.seed)
             # Where numbers are drawn for the samples that are run, each process runs them all.
             drawn = experiment.settings.hardware_noise is not None
