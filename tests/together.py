@@ -20,6 +20,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -42,7 +43,7 @@ from threefactor.errors import (
 )
 from threefactor.processes import Share
 from threefactor.recipes import recipe
-from threefactor.training import Trainer, build
+from threefactor.training import Trainer, build, fetching
 from threefactor.training.loop import InterruptedRunError
 from threefactor.training.progress import Watcher
 
@@ -472,9 +473,11 @@ def events_checks(world: World) -> dict[str, Callable[[], str]]:
     return found
 
 
-def epoch(world: World, name: str) -> str:
+def epoch(world: World, name: str, fetched: int = 1) -> str:
     def run(together: World | None) -> tuple[list[Tensor], dict[str, Any], list[Any]]:
-        trainer = Trainer(build(settings_of(name)), world=together)
+        # As on GPUs, several batches wait until their numbers are fetched.
+        with mock.patch.object(fetching, "together_on", return_value=fetched):
+            trainer = Trainer(build(settings_of(name)), world=together)
         history = trainer.fit()
         line = {f"{key} {i}": value for i, one in enumerate(history) for key, value in one.items()}
         state = trainer.experiment
@@ -713,6 +716,7 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
     elif size == 2:
         checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
+        checks["epoch-fetched"] = lambda: epoch(world, "held-out", fetched=3)
         for act in (
             unsynchronised,
             other_plans,

@@ -12,6 +12,7 @@ from reference.clocked_cases import (
     BATCH,
     CASES,
     INPUTS,
+    LOCAL_CASES,
     OUTPUTS,
     STEPS,
     assert_alive,
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from threefactor import analysis, clocked
+from threefactor.clocked import constants
 from threefactor.errors import InputError
 
 SIZES = (6, 5)
@@ -66,6 +68,22 @@ def slow_settings(network: clocked.Network, reset: str = "subtract") -> dict[str
             values = [getattr(layer, name) for layer in layers]
             found[key] = [v.numpy() if isinstance(v, Tensor) else v for v in values]
     return found
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let numbers that layers learn stay in tensors, as on a GPU, which is not asked for them."""
+    monkeypatch.setattr(constants, "_at_hand", lambda value: False)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF"])
+@pytest.mark.parametrize("case", KINDS)
+@pytest.mark.usefixtures("elsewhere")
+def test_every_rule_teaches_one_constant_that_stays_on_its_device(
+    case: str, kind: str, reset: str
+) -> None:
+    test_every_rule_teaches_the_constants(case, kind, False, reset)
 
 
 @pytest.mark.parametrize("reset", ["subtract", "zero"])
@@ -349,6 +367,69 @@ def test_an_optimiser_moves_them_and_the_traces_follow(case: str) -> None:
         fresh = clocked.SpatialBP(network)
         wanted = slow_outcome("spatial-bp", network, fresh, **slow_settings(network))
         assert_close(grad, wanted.weight_grads[0])
+
+
+WAYS: dict[str, tuple[dict[str, Any], str]] = {
+    "sequence": ({}, "sequence"),
+    "constant input": ({}, "constant"),
+    "constant, then another": ({}, "both"),
+    "stream": ({}, "stream"),
+    "local learning": (LOCAL_CASES["learned"], "sequence"),
+    "late errors": (
+        {"feedback_delay": 2, "feedback_meets": "kept-eligibility", "late_errors": "delivered"},
+        "both",
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["LIF", "CubaLIF"])
+def test_numbers_on_a_device_are_those_at_hand(
+    kind: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In traces and potentials, with constant inputs, too, which traces of numbers shorten."""
+    options, how = WAYS[way]
+    found = []
+    for at_hand in (True, False):
+        monkeypatch.setattr(constants, "_at_hand", lambda value, at_hand=at_hand: at_hand)
+        network = network_of(kind, each=False)
+        torch.manual_seed(4)
+        rule = clocked.OPZO(network, noise_scale=0.2, **options)
+        x, y = make_data(steps=6)
+        torch.manual_seed(5)
+        if how == "sequence":
+            results = [rule.step(x, y)]
+        elif how == "constant":
+            results = [rule.step(x[0], y, steps=6)]
+        elif how == "both":
+            results = [rule.step([x[0], x[0], x[0], *x[3:]], y)]
+        else:
+            results = [rule.observe(x_t, y) for x_t in x]
+        decays = list(rule.trace_decays.values())
+        assert all(isinstance(decay, float) is at_hand for decay in decays)
+        grads = {name: p.grad for name, p in network.named_parameters()}
+        found.append((results[-1], grads, dict(rule.named_buffers())))
+    (result, grads, buffers), (other, other_grads, other_buffers) = found
+    assert_alive(result)
+    assert torch.allclose(result.output, other.output, rtol=1e-12, atol=1e-12)
+    for name, grad in grads.items():
+        assert_close(other_grads[name], grad)
+        assert float(grad.abs().max()) > 0, name
+    for name, value in buffers.items():
+        assert_close(other_buffers[name], value)
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_a_number_on_a_device_is_told_and_refused_as_any() -> None:
+    network = network_of("CubaLIF", each=False)
+    rule = make_rule("opzo", network)
+    assert "0.55 a step, after a first trace by 0.4" in rule.describe()
+    x, y = make_data()
+    with torch.no_grad():
+        network.lif2.raw_threshold.fill_(float("nan"))
+    with pytest.raises(InputError, match=r"threshold of layer 'lif2' is nan; give a number above"):
+        rule.step(x, y)
+    assert isinstance(network.lif1.leak, float)
 
 
 def test_one_leak_for_a_learned_layer_is_a_float_and_kernels_are_in_use() -> None:

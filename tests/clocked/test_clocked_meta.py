@@ -28,6 +28,17 @@ RULES: dict[str, dict[str, Any]] = {
     "opzo sphere": {"noise_distribution": "sphere", "noise_position": "before"},
     "opzo local": LOCAL_CASES["learned"],
 }
+
+
+def learned_currents() -> clocked.Network:
+    net = clocked.fc(12, (9, 8), 5)
+    for name in ("lif1", "lif2"):
+        net._modules[name] = clocked.CubaLIF(
+            learn_leak=True, learn_threshold=True, learn_synaptic_leak=True
+        )
+    return net
+
+
 NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...], dict[str, Any]]]] = {
     "fc": lambda: (clocked.fc(12, (9, 8), 5, dropout=0.2), (12,), {}),
     "fc of leaks": lambda: (
@@ -35,6 +46,12 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...], dict[str, Any
         (12,),
         {"trace_decay": 0.5},
     ),
+    "fc that learns a leak and a threshold": lambda: (
+        clocked.fc(12, (9, 8), 5, leak=0.6, learn_leak=True, learn_threshold=True, reset="zero"),
+        (12,),
+        {},
+    ),
+    "synaptic currents that learn all": lambda: (learned_currents(), (12,), {}),
     "conv5": lambda: (clocked.conv5((3, 16, 16), 10, width=0.1, dropout=0.1), (3, 16, 16), {}),
     "conv9": lambda: (clocked.conv9((3, 16, 16), 10, width=0.1), (3, 16, 16), {}),
     "nf-resnet34": lambda: (
@@ -48,6 +65,7 @@ NETWORKS: dict[str, Callable[[], tuple[nn.Module, tuple[int, ...], dict[str, Any
 CASES = [
     *((rule, network, "sequence") for rule in RULES for network in NETWORKS),
     *((rule, "fc", update) for rule in RULES for update in ("step", "stream")),
+    *(("opzo", "synaptic currents that learn all", update) for update in ("step", "stream")),
 ]
 
 
@@ -76,6 +94,15 @@ def test_a_step_asks_for_no_value(
     # A network without values is refused when work on it begins.
     monkeypatch.setattr("threefactor.clocked.session.check_layers", lambda network: None)
     assert clocked.run(net.eval(), x, steps=2, targets=y).output.is_meta
+
+
+def test_a_layer_alone_asks_for_no_value() -> None:
+    layer = clocked.CubaLIF(learn_leak=True, learn_threshold=True, learn_synaptic_leak=True)
+    layer.to("meta")
+    for _ in range(2):
+        out = layer(torch.empty(2, 3, device="meta", requires_grad=True))
+    out.sum().backward()
+    assert layer.raw_leak.grad is not None and layer.raw_leak.grad.is_meta
 
 
 @pytest.fixture

@@ -72,9 +72,11 @@ def turned(x: Tensor) -> Tensor:
 
 
 def constant(kind: str, shape: tuple[int, ...], low: float) -> float | Tensor:
-    """A leak or threshold: one number, or one of each channel or neuron."""
+    """A leak or threshold: one number, perhaps in a tensor, or one of each channel or neuron."""
     if kind == "one":
         return low
+    if kind == "learned":  # one number that stays on its device
+        return torch.full([1] * (len(shape) - 1), low)
     sizes = shape[1:] if kind == "neuron" else (shape[1], *[1] * (len(shape) - 2))
     return low + 0.2 * torch.rand(sizes, generator=torch.Generator().manual_seed(3))
 
@@ -85,7 +87,7 @@ def constant(kind: str, shape: tuple[int, ...], low: float) -> float | Tensor:
 @every_shape
 @every_type
 @pytest.mark.parametrize("zero", [True, False], ids=["zero", "subtract"])
-@pytest.mark.parametrize("kind", ["one", "channel", "neuron"])
+@pytest.mark.parametrize("kind", ["one", "learned", "channel", "neuron"])
 @pytest.mark.parametrize("noisy", ["", "before", "after", "before and after"])
 def test_a_step_in_one_pass(
     shape: tuple[int, ...],
@@ -233,7 +235,7 @@ def psi(u: Tensor, threshold: Any, width: float) -> Tensor:
 
 @every_shape
 @every_type
-@pytest.mark.parametrize("kind", ["one", "channel", "neuron"])
+@pytest.mark.parametrize("kind", ["one", "learned", "channel", "neuron"])
 @pytest.mark.parametrize("gated", [True, False])
 def test_surrogate(shape: tuple[int, ...], dtype: torch.dtype, kind: str, gated: bool) -> None:
     error, u = values(shape, 1, dtype=dtype), values(shape, 2, 2.0, dtype=dtype)

@@ -18,6 +18,7 @@ from forked import python
 from typer.testing import CliRunner
 
 from threefactor.cli.app import app
+from threefactor.cli.batch import executor_of
 from threefactor.errors import ConfigurationError
 from threefactor.reproduce import Observer, PlannedRun, batch, run_grid
 from threefactor.reproduce.batch import ENDED, Batch, Submitted, _Command, minutes_of
@@ -369,6 +370,13 @@ def test_options_that_do_not_fit(slurm, tmp_path, command, words, said):
             app, [*command, "--out", str(tmp_path / "out"), *words], catch_exceptions=False
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_job_picks_its_own_device(slurm, tmp_path):
+    given = {"threads": 1, "partition": None, "time": None, "cpus": None, "memory": None}
+    for device, gpus, got in (("auto", None, 0), ("auto", 1, 1), ("cuda", None, 1)):
+        made = executor_of(tmp_path, "slurm", device=device, gpus=gpus, sbatch=None, **given)
+        assert made is not None and made.gpus == got
 
 
 def test_without_slurm_or_submitit(tmp_path, monkeypatch):

@@ -69,7 +69,8 @@ def tallied(task, p, y, size=7):
     tally = Tally(task)
     for start in range(0, len(y), size):
         part = slice(start, start + size)
-        tally.add(torch.from_numpy(p[part]), torch.from_numpy(y[part]))
+        numbers = tally.numbers(torch.from_numpy(p[part]), torch.from_numpy(y[part]))
+        tally.add(numbers.tolist(), len(y[part]))
     return tally.scores()
 
 
@@ -214,7 +215,7 @@ def test_a_damaged_tally_is_named(files, tmp_path):
         tally = Tally(**{"task": "values", "samples": 3, "hits": 0, "sums": {}, **changed})
         assert list(tally.damage())
     fine = Tally("values")
-    fine.add(torch.rand(3, 2), torch.rand(3, 2))
+    fine.add(fine.numbers(torch.rand(3, 2), torch.rand(3, 2)).tolist(), 3)
     assert not list(fine.damage())
 
 

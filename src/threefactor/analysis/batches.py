@@ -15,6 +15,7 @@ from threefactor import clocked, events
 from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import mapped
 from threefactor.errors import InputError
+from threefactor.modes import random_kept
 
 __all__ = [
     "NO_BATCH",
@@ -123,7 +124,7 @@ def undisturbed(*rules: AnyRule) -> Iterator[None]:
     for parameter, _ in kept:
         parameter.grad = None  # rules would add to the tensors that are kept
     try:
-        with torch.random.fork_rng():
+        with random_kept():
             yield
     finally:
         for parameter, grad in kept:

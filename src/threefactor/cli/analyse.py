@@ -59,7 +59,7 @@ def analyse(
     if name not in runs.ANALYSES:
         raise unknown_name("analysis", name, runs.ANALYSES)
     recall(run)
-    use(training.Run(run).settings, device, threads)
+    device = use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     view = runs.RunView(trainer, samples, checkpoint, data_dir, tuple(steps or LENGTHS))
     found = runs.analyse(name, view)

@@ -9,6 +9,7 @@ import typer
 
 from threefactor.errors import ConfigurationError
 from threefactor.reproduce.batch import Batch
+from threefactor.training.devices import AUTO
 
 __all__ = [
     "Cpus",
@@ -110,10 +111,10 @@ def executor_of(
                 )
         return None
     on_gpu = device.startswith("cuda")
-    if gpus and not on_gpu:
+    if gpus and not on_gpu and device != AUTO:
         raise ConfigurationError(
             f"--gpus is {gpus} and --device {device}, which would leave them idle; give --device "
-            "cuda, too"
+            "cuda or auto, too"
         )
     if cpus is not None and cpus < threads:
         raise ConfigurationError(f"--cpus is {cpus} and --threads {threads}; give as many CPUs")

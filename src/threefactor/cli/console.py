@@ -20,7 +20,7 @@ from rich.text import Text
 
 from threefactor.readable import readable
 
-__all__ = ["NOBODY_READS", "console", "fail", "flush", "prepare", "say", "show"]
+__all__ = ["NOBODY_READS", "console", "fail", "flush", "prepare", "remark", "say", "show"]
 
 NOBODY_READS = 128 + 13
 """Exit code once the reader of the output has gone, as `head` does: that of a broken pipe."""
@@ -39,6 +39,11 @@ def console() -> Console:
 def say(text: str) -> None:
     """Print lines of text as they are, however long."""
     console().print(Text(readable(text, keep="\n\t")), soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """Print a line that is no result, to standard error."""
+    Console(stderr=True, **_AS_IT_IS).print(Text(readable(text)), soft_wrap=True)  # type: ignore[arg-type]
 
 
 def fail(message: str) -> None:

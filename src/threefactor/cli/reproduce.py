@@ -24,6 +24,7 @@ from threefactor.reproduce import Observer, Outcome, catalog, listing
 from threefactor.reproduce import reproduce as run_exhibits
 from threefactor.reproduce.grid import FAILED, FOREIGN
 from threefactor.reproduce.planned import PlannedRun
+from threefactor.training.devices import AUTO, check_device
 from threefactor.training.engines import ENGINES, check_threads
 
 __all__ = ["reproduce"]
@@ -148,8 +149,8 @@ def reproduce(
         memory=memory,
         sbatch=sbatch,
     )
-    if executor != "slurm":  # whose jobs have other devices than this machine
-        ENGINES["fc"].check_device(device)
+    if executor != "slurm" and device != AUTO:  # each run picks; jobs have other devices
+        check_device(device, ENGINES["fc"])
     chosen = list(catalog()) if names == ["all"] else names
     with GridBar() as bar:
         pages = run_exhibits(

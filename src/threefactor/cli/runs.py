@@ -15,7 +15,7 @@ from rich.table import Table
 
 from threefactor import plugins, training
 from threefactor.cli.completion import recipe_names, rule_names
-from threefactor.cli.console import console, say, show
+from threefactor.cli.console import console, remark, say, show
 from threefactor.cli.data import DataDir
 from threefactor.cli.plugins import Plugins, recall, what_is_registered
 from threefactor.data import DATASETS
@@ -25,6 +25,7 @@ from threefactor.plugins import name_of_rule
 from threefactor.processes import World
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
+from threefactor.training.devices import AUTO, choose_device
 from threefactor.training.engines import engine_of
 from threefactor.training.loggers import LOGGERS
 from threefactor.training.overrides import parse_assignment
@@ -45,7 +46,13 @@ __all__ = [
     "use",
 ]
 
-Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
+Device = Annotated[
+    str,
+    typer.Option(
+        help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one that the "
+        "network can use."
+    ),
+]
 Threads = Annotated[
     int | None,
     typer.Option(min=1, help="CPU threads. A run repeats to the bit only with the same number."),
@@ -179,8 +186,8 @@ def train(
     if resume:
         threads = threads or run.threads
         precision = precision or run.precision
-    with _together(device) as (world, device):
-        use(settings or run.settings, device, threads, precision)
+    with _together() as world:
+        device = use(settings or run.settings, device, threads, precision, world)
         common: dict[str, Any] = {
             "data_dir": data_dir,
             "device": device,
@@ -250,8 +257,8 @@ def finetune(
         place = run.resolve() if run.name in ("", "..") else run
         rule_name = settings.rule.name.replace(":", "-")
         out = place.with_name(f"{place.name}{ending}-{rule_name}-seed{settings.seed}")
-    with _together(device) as (world, device):
-        use(settings, device, threads, precision)
+    with _together() as world:
+        device = use(settings, device, threads, precision, world)
         _announce(training.Run(out), world)
         history = training.train(
             settings,
@@ -267,13 +274,11 @@ def finetune(
 
 
 @contextmanager
-def _together(device: str) -> Iterator[tuple[World, str]]:
-    """Meet the other processes, if torchrun started several; give the device of this one, too."""
+def _together() -> Iterator[World]:
+    """Meet the other processes, if torchrun started several."""
     world = World()
     try:
-        if world.size > 1 and device == "cuda":
-            device = f"cuda:{world.local_rank}"
-        yield world, device
+        yield world
     finally:
         world.leave()
 
@@ -368,10 +373,18 @@ def _settings(
     raise ConfigurationError(f"give a recipe: {', '.join(RECIPES)}")
 
 
-def use(settings: Settings, device: str, threads: int | None, precision: str | None = None) -> None:
-    """Set threads and precision of the settings' engine; refuse a device that is not there."""
+def use(
+    settings: Settings,
+    device: str,
+    threads: int | None,
+    precision: str | None = None,
+    world: World | None = None,
+) -> str:
+    """Set threads and precision of the settings' engine; return the device, which is there."""
+    chosen = choose_device(device, settings, world)
+    if device == AUTO and (world is None or world.is_first):
+        remark(f"device {chosen.device}: {chosen.why}")
     engine = engine_of(settings)
-    engine.check_device(device)
     if threads is None:  # torchrun allows each process one, and says so
         beside = int(os.environ.get("LOCAL_WORLD_SIZE") or "1")
         whole = torch.get_num_threads()
@@ -383,6 +396,7 @@ def use(settings: Settings, device: str, threads: int | None, precision: str | N
         torch.set_float32_matmul_precision(precision)
     # PyTorch makes convolutions in TF32 on a GPU unless it is told not to.
     torch.backends.cudnn.allow_tf32 = torch.get_float32_matmul_precision() != "highest"
+    return chosen.device
 
 
 def evaluate(
@@ -401,7 +415,7 @@ def evaluate(
     then quote `last`.
     """
     recall(run)
-    use(training.Run(run).settings, device, threads)
+    device = use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     found = trainer.evaluate()
     line = {

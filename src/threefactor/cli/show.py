@@ -73,7 +73,7 @@ def show_run(
         )
     recall(run)
     found = training.Run(run)
-    use(found.settings, device, threads)
+    device = use(found.settings, device, threads)
     trainer = training.open_run(run, checkpoint, data_dir=data_dir, device=device)
     settings = found.settings
     title = f"{settings.recipe}, {rule_name(settings.rule.name)}, seed {settings.seed}"

@@ -70,7 +70,7 @@ def stream(
     drift = Drift(samples, angle, labelled, held_out, every, window, seed)
     frozen = [tuple(part.strip() for part in one.split(",")) for one in freeze or []]
     recall(run)
-    use(training.Run(run).settings, device, threads)
+    device = use(training.Run(run).settings, device, threads)
     trainer = training.open_run(run, data_dir=data_dir, device=device)
     settings = trainer.experiment.settings
     found = adapt(trainer, drift, lr=lr, frozen=frozen)

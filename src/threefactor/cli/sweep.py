@@ -23,6 +23,7 @@ from threefactor.recipes import recipe as find_recipe
 from threefactor.report import collect
 from threefactor.report.sweeps import ranking_table
 from threefactor.report.values import cell_text
+from threefactor.training.devices import AUTO, check_device
 from threefactor.training.engines import check_threads, engine_of
 
 __all__ = ["sweep"]
@@ -110,8 +111,8 @@ def sweep(
         memory=memory,
         sbatch=sbatch,
     )
-    if executor != "slurm":  # whose jobs have other devices than this machine
-        engine_of(found.settings).check_device(device)
+    if executor != "slurm" and device != AUTO:  # each run picks; jobs have other devices
+        check_device(device, engine_of(found.settings))
     options: dict[str, Any] = {
         "jobs": batch.jobs_at_once(jobs, jobs_of) if search is None else jobs or 1,
         "executor": jobs_of,

@@ -18,7 +18,7 @@ from threefactor.errors import InputError
 if TYPE_CHECKING:
     from threefactor.clocked.neuron import Neuron
 
-__all__ = ["LEVEL", "SHARE", "Constant", "Range", "number", "of_each", "sum_like"]
+__all__ = ["LEVEL", "SHARE", "Constant", "Range", "number", "of_each", "sum_like", "value_of"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Constant:
 
     A number for the whole layer stays a float. Values of each neuron are a buffer, `leak_values`
     for `leak`. If the layer learns the constant, the parameter `raw_leak` stands for it; a single
-    one is read as a float, too.
+    one is read as a float, too, for which a GPU is waited for. So formulas take `value_of`.
 
     Args:
         range: the values that it may have.
@@ -82,11 +82,17 @@ class Constant:
     def __get__(self, neuron: Any, owner: type | None = None) -> Any:
         if neuron is None:
             return self
+        value = self.of(neuron)
+        return value.item() if isinstance(value, Tensor) and value.dim() == 0 else value
+
+    def of(self, neuron: Any) -> float | Tensor:
+        """Return what formulas take: as the attribute, but a tensor () for what a GPU holds."""
         if self.learns(neuron):
             value = self.range.value(getattr(neuron, self.raw).detach())
-            return value.item() if value.dim() == 0 else value
+            return value.item() if value.dim() == 0 and _at_hand(value) else value
         values = neuron._buffers.get(self.buffer)
-        return neuron.__dict__[self.name] if values is None else values
+        found: float | Tensor = neuron.__dict__[self.name] if values is None else values
+        return found
 
     def __set__(self, neuron: Any, given: Any) -> None:
         value = self._taken(given)
@@ -150,7 +156,7 @@ class Constant:
         Raises:
             InputError: naming the constant.
         """
-        value = self.__get__(neuron)
+        value = self.of(neuron)
         admitted = self.range.admits(value)
         if isinstance(admitted, Tensor):
             judge(admitted.all(), partial(self._refuse, value, where))
@@ -166,6 +172,23 @@ class Constant:
         shown = f"{value:.4g}" if self.learns(neuron) and isinstance(value, float) else value
         text = f"{self.name}={_shown(shown)}"
         return f"{text}, learn_{self.name}=True" if self.learns(neuron) else text
+
+
+def value_of(neuron: Any, name: str) -> Any:
+    """Return a constant of a layer by its name, as formulas take it.
+
+    Returns:
+        A float; a tensor with a value of each neuron, or a tensor () on the layer's device for one
+        number that the layer learns there; None if the layer has no such attribute. A class that
+        has something else in the place of a `Constant` gives that.
+    """
+    found = getattr(type(neuron), name, None)
+    return found.of(neuron) if isinstance(found, Constant) else getattr(neuron, name, None)
+
+
+def _at_hand(value: Tensor) -> bool:
+    """Whether reading a value waits for nothing."""
+    return value.is_cpu
 
 
 def _shown(value: Any) -> str:
@@ -207,8 +230,8 @@ def of_each(name: str, value: float | Tensor, shape: torch.Size) -> float | Tens
 
     Args:
         name: of the constant.
-        value: a number, or a tensor (n,), (C,), (C, 1, 1) or (C, H, W): its first dimension is
-            that of neurons or channels.
+        value: a number, or a tensor (), (n,), (C,), (C, 1, 1) or (C, H, W): its first dimension
+            is that of neurons or channels.
         shape: of the neurons, without the batch.
 
     Raises:

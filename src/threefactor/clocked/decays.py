@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from threefactor.clocked.constants import of_each
+from threefactor.clocked.constants import Constant, of_each, value_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError, unknown_name
 
@@ -35,9 +35,9 @@ class Decay(NamedTuple):
         leak: lambda, the share of the trace that is kept.
         synaptic: alpha, that of the trace before it, where neurons have a synaptic current in front
             of the potential; None elsewhere.
-        each: None if both are numbers. "weight" if one is a tensor (n_out,) of the neurons behind,
-            so that every weight has an eligibility of its own; "input" if one is a tensor with a
-            value of each presynaptic neuron.
+        each: None if both are numbers; one that is learned on a GPU is a tensor (). "weight" if one
+            is a tensor (n_out,) of the neurons behind, so that every weight has an eligibility of
+            its own; "input" if one is a tensor with a value of each presynaptic neuron.
     """
 
     leak: float | Tensor
@@ -204,7 +204,7 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
     Raises:
         InputError: if no decay follows.
     """
-    leak, synaptic = getattr(neuron, "leak", None), getattr(neuron, "synaptic_leak", None)
+    leak, synaptic = value_of(neuron, "leak"), value_of(neuron, "synaptic_leak")
     advice = f"give trace_decay=..., or trace_decay={{...}} with the layers that meet {name!r}"
     if leak is None and not neuron.foreign:
         raise InputError(
@@ -221,6 +221,9 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
     for which, value in (("leak", leak), ("synaptic_leak", synaptic)):
         if value is None:
             found.append(None)
+            continue
+        if isinstance(value, Tensor) and value.dim() == 0 and _is_checked(neuron, which):
+            found.append(value)
             continue
         if isinstance(value, Tensor) and value.numel() > 0 and not neuron.foreign:
             learns = f"raw_{which}" in neuron.learned
@@ -250,8 +253,13 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
         found.append(float(value))
     first, second = found
     assert first is not None
-    differ = isinstance(first, Tensor) or isinstance(second, Tensor)
+    differ = any(isinstance(value, Tensor) and value.dim() > 0 for value in found)
     return Decay(first, second, "weight" if differ else None)
+
+
+def _is_checked(neuron: Neuron, which: str) -> bool:
+    """Return whether a constant is in its range, which its layer sees to."""
+    return isinstance(getattr(type(neuron), which, None), Constant)
 
 
 def activity_decay(given: TraceDecay, name: str, neurons: Sequence[tuple[str, Neuron]]) -> Decay:
@@ -276,7 +284,7 @@ def activity_decay(given: TraceDecay, name: str, neurons: Sequence[tuple[str, Ne
 
 def _are_silent(neurons: Sequence[tuple[str, Neuron]]) -> bool:
     """Return whether no layer says a leak, as neurons of one's own without memory do."""
-    return all(not n.foreign and getattr(n, "leak", None) is None for _, n in neurons)
+    return all(not n.foreign and value_of(n, "leak") is None for _, n in neurons)
 
 
 def _learn_leaks(neuron: Neuron) -> bool:

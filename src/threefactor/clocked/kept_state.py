@@ -15,6 +15,7 @@ from threefactor.clocked.foreign.spikingjelly import memories_of
 from threefactor.clocked.inputs import StepInput, mapped
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
+from threefactor.modes import random_kept
 
 if TYPE_CHECKING:
     from threefactor.clocked.session import Session
@@ -159,7 +160,7 @@ def refuse_unknown_state(session: Session, x_t: StepInput) -> None:
         InputError: naming the module and the attribute, where there is one.
     """
     neurons = [neuron for _, neuron in session.neurons]
-    with torch.no_grad(), torch.random.fork_rng():
+    with torch.no_grad(), random_kept():
         _look(session, x_t, _others(session), neurons)
 
 

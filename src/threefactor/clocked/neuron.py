@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from typing_extensions import Never, Self, TypedDict
 
 from threefactor.clocked import kernels, verdicts
-from threefactor.clocked.constants import LEVEL, SHARE, Constant, number, of_each, sum_like
+from threefactor.clocked.constants import (
+    LEVEL,
+    SHARE,
+    Constant,
+    number,
+    of_each,
+    sum_like,
+    value_of,
+)
 from threefactor.errors import InputError
 from threefactor.options import refuse_unknown
 from threefactor.processes import Share
@@ -458,7 +466,8 @@ class LIF(Neuron):
 
     def _constants(self, shape: torch.Size) -> tuple[float | Tensor, float | Tensor]:
         """Return leak and threshold so that they may meet a batch of neurons."""
-        return of_each("leak", self.leak, shape), of_each("threshold", self.threshold, shape)
+        leak, threshold = value_of(self, "leak"), value_of(self, "threshold")
+        return of_each("leak", leak, shape), of_each("threshold", threshold, shape)
 
     def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
         potential, spikes, *_ = self._state_for(current)
@@ -501,7 +510,7 @@ class LIF(Neuron):
         return super().respond(current, before, after)
 
     def modulate(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | float) -> Tensor:
-        threshold = of_each("threshold", self.threshold, error.shape[1:])
+        threshold = of_each("threshold", value_of(self, "threshold"), error.shape[1:])
         return surrogate_times(error, state[0], threshold, self.surrogate_width, gate)
 
     def extra_repr(self) -> str:
@@ -584,11 +593,14 @@ class CubaLIF(LIF):
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
         synaptic = self._state_for(current)[2]
         if synaptic.shape == current.shape:  # LIF refuses another one
-            synaptic.mul_(of_each("synaptic_leak", self.synaptic_leak, current.shape[1:])).add_(
-                current
-            )
+            synaptic.mul_(self._alpha(current.shape[1:])).add_(current)
             current = synaptic
         return super().advance(current, noise)
+
+    def _alpha(self, shape: torch.Size) -> float | Tensor:
+        """Return the synaptic leak so that it may meet a batch of neurons."""
+        alpha: float | Tensor = value_of(self, "synaptic_leak")
+        return of_each("synaptic_leak", alpha, shape)
 
     def eligibilities(self, before: dict[str, Tensor], current: Tensor) -> dict[str, Tensor]:
         found = super().eligibilities(before, current)
@@ -596,7 +608,7 @@ class CubaLIF(LIF):
             _, spikes, synaptic = self._state_for(current)
             leak, _ = self._constants(current.shape[1:])
             stays = (1.0 - spikes) * leak if self.reset_mode == "zero" else leak
-            alpha = of_each("synaptic_leak", self.synaptic_leak, current.shape[1:])
+            alpha = self._alpha(current.shape[1:])
             fresh = _plus(synaptic * SHARE.slope(alpha), alpha, before.get("synaptic current"))
             found["synaptic current"] = fresh
             found["raw_synaptic_leak"] = _plus(fresh, stays, before.get("raw_synaptic_leak"))

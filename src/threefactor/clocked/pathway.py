@@ -50,7 +50,7 @@ class Pathway:
 
     Args:
         synapse: the layer.
-        decay: lambda of the trace; a tensor has a value of each input.
+        decay: lambda of the trace; a tensor has a value of each input, or is one number ().
         synaptic_decay: alpha, if the neurons have a synaptic current before the potential; None
             without one. A tensor as `decay`.
         learning: whether currents get a graph node that fills the gradients.
@@ -175,7 +175,7 @@ class Pathway:
     @property
     def _may_be_constant(self) -> bool:
         """Whether the trace of a constant input is a number times the input."""
-        return not isinstance(self.decay, Tensor) and not isinstance(self.synaptic_decay, Tensor)
+        return is_one(self.decay) and is_one(self.synaptic_decay)
 
     def _shape_seen(self) -> torch.Size | None:
         """Return the shape of the input that the trace is of; None without a trace."""
@@ -229,13 +229,12 @@ class Pathway:
         """Advance the trace to this step."""
         leak, alpha = self.decay, self.synaptic_decay
         if constant:
-            assert not isinstance(leak, Tensor) and not isinstance(alpha, Tensor)
             self._current_gain = 1.0 if alpha is None else alpha * self._current_gain + 1.0
             self._gain = leak * self._gain + self._current_gain
             return
         if not self._varies:
             self._varies = True
-            if self._gain and self._input is not None:
+            if self._followed and self._input is not None:
                 self.trace = self._input * self._gain
                 if alpha is not None:
                     self._current_trace = self._input * self._current_gain
@@ -276,10 +275,11 @@ class Pathway:
 
     def learn_constant(self, delta: Tensor, gain: float | Tensor) -> None:
         """Take in the error of a step whose trace is `gain` times the constant input."""
-        assert not isinstance(gain, Tensor)
         self.synapse.add_bias_grad(delta)
         if self._delta_sum is None:
             self._delta_sum = delta * gain
+        elif isinstance(gain, Tensor):
+            self._delta_sum.addcmul_(delta, gain)
         else:
             self._delta_sum.add_(delta, alpha=gain)
 
@@ -319,17 +319,24 @@ def plus_decayed(x: Tensor, trace: Tensor, decay: float | Tensor, out: Tensor) -
     Args:
         x: (B, ...).
         trace: (B, ...).
-        decay: a number, or a tensor with a value of each element of a sample.
+        decay: a number, a tensor () of one, or a tensor with a value of each element of a sample.
         out: where to.
     """
-    if isinstance(decay, Tensor):
+    if not isinstance(decay, Tensor):
+        return torch.add(x, trace, alpha=decay, out=out)
+    if not is_one(decay):
         if decay.numel() != trace[0].numel():
             raise InputError(
                 f"{decay.numel()} neurons have decays of their own, and the trace is that of "
                 f"{trace[0].numel()} inputs; give a number as trace_decay of this layer"
             )
-        return torch.addcmul(x, trace, decay.view(trace.shape[1:]), out=out)
-    return torch.add(x, trace, alpha=decay, out=out)
+        decay = decay.view(trace.shape[1:])
+    return torch.addcmul(x, trace, decay, out=out)
+
+
+def is_one(decay: float | Tensor | None) -> bool:
+    """Return whether a decay is one number for all, on whatever device, or there is none."""
+    return not isinstance(decay, Tensor) or decay.dim() == 0
 
 
 def _room(steps: int, like: Tensor) -> Tensor:

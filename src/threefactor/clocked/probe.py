@@ -12,7 +12,7 @@ from threefactor.clocked.constants import of_each, sum_like
 from threefactor.clocked.decays import Decay
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
-from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of, plus_decayed
+from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of, is_one, plus_decayed
 from threefactor.clocked.turns import Turn
 from threefactor.errors import InputError
 from threefactor.processes import Share
@@ -224,7 +224,7 @@ class Probe:
 
     def _spread(self, value: float | Tensor) -> float | Tensor:
         """Return a decay with a value of each neuron, if they differ."""
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or is_one(value):
             return value
         assert self.activity is not None
         shape = self.activity.shape[1:]

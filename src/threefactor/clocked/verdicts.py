@@ -28,6 +28,8 @@ class Waiting(list[tuple[Tensor, Complain]]):
         super().__init__()
         self.values: dict[object, tuple[Tensor, Complain]] = {}
         """Values that have to be finite; the last of each kind."""
+        self.nbytes = 0
+        """Of such values that are kept, for a complaint to look at."""
 
 
 _NOTHING = nullcontext()
@@ -128,7 +130,10 @@ def read() -> None:
     waiting, kept = _gathering.get(), _held.get()
     if waiting is None:
         return
-    waiting.extend((torch.isfinite(v).all(), complain) for v, complain in waiting.values.values())
+    for values, complain in waiting.values.values():
+        waiting.append((torch.isfinite(values).all(), complain))
+        if kept is not None:
+            kept.nbytes += values.nbytes
     waiting.values.clear()
     if not waiting:
         return

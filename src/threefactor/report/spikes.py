@@ -18,7 +18,7 @@ from threefactor.analysis.feedback import MEAN_JACOBIAN, OUTPUT_WEIGHTS, feedbac
 from threefactor.analysis.recording import Recording, record
 from threefactor.data import DATASETS, batches
 from threefactor.errors import InputError, ThreefactorError
-from threefactor.modes import evaluating
+from threefactor.modes import evaluating, random_kept
 from threefactor.plugins import recall
 from threefactor.readable import clipped
 from threefactor.report.figures import Figure
@@ -181,7 +181,7 @@ def recording_of(trainer: Trainer, sample: int = 0) -> tuple[Recording, Tensor]:
             f"from 0 to {len(targets) - 1}"
         )
     (x,) = batches(inputs, [slice(sample, sample + 1)], seed=0)
-    with torch.random.fork_rng():
+    with random_kept():
         torch.manual_seed(experiment.settings.seed)
         found = record(
             experiment.network,
@@ -298,5 +298,5 @@ def _beside_jacobian(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor]]:
     inputs, targets = trainer.test
     place = slice(0, JACOBIAN_SAMPLES)
     batch = (next(batches(inputs, [place], seed=0)), targets[place])
-    with evaluating(experiment.network), torch.random.fork_rng():
+    with evaluating(experiment.network), random_kept():
         return feedback_beside(experiment.rule, [batch], steps=experiment.steps)

@@ -25,6 +25,7 @@ from threefactor.reproduce.grid import (
 )
 from threefactor.reproduce.pages import exhibit_sections
 from threefactor.training import Run
+from threefactor.training.devices import AUTO
 from threefactor.training.folder.files import read_json, write_atomically
 from threefactor.training.stopping import leave_if_asked
 
@@ -174,7 +175,7 @@ class Analyser:
             done = "result" in document and document["epoch"] == epochs
         except (OSError, CheckpointError, LookupError, TypeError):
             return False
-        same = made == {"device": self.device, "threads": self.threads}
+        same = made["threads"] == self.threads and self.device in (AUTO, made["device"])
         return done and (same or name not in self.MEASURED)
 
 

@@ -17,6 +17,7 @@ from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.options import options_of
 from threefactor.readable import clipped
 from threefactor.training.description import check_buildable, made_of
+from threefactor.training.devices import choose_device
 from threefactor.training.engines import Engine, engine_of
 from threefactor.training.experiment import Experiment
 from threefactor.training.folder import checkpoint
@@ -41,6 +42,11 @@ def build(
 ) -> Experiment:
     """Seed PyTorch and make everything that the settings describe.
 
+    Args:
+        settings: the experiment.
+        data_dir: see `threefactor.data.load`.
+        device: where to train, see `choose_device`.
+
     Raises:
         ConfigurationError: if a name or option is not known, or memory does not suffice.
         InputError: if the settings do not fit the data.
@@ -49,7 +55,7 @@ def build(
     engine = engine_of(settings)
     check_buildable(settings)
     engine.rule(settings.rule.name)
-    engine.check_device(device, DTYPES[settings.dtype])
+    device = choose_device(device, settings).device
     with in_memory():
         samples = load_samples(settings, data_dir)
         check_memory(settings, samples, device)

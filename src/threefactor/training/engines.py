@@ -104,30 +104,6 @@ class Engine(ABC):
     def _use_threads(self, threads: int) -> None:
         torch.set_num_threads(threads)
 
-    def check_device(self, device: str, dtype: torch.dtype = torch.float32) -> None:
-        """Refuse a device on which such networks cannot run, or that is not there.
-
-        Args:
-            device: its name.
-            dtype: of weights and data.
-
-        Raises:
-            ConfigurationError: says what to do.
-        """
-        try:
-            if self.device_type in (None, torch.device(device).type):
-                # The device "meta" has no values to bring back.
-                (torch.ones(2, device=device, dtype=dtype) + 1).cpu()
-                return
-        except Exception as problem:  # each device is missing in its own way
-            reason = next(iter(str(problem).splitlines()), type(problem).__name__)
-            raise ConfigurationError(
-                f"device {clipped(device)} cannot be used: {reason}; give cpu, or leave it out"
-            ) from problem
-        raise ConfigurationError(
-            f"device is {device!r}; event-driven networks run on the CPU: leave it out"
-        )
-
     def rule(self, name: str) -> type[Any]:
         """Return a rule by name.
 

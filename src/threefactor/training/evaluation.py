@@ -14,6 +14,7 @@ from threefactor.data import batches
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
 from threefactor.processes import World
+from threefactor.training.fetching import Fetched, Waiting, predictions_of
 from threefactor.training.scores import Tally, mean_average_precision, task_of
 
 __all__ = [
@@ -22,8 +23,6 @@ __all__ = [
     "begin_sums",
     "evaluate",
     "evaluation_batch",
-    "fetch",
-    "predictions_of",
 ]
 
 EVALUATION_BATCH = 500
@@ -70,8 +69,9 @@ class Sums:
     capped: dict[str, int] = field(default_factory=dict)
     tally: Tally | None = None
 
-    def add(self, found: Fetched, n: int) -> None:
-        """Add what was found of a batch of n samples."""
+    def add(self, found: Fetched) -> None:
+        """Add what was found of a batch."""
+        n = found.samples
         self.batch += 1
         self.samples += n
         if self.correct is not None:
@@ -81,6 +81,13 @@ class Sums:
             self.spikes[name] = self.spikes.get(name, 0.0) + rate * n
         for name, count in found.capped.items():
             self.capped[name] = self.capped.get(name, 0) + count
+        if self.tally is not None:
+            self.tally.add(found.tally, n)
+
+    def take(self, waiting: Waiting) -> None:
+        """Add what was found of all batches that wait."""
+        for found in waiting.fetch():
+            self.add(found)
 
     def add_up(self, world: World) -> None:
         """Add up the sums of several processes, each of other samples."""
@@ -103,53 +110,12 @@ class Sums:
         return {} if self.tally is None else self.tally.scores()
 
 
-@dataclass
-class Fetched:
-    """The numbers of a batch's result, of either engine.
-
-    Attributes:
-        loss: mean over the batch.
-        right: how many samples have their largest output at their label; 0 without labels.
-        firing_rates: of each hidden layer.
-        capped: as in the results of event-driven networks; empty for others.
-    """
-
-    loss: float
-    right: int
-    firing_rates: dict[str, float]
-    capped: dict[str, int]
-
-
-def fetch(result: Any, labels: Tensor | None) -> Fetched:
-    """Bring the numbers of a result to the CPU, which waits for a GPU once.
-
-    Args:
-        result: of a batch, with a loss.
-        labels: class labels; None where nothing is right or wrong.
-    """
-    values = [result.loss, *result.firing_rates.values()]
-    if labels is not None:
-        values.append((result.output.argmax(1) == labels).sum())
-    loss, *numbers = torch.stack(
-        [torch.as_tensor(value).detach().double() for value in values]
-    ).tolist()
-    right = 0 if labels is None else int(numbers.pop())
-    rates = dict(zip(result.firing_rates, numbers, strict=True))
-    return Fetched(loss, right, rates, getattr(result, "capped", {}))
-
-
 def begin_sums(task: str | None) -> Sums:
     """Return the sums of an epoch that begins, see `scores.task_of`."""
     others = task in ("values", "labels")
     return Sums(
         correct=0 if task == "classes" else None, tally=Tally(str(task)) if others else None
     )
-
-
-def predictions_of(result: Any) -> Tensor:
-    """Return what a network says, (B, m): the mean of its output over the time steps, if any."""
-    output: Tensor = result.output
-    return output / getattr(result, "steps", 1)
 
 
 @torch.no_grad()
@@ -176,7 +142,6 @@ def evaluate(
     """
     if not len(labels):
         raise InputError("there are no samples to evaluate; give at least one")
-    sums, task = Sums(), None
     kept: list[Tensor] = []
     size = evaluation_batch(network)
     if world is not None and not 1 < world.size <= len(labels):
@@ -184,24 +149,31 @@ def evaluate(
     own = slice(0, len(labels)) if world is None else world.rows(len(labels))
     starts = range(own.start, own.stop, size)
     parts = [slice(start, min(start + size, own.stop)) for start in starts]
+    task = sums = None
+    waiting = Waiting(labels.device)
     with evaluating(network):
         loaded = batches(inputs, parts, seed=0)
         for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
-            result = run(x, y)
-            if not sums.batch:
+            with waiting.checks():
+                result = run(x, y)
+            if sums is None:
                 task = task_of(loss, labels, result.output.shape[1])
                 sums = begin_sums(task)
-            sums.add(fetch(result, None if sums.correct is None else y), len(y))
-            if sums.tally is not None:
-                sums.tally.add(predictions_of(result), y)
+            classes = sums.correct is not None
+            waiting.add(result, x, y, len(y), classes=classes, tally=sums.tally)
             if task == "labels":
                 kept.append(predictions_of(result))
+            if waiting.full:
+                sums.take(waiting)
+    assert sums is not None
+    sums.take(waiting)
     if world is not None:
         sums.add_up(world)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     scores = sums.scores
     if task == "labels":
-        scores["mean_average_precision"] = mean_average_precision(torch.cat(kept), labels)
+        found = mean_average_precision(torch.cat(kept).cpu(), labels.cpu())
+        scores["mean_average_precision"] = found
     return Evaluation(sums.mean_loss, sums.accuracy, rates, scores)
 
 

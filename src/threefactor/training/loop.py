@@ -19,6 +19,8 @@ from torch import Tensor
 
 from threefactor.clocked.losses import check_targets
 from threefactor.data import Frames, ImageFiles, batches
+from threefactor.data.inputs import Batched
+from threefactor.data.samples.sequences import Sequences
 from threefactor.data.samples.stored import Stored
 from threefactor.errors import (
     CheckpointError,
@@ -29,6 +31,7 @@ from threefactor.errors import (
     warn_user,
 )
 from threefactor.events import SpikeBatch
+from threefactor.modes import random_kept
 from threefactor.processes import World
 from threefactor.readable import clipped
 from threefactor.training.best import stopped_early
@@ -40,10 +43,9 @@ from threefactor.training.evaluation import (
     Sums,
     begin_sums,
     evaluate,
-    fetch,
-    predictions_of,
 )
 from threefactor.training.experiment import Experiment
+from threefactor.training.fetching import Fetched, Waiting
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
@@ -68,6 +70,8 @@ from threefactor.training.tracking import Tracker, tracker_of
 __all__ = ["InterruptedRunError", "Trainer", "progress_of"]
 
 T = TypeVar("T")
+_Told = tuple[float, float | None, int]
+"""Mean loss and accuracy of the epoch so far, and the samples of a batch."""
 BY_SAMPLE = (Tensor, SpikeBatch, ImageFiles, Frames, Stored)
 """Inputs of which a sample is the same whichever others are taken with it."""
 PARTS = {"train": "training", "validation": "validation", "test": "testing"}
@@ -174,6 +178,8 @@ class Trainer:
                 check_targets(loss, part[1], len(part[1]), experiment.outputs)
         self._task = task_of(loss, self._train[1], experiment.outputs)
         self._begin_sums()
+        # What one process refuses, it has to tell the others in the step itself.
+        self._waiting = Waiting(self._device, checks=self._world.size == 1)
         self._tracker = tracker_of(experiment, self._test)
         if self._world.size > 1:
             self._join()
@@ -355,7 +361,7 @@ class Trainer:
                 seen(result.output, y)
             return result
 
-        with torch.random.fork_rng():
+        with random_kept():
             torch.manual_seed(experiment.settings.seed)
             # Where numbers are drawn for the samples that are run, each process runs them all.
             drawn = experiment.settings.hardware_noise is not None
@@ -370,7 +376,12 @@ class Trainer:
     @property
     def _batches_done(self) -> int:
         """Batches since the start of the training."""
-        return self.epoch * self._batches_per_epoch + self._sums.batch
+        return self.epoch * self._batches_per_epoch + self._batches_of_epoch
+
+    @property
+    def _batches_of_epoch(self) -> int:
+        """Batches since the start of the epoch, those included whose numbers wait."""
+        return self._sums.batch + len(self._waiting)
 
     def _begin_tracking(self, fresh: bool) -> None:
         """Drop measurements later than the checkpoint; at the very start make the first one.
@@ -423,15 +434,21 @@ class Trainer:
     def _run_epoch(self) -> None:
         experiment, settings = self.experiment, self.experiment.settings
         experiment.rule.set_progress(progress_of(self.epoch, settings))
-        order = torch.split(self._order(), settings.batch_size)[self._sums.batch :]
-        inputs = self._batches(order)
+        whole, size = self._order(), settings.batch_size
+        order = torch.split(whole.to(self._train[1].device), size)[self._batches_of_epoch :]
+        # Inputs that look at an index do so on the CPU.
+        on_device = not isinstance(self._train[0], (Batched, Sequences, Stored))
+        places = order if on_device else torch.split(whole, size)[self._batches_of_epoch :]
+        inputs = self._batches(places)
         for index in order:
             if self._asked_to_stop is not None:
                 self._interrupt(self._asked_to_stop)
             self._run_batch(inputs, index)
-            within = self._sums.batch < self._batches_per_epoch  # its end is measured anyway
+            within = self._batches_of_epoch < self._batches_per_epoch  # its end is measured anyway
             if self._tracker is not None and within and self._tracker.due(self._batches_done):
+                self._catch_up()
                 self._track(self._sums.accuracy)
+        self._catch_up()
         self._finish_epoch()
 
     @property
@@ -462,8 +479,7 @@ class Trainer:
     def _order(self) -> Tensor:
         """The order of the data: a function of seed and epoch alone."""
         generator = torch.Generator().manual_seed(self._epoch_seed)
-        order = torch.randperm(len(self._train[1]), generator=generator)
-        return order.to(self._train[1].device)
+        return torch.randperm(len(self._train[1]), generator=generator)
 
     def _run_batch(self, inputs: Iterator[Any], index: Tensor) -> None:
         experiment, settings = self.experiment, self.experiment.settings
@@ -481,29 +497,74 @@ class Trainer:
             optimizer.zero_grad()
 
         stands_in = world.rows(count).start == world.rows(count).stop
-        where = f"in epoch {self.epoch + 1} at batch {self._sums.batch + 1}"
         try:
-            with world.standing_in(stands_in):
+            with world.standing_in(stands_in), self._waiting.checks():
                 result = engine_of(settings).step(experiment, x, y, learn)
         except DivergenceError as problem:
-            self._diverge(f"{where}, {problem}", problem)
-        counted = self._sums.correct is not None and not stands_in
-        found = fetch(result, y if counted else None)
-        if not math.isfinite(found.loss):
-            self._diverge(f"the loss became {found.loss} {where}")
+            self._diverge(f"{self._place(self._batches_of_epoch)}, {problem}", problem)
+        sums, waiting = self._sums, self._waiting
+        counted = sums.correct is not None and not stands_in
+        waiting.add(result, x, y, count, classes=counted, tally=sums.tally)
+        told = self._settle() if waiting.full else []
         if settings.update == "sequence":
             self._clip()
             optimizer.step()
-        if world.size > 1:
-            said = world.gather([found.right, self._stop.number or 0])
-            found.right = int(said[:, 0].sum())
-            self._stop_of_all = int(said[:, 1].max()) or None
-        self._sums.add(found, count)
-        if self._sums.tally is not None:
-            self._sums.tally.add(predictions_of(result), y)
+        sums.seconds += time.perf_counter() - start
+        self._halfway = False
+        self._tell(told)
+
+    def _place(self, before: int) -> str:
+        """Name a batch by how many of its epoch are before it."""
+        return f"in epoch {self.epoch + 1} at batch {before + 1}"
+
+    def _settle(self) -> list[_Told]:
+        """Fetch the numbers of the batches that wait, and add them up; all processes do so at once.
+
+        Returns:
+            What the watcher is to be told of each batch.
+
+        Raises:
+            DivergenceError: if the loss of one is NaN or infinite, or a potential.
+            InputError: if one had bad values.
+        """
+        found: list[Fetched] = []
+        waiting = self._waiting.fetch()
+        while True:
+            where = self._place(self._sums.batch + len(found))
+            try:
+                one = next(waiting, None)
+            except DivergenceError as problem:
+                self._diverge(f"{where}, {problem}", problem)
+            if one is None:
+                break
+            if not math.isfinite(one.loss):
+                self._diverge(f"the loss became {one.loss} {where}")
+            found.append(one)
+        if self._world.size > 1:
+            said = self._world.gather([*(one.right for one in found), self._stop.number or 0])
+            for one, right in zip(found, said[:, :-1].sum(0).tolist(), strict=True):
+                one.right = int(right)
+            self._stop_of_all = int(said[:, -1].max()) or None
+        told: list[_Told] = []
+        for one in found:
+            self._sums.add(one)
+            told.append((self._sums.mean_loss, self._sums.accuracy, one.samples))
+        return told
+
+    def _catch_up(self) -> None:
+        """Settle what waits, so that sums and checkpoints know of all batches that were learned."""
+        if not len(self._waiting):
+            return
+        start = time.perf_counter()
+        self._halfway = True
+        told = self._settle()
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
-        self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, count)
+        self._tell(told)
+
+    def _tell(self, told: Sequence[_Told]) -> None:
+        for loss, accuracy, samples in told:
+            self.watcher.batch(loss, accuracy, samples)
 
     def _clip(self) -> None:
         """Limit the gradients that the optimiser is about to use, as the settings say."""
@@ -528,6 +589,7 @@ class Trainer:
         raise problem from reason
 
     def _interrupt(self, number: int) -> NoReturn:
+        self._catch_up()
         with self._stop.undisturbed():
             self._first(lambda run: self.save(run.last))
         how = self._first(self._how_to_resume)
@@ -610,6 +672,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint of everything that the rest of the run depends on."""
+        self._catch_up()
         state = training_state(self.experiment, self.described.settings, self.progress)
         checkpoint.save_state(folder, state)
         self._stands_at = folder.resolve()
@@ -641,6 +704,7 @@ class Trainer:
                     "another training than one of so many epochs from the start"
                 )
         self._stands_at, self._halfway = folder.resolve(), False
+        self._waiting.clear()
 
 
 def _checked(part: str, samples: Any) -> tuple[Any, Tensor]:

@@ -15,6 +15,7 @@ from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.processes import World
 from threefactor.readable import clipped
 from threefactor.training.build import begin, build
+from threefactor.training.devices import choose_device
 from threefactor.training.folder.data_record import record_of
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import Run
@@ -45,7 +46,8 @@ def train(
         settings: the experiment.
         out: the run folder, made here; None keeps nothing on disk.
         data_dir: see `threefactor.data.load`.
-        device: where to train, such as "cpu" or "cuda".
+        device: where to train, as "cpu" or "cuda:1"; "auto" takes a GPU if there is one that the
+            engine can use. config.json records the device that it was.
         watcher: shown the progress.
         log: names of loggers, see `Trainer`.
         set_aside: whether to move what is left of an earlier run without its config.json into
@@ -55,6 +57,7 @@ def train(
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
     """
+    device = choose_device(device, settings, world).device
     experiment = build(settings, data_dir, device)
     begin(experiment)
     run = None if out is None else RunFolder(out)
@@ -125,6 +128,7 @@ def resume(
             return wanted, extended, more, "last" in there.checkpoints
 
         wanted, extended, more, begun = world.from_first(enter)
+        device = choose_device(device, wanted, world).device
         experiment = build(wanted, data_dir, device)
         world.from_first(lambda: run.read().check_data(record_of(wanted, experiment.data)))
         trainer = Trainer(experiment, run, watcher, log=log, world=world)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -121,8 +121,8 @@ def has_accuracy(targets: Tensor, outputs: int) -> bool:
     )
     if not labels or targets.dim() != 1 or not len(targets) or outputs < 2:
         return False
-    low, high = (int(value) for value in targets.aminmax())
-    return low >= 0 and high < outputs
+    low, high = torch.stack(targets.aminmax()).tolist()
+    return bool(low >= 0 and high < outputs)
 
 
 def task_of(loss: Any, targets: Tensor, outputs: int) -> str | None:
@@ -158,38 +158,48 @@ class Tally:
     hits: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, predictions: Tensor, targets: Tensor) -> None:
-        """Add a batch.
+    def numbers(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Return what `add` needs of a batch, on its device: float64 numbers in one dimension.
 
         Args:
             predictions: (B, m) values, or logits of labels.
             targets: (B, m) values, or labels, which are right from 0.5 on.
         """
-        before, self.samples = self.samples, self.samples + len(targets)
         if self.task == "values":
-            self._add_values(predictions.double(), targets.double(), before)
-        else:
-            said, right = predictions > 0, targets >= 0.5
-            self.hits += int((said == right).all(1).sum())
-            self._sum("both", (said & right).sum(0))
-            self._sum("said", said.sum(0))
-            self._sum("right", right.sum(0))
+            y = targets.double()
+            error, mean = predictions.double() - y, y.mean(0)
+            spread = (y - mean).square().sum(0)
+            return torch.cat([error.abs().sum(0), error.square().sum(0), spread, mean])
+        said, right = predictions > 0, targets >= 0.5
+        hits = (said == right).all(1).sum(0, keepdim=True)
+        found = torch.cat([(said & right).sum(0), said.sum(0), right.sum(0), hits])
+        return found.double()
 
-    def _sum(self, name: str, values: Tensor) -> None:
-        fresh = values.double().tolist()
-        there = self.sums.get(name, [0.0] * len(fresh))
-        self.sums[name] = [a + b for a, b in zip(there, fresh, strict=True)]
+    def add(self, numbers: Sequence[float], samples: int) -> None:
+        """Add a batch.
 
-    def _add_values(self, predictions: Tensor, y: Tensor, before: int) -> None:
-        error = predictions - y
-        self._sum("absolute", error.abs().sum(0))
-        self._sum("squared", error.square().sum(0))
-        # Chan et al. 1983: sums of squares about the mean, put together without cancellation.
-        mean = y.mean(0)
-        step = mean - y.new_tensor(self.sums.get("mean", [0.0] * y.shape[1]))
-        share = len(y) / self.samples
-        self._sum("spread", (y - mean).square().sum(0) + step.square() * before * share)
-        self._sum("mean", step * share)
+        Args:
+            numbers: what `numbers` returned.
+            samples: how many there are in the batch.
+        """
+        before, self.samples = self.samples, self.samples + samples
+        names = SUMS[self.task]
+        m = len(numbers) // len(names)
+        fresh = {name: numbers[k * m : k * m + m] for k, name in enumerate(names)}
+        if self.task == "labels":
+            self.hits += int(numbers[-1])
+        else:  # Chan et al. 1983: squares about the mean, put together without cancellation
+            share = samples / self.samples
+            steps = [
+                a - b for a, b in zip(fresh["mean"], self.sums.get("mean", [0.0] * m), strict=True)
+            ]
+            apart = [
+                own + s * s * before * share for own, s in zip(fresh["spread"], steps, strict=True)
+            ]
+            fresh |= {"spread": apart, "mean": [s * share for s in steps]}
+        for name, values in fresh.items():
+            there = self.sums.get(name, [0.0] * m)
+            self.sums[name] = [a + b for a, b in zip(there, values, strict=True)]
 
     def scores(self) -> dict[str, float | None]:
         """Return the scores by name; none before the first sample.

@@ -16,7 +16,7 @@ from threefactor.analysis.batches import AnyRule, Batch, cut
 from threefactor.analysis.feedback import feedback_alignment
 from threefactor.analysis.firing import firing
 from threefactor.errors import ConfigurationError, InputError, unknown_name
-from threefactor.modes import evaluating
+from threefactor.modes import evaluating, random_kept
 from threefactor.training.experiment import Experiment
 from threefactor.training.settings import TrackSettings
 
@@ -135,7 +135,7 @@ class Tracker:
         numbers depend on network and rule alone.
         """
         found = {}
-        with evaluating(self.experiment.network), torch.random.fork_rng():
+        with evaluating(self.experiment.network), random_kept():
             for name in self.settings.measures:
                 torch.manual_seed(self.experiment.settings.seed)
                 found[name] = MEASURES[name](

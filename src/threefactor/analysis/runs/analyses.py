@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from threefactor import clocked, data, events, training
 from threefactor.analysis.alignment import alignment
 from threefactor.analysis.batches import AnyRule, Batch, cut
@@ -23,7 +21,7 @@ from threefactor.analysis.records import Record
 from threefactor.analysis.runs.rules import fresh_rules, makers
 from threefactor.analysis.variance import gradient_variance
 from threefactor.errors import ConfigurationError, unknown_name
-from threefactor.modes import evaluating
+from threefactor.modes import evaluating, random_kept
 from threefactor.training.build import option_names
 from threefactor.training.folder.files import make_folder, write_atomically
 from threefactor.training.folder.writer import environment
@@ -101,7 +99,7 @@ def analyse(name: str, view: RunView) -> dict[str, Any]:
     """
     if name not in ANALYSES:
         raise unknown_name("analysis", name, ANALYSES)
-    with evaluating(view.network), torch.random.fork_rng():
+    with evaluating(view.network), random_kept():
         found = ANALYSES[name](view)
     if isinstance(found, Record):
         return found.to_dict()

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from threefactor import clocked, data, training
 from threefactor.errors import ConfigurationError, DataError, DivergenceError, InputError
-from threefactor.modes import evaluating
+from threefactor.modes import evaluating, random_kept
 from threefactor.training.optimizers import make_optimizer
 
 __all__ = ["Drift", "adapt", "turned"]
@@ -197,7 +197,7 @@ def _lines(
     hits: dict[str, deque[bool]] = {name: deque(maxlen=drift.window) for name in learners}
     spent = dict.fromkeys(learners, 0.0)
     labelled = 0
-    with torch.random.fork_rng():
+    with random_kept():
         torch.manual_seed(drift.seed)
         for i in range(drift.samples):
             if i % len(pool) == 0:

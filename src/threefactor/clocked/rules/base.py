@@ -193,7 +193,8 @@ class Rule(nn.Module, ABC):
     def trace_decays(self) -> dict[str, float | Tensor]:
         """Decay of the trace of each synapse layer, lambda, as of the last step.
 
-        A tensor has a value for each neuron behind, or, of a read-out, for each neuron before.
+        A tensor has a value for each neuron behind, or, of a read-out, for each neuron before; one
+        number that is learned on a GPU is a tensor ().
         """
         return {name: decay.leak for name, decay in self._session.decays.items()}
 
