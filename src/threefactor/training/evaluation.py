@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,6 +90,8 @@ class Sums:
         self.samples = int(samples)
         self.correct = None if self.correct is None else int(correct)
         self.spikes = dict(zip(self.spikes, spikes, strict=True))
+        if self.tally is not None:
+            self.tally.add_up(world)
 
     @property
     def mean_loss(self) -> float:
@@ -179,29 +182,35 @@ def evaluate(
     sums, task = Sums(), None
     kept: list[Tensor] = []
     size = evaluation_batch(network)
-    if world is not None and not 1 < world.size <= len(labels):
-        world = None
-    own = slice(0, len(labels)) if world is None else world.rows(len(labels))
-    starts = range(own.start, own.stop, size)
-    parts = [slice(start, min(start + size, own.stop)) for start in starts]
+    parts = [slice(n, min(n + size, len(labels))) for n in range(0, len(labels), size)]
+    # The batches are those of one process, so that equal outputs stay equal, to the last digit.
+    of_each = [parts] if world is None else [parts[rows] for rows in world.all_rows(len(parts))]
+    rank = 0 if world is None else world.rank
+    own = of_each[rank] or [slice(0, 1)]  # there are fewer batches than processes
+    counts = bool(of_each[rank])
     with evaluating(network):
-        loaded = batches(inputs, parts, seed=0)
-        for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
+        loaded = batches(inputs, own, seed=0)
+        for x, y in zip(loaded, map(labels.__getitem__, own), strict=True):
             result = run(x, y)
             if not sums.batch:
                 task = task_of(loss, labels, result.output.shape[1])
                 sums = begin_sums(task)
-            sums.add(fetch(result, None if sums.correct is None else y), len(y))
+            counted = len(y) if counts else 0
+            sums.add(fetch(result, y if counts and sums.correct is not None else None), counted)
             if sums.tally is not None:
-                sums.tally.add(predictions_of(result), y)
+                sums.tally.add(predictions_of(result)[:counted], y[:counted])
             if task == "labels":
-                kept.append(predictions_of(result))
+                kept.append(predictions_of(result)[:counted])
+    gathered = None
     if world is not None:
         sums.add_up(world)
+        numbers = [sum(part.stop - part.start for part in theirs) for theirs in of_each]
+        gathered = partial(world.gather_parts, sizes=numbers)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     scores = sums.scores
     if task == "labels":
-        scores["mean_average_precision"] = mean_average_precision(torch.cat(kept), labels)
+        logits = torch.cat(kept)
+        scores["mean_average_precision"] = mean_average_precision(logits, labels, gathered)
     return Evaluation(sums.mean_loss, sums.accuracy, rates, scores)
 
 

@@ -189,11 +189,6 @@ class Trainer:
                 f"a batch has {smallest} samples for {world.size} processes; give a larger "
                 f"batch_size, or at most {smallest} processes"
             )
-        if self._task in ("values", "labels"):
-            raise ConfigurationError(
-                f"the network predicts {self._task}, whose scores several processes do not add up; "
-                "use one process"
-            )
         if not callable(getattr(experiment.rule, "join", None)):
             raise ConfigurationError(
                 f"the rule is a {type(experiment.rule).__name__}, which has no `join`, so that "
@@ -335,7 +330,8 @@ class Trainer:
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
 
         Args:
-            seen: called with the output (B, m) and the targets of each batch.
+            seen: called with the output (B, m) and the targets of each batch; of several processes,
+                which all evaluate at the same time, with those of its own samples.
         """
         return self._evaluate(self._test, stoppable=False, seen=seen)
 
@@ -361,7 +357,9 @@ class Trainer:
             drawn = experiment.settings.hardware_noise is not None
             shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
             loss = getattr(experiment.rule, "loss", None)
-            return evaluate(experiment.network, *part, run, loss, shared)
+            found = evaluate(experiment.network, *part, run, loss, shared)
+            # Decisions follow from it, which all processes have to take alike.
+            return self._world.from_first(lambda: found)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -497,7 +495,9 @@ class Trainer:
             self._stop_of_all = int(said[:, 1].max()) or None
         self._sums.add(found, count)
         if self._sums.tally is not None:
-            self._sums.tally.add(predictions_of(result), y)
+            own = 0 if stands_in else len(y)
+            together = None if world.size == 1 else world
+            self._sums.tally.add(predictions_of(result)[:own], y[:own], together)
         self._sums.seconds += time.perf_counter() - start
         self._halfway = False
         self.watcher.batch(self._sums.mean_loss, self._sums.accuracy, count)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from threefactor.processes import World
 
 __all__ = [
     "LEADING",
@@ -158,38 +160,68 @@ class Tally:
     hits: int = 0
     sums: dict[str, list[float]] = field(default_factory=dict)
 
-    def add(self, predictions: Tensor, targets: Tensor) -> None:
+    def add(self, predictions: Tensor, targets: Tensor, world: World | None = None) -> None:
         """Add a batch.
 
         Args:
             predictions: (B, m) values, or logits of labels.
             targets: (B, m) values, or labels, which are right from 0.5 on.
+            world: processes that all do so at the same time, each with its own rows of a batch,
+                or none.
         """
-        before, self.samples = self.samples, self.samples + len(targets)
+        batch = Tally(self.task, len(targets))
         if self.task == "values":
-            self._add_values(predictions.double(), targets.double(), before)
+            batch._sum_up_values(predictions.double(), targets.double())
         else:
             said, right = predictions > 0, targets >= 0.5
-            self.hits += int((said == right).all(1).sum())
-            self._sum("both", (said & right).sum(0))
-            self._sum("said", said.sum(0))
-            self._sum("right", right.sum(0))
+            batch.hits = int((said == right).all(1).sum())
+            batch._sum_up(both=said & right, said=said, right=right)
+        for part in [batch] if world is None else batch._of_all(world):
+            self.merge(part)
 
-    def _sum(self, name: str, values: Tensor) -> None:
-        fresh = values.double().tolist()
-        there = self.sums.get(name, [0.0] * len(fresh))
-        self.sums[name] = [a + b for a, b in zip(there, fresh, strict=True)]
+    def merge(self, other: Tally) -> None:
+        """Add what another one has of other samples."""
+        if not other.samples:
+            self.sums = self.sums or {name: [0.0] * len(one) for name, one in other.sums.items()}
+            return
+        before, self.samples = self.samples, self.samples + other.samples
+        self.hits += other.hits
+        share = other.samples / self.samples
+        sums = {name: list(values) for name, values in other.sums.items()}
+        for k, mean in enumerate(sums.get("mean", [])):
+            # Chan et al. 1983: sums of squares about the mean, put together without cancellation.
+            step = mean - (self.sums["mean"][k] if before else 0.0)
+            sums["spread"][k] += step * step * before * share
+            sums["mean"][k] = step * share
+        for name, fresh in sums.items():
+            there = self.sums.get(name, [0.0] * len(fresh))
+            self.sums[name] = [a + b for a, b in zip(there, fresh, strict=True)]
 
-    def _add_values(self, predictions: Tensor, y: Tensor, before: int) -> None:
-        error = predictions - y
-        self._sum("absolute", error.abs().sum(0))
-        self._sum("squared", error.square().sum(0))
-        # Chan et al. 1983: sums of squares about the mean, put together without cancellation.
-        mean = y.mean(0)
-        step = mean - y.new_tensor(self.sums.get("mean", [0.0] * y.shape[1]))
-        share = len(y) / self.samples
-        self._sum("spread", (y - mean).square().sum(0) + step.square() * before * share)
-        self._sum("mean", step * share)
+    def add_up(self, world: World) -> None:
+        """Become the tally of all processes, each of which has that of other samples."""
+        parts, self.samples, self.hits, self.sums = self._of_all(world), 0, 0, {}
+        for part in parts:
+            self.merge(part)
+
+    def _of_all(self, world: World) -> list[Tally]:
+        """Return the tallies of all processes, which all have the same sums."""
+        own = [value for values in self.sums.values() for value in values]
+        found = world.gather([self.samples, self.hits, *own]).tolist()
+        tallies = []
+        for samples, hits, *numbers in found:
+            tallies.append(Tally(self.task, int(samples), int(hits)))
+            each = len(numbers) // len(self.sums)
+            for i, name in enumerate(self.sums):
+                tallies[-1].sums[name] = numbers[i * each : (i + 1) * each]
+        return tallies
+
+    def _sum_up(self, **values: Tensor) -> None:
+        self.sums = {name: one.sum(0).double().tolist() for name, one in values.items()}
+
+    def _sum_up_values(self, predictions: Tensor, y: Tensor) -> None:
+        error, mean = predictions - y, y.mean(0)
+        self._sum_up(absolute=error.abs(), squared=error.square(), spread=(y - mean).square())
+        self.sums["mean"] = mean.tolist()
 
     def scores(self) -> dict[str, float | None]:
         """Return the scores by name; none before the first sample.
@@ -247,7 +279,9 @@ def _f1(both: float, said: float, right: float) -> float:
     return 2 * both / (said + right) if said + right else 0.0
 
 
-def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
+def mean_average_precision(
+    logits: Tensor, targets: Tensor, gathered: Callable[[Tensor], Tensor] | None = None
+) -> float | None:
     r"""Return the mean over labels of their average precision; None if none is ever right.
 
     .. math:: AP = \sum_k (R_k - R_{k-1}) P_k
@@ -257,7 +291,10 @@ def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
     recall, and are left out.
 
     Args:
-        logits, targets: (N, m) of all samples; a label is right from 0.5 on.
+        logits: (N, m); or those of this process's samples alone.
+        targets: (N, m) of all samples; a label is right from 0.5 on.
+        gathered: of the logits of one label, (n,), makes those of all samples, (N,): so that no
+            process holds more than its own and those of one label.
 
     Source: scikit-learn, `average_precision_score`.
     """
@@ -265,7 +302,8 @@ def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
     for one, right in zip(logits.T, (targets >= 0.5).T, strict=True):
         if not bool(right.any()):
             continue
-        values, order = one.sort(descending=True, stable=True)
+        whole = one if gathered is None else gathered(one)
+        values, order = whole.sort(descending=True, stable=True)
         hits = right[order].double().cumsum(0)
         ends = torch.ones(len(values), dtype=torch.bool, device=values.device)
         ends[:-1] = values[1:] != values[:-1]
