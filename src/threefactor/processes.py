@@ -8,8 +8,10 @@ its rows: so they do not depend on how many processes there are.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -34,6 +36,7 @@ __all__ = [
     "join",
     "say_once",
     "step_of",
+    "tell_torchrun",
 ]
 
 TIME_LIMIT = 600.0
@@ -61,12 +64,22 @@ def asked_for() -> int:
     return int(given)
 
 
+def tell_torchrun(text: str) -> None:
+    """Let torchrun name what went wrong in its last lines, if it started this process."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with suppress(OSError), open(path, "w") as file:
+            when = {"timestamp": str(int(time.time()))}
+            json.dump({"message": {"message": text, "extraInfo": when}}, file)
+
+
 def say_once(text: str, say: Callable[[str], object]) -> None:
     """Say what went wrong, unless another process that torchrun started says the very same.
 
     Before the processes meet, and where they are out of step, they have nothing in common but
     the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
     """
+    tell_torchrun(text)
     store = None
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         with suppress(Exception):  # then all speak
