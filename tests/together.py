@@ -34,6 +34,7 @@ from typing_extensions import Unpack
 import threefactor
 from threefactor import World, clocked, events, training
 from threefactor.data import from_dataset
+from threefactor.data.samples.own import OwnData
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
@@ -67,6 +68,29 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "together-rule",
         {"data.name": "together-data", "loss.kind": "together-loss", "epochs": 2},
     ),
+    "values": (
+        "digits-fc",
+        "opzo",
+        {
+            **{"data.name": "together-values", "loss.kind": "SmoothL1Loss", "epochs": 4},
+            **{"validation": 0.3, "optimizer.lr": 0.3},
+            "scheduler": {"name": "ReduceLROnPlateau", "options": {"patience": 0, "factor": 0.3}},
+        },
+    ),
+    "labels": (
+        "digits-fc",
+        "dfa",
+        {
+            **{"data.name": "together-labels", "loss.kind": "BCEWithLogitsLoss", "epochs": 2},
+            **{"track.measures": ["alignment"], "track.every": 3, "optimizer.lr": 0.03},
+            "hidden": [40, 30],  # of samples that spike alike, rounding decides who comes first
+        },
+    ),
+    "labels-few": (
+        "digits-fc",
+        "opzo",
+        {"data.name": "together-few", "loss.kind": "BCEWithLogitsLoss", "epochs": 2},
+    ),
     "sfdfa": ("digits-events", "sfdfa", {"thresholds": [0.1, 0.05, 0.05], "rate_penalty": 0.1}),
 }
 
@@ -85,6 +109,15 @@ def own_data() -> Any:
     pictures = torch.rand(21, 21, generator=torch.Generator().manual_seed(0))
     still = TensorDataset(pictures, torch.arange(21) % 7)
     return from_dataset(Shaken(), DataLoader(still, batch_size=8), outputs=7, dtype=torch.float64)
+
+
+def several_targets(kind: str, tests: int) -> Any:
+    """Values, or several labels for each sample."""
+    draw = torch.Generator().manual_seed(3)
+    x = torch.randn(49 + tests, 21, generator=draw, dtype=torch.float64)
+    y = x @ torch.randn(21, 3, generator=draw, dtype=torch.float64)
+    y = y if kind == "values" else (y > 0).double()
+    return OwnData(x[:49], y[:49], x[49:], y[49:], kind, (21,), 3)
 
 
 def focal(output: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -473,32 +506,39 @@ def events_checks(world: World) -> dict[str, Callable[[], str]]:
     return found
 
 
+def lines_differ(together: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
+    """Say where the metrics of some epochs differ, but for how long they took."""
+    if len(together) != len(alone):
+        return f"{len(together)} epochs together, {len(alone)} alone"
+    for line, one in zip(together, alone, strict=True):
+        if line.keys() != one.keys():
+            return f"{sorted(line)} together, {sorted(one)} alone"
+        for key in one.keys() - {"seconds", "samples_per_second"}:
+            ours, theirs = line[key], one[key]
+            if not isinstance(theirs, dict):
+                ours, theirs = {key: ours}, {key: theirs}
+            for a, b in zip(ours.values(), theirs.values(), strict=True):
+                if not (a == b or abs(a - b) <= 1e-9 * max(abs(a), 1)):
+                    return f"{key} of epoch {one['epoch']}: {line[key]} together, {one[key]} alone"
+    return ""
+
+
 def epoch(world: World, name: str, fetched: int = 1) -> str:
-    def run(together: World | None) -> tuple[list[Tensor], dict[str, Any], list[Any]]:
+    def run(together: World | None) -> tuple[list[Tensor], list[Any], list[Any]]:
         # As on GPUs, several batches wait until their numbers are fetched.
         with mock.patch.object(fetching, "together_on", return_value=fetched):
             trainer = Trainer(build(settings_of(name)), world=together)
         history = trainer.fit()
-        line = {f"{key} {i}": value for i, one in enumerate(history) for key, value in one.items()}
         state = trainer.experiment
         tensors = [*state.network.state_dict().values(), *state.rule.state_dict().values()]
         kept = [t.double() for t in tensors if isinstance(t, Tensor)]
-        for i in range(len(history)):
-            del line[f"seconds {i}"], line[f"samples_per_second {i}"]
-        return kept, line, trainer.tracked
+        return kept, history, trainer.tracked
 
-    joint, line, tracked = run(world)
-    alone, one, measured = run(None)
-    if line.keys() != one.keys():
-        return f"{sorted(line)} together, {sorted(one)} alone"
-    for key, value in one.items():
-        pairs = (
-            zip(value.values(), line[key].values(), strict=True)
-            if isinstance(value, dict)
-            else [(value, line[key])]
-        )
-        if any(abs(a - b) > 1e-9 * max(abs(a), 1) for a, b in pairs):
-            return f"{key}: {line[key]} together, {value} alone"
+    joint, lines, tracked = run(world)
+    alone, others, measured = run(None)
+    said = lines_differ(lines, others)
+    if said:
+        return said
     if len(tracked) != len(measured):
         return f"{len(tracked)} measurements together, {len(measured)} alone"
     return differs(joint, alone, 1e-12)
@@ -656,7 +696,11 @@ def too_small(world: World) -> str:
     return expect(ConfigurationError, "a batch has 1", lambda: Trainer(build(found), world=world))
 
 
-def stopped(world: World, out: Path) -> str:
+STOPPED = ("opzo", "values", "labels", "sfdfa")
+"""The trainings that are stopped in an epoch and resumed by another number of processes."""
+
+
+def stopped(world: World, folder: Path, name: str) -> str:
     """One process gets SIGTERM in its third batch: both stop after the next, and one writes."""
 
     class Stopper(Watcher):
@@ -667,15 +711,17 @@ def stopped(world: World, out: Path) -> str:
             if self.batches == 3:
                 signal.raise_signal(signal.SIGTERM)
 
-    found = settings_of("opzo", epochs=2)
-    act = lambda: training.train(found, out, watcher=Stopper(), world=world)  # noqa: E731
+    found = settings_of(name, epochs=2)
+    act = lambda: training.train(found, folder / name, watcher=Stopper(), world=world)  # noqa: E731
     return expect(InterruptedRunError, "batch 4", act)
 
 
-def resumed(world: World, out: Path) -> str:
+def resumed(world: World, folder: Path, name: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # another number of processes
-        return "" if len(training.resume(out, world=world)) == 2 else "not all epochs"
+        together = training.resume(folder / name, world=world)
+    alone = training.train(settings_of(name, epochs=2))
+    return lines_differ(together, alone)
 
 
 def busy(world: World, out: Path) -> str:
@@ -699,6 +745,13 @@ def died(world: World) -> str:
 
 def register() -> None:
     threefactor.register_data("together-data")(own_data)
+    for name, kind, tests in (
+        ("values", "values", 21),
+        ("labels", "labels", 21),
+        ("few", "labels", 1),
+    ):
+        found = several_targets(kind, tests)
+        threefactor.register_data(f"together-{name}")(lambda found=found: found)
     threefactor.register_loss("together-loss")(focal)
     threefactor.register_rule("together-rule")(Correlated)
 
@@ -729,11 +782,13 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
         ):
             checks[act.__name__] = lambda act=act: act(world)
         checks["drawn"] = lambda: draws_its_own(world, Shaky())
-        checks["stopped"] = lambda: stopped(world, folder / "run")
-        checks["busy"] = lambda: busy(world, folder / "run")
+        for name in STOPPED:
+            checks[f"stopped-{name}"] = lambda name=name: stopped(world, folder, name)
+        checks["busy"] = lambda: busy(world, folder / "opzo")
         checks["died"] = lambda: died(world)
     else:
-        checks["resumed"] = lambda: resumed(world, folder / "run")
+        for name in STOPPED:
+            checks[f"resumed-{name}"] = lambda name=name: resumed(world, folder, name)
     found: dict[str, str] = {}
     for name, check in checks.items():
         (folder / f"found-{rank}-{size}.json").write_text(json.dumps({**found, name: "not ended"}))

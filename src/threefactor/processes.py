@@ -7,8 +7,11 @@ its rows: so they do not depend on how many processes there are.
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import re
+import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -33,6 +36,7 @@ __all__ = [
     "join",
     "say_once",
     "step_of",
+    "tell_torchrun",
 ]
 
 TIME_LIMIT = 600.0
@@ -60,12 +64,22 @@ def asked_for() -> int:
     return int(given)
 
 
+def tell_torchrun(text: str) -> None:
+    """Let torchrun name what went wrong in its last lines, if it started this process."""
+    path = os.environ.get("TORCHELASTIC_ERROR_FILE")
+    if path:
+        with suppress(OSError), open(path, "w") as file:
+            when = {"timestamp": str(int(time.time()))}
+            json.dump({"message": {"message": text, "extraInfo": when}}, file)
+
+
 def say_once(text: str, say: Callable[[str], object]) -> None:
     """Say what went wrong, unless another process that torchrun started says the very same.
 
     Before the processes meet, and where they are out of step, they have nothing in common but
     the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
     """
+    tell_torchrun(text)
     store = None
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         with suppress(Exception):  # then all speak
@@ -203,6 +217,22 @@ class World:
             dist.all_gather(found, mine, group=self._group("cpu"))
         return torch.stack(found)
 
+    def gather_parts(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
+        """Return the rows of all processes, (sum(sizes), ...), in their order.
+
+        Args:
+            own: (sizes[rank], ...), the rows of this process.
+            sizes: how many rows each process has.
+        """
+        if self.size == 1:
+            return own
+        padded = own.new_zeros((max(sizes), *own.shape[1:]))
+        padded[: len(own)] = own
+        found = [torch.empty_like(padded) for _ in sizes]
+        with self._in_words():
+            dist.all_gather(found, padded, group=self._group(own.device.type))
+        return torch.cat([part[:size] for part, size in zip(found, sizes, strict=True)])
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors of one dtype and device by their sums over all processes."""
         if self.size == 1 or not tensors:
@@ -272,7 +302,12 @@ class World:
 
         Those of all processes, in their order, are all rows.
         """
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        return self.all_rows(count)[self.rank]
+
+    def all_rows(self, count: int) -> list[slice]:
+        """Return which of `count` rows each process has."""
+        ends = [rank * count // self.size for rank in range(self.size + 1)]
+        return [slice(start, end) for start, end in itertools.pairwise(ends)]
 
     @contextmanager
     def standing_in(self, needed: bool = True) -> Iterator[None]:
@@ -432,13 +467,7 @@ class Share:
 
     def gather(self, rows: Tensor) -> Tensor:
         """Return a value of all samples, (total, ...), from those of this process's rows."""
-        most, world = max(self.sizes), self.world
-        padded = rows.new_zeros((most, *rows.shape[1:]))
-        padded[: len(rows)] = rows
-        found = [torch.empty_like(padded) for _ in self.sizes]
-        with world._in_words():
-            dist.all_gather(found, padded, group=world._group(rows.device.type))
-        return torch.cat([part[:size] for part, size in zip(found, self.sizes, strict=True)])
+        return self.world.gather_parts(rows, self.sizes)
 
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace tensors, such as means over the rows, by their means over the whole batch."""

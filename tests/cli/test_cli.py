@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from threefactor.cli import demo
 
@@ -198,3 +200,23 @@ def test_the_shell_really_completes(run, monkeypatch, capsys):
     monkeypatch.setenv("COMP_WORDS", "threefactor train digits-fc --rule sp")
     monkeypatch.setenv("COMP_CWORD", "4")
     assert "spatial-bp" in run()[1]
+
+
+@pytest.mark.parametrize("wrong", [["--rul", "opzo"], ["--epochs", "many"], ["--rule", "ozpo"]])
+def test_what_torchrun_started_says_once_what_is_wrong(run, monkeypatch, tmp_path, wrong):
+    """The store stands for that of torchrun, the two calls for its processes."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    note = tmp_path / "error.json"
+    environment = {
+        **{"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_ERROR_FILE": str(note)},
+        **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)},
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    ends = [run("train", "digits-fc", *wrong) for _ in range(2)]
+    assert [code for code, *_ in ends] == [2, 2]
+    first, second = (err for *_, err in ends)
+    assert wrong[1] in first or wrong[0] in first
+    assert not second
+    failure = ProcessFailure(local_rank=0, pid=1, exitcode=2, error_file=str(note))
+    assert failure.message["message"] in " ".join(first.split())

@@ -122,6 +122,7 @@ def counts(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr("threefactor.clocked.inputs.judge", judge)
     monkeypatch.setattr(verdicts, "finite", finite)
+    monkeypatch.setattr(verdicts, "judge", judge)
     monkeypatch.setattr("threefactor.clocked.constants.judge", judge)
     monkeypatch.setattr("threefactor.clocked.constants._at_hand", lambda value: False)
 
@@ -205,7 +206,8 @@ def test_replays_of_local_learning(counts: dict[str, int]) -> None:
 
     usual, rule = made(), made()
     expected = train(usual, usual.step, batches())
-    same(train(rule, Captured(rule, StandIn).step, batches()), expected)
+    fast = Captured(rule, StandIn)
+    same(train(rule, fast.step, batches()), expected)
     assert counts["replays"] == 4
 
 
@@ -301,7 +303,8 @@ def test_numbers_that_layers_learn_are_those_of_each_replay(
     expected = train(usual, usual.step, batches())
     assert abs(network.lif1.leak - 0.6) > 1e-6, "the optimiser moved it"
     other, rule = made()
-    same(train(rule, Captured(rule, StandIn).step, batches()), expected)
+    fast = Captured(rule, StandIn)
+    same(train(rule, fast.step, batches()), expected)
     assert counts == {"captures": 1, "replays": 4}
     assert other.lif1.leak == network.lif1.leak
 

@@ -301,6 +301,29 @@ def test_local_jobs_stop_with_what_submitted_them(tmp_path, whole):
     assert losses(root, LONG) == whole["long"]
 
 
+def test_a_local_job_goes_on_after_its_time_limit(tmp_path, whole):
+    """The controller sends its task SIGUSR2 before the limit, and starts it again; here we do."""
+    root, given, jobs = tmp_path / "runs", plan(changes=LONG), Batch(tmp_path / "batch", "local")
+    sent = []
+
+    class Send(Observer):
+        def progress(self, done, running):
+            if done > len(sent) and len(sent) < 2:
+                (place,) = (tmp_path / "batch").glob("*/*")
+                controller = json.loads((place / "job.json").read_text())["id"]
+                tasks = Path(f"/proc/{controller}/task/{controller}/children").read_text().split()
+                for task in tasks:
+                    os.kill(int(task), signal.SIGUSR2)
+                sent.append(tasks)
+                time.sleep(1.0)  # it takes longer to begin again
+
+    (outcome,) = run_grid([given], root, executor=jobs, observer=Send())
+    assert outcome.kind == "finished" and len(sent) == 2
+    (said,) = (tmp_path / "batch").glob("*/*/*_log.out")
+    assert said.read_text().count("Requeued job") == 2
+    assert losses(root, LONG) == whole["long"]
+
+
 def test_a_job_that_never_gets_to_a_checkpoint_is_not_queued_for_ever(tmp_path):
     """The commands are stopped before they train, as those that take long to load their data."""
     log, ended = tmp_path / "run.log", tmp_path / ENDED

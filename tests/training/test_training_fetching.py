@@ -14,6 +14,8 @@ from threefactor.training import evaluation, fetching, loop
 from threefactor.training.folder import checkpoint
 from threefactor.training.progress import Watcher
 
+verdicts_finite = verdicts.finite
+
 
 @pytest.fixture
 def together(monkeypatch):
@@ -21,6 +23,8 @@ def together(monkeypatch):
 
     def wait(batches):
         monkeypatch.setattr(fetching, "together_on", lambda device: batches)
+        if batches > 1:  # potentials that are not finite are told later, too
+            monkeypatch.setattr(verdicts, "finite", lambda *given: None)
 
     return wait
 
@@ -141,14 +145,17 @@ def spoiled(engine, monkeypatch, batch):
     return count
 
 
+@pytest.mark.parametrize("potentials", [False, True])
 def test_a_loss_that_is_nan_stops_before_it_reaches_a_checkpoint(
-    small, together, tmp_path, monkeypatch
+    small, together, tmp_path, monkeypatch, potentials
 ):
     together(4)
+    if potentials:
+        monkeypatch.setattr(verdicts, "finite", verdicts_finite)
     count = spoiled(loop.engine_of(small()), monkeypatch, 9)
     with pytest.raises(DivergenceError, match="loss became nan in epoch 2 at batch 2"):
         training.train(small(), tmp_path)
-    assert len(count) == 11  # two batches later, in whose fetch it was found
+    assert len(count) == (10 if potentials else 11)  # the batch in which, or whose fetch, it showed
     state = checkpoint.load_state(tmp_path / "last")
     assert (state["epoch"], state["sums"]["batch"]) == (1, 0)
     for part in ("network", "rule"):
@@ -255,7 +262,7 @@ def test_inputs_that_wait_are_limited_in_memory(monkeypatch):
     monkeypatch.setattr(fetching, "MOST_HELD", 2 * x.nbytes)
     for batch in range(3):
         assert not waiting.full, batch
-        waiting.add(result, x, y, len(y), classes=True, tally=None)
+        waiting.add(result, x, y, len(y), own=len(y), classes=True, tally=None)
     assert waiting.full and len(waiting) == 3
     found = list(waiting.fetch())
     assert len(found) == 3 and not len(waiting) and not waiting.full

@@ -6,15 +6,18 @@ import itertools
 import shlex
 import sys
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import typer
+from typer.rich_utils import rich_format_error
 
 from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, stream, sweep
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
 from threefactor.cli.show import show_run
 from threefactor.errors import ConfigurationError, ThreefactorError
-from threefactor.processes import say_once
+from threefactor.processes import say_once, tell_torchrun
 from threefactor.training.folder.writer import command
 from threefactor.training.memory import out_of_memory
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
@@ -23,6 +26,7 @@ from threefactor.version import __version__
 __all__ = ["app", "main"]
 
 NARROW = 60  # columns
+UsageError: Any = typer.BadParameter.__base__  # which Typer has under a name of its own
 
 app = typer.Typer(
     name="threefactor",
@@ -90,11 +94,16 @@ def main() -> None:
     try:
         try:
             _refuse_nothing(sys.argv[1:])
-            app(prog_name="threefactor")
+            code = app(prog_name="threefactor", standalone_mode=False)
         finally:
             flush()
+    except UsageError as problem:
+        say_once(problem.format_message(), partial(_explain, problem))
+        sys.exit(problem.exit_code)
     except ThreefactorError as problem:
-        if not problem.said_elsewhere:
+        if problem.said_elsewhere:
+            tell_torchrun(str(problem))
+        else:
             say_once(str(problem), fail)
         sys.exit(problem.exit_code)
     except OSError as problem:
@@ -112,7 +121,15 @@ def main() -> None:
     except StoppedBySignal as stop:
         say_once(f"stopped by {stop.name}", fail)
         raise
-    except SystemExit as end:
-        if end.code == 130:  # what Typer makes of KeyboardInterrupt
-            say_once("stopped", fail)
-        raise
+    if code == 130:  # what Typer makes of KeyboardInterrupt
+        say_once("stopped", fail)
+    sys.exit(code)
+
+
+def _explain(problem: Any, text: str) -> None:
+    """Say what is wrong with the options, as Typer does: `text`, and how to get help."""
+    del text
+    if app.rich_markup_mode is None:
+        problem.show()
+    else:
+        rich_format_error(problem)

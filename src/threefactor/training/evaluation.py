@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -82,7 +83,8 @@ class Sums:
         for name, count in found.capped.items():
             self.capped[name] = self.capped.get(name, 0) + count
         if self.tally is not None:
-            self.tally.add(found.tally, n)
+            for samples, numbers in found.tallies:
+                self.tally.add(numbers, samples)
 
     def take(self, waiting: Waiting) -> None:
         """Add what was found of all batches that wait."""
@@ -96,6 +98,8 @@ class Sums:
         self.samples = int(samples)
         self.correct = None if self.correct is None else int(correct)
         self.spikes = dict(zip(self.spikes, spikes, strict=True))
+        if self.tally is not None:
+            self.tally.add_up(world)
 
     @property
     def mean_loss(self) -> float:
@@ -144,35 +148,40 @@ def evaluate(
         raise InputError("there are no samples to evaluate; give at least one")
     kept: list[Tensor] = []
     size = evaluation_batch(network)
-    if world is not None and not 1 < world.size <= len(labels):
-        world = None
-    own = slice(0, len(labels)) if world is None else world.rows(len(labels))
-    starts = range(own.start, own.stop, size)
-    parts = [slice(start, min(start + size, own.stop)) for start in starts]
+    parts = [slice(n, min(n + size, len(labels))) for n in range(0, len(labels), size)]
+    # The batches are those of one process, so that equal outputs stay equal, to the last digit.
+    of_each = [parts] if world is None else [parts[rows] for rows in world.all_rows(len(parts))]
+    rank = 0 if world is None else world.rank
+    own = of_each[rank] or [slice(0, 1)]  # there are fewer batches than processes
+    counts = bool(of_each[rank])
     task = sums = None
     waiting = Waiting(labels.device)
     with evaluating(network):
-        loaded = batches(inputs, parts, seed=0)
-        for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
+        loaded = batches(inputs, own, seed=0)
+        for x, y in zip(loaded, map(labels.__getitem__, own), strict=True):
             with waiting.checks():
                 result = run(x, y)
             if sums is None:
                 task = task_of(loss, labels, result.output.shape[1])
                 sums = begin_sums(task)
-            classes = sums.correct is not None
-            waiting.add(result, x, y, len(y), classes=classes, tally=sums.tally)
+            n = len(y) if counts else 0
+            waiting.add(result, x, y, n, own=n, classes=task == "classes", tally=sums.tally)
             if task == "labels":
-                kept.append(predictions_of(result))
+                kept.append(predictions_of(result)[:n])
             if waiting.full:
                 sums.take(waiting)
     assert sums is not None
     sums.take(waiting)
+    gathered = None
     if world is not None:
         sums.add_up(world)
+        numbers = [sum(part.stop - part.start for part in theirs) for theirs in of_each]
+        gathered = partial(world.gather_parts, sizes=numbers)
     rates = {name: total / sums.samples for name, total in sums.spikes.items()}
     scores = sums.scores
     if task == "labels":
-        found = mean_average_precision(torch.cat(kept).cpu(), labels.cpu())
+        logits = torch.cat(kept).cpu()
+        found = mean_average_precision(logits, labels.cpu(), gathered)
         scores["mean_average_precision"] = found
     return Evaluation(sums.mean_loss, sums.accuracy, rates, scores)
 

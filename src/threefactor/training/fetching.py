@@ -8,7 +8,7 @@ anything is learned from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from threefactor.clocked import verdicts
 from threefactor.training.scores import Tally
 
-__all__ = ["Fetched", "Waiting"]
+__all__ = ["Fetched", "Waiting", "numbers_of", "predictions_of", "put_together"]
 
 TOGETHER = 8
 """Batches on a GPU whose numbers are fetched together."""
@@ -38,7 +38,8 @@ class Fetched:
         right: how many samples have their largest output at their label; 0 without labels.
         firing_rates: of each hidden layer.
         capped: as in the results of event-driven networks; empty for others.
-        tally: what `Tally.numbers` returned; empty without a tally.
+        tallies: what `Tally.numbers` returned, with the number of samples that it is of; one for
+            each process, none without a tally.
     """
 
     samples: int
@@ -46,12 +47,13 @@ class Fetched:
     right: int
     firing_rates: dict[str, float]
     capped: dict[str, int]
-    tally: list[float]
+    tallies: list[tuple[int, list[float]]]
 
 
 @dataclass
 class _Batch:
     samples: int
+    own: int
     names: list[str]
     capped: dict[str, int]
     numbers: Tensor
@@ -100,6 +102,7 @@ class Waiting:
         targets: Tensor,
         samples: int,
         *,
+        own: int,
         classes: bool,
         tally: Tally | None,
     ) -> None:
@@ -110,17 +113,20 @@ class Waiting:
             inputs: of the batch; of several processes, those of this one.
             targets: likewise.
             samples: in the batch, in all processes.
+            own: how many of the targets count here, the first ones; of a process that stands in
+                for nobody's samples, 0.
             classes: whether the targets are class labels, of which some are right.
             tally: that takes in the predictions; None for none.
         """
-        right = (result.output.argmax(1) == targets).sum() if classes else 0
+        right = (result.output[:own].argmax(1) == targets[:own]).sum() if classes else 0
         values = [result.loss, *result.firing_rates.values(), right]
         device = result.output.device
         numbers = torch.stack([torch.as_tensor(v, device=device).detach().double() for v in values])
         if tally is not None:
-            numbers = torch.cat([numbers, tally.numbers(predictions_of(result), targets)])
+            found = tally.numbers(predictions_of(result)[:own], targets[:own])
+            numbers = torch.cat([numbers, found])
         names, capped = list(result.firing_rates), getattr(result, "capped", {})
-        self._batches.append(_Batch(samples, names, capped, numbers, self._checks))
+        self._batches.append(_Batch(samples, own, names, capped, numbers, self._checks))
         self._held += self._checks.nbytes
         self._checks = verdicts.Waiting()
         if isinstance(inputs, Tensor):  # the same number in all processes
@@ -148,11 +154,34 @@ class Waiting:
                     complain()
             rates = dict(zip(batch.names, rest, strict=False))
             right, *tally = rest[len(rates) :]
-            yield Fetched(batch.samples, loss, int(right), rates, batch.capped, tally)
+            tallies = [(batch.own, tally)] if tally else []
+            yield Fetched(batch.samples, loss, int(right), rates, batch.capped, tallies)
 
     def clear(self) -> None:
         """Forget all batches."""
         self._batches, self._checks, self._held = [], verdicts.Waiting(), 0.0
+
+
+def numbers_of(found: Sequence[Fetched]) -> list[float]:
+    """Return what other processes need of batches of which each process has other samples."""
+    return [
+        number
+        for one in found
+        for number in (one.right, *(n for own, tally in one.tallies for n in (own, *tally)))
+    ]
+
+
+def put_together(found: Sequence[Fetched], numbers: Tensor) -> None:
+    """Put into batches what all processes found.
+
+    Args:
+        found: of this process; changed.
+        numbers: a row of `numbers_of` for each process, of the same batches.
+    """
+    for one, each in zip(found, numbers.chunk(len(found), 1), strict=True):
+        one.right = int(each[:, 0].sum())
+        if one.tallies:
+            one.tallies = [(int(own), tally) for _, own, *tally in each.tolist()]
 
 
 def together_on(device: torch.device) -> int:

@@ -45,7 +45,7 @@ from threefactor.training.evaluation import (
     evaluate,
 )
 from threefactor.training.experiment import Experiment
-from threefactor.training.fetching import Fetched, Waiting
+from threefactor.training.fetching import Fetched, Waiting, numbers_of, put_together
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.lock import only_one
 from threefactor.training.folder.run import check_trained_with
@@ -195,11 +195,6 @@ class Trainer:
                 f"a batch has {smallest} samples for {world.size} processes; give a larger "
                 f"batch_size, or at most {smallest} processes"
             )
-        if self._task in ("values", "labels"):
-            raise ConfigurationError(
-                f"the network predicts {self._task}, whose scores several processes do not add up; "
-                "use one process"
-            )
         if not callable(getattr(experiment.rule, "join", None)):
             raise ConfigurationError(
                 f"the rule is a {type(experiment.rule).__name__}, which has no `join`, so that "
@@ -341,7 +336,8 @@ class Trainer:
         The noise of hardware, if there is any, is the same in all evaluations of all rules.
 
         Args:
-            seen: called with the output (B, m) and the targets of each batch.
+            seen: called with the output (B, m) and the targets of each batch; of several processes,
+                which all evaluate at the same time, with those of its own samples.
         """
         return self._evaluate(self._test, stoppable=False, seen=seen)
 
@@ -367,7 +363,9 @@ class Trainer:
             drawn = experiment.settings.hardware_noise is not None
             shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
             loss = getattr(experiment.rule, "loss", None)
-            return evaluate(experiment.network, *part, run, loss, shared)
+            found = evaluate(experiment.network, *part, run, loss, shared)
+            # Decisions follow from it, which all processes have to take alike.
+            return self._world.from_first(lambda: found)
 
     @property
     def _batches_per_epoch(self) -> int:
@@ -501,10 +499,12 @@ class Trainer:
             with world.standing_in(stands_in), self._waiting.checks():
                 result = engine_of(settings).step(experiment, x, y, learn)
         except DivergenceError as problem:
-            self._diverge(f"{self._place(self._batches_of_epoch)}, {problem}", problem)
+            where = self._place(self._batches_of_epoch)
+            self._settle()  # a batch before it may have made the weights so
+            self._diverge(f"{where}, {problem}", problem)
         sums, waiting = self._sums, self._waiting
-        counted = sums.correct is not None and not stands_in
-        waiting.add(result, x, y, count, classes=counted, tally=sums.tally)
+        own, classes = 0 if stands_in else len(y), sums.correct is not None
+        waiting.add(result, x, y, count, own=own, classes=classes, tally=sums.tally)
         told = self._settle() if waiting.full else []
         if settings.update == "sequence":
             self._clip()
@@ -541,10 +541,9 @@ class Trainer:
                 self._diverge(f"the loss became {one.loss} {where}")
             found.append(one)
         if self._world.size > 1:
-            said = self._world.gather([*(one.right for one in found), self._stop.number or 0])
-            for one, right in zip(found, said[:, :-1].sum(0).tolist(), strict=True):
-                one.right = int(right)
-            self._stop_of_all = int(said[:, -1].max()) or None
+            said = self._world.gather([self._stop.number or 0, *numbers_of(found)])
+            self._stop_of_all = int(said[:, 0].max()) or None
+            put_together(found, said[:, 1:])
         told: list[_Told] = []
         for one in found:
             self._sums.add(one)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from threefactor.processes import World
 
 __all__ = [
     "LEADING",
@@ -182,24 +184,47 @@ class Tally:
             numbers: what `numbers` returned.
             samples: how many there are in the batch.
         """
-        before, self.samples = self.samples, self.samples + samples
         names = SUMS[self.task]
         m = len(numbers) // len(names)
-        fresh = {name: numbers[k * m : k * m + m] for k, name in enumerate(names)}
-        if self.task == "labels":
-            self.hits += int(numbers[-1])
-        else:  # Chan et al. 1983: squares about the mean, put together without cancellation
-            share = samples / self.samples
-            steps = [
-                a - b for a, b in zip(fresh["mean"], self.sums.get("mean", [0.0] * m), strict=True)
-            ]
-            apart = [
-                own + s * s * before * share for own, s in zip(fresh["spread"], steps, strict=True)
-            ]
-            fresh |= {"spread": apart, "mean": [s * share for s in steps]}
-        for name, values in fresh.items():
-            there = self.sums.get(name, [0.0] * m)
-            self.sums[name] = [a + b for a, b in zip(there, values, strict=True)]
+        sums = {name: list(numbers[k * m : k * m + m]) for k, name in enumerate(names)}
+        hits = int(numbers[-1]) if self.task == "labels" else 0
+        self.merge(Tally(self.task, samples, hits, sums))
+
+    def merge(self, other: Tally) -> None:
+        """Add what another one has of other samples."""
+        if not other.samples:
+            self.sums = self.sums or {name: [0.0] * len(one) for name, one in other.sums.items()}
+            return
+        before, self.samples = self.samples, self.samples + other.samples
+        self.hits += other.hits
+        share = other.samples / self.samples
+        sums = {name: list(values) for name, values in other.sums.items()}
+        for k, mean in enumerate(sums.get("mean", [])):
+            # Chan et al. 1983: sums of squares about the mean, put together without cancellation.
+            step = mean - (self.sums["mean"][k] if before else 0.0)
+            sums["spread"][k] += step * step * before * share
+            sums["mean"][k] = step * share
+        for name, fresh in sums.items():
+            there = self.sums.get(name, [0.0] * len(fresh))
+            self.sums[name] = [a + b for a, b in zip(there, fresh, strict=True)]
+
+    def add_up(self, world: World) -> None:
+        """Become the tally of all processes, each of which has that of other samples."""
+        parts, self.samples, self.hits, self.sums = self._of_all(world), 0, 0, {}
+        for part in parts:
+            self.merge(part)
+
+    def _of_all(self, world: World) -> list[Tally]:
+        """Return the tallies of all processes, which all have the same sums."""
+        own = [value for values in self.sums.values() for value in values]
+        found = world.gather([self.samples, self.hits, *own]).tolist()
+        tallies = []
+        for samples, hits, *numbers in found:
+            tallies.append(Tally(self.task, int(samples), int(hits)))
+            each = len(numbers) // len(self.sums)
+            for i, name in enumerate(self.sums):
+                tallies[-1].sums[name] = numbers[i * each : (i + 1) * each]
+        return tallies
 
     def scores(self) -> dict[str, float | None]:
         """Return the scores by name; none before the first sample.
@@ -257,7 +282,9 @@ def _f1(both: float, said: float, right: float) -> float:
     return 2 * both / (said + right) if said + right else 0.0
 
 
-def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
+def mean_average_precision(
+    logits: Tensor, targets: Tensor, gathered: Callable[[Tensor], Tensor] | None = None
+) -> float | None:
     r"""Return the mean over labels of their average precision; None if none is ever right.
 
     .. math:: AP = \sum_k (R_k - R_{k-1}) P_k
@@ -267,7 +294,10 @@ def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
     recall, and are left out.
 
     Args:
-        logits, targets: (N, m) of all samples; a label is right from 0.5 on.
+        logits: (N, m); or those of this process's samples alone.
+        targets: (N, m) of all samples; a label is right from 0.5 on.
+        gathered: of the logits of one label, (n,), makes those of all samples, (N,): so that no
+            process holds more than its own and those of one label.
 
     Source: scikit-learn, `average_precision_score`.
     """
@@ -275,7 +305,8 @@ def mean_average_precision(logits: Tensor, targets: Tensor) -> float | None:
     for one, right in zip(logits.T, (targets >= 0.5).T, strict=True):
         if not bool(right.any()):
             continue
-        values, order = one.sort(descending=True, stable=True)
+        whole = one if gathered is None else gathered(one)
+        values, order = whole.sort(descending=True, stable=True)
         hits = right[order].double().cumsum(0)
         ends = torch.ones(len(values), dtype=torch.bool, device=values.device)
         ends[:-1] = values[1:] != values[:-1]
