@@ -13,7 +13,7 @@ from reference.events_cases import make_inputs, make_labels, make_network, rule_
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.errors import ConfigurationError, InputError
+from threefactor.errors import ConfigurationError, DivergenceError, InputError
 from threefactor.events import SpikeBatch
 
 nan, inf = math.nan, math.inf
@@ -326,6 +326,23 @@ def test_bad_weights(use: str, change: Callable[[events.Network], Any], message:
     with pytest.raises(InputError, match=message):
         put_to_use(use, net, make_inputs(), make_labels())
     assert all(p.grad is None for p in net.parameters())
+
+
+@pytest.mark.parametrize("value", [nan, inf, -inf])
+@pytest.mark.parametrize("name", ["dfa", "sfdfa"])
+def test_bad_feedback(name: str, value: float) -> None:
+    net = make_network()
+    rule = rule_of(name, net)
+    rule.step(make_inputs(), make_labels())
+    kept = [p.grad.clone() for p in net.parameters()]
+    rule.feedback[0].matrix[1, 2] = value
+    before = {k: v.clone() for k, v in rule.named_buffers()}
+    with pytest.raises(DivergenceError, match=r"feedback\.0\.matrix of the rule holds NaN"):
+        rule.step(make_inputs(), make_labels())
+    assert all(map(torch.equal, kept, [p.grad for p in net.parameters()]))
+    for key, value_then in before.items():
+        now = rule.get_buffer(key)
+        torch.testing.assert_close(now, value_then, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 def test_largest_finite_weights_are_no_error() -> None:

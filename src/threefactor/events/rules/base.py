@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from threefactor import processes
 from threefactor.clocked.kernels import keep_freed_memory
 from threefactor.clocked.losses import Loss
 from threefactor.clocked.torch_losses import checked_loss
+from threefactor.clocked.verdicts import finite, refuse_tensor
 from threefactor.errors import InputError, unknown_name, warn_user
 from threefactor.events.arrays import as_array, for_kernels, number
 from threefactor.events.delivery import can_learn, collected, give
@@ -150,6 +152,7 @@ class Rule(nn.Module, ABC):
         Raises:
             InputError: if inputs or targets do not fit the network, or the network has changed so
                 that the rule cannot train it.
+            DivergenceError: if weights or feedback hold NaN or infinity.
         """
         if targets is None:
             raise InputError("targets are None; give what the loss expects, such as class labels")
@@ -160,7 +163,7 @@ class Rule(nn.Module, ABC):
             trial = Trial(self.network, inputs, targets, self.loss)
             named = self.named_buffers() if self._modules else self._buffers.items()
             buffers = {name: buffer for name, buffer in named if buffer is not None}
-            _check_dtypes(trial, buffers)
+            _check_values(trial, buffers)
             if self.world is not None:
                 generators = processes.generators_of(self)
                 trial.take_share(self.world.share(len(inputs), self.network, generators))
@@ -298,8 +301,8 @@ class Rule(nn.Module, ABC):
         give(activity, gradient)
 
 
-def _check_dtypes(trial: Trial, buffers: dict[str, Tensor]) -> None:
-    """Refuse a network or rule of mixed precision."""
+def _check_values(trial: Trial, buffers: dict[str, Tensor]) -> None:
+    """Refuse a network or rule of mixed precision, and feedback that is NaN or infinite."""
     dtype = trial.counts[0].dtype
     for name, counts in zip(trial.names, trial.counts, strict=True):
         if counts.dtype != dtype:
@@ -313,6 +316,10 @@ def _check_dtypes(trial: Trial, buffers: dict[str, Tensor]) -> None:
                 f"{name} of the rule is {buffer.dtype} and the network {dtype}; "
                 f"use rule.to({dtype})"
             )
+        if buffer.is_floating_point():
+            infinite = "." not in name  # such as the best loss of a rule of one's own
+            finding = partial(refuse_tensor, f"{name} of the rule", buffer, infinite=infinite)
+            finite(name, buffer, finding)
 
 
 def _check_layer(layer: Layer, activity: Activity) -> None:
