@@ -160,7 +160,7 @@ def feedback(
     """
     pairs = analysis.feedback_beside(rule, batches, steps=steps)
     name = [*pairs][-1] if layer is None else layer
-    if name not in pairs:
+    if not isinstance(name, str) or name not in pairs:
         raise InputError(
             f"of layer {clipped(name)} there is nothing to compare; give one of {', '.join(pairs)}"
         )

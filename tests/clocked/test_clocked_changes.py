@@ -9,7 +9,15 @@ from typing import Any
 
 import pytest
 import torch
-from reference.clocked_cases import assert_same, build, learned, make_data, make_pictures, make_rule
+from reference.clocked_cases import (
+    assert_same,
+    build,
+    learned,
+    make_data,
+    make_network,
+    make_pictures,
+    make_rule,
+)
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -422,3 +430,44 @@ def test_the_default_precision_makes_no_difference(case: str) -> None:
         assert all(v.dtype == torch.float32 for v in result.firing_rates.values())
         found.append(learned(rule))
     assert all(torch.equal(found[0][k], v) for k, v in found[1].items())
+
+
+class Replaced(nn.Module):
+    """Runs a network with other values than those that its layers hold."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.input_shape = network, network.input_shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = {name: p.detach() * 0.5 for name, p in self.network.named_parameters()}
+        return torch.func.functional_call(self.network, values, (x,))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("steps", [1, 9])
+def test_weights_that_a_layer_only_borrows_are_refused(steps: int) -> None:
+    """The gradient would be that of other values, and go to the layer's own."""
+    network = Replaced(make_network())
+    rule = clocked.DFA(network)
+    x, y = make_data(steps)
+    for call in (lambda: rule.step(x, y), lambda: rule.observe(x[0], y)):
+        with pytest.raises(InputError, match="had other weights in the time step than it has now"):
+            call()
+        assert all(p.grad is None for p in network.parameters())
+    assert clocked.run(network, x).output.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_half_precision_loses_no_spikes(dtype: torch.dtype, foreign: bool) -> None:
+    """There are more than float16 can hold, and bfloat16 would count no further than 256."""
+    torch.manual_seed(0)
+    neuron: nn.Module = clocked.LIF()
+    if foreign:
+        neuron = pytest.importorskip("spikingjelly.activation_based.neuron").IFNode()
+    network = nn.Sequential(nn.Linear(7, 2000), neuron, nn.Linear(2000, 3)).to(dtype)
+    with torch.no_grad():
+        network[0].weight.zero_()
+        network[0].bias.copy_((torch.arange(2000) < 1300) * 3.0)
+    rates = clocked.run(network.eval(), torch.zeros(64, 7, dtype=dtype), steps=4).firing_rates
+    assert float(rates["1"]) == pytest.approx(0.65, abs=1e-6)

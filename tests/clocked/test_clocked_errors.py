@@ -53,6 +53,7 @@ BAD_STEPS: dict[str, tuple[Arguments, str]] = {
     "too few targets": ((X, Y[:3], None), r"shape \(3,\); expected .*shape \(4,\)"),
     "label -1": ((X, torch.tensor([0, -1, 1, 2]), None), r"between -1 and 2; .*3 outputs .*0 to 2"),
     "label m": ((X, torch.tensor([0, 1, 2, 3]), None), r"between 0 and 3; .*classes 0 to 2"),
+    "nested": ((torch.nested.nested_tensor([X[0], X[1]]), Y, None), r"inputs are nested; .*pad"),
     "NaN constant": ((with_value(NAN)[0], Y, 5), r"1 NaN or infinite value"),
     "NaN sequence": ((with_value(NAN), Y, None), r"1 NaN or infinite value"),
     "infinite": ((with_value(INF), Y, None), r"1 NaN or infinite value"),

@@ -336,10 +336,8 @@ def test_bad_feedback(name: str, value: float) -> None:
     rule.step(make_inputs(), make_labels())
     kept = [p.grad.clone() for p in net.parameters()]
     rule.feedback[0].matrix[1, 2] = value
-    before = {k: v.clone() for k, v in rule.state_dict().items()}
-    with pytest.raises(
-        DivergenceError, match=r"feedback\.0\.matrix of the rule holds NaN .*\(1 of"
-    ):
+    before = {k: v.clone() for k, v in rule.named_buffers()}
+    with pytest.raises(DivergenceError, match=r"feedback\.0\.matrix of the rule holds NaN"):
         rule.step(make_inputs(), make_labels())
     assert all(map(torch.equal, kept, [p.grad for p in net.parameters()]))
     for key, value_then in before.items():

@@ -12,7 +12,15 @@ import torch
 from torch import Tensor
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch, gradients, undisturbed
+from threefactor.analysis.batches import (
+    NO_BATCH,
+    AnyRule,
+    Batch,
+    check_rule,
+    gradients,
+    pairs,
+    undisturbed,
+)
 from threefactor.analysis.records import Record
 from threefactor.analysis.variance import RunningVariance
 from threefactor.errors import InputError
@@ -36,6 +44,10 @@ def angle(a: Tensor, b: Tensor) -> float | None:
         >>> angle(torch.zeros(2), torch.ones(2)) is None
         True
     """
+    for tensor in (a, b):
+        if not isinstance(tensor, Tensor) or tensor.is_complex() or tensor.is_meta:
+            given = f"{tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise InputError(f"an angle is between two tensors of real values; one is a {given}")
     if a.numel() != b.numel():
         raise InputError(
             f"tensors of shape {tuple(a.shape)} and {tuple(b.shape)} have no angle between them; "
@@ -100,6 +112,7 @@ def backpropagation(rule: AnyRule) -> AnyRule:
     This is `clocked.SpatialBP` with the same traces, or `events.ExactBP` with the exact local
     gradient and the same firing-rate regularisation.
     """
+    check_rule(rule)
     if isinstance(rule, events.Rule):
         return events.ExactBP(
             rule.network,
@@ -152,14 +165,16 @@ def alignment(
 
     Source: Bacho & Chu (SFDFA), section 3.4, figure 9.
     """
+    check_rule(rule)
     other = backpropagation(rule) if reference is None else reference
+    check_rule(other)
     if other.network is not rule.network:
         raise InputError("rule and reference were built on different networks; give them the same")
     single: dict[str, list[float | None]] = {}
     means: dict[str, tuple[RunningVariance, RunningVariance]] = {}
     learned = copy.deepcopy(rule.state_dict())
     with undisturbed(rule, other):
-        for batch in batches:
+        for batch in pairs(batches):
             ours, theirs = gradients(rule, batch, steps), gradients(other, batch, steps)
             rule.load_state_dict(learned)  # every batch meets the feedback as it was
             for layer, vector in ours.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from contextlib import contextmanager
 from operator import itemgetter
 from typing import Any
@@ -16,15 +16,18 @@ from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import mapped
 from threefactor.errors import InputError
 from threefactor.modes import random_kept
+from threefactor.readable import clipped
 
 __all__ = [
     "NO_BATCH",
     "AnyRule",
     "Batch",
     "check_no_steps",
+    "check_rule",
     "cut",
     "gradients",
     "learn",
+    "pairs",
     "undisturbed",
 ]
 
@@ -34,6 +37,32 @@ Batch = tuple[Any, Tensor]
 
 NO_BATCH = "there was no batch; give at least one pair of inputs and targets"
 """What a measure says that was given no batch."""
+
+
+def pairs(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Yield batches, checked.
+
+    Raises:
+        InputError: if one is no pair of inputs and targets.
+    """
+    advice = "give pairs of inputs and targets, as in [(x, y)] or a DataLoader"
+    single = isinstance(batches, str | Mapping | Tensor)
+    if single or not isinstance(batches, Iterable):
+        raise InputError(f"batches are a {type(batches).__name__}; {advice}")
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            size = f" of {len(batch)}" if isinstance(batch, tuple | list) else ""
+            raise InputError(f"a batch is a {type(batch).__name__}{size}; {advice}")
+        yield batch[0], batch[1]
+
+
+def check_rule(rule: object) -> None:
+    """Refuse what is no rule of either engine."""
+    if not isinstance(rule, clocked.Rule | events.Rule):
+        raise InputError(
+            f"the rule is a {type(rule).__name__}; give one that was built on a network, as "
+            "clocked.DFA(network) or events.SFDFA(network)"
+        )
 
 
 def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> Iterator[Batch]:
@@ -47,12 +76,24 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
         samples: how many samples to take at most; None for all.
 
     Raises:
-        InputError: if there are fewer samples than one batch needs.
+        InputError: if there are fewer samples than one batch needs, or not as many as labels.
 
     Example:
         >>> [len(y) for _, y in cut(torch.rand(7, 4), torch.zeros(7, dtype=torch.int64), 3)]
         [3, 3]
     """
+    if not isinstance(labels, Tensor) or not labels.dim():
+        raise InputError(f"labels are a {type(labels).__name__}; give a tensor, (N, ...)")
+    counts: set[int] = set()
+    mapped(inputs, lambda x: counts.add(len(x) if _is_cut(x) else -1))
+    if counts != {len(labels)}:
+        raise InputError(
+            f"there are {len(labels)} labels, and inputs are {clipped(inputs)}; give samples that "
+            "can be cut, such as a tensor or a SpikeBatch, one for each label"
+        )
+    for name, number in (("size", size), ("samples", samples)):
+        if type(number) is not int and not (name == "samples" and number is None):
+            raise InputError(f"{name} is {clipped(number)}; give a whole number of samples")
     total = len(labels) if samples is None else min(samples, len(labels))
     if not 1 <= size <= total:
         raise InputError(
@@ -63,6 +104,10 @@ def cut(inputs: Any, labels: Tensor, size: int, samples: int | None = None) -> I
     starts = range(0, total - size + 1, size)
     places = (slice(i, i + size) for i in starts)
     return ((mapped(inputs, itemgetter(place)), labels[place]) for place in places)
+
+
+def _is_cut(samples: object) -> bool:
+    return samples.dim() > 0 if isinstance(samples, Tensor) else isinstance(samples, Sized)
 
 
 def learn(rule: AnyRule, inputs: Any, targets: Tensor, steps: int | None) -> None:

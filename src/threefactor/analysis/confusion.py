@@ -54,6 +54,11 @@ def confusion(output: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> Co
         >>> confusion(output, torch.tensor([0, 1, 1])).counts
         [[1, 0], [1, 1]]
     """
+    for name, values in (("output", output), ("labels", labels)):
+        if not isinstance(values, Tensor) or values.is_meta:
+            raise InputError(f"the {name} is {clipped(values)}; give a torch.Tensor with values")
+    if isinstance(classes, str | Tensor) or not isinstance(classes, Sequence):
+        raise InputError(f"classes are {clipped(classes)}; give a list of names")
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.dim() != 1:
         raise InputError(

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch
+from threefactor.analysis.batches import NO_BATCH, AnyRule, Batch, pairs
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import Sizes, sizes
 from threefactor.clocked.eligibility import PerNeuronPathway
@@ -224,7 +224,7 @@ def _at_spikes(rule: events.Rule, batches: Iterable[Batch]) -> TrainingOperation
     direct = isinstance(rule, events.FeedbackRule)
     learned = isinstance(rule, events.SFDFA)
     samples, traces, local, noise, forward, between = 0, 0, 0, 0, 0, 0
-    for inputs, _ in batches:
+    for inputs, _ in pairs(batches):
         samples += len(inputs)
         for i, (layer, activity) in enumerate(
             zip(rule.layers, rule.network.run(inputs), strict=True)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.analysis.alignment import angle, cosine
-from threefactor.analysis.batches import AnyRule, Batch
+from threefactor.analysis.batches import AnyRule, Batch, check_rule, pairs
 from threefactor.analysis.records import Record
 from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.inputs import Inputs, shapes_of
@@ -108,6 +108,7 @@ def feedback_beside(
     Raises:
         InputError: as there.
     """
+    check_rule(rule)
     feedback = getattr(rule, "feedback", None)
     if not feedback:
         raise InputError(f"{type(rule).__name__} has no feedback connections to compare")
@@ -119,7 +120,7 @@ def feedback_beside(
             "exact spike times have no Jacobian by a layer's activity; leave batches out to "
             "compare with the output weights"
         )
-    jacobian = mean_jacobian(rule.network, (x for x, _ in batches), steps=steps)
+    jacobian = mean_jacobian(rule.network, (x for x, _ in pairs(batches)), steps=steps)
     return {
         name: (connection.matrix.detach(), jacobian[name])
         for name, connection in zip(names, feedback, strict=True)
@@ -187,6 +188,8 @@ def mean_jacobian(
     Source: Xiao et al. 2026 (OPZO), section 4.2 and lemma 4.1.
     """
     session = Session(network, trace_decay=0.0, learning=False, make_probe=_Tap)
+    if not session.probes:
+        raise InputError("the network has no hidden layers, by which outputs could be derived")
     session.sample_shape = shapes_of(network, None)
     # Products stay those of the layers themselves, through which autograd passes.
     session.pathways.clear()
@@ -194,6 +197,11 @@ def mean_jacobian(
     count = 0
     with session.alone(), session.buffers_kept(always=True), attributes_kept(session):
         try:
+            if isinstance(inputs, Tensor) or not isinstance(inputs, Iterable):
+                raise InputError(
+                    f"inputs are a {type(inputs).__name__}; give the inputs of several batches, as "
+                    "in [x]"
+                )
             for batch in inputs:
                 session.reset()
                 _, sequence = session.time_steps(batch, steps)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps, pairs
 from threefactor.analysis.records import Record
 from threefactor.clocked.foreign import layers_of
 from threefactor.clocked.neuron import Neuron
@@ -146,7 +146,7 @@ def _on_grid(
     samples, done = 0, 0
     try:
         with evaluating(network):
-            for inputs, _ in batches:
+            for inputs, _ in pairs(batches):
                 counts.clear()
                 result = clocked.run(network, inputs, steps=steps)
                 samples, done = samples + len(result.output), result.steps
@@ -161,7 +161,7 @@ def _on_grid(
 def _of_events(network: events.Network, batches: Iterable[Batch]) -> tuple[dict[str, _Tally], int]:
     tallies = {name: _Tally() for name in network.layers}
     samples = 0
-    for inputs, _ in batches:
+    for inputs, _ in pairs(batches):
         samples += len(inputs)
         for (name, layer), activity in zip(
             network.layers.items(), network.run(inputs), strict=True

@@ -11,9 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from threefactor import events
-from threefactor.analysis.batches import NO_BATCH, Batch
+from threefactor.analysis.batches import NO_BATCH, Batch, pairs
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
+from threefactor.events.arrays import number
 from threefactor.events.layer import Activity
 from threefactor.events.parallel import over
 
@@ -112,11 +113,10 @@ def hair_triggers(
             f"the network is a {type(network).__name__}; hair triggers are of exact spike times: "
             "give one of threefactor.events"
         )
-    if not 0.0 < below < np.inf:
-        raise InputError(f"below is {below}; give a share of the threshold above 0")
+    below = number("below", below, "a share of the threshold above 0")
     currents: dict[str, list[NDArray[Any]]] = {name: [] for name in network.layers}
     sums: dict[str, list[NDArray[np.float64]]] = {}
-    for inputs, _ in batches:
+    for inputs, _ in pairs(batches):
         for (name, layer), activity in zip(
             network.layers.items(), network.run(inputs), strict=True
         ):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor import clocked, events
-from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps
+from threefactor.analysis.batches import NO_BATCH, Batch, check_no_steps, pairs
 from threefactor.analysis.records import Record
 from threefactor.analysis.sizes import fan_out, raw_fan_out
 from threefactor.clocked.foreign import layers_of
@@ -145,7 +145,7 @@ def operations(
     samples, count = 0, 0
     try:
         with evaluating(network):
-            for inputs, _ in batches:
+            for inputs, _ in pairs(batches):
                 result = clocked.run(network, inputs, steps=steps)
                 samples, count = samples + len(result.output), result.steps
     finally:
@@ -157,7 +157,7 @@ def operations(
 def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
     counts = {name: _Counts() for name in network.layers}
     samples = 0
-    for inputs, _ in batches:
+    for inputs, _ in pairs(batches):
         samples += len(inputs)
         activities = network.run(inputs)
         for (name, layer), activity in zip(network.layers.items(), activities, strict=True):

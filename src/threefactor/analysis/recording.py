@@ -129,7 +129,7 @@ class Recording:
         Raises:
             InputError: if there is no such layer.
         """
-        if name not in self.layers:
+        if not isinstance(name, str) or name not in self.layers:
             raise InputError(
                 f"{clipped(name)} is no layer of neurons of the network; give one of "
                 f"{', '.join(self.layers)}"

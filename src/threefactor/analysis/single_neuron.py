@@ -15,6 +15,7 @@ from threefactor.analysis.hair_triggers import spike_factors, time_gradients
 from threefactor.analysis.recording import potential_and_current
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError
+from threefactor.readable import clipped
 
 __all__ = [
     "FOUR_SPIKES",
@@ -71,7 +72,7 @@ def hair_trigger_factors(slopes: ArrayLike, *, tau_s: float, threshold: float) -
 
     Source: Bacho & Chu (SFDFA), equations 14 and 18, figure 1.
     """
-    given = np.asarray(slopes, np.float64).reshape(-1)
+    given = _numbers("slopes", slopes)
     if not (np.isfinite(given) & (given > 0)).all() or not len(given):
         raise InputError(
             f"slopes are {given.tolist()}; give numbers above 0: a spike has du/dt > 0"
@@ -131,7 +132,7 @@ def gradient_field(
 
     Source: Bacho & Chu (SFDFA), section 3.1, figure 2.
     """
-    values = np.asarray(weights, np.float64).reshape(-1)
+    values = _numbers("weights", weights)
     if not len(values):
         raise InputError("weights are empty; give the values of the grid")
     # All points of the grid are neurons of one layer.
@@ -204,7 +205,9 @@ def neuron_trace(
 
     Source: Bacho & Chu (SFDFA), section 3.1, figure 3; equation 1.
     """
-    values = np.asarray(weights, np.float64).reshape(-1, 1)
+    values = _numbers("weights", weights).reshape(-1, 1)
+    if type(points) is not int or points < 2:
+        raise InputError(f"points is {clipped(points)}; give a whole number of at least 2")
     layer = _layer(values, tau_s, threshold, duration)
     inputs = _batch(train, len(values))
     activity = layer.run(inputs)
@@ -238,7 +241,24 @@ def _layer(
 
 
 def _batch(train: Sequence[tuple[float, int]], size: int) -> events.SpikeBatch:
-    return events.SpikeBatch.from_lists([[t for t, _ in train]], [[j for _, j in train]], size)
+    try:
+        times, addresses = [t for t, _ in train], [j for _, j in train]
+    except (TypeError, ValueError):
+        raise InputError(
+            f"train is {clipped(train)}; give pairs of time and input, as in [(0.01, 0)]"
+        ) from None
+    return events.SpikeBatch.from_lists([times], [addresses], size)
+
+
+def _numbers(name: str, given: ArrayLike) -> NDArray[np.float64]:
+    """Return real numbers as a flat array."""
+    try:
+        found = np.asarray(given)
+        if found.dtype.kind not in "fiu":
+            raise TypeError
+        return found.astype(np.float64).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(f"{name} are {clipped(given)}; give real numbers") from None
 
 
 def _single_gradients(

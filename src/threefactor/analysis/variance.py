@@ -11,7 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threefactor.analysis.batches import AnyRule, Batch, gradients, learn, undisturbed
+from threefactor.analysis.batches import (
+    AnyRule,
+    Batch,
+    check_rule,
+    gradients,
+    learn,
+    pairs,
+    undisturbed,
+)
 from threefactor.analysis.records import Record
 from threefactor.errors import InputError, unknown_name
 
@@ -134,13 +142,15 @@ def gradient_variance(
 
     Source: Xiao et al. 2026 (OPZO), figure 2 and appendix C.2.2; proposition 4.2.
     """
-    if not rules:
+    if not isinstance(rules, Mapping) or not rules:
         raise InputError('no rule was given; give a dict such as {"opzo": rule}')
+    for rule in rules.values():
+        check_rule(rule)
     running: dict[str, dict[str, RunningVariance]] = {name: {} for name in rules}
     with undisturbed(*rules.values()):
         _warm_up(list(rules.values()), warmup, steps)
         count = 0
-        for count, batch in enumerate(batches, start=1):  # noqa: B007
+        for count, batch in enumerate(pairs(batches), start=1):  # noqa: B007
             for name, rule in rules.items():
                 for layer, vector in gradients(rule, batch, steps).items():
                     running[name].setdefault(layer, RunningVariance()).add(vector)
@@ -159,7 +169,7 @@ def gradient_variance(
 
 def _warm_up(rules: list[AnyRule], batches: Iterable[Batch], steps: int | None) -> None:
     """Let rules learn their feedback. Rules that the first batch does not change are left out."""
-    for i, batch in enumerate(batches):
+    for i, batch in enumerate(pairs(batches)):
         before = [copy.deepcopy(rule.state_dict()) for rule in rules] if i == 0 else []
         for rule in rules:
             learn(rule, *batch, steps)

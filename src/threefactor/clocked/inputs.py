@@ -291,6 +291,7 @@ class InputReader:
     def _rows(self, inputs: Any) -> list[Any]:
         """Cut sequences (T, B, ...) into time steps."""
         if isinstance(inputs, Tensor):
+            check_plain(inputs, "inputs are", meta=self.like.is_meta)
             self._refuse_batch(inputs, self.shapes, "")  # type: ignore[arg-type]
             rows: list[Any] = list(inputs)
         else:

@@ -37,6 +37,8 @@ __all__ = [
     "surrogate_times",
 ]
 
+WIDE = torch.float32
+"""At least this precision for sums over many neurons."""
 Reset = Literal["subtract", "zero"]
 """What a spike does to the potential: it takes the threshold off, or leaves nothing of it."""
 
@@ -317,7 +319,8 @@ class Neuron(nn.Module, ABC):
         The sum is an int if all that is `watched` is known to be finite.
         """
         raw = self.advance(current, before)
-        return self.activity(raw, after), raw.sum()
+        # Half precision counts no further than 2,048 spikes one by one, and ends at 65,504.
+        return self.activity(raw, after), raw.sum(dtype=torch.promote_types(raw.dtype, WIDE))
 
     def delta(self, error: Tensor, state: tuple[Tensor, ...], gate: Tensor | None) -> Tensor:
         """Carry an error from the activity to the current: through scale, dropout and spike."""

@@ -12,8 +12,16 @@ from torch import Tensor
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError, unknown_name
+from threefactor.readable import clipped
 
-__all__ = ["DEFAULT_SCALE", "DISTRIBUTIONS", "POSITIONS", "LinearSchedule", "Perturbation"]
+__all__ = [
+    "DEFAULT_SCALE",
+    "DISTRIBUTIONS",
+    "POSITIONS",
+    "LinearSchedule",
+    "Perturbation",
+    "check_perturbation",
+]
 
 Fill = Callable[[Tensor, float, torch.Generator | None], Tensor]
 
@@ -141,3 +149,11 @@ class Perturbation:
         elif self.antithetic and step % 2 == 1:
             return noise.neg_()
         return DISTRIBUTIONS[self.distribution](noise, self.scale, self.generator)
+
+
+def check_perturbation(given: object) -> None:
+    """Refuse what is no noise for the hidden layers."""
+    if given is not None and not isinstance(given, Perturbation):
+        raise InputError(
+            f"perturbation is {clipped(given)}; give clocked.Perturbation(scale), or None"
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,9 +184,7 @@ class Pathway:
 
     def _watch_weights(self) -> None:
         """Notice weights that change in mid-sequence, and drop what was made of the old ones."""
-        layer = self.synapse
-        parameters = layer.parameters() if layer._modules else layer._parameters.values()
-        tensors = (*parameters, *layer._buffers.values())
+        tensors = (*self._parameters(), *self.synapse._buffers.values())
         now = [(id(t), t._version) for t in tensors if t is not None and not t.is_inference()]
         before, self._weights = self._weights, now
         if before == now or not before:
@@ -200,6 +198,21 @@ class Pathway:
             )
         self._current = None
         self.forget()
+
+    def _refuse_other_weights(self) -> None:
+        """Refuse to give gradients to other tensors than those that made the current."""
+        given = {i for i, _ in self._weights}
+        now = [p for p in self._parameters() if p is not None and not p.is_inference()]
+        if not given.issuperset(map(id, now)):
+            raise InputError(
+                f"layer {self.name!r} had other weights in the time step than it has now, as by "
+                "torch.func.functional_call in the forward pass of the network; a rule teaches the "
+                "parameters that the layers hold: put the values into these"
+            )
+
+    def _parameters(self) -> Iterable[Tensor | None]:
+        layer = self.synapse
+        return layer.parameters() if layer._modules else layer._parameters.values()
 
     def _is_constant(self, x: Tensor) -> bool:
         """Return whether x is one constant input, in memory and in every step until now."""
@@ -300,6 +313,8 @@ class Pathway:
 
     def flush(self) -> None:
         """Put all that was gathered into `.grad`; the weights may change after it."""
+        if self._followed and self._weights:  # none if nothing came since it was flushed
+            self._refuse_other_weights()
         if self._gathered:
             self._multiply()
         if self._delta_sum is not None and self.synapse.plastic is not None:

@@ -44,7 +44,7 @@ from threefactor.clocked.inputs import (
 from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
-from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.noise import Perturbation, check_perturbation
 from threefactor.clocked.pathway import Pathway
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
@@ -553,6 +553,7 @@ def run(
     def make_probe(name: str, neuron: Neuron) -> Probe:
         return Probe(name, neuron, perturbation=perturbation)
 
+    check_perturbation(perturbation)
     session = Session(network, trace_decay=0.0, learning=False, make_probe=make_probe)
     session.sample_shape = shapes_of(network, input_shape)
     loss = CrossEntropyMSE() if loss is None else checked_loss(loss)

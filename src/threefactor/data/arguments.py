@@ -44,7 +44,7 @@ def check_dtype(dtype: torch.dtype) -> None:
     Raises:
         InputError: it is not such a value.
     """
-    if dtype not in DTYPES:
+    if not any(dtype is each for each in DTYPES):
         known = ", ".join(str(each) for each in DTYPES)
         raise InputError(f"dtype is {dtype}; expected one of {known}")
 

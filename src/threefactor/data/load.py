@@ -42,6 +42,7 @@ from threefactor.data.sets.simulated import SACCADES, simulated_events
 from threefactor.data.where import cache_folder, data_folder, find_files
 from threefactor.errors import ConfigurationError, DataError, InputError
 from threefactor.events.spikes import SpikeBatch
+from threefactor.readable import clipped
 
 __all__ = ["frame_settings", "has_frames", "load", "load_events", "load_frames", "load_spikes"]
 
@@ -104,6 +105,8 @@ def load(
             f"for networks {networks}. Sets of images: {_names(ImageSet, ImageFolderSet)}"
         )
     check_dtype(dtype)
+    if not isinstance(normalise, bool):
+        raise InputError(f"normalise is {clipped(normalise)}; give True or False")
     sources = find_files(entry, data_dir)
     if isinstance(entry, ImageFolderSet):
         folder = sources[0].path.parent
@@ -232,7 +235,8 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
 
 def has_frames(name: str) -> bool:
     """Return whether `load_frames` gives the data set of this name."""
-    return getattr(DATASETS.get(name), "frames", None) is not None
+    known = DATASETS.get(name) if isinstance(name, str) else None
+    return getattr(known, "frames", None) is not None
 
 
 def frame_settings(name: str) -> FrameSettings:

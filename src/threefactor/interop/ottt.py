@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 import pickle
 import re
 import zipfile
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from threefactor.clocked import CrossEntropyMSE, SpatialBP, nf_resnet34
 from threefactor.clocked.conv import EPSILON
-from threefactor.errors import CheckpointError, ThreefactorError
+from threefactor.errors import CheckpointError, InputError, ThreefactorError
 from threefactor.readable import clipped, readable
 from threefactor.recipes import recipe
 from threefactor.training import Experiment, RunFolder
@@ -65,6 +66,8 @@ def import_checkpoint(file: str | Path, out: str | Path) -> RunFolder:
         CheckpointError: if the file cannot be read safely or is of another network, or a run is
             in the folder already.
     """
+    if not isinstance(file, str | os.PathLike):
+        raise InputError(f"file is {clipped(file)}; give the path of a checkpoint")
     path = Path(file)
     state, network = convert(read_checkpoint(path))
     inputs, readout = state["stem.weight"].shape[1], state["readout.weight"]
@@ -186,6 +189,11 @@ def _renamed(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[int]]
     """Return the tensors by our names, and the number of blocks of each stage."""
     named: dict[str, Tensor] = {}
     blocks: list[set[int]] = [set(), set(), set(), set()]
+    if not isinstance(state, Mapping):
+        raise InputError(
+            f"the state is a {type(state).__name__}; give a dict of tensors by name, as of "
+            "network.state_dict()"
+        )
     for key, value in state.items():
         name, match = _AROUND.get(key), _BLOCK.fullmatch(key)
         if match is not None:

@@ -57,7 +57,7 @@ def raster_figure(
         InputError: if there is no such layer, or its activity is no spikes.
     """
     series, shortened = [], []
-    for name in recording.layers if layers is None else layers:
+    for name in recording.layers if layers is None else _listed("layers", layers):
         layer = recording.layer(name)
         layer.check_spikes()
         times, addresses, size = layer.times, layer.addresses, layer.neurons
@@ -100,7 +100,7 @@ def potential_figure(
         InputError: if there is no such layer or neuron, or no potential.
     """
     found = recording.layer(layer)
-    chosen = _usual(found) if neurons is None else list(neurons)
+    chosen = _usual(found) if neurons is None else _listed("neurons", neurons)
     if not chosen:
         raise InputError("no neuron is named; give at least one")
     seen = found.membranes(chosen)
@@ -198,7 +198,11 @@ def weight_figure(
             those of pictures nor a matrix.
     """
     name, weight = _first_weights(network)
-    shape = tuple(input_shape or getattr(network, "input_shape", None) or ())
+    shape = tuple(getattr(network, "input_shape", None) or ())
+    if input_shape is not None:
+        shape = tuple(_listed("input_shape", input_shape))
+        if any(type(side) is not int for side in shape) or math.prod(shape) < 1:
+            raise InputError(f"input_shape is {clipped(input_shape)}; give whole numbers above 0")
     if not bool(weight.isfinite().all()):
         raise InputError(f"weights of layer {name!r} are not finite; the training diverged")
     pictures = _as_pictures(weight, shape)
@@ -263,8 +267,15 @@ def _as_pictures(weight: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     return weight.reshape(-1, *shape) if picture else None
 
 
+def _listed(name: str, given: Any) -> list[Any]:
+    """Return a list or tuple as a list, or refuse anything else."""
+    if not isinstance(given, list | tuple):
+        raise InputError(f"{name} is {clipped(given)}; give a list")
+    return list(given)
+
+
 def _chosen(layer: str, neurons: Sequence[int] | None, size: int, usual: int) -> list[int]:
-    chosen = list(range(min(size, usual))) if neurons is None else list(neurons)
+    chosen = list(range(min(size, usual))) if neurons is None else _listed("neurons", neurons)
     for i in chosen:
         if type(i) is not int or not 0 <= i < size:
             raise InputError(

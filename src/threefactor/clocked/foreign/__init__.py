@@ -53,6 +53,8 @@ def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
     Raises:
         InputError: naming a layer that cannot be adopted, and the reason.
     """
+    if not isinstance(network, nn.Module):
+        raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
     found: list[tuple[str, Synapse | Neuron]] = []
     for name, module in network.named_modules():
         layer = module if isinstance(module, Synapse | Neuron) else _view(name, module)

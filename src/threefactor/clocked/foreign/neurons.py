@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked import verdicts
 from threefactor.clocked.foreign.affine import stand_in
-from threefactor.clocked.neuron import Neuron
+from threefactor.clocked.neuron import WIDE, Neuron
 from threefactor.errors import DivergenceError, InputError
 
 __all__ = [
@@ -214,7 +214,8 @@ class ForeignNeuron(Neuron):
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
         raw = self.advance(current, before)
-        return self.activity(raw, after), raw.abs().sum()  # a spike of -1 is one spike
+        fired = raw.abs().sum(dtype=torch.promote_types(raw.dtype, WIDE))  # -1 is one spike, too
+        return self.activity(raw, after), fired
 
     def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         raw = () if self.state is None else self.state[1:]

@@ -20,7 +20,7 @@ from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
 from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
-from threefactor.clocked.noise import Perturbation
+from threefactor.clocked.noise import Perturbation, check_perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
 from threefactor.clocked.pathway import deliver
 from threefactor.clocked.probe import Probe
@@ -137,6 +137,7 @@ class Rule(nn.Module, ABC):
         if chain not in CHAINS:
             raise unknown_name("chain", chain, CHAINS)
         self.loss = CrossEntropyMSE() if loss is None else checked_loss(loss)
+        check_perturbation(perturbation)
         self.perturbation = perturbation
         self.chain = chain
         self.network: nn.Module

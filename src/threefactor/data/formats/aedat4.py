@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from threefactor.data.arguments import given_path
 from threefactor.data.files.source import ADVICE, open_file
 from threefactor.data.formats.aedat4_child import NO_LIBRARY, REFUSED
 from threefactor.data.formats.events import EVENT, LARGEST_RECORDING, Events, make_events
@@ -38,10 +39,16 @@ def read_aedat4(
         DataError: the file is absent or damaged, has no events or several streams of them, or an
             event lies outside the sensor.
     """
-    place = Path(path)
-    with open_file(place) as file:
-        if file.read(len(MAGIC)) != MAGIC:
-            raise DataError(f"{place} does not begin with {MAGIC.decode()}; {ADVICE}")
+    place = given_path(path)
+    try:
+        with open_file(place) as file:
+            start = file.read(len(MAGIC))
+    except OSError as error:
+        raise DataError(
+            f"{place} cannot be read ({error.strerror or error}); check the path and rights"
+        ) from error
+    if start != MAGIC:
+        raise DataError(f"{place} does not begin with {MAGIC.decode()}; {ADVICE}")
     with tempfile.TemporaryDirectory(prefix="threefactor-") as folder:
         out = Path(folder) / "events.npy"
         _run_child(place, out)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -85,6 +85,8 @@ def from_dataset(
     check_dtype(dtype)
     if time not in (None, "batch-first", "time-first"):
         raise InputError(f"time is {clipped(time)}; give 'batch-first', 'time-first' or None")
+    if isinstance(classes, str) or not isinstance(classes, Sequence):
+        raise InputError(f"classes are {clipped(classes)}; give a list of names")
     if classes and len(classes) != outputs:
         raise InputError(f"there are {len(classes)} classes and {outputs} outputs; give as many")
     if length is not None:
@@ -259,6 +261,14 @@ def _read(
     """Read all targets of a dataset, and the shape of its inputs."""
     loader = source if isinstance(source, DataLoader) else None
     dataset: Any = source.dataset if isinstance(source, DataLoader) else source
+    tensors = isinstance(dataset, tuple) and all(isinstance(x, Tensor) for x in dataset)
+    samples = isinstance(dataset, Iterable) or hasattr(dataset, "__getitem__")
+    named = isinstance(dataset, Mapping) and 0 not in dataset
+    if tensors or named or isinstance(dataset, str | Tensor) or not samples:
+        raise InputError(
+            f"{part} is {clipped(dataset)}; give a torch.utils.data.Dataset or DataLoader of pairs "
+            "of input and target, such as TensorDataset(inputs, targets)"
+        )
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
         dataset, loader = _kept(part, source, time, length), None
         time = None if time is None else "batch-first"

@@ -16,6 +16,7 @@ from torch.nn.functional import pad
 from threefactor.data.arguments import check_number, check_whole
 from threefactor.data.inputs import Batched
 from threefactor.errors import InputError
+from threefactor.readable import clipped
 
 __all__ = [
     "Augmentation",
@@ -96,6 +97,8 @@ def random_crop(
         A batch of the same shape and type.
     """
     check_whole("padding", padding, 0, LARGEST_SIDE)
+    check_number("fill", fill, -math.inf, math.inf)
+    _check_generator(generator)
     samples = _samples(batch)
     count, planes, height, width = samples.shape
     shifts = torch.randint(0, 2 * padding + 1, (2, count, 1), generator=generator)
@@ -110,6 +113,7 @@ def random_crop(
 
 def random_flip(batch: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Exchange left and right of each sample with probability one half; see `random_crop`."""
+    _check_generator(generator)
     samples = _samples(batch)
     flipped = torch.rand(len(samples), 1, 1, 1, generator=generator) < 0.5
     return _as_before(torch.where(flipped.to(batch.device), samples.flip(-1), samples), batch)
@@ -126,6 +130,8 @@ def cutout(
     with Cutout, arXiv:1708.04552.
     """
     check_whole("size", size, 0, LARGEST_SIDE)
+    check_number("fill", fill, -math.inf, math.inf)
+    _check_generator(generator)
     samples = _samples(batch)
     count, _, height, width = samples.shape
     hidden = []
@@ -135,6 +141,11 @@ def cutout(
         hidden.append(((place >= start) & (place < start + size)).to(batch.device))
     square = hidden[0][:, None, :, None] & hidden[1][:, None, None, :]
     return _as_before(samples.masked_fill(square, fill), batch)
+
+
+def _check_generator(generator: object) -> None:
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator is {clipped(generator)}; give a torch.Generator, or None")
 
 
 def _samples(batch: Tensor) -> Tensor:
