@@ -8,8 +8,10 @@ well. The tests of `test_processes.py` read them.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -605,6 +607,165 @@ def other_plans(world: World) -> str:
     return said or expect(ConfigurationError, "the network's layers", lambda: other.join(world))
 
 
+def apart(world: World) -> str:
+    """What one process alone does to its weights or layers: words before the next update."""
+    first = world.is_first
+
+    def update(rule: Any, optimizer: Any) -> None:
+        if first:
+            optimizer.step()
+
+    def own_step(rule: Any, optimizer: Any) -> None:
+        """The first process has momentum of a step of its own, from before `join`."""
+        rule.world = None
+        if first:
+            learn_alone(rule)
+            optimizer.step()
+        rule.join(world)
+
+    def load(rule: Any, optimizer: Any) -> None:
+        state = {name: value + 0.01 * first for name, value in rule.network.state_dict().items()}
+        rule.network.load_state_dict(state)
+
+    def feedback(rule: Any, optimizer: Any) -> None:
+        if first:
+            next(rule.buffers()).mul_(1.1)
+
+    def mode(rule: Any, optimizer: Any) -> None:
+        rule.network.train(not first)
+
+    def frozen(rule: Any, optimizer: Any) -> None:
+        next(rule.network.parameters()).requires_grad_(not first)
+
+    weights, layers = "the weights or feedback of process 1", "in the same mode"
+    cases: list[tuple[str, Callable[[Any, Any], None], str]] = [
+        ("update", update, weights),
+        ("momentum", own_step, weights),
+        ("loaded", load, weights),
+        ("feedback", feedback, weights),
+        ("mode", mode, layers),
+        ("frozen", frozen, layers),
+    ]
+    for make, batch in ((opzo_case, clocked_cases.make_data()), (sfdfa_case, events_batch())):
+        for name, act, words in cases:
+            rule = make()
+            optimizer = torch.optim.Adam(rule.network.parameters(), lr=0.01)
+            rule.join(world)
+            rule.step(*batch)
+            act(rule, optimizer)
+            if name == "momentum":
+                optimizer.zero_grad()
+                rule.step(*batch)
+                optimizer.step()
+            said = expect(InputError, words, partial(rule.step, *batch))
+            if said:
+                return f"{type(rule).__name__}, {name}: {said}"
+    return ""
+
+
+def opzo_case() -> Any:
+    return clocked_cases.build("opzo")[1]
+
+
+def sfdfa_case() -> Any:
+    sizes = (events_cases.INPUTS, 5, events_cases.OUTPUTS)
+    return events_cases.rule_of("sfdfa", events_cases.make_network(sizes), feedback_lr=0.1)
+
+
+def events_batch() -> tuple[Any, Tensor]:
+    return events_cases.make_inputs(4), events_cases.make_labels(4)
+
+
+def learn_alone(rule: Any) -> None:
+    with torch.random.fork_rng():
+        events_rule = isinstance(rule, events.Rule)
+        rule.step(*(events_batch() if events_rule else clocked_cases.make_data(seed=5)))
+
+
+def in_stream(world: World) -> str:
+    """An endless stream, in which one process leaves out an update."""
+    rule = opzo_case()
+    rule.join(world)
+    x, y = clocked_cases.make_data()
+    optimizer = torch.optim.SGD(rule.network.parameters(), lr=0.1)
+    rule.observe(x[0], y)
+    if world.is_first:
+        optimizer.step()
+    return expect(InputError, "the weights or feedback", partial(rule.observe, x[1], y))
+
+
+def other_noise(world: World) -> str:
+    x, y = clocked_cases.make_data()
+    network = clocked_cases.make_network()
+    scale = clocked.LinearSchedule(0.5, 0.1)
+    rule = clocked.OPZO(network, noise_scale=scale)
+    rule.join(world)
+    rule.set_progress(0.0 if world.is_first else 1.0)
+    said = expect(InputError, "noise", partial(rule.step, x, y))
+    schedule = clocked.LinearSchedule(0.5, 0.1 if world.is_first else 0.2)
+    other = clocked.OPZO(network, noise_scale=schedule)
+    said = said or expect(ConfigurationError, "network or rule", partial(other.join, world))
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 1.0 + world.rank]), reduction="none")
+    weighted = clocked.DFA(network, loss=loss)
+    return said or expect(ConfigurationError, "network or rule", partial(weighted.join, world))
+
+
+def two_rules(world: World) -> str:
+    """Two rules take turns: right in one order, words in two."""
+    torch.manual_seed(7)
+    rules = [clocked_cases.make_rule("opzo", clocked_cases.make_network()), opzo_case()]
+    x, y = clocked_cases.make_data()
+    for rule in rules:
+        rule.join(world)
+    for rule in rules:
+        rule.step(x, y)
+    turn = rules if world.is_first else rules[::-1]
+    return expect(InputError, "the weights or feedback", partial(turn[0].step, x, y))
+
+
+def no_rows(world: World) -> str:
+    """A last batch with fewer rows than processes, in a loop of one's own."""
+    said = ""
+    for rule, (x, y) in ((opzo_case(), clocked_cases.make_data()), (sfdfa_case(), events_batch())):
+        rule.join(world)
+        one = slice(0, 1) if world.is_first else slice(0, 0)
+        rows = x[one] if isinstance(rule, events.Rule) else x[:, one]
+        words = "process 1 refused" if world.is_first else "sample"
+        said += expect(InputError, words, partial(rule.step, rows, y[one]))
+    return said
+
+
+def own_ways(world: World) -> str:
+    """Joined twice, copied, read back; gradients of several batches before an update."""
+
+    def run(together: World | None, rows: slice) -> list[Tensor]:
+        rule = opzo_case()
+        optimizer = torch.optim.Adam(rule.network.parameters(), lr=0.01)
+        if together is not None:
+            rule.join(together)
+            rule.join(together)
+        for i in range(3):
+            optimizer.zero_grad()
+            for part in range(2):
+                x, y = clocked_cases.make_data(seed=2 * i + part)
+                result = rule.step(x[:, rows], y[rows])
+            optimizer.step()
+        rule = copy.deepcopy(rule)
+        result = rule.step(x[:, rows], y[rows])
+        return [*learned(rule, result), *(p.grad for p in rule.network.parameters())]
+
+    rows = slice(0, 1) if world.is_first else slice(1, clocked_cases.BATCH)
+    said = differs(run(world, rows), run(None, slice(None)), 1e-12)
+    rule = opzo_case()
+    rule.join(world)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read = pickle.loads(pickle.dumps(rule))
+    if read.world is not None or "trains alone until" not in str([w.message for w in caught]):
+        return "what was read back said nothing"
+    return said
+
+
 def refused_rows(world: World) -> str:
     _, rule = clocked_cases.build("opzo")
     rule.join(world)
@@ -730,6 +891,24 @@ def register() -> None:
     threefactor.register_rule("together-rule")(Correlated)
 
 
+WAYS: tuple[Callable[[World], str], ...] = (
+    apart,
+    in_stream,
+    other_noise,
+    two_rules,
+    no_rows,
+    own_ways,
+    unsynchronised,
+    other_plans,
+    refused_rows,
+    drifted,
+    mixing,
+    other_settings,
+    too_small,
+)
+"""What users do with `join`: what is right, and what is refused in all processes."""
+
+
 def main(rank: int, size: int, folder: Path, which: str = "") -> None:
     register()
     torch.set_num_threads(1)
@@ -738,20 +917,14 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
     dist.init_process_group("gloo", init_method=meet, rank=rank, world_size=size)
     world = World(time_limit=60)
     checks: dict[str, Callable[[], str]] = {}
-    if which:
+    if which == "ways":
+        checks |= {act.__name__: lambda act=act: act(world) for act in WAYS}
+    elif which:
         checks |= adopted_checks(world)
     elif size == 2:
         checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
-        for act in (
-            unsynchronised,
-            other_plans,
-            refused_rows,
-            drifted,
-            mixing,
-            other_settings,
-            too_small,
-        ):
+        for act in WAYS:
             checks[act.__name__] = lambda act=act: act(world)
         checks["drawn"] = lambda: draws_its_own(world, Shaky())
         for name in STOPPED:
