@@ -301,7 +301,7 @@ class World:
         others = [rank for rank, one in enumerate(found) if one != found[0]]
         if others:
             raise ConfigurationError(
-                f"{what} of process {others[0]} is not that of process 0; processes that train "
+                f"process {others[0]} does not have {what} of process 0; processes that train "
                 "together need the same"
             )
 
