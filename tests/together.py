@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from typing_extensions import Unpack
 
 import threefactor
-from threefactor import World, clocked, events, training
+from threefactor import World, clocked, events, plugins, training
 from threefactor.data import from_dataset
 from threefactor.data.samples.own import OwnData
 from threefactor.errors import CheckpointError, ConfigurationError, InputError, ProcessError
@@ -915,6 +915,45 @@ def busy(world: World, out: Path) -> str:
     return expect(CheckpointError, "already holds a run", act)
 
 
+def other_command(world: World, folder: Path) -> str:
+    def act() -> object:
+        if world.is_first:
+            return training.train(settings_of("opzo"), folder / "new", world=world)
+        return training.resume(folder / "opzo", world=world)
+
+    said = expect(ConfigurationError, "the command (train or resume)", act)
+    return said or ("a folder was made" if (folder / "new").exists() else "")
+
+
+OWN_LOSS = """
+import threefactor, torch
+
+@threefactor.register_loss("together-other")
+def mine(output, targets):
+    return {} * torch.nn.functional.cross_entropy(output, targets, reduction="none")
+"""
+
+
+def other_code(world: World, folder: Path) -> str:
+    """A plugin of which one machine has another version."""
+    path = folder / f"machine-{world.rank}" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(OWN_LOSS.format(1.0 + world.rank))
+    plugins.load(str(path))
+    found = settings_of("opzo", **{"loss.kind": "together-other"})
+    return expect(ConfigurationError, "other code", lambda: Trainer(build(found), world=world))
+
+
+def other_environment(world: World) -> str:
+    rule = opzo_case()
+    if not world.is_first:
+        os.environ["THREEFACTOR_KERNELS"] = "0"
+    try:
+        return expect(ConfigurationError, "THREEFACTOR_KERNELS", lambda: rule.join(world))
+    finally:
+        os.environ.pop("THREEFACTOR_KERNELS", None)
+
+
 def died(world: World) -> str:
     """The other process ends: no hang, words, and nothing learned."""
     _, rule = clocked_cases.build("opzo")
@@ -955,6 +994,7 @@ WAYS: tuple[Callable[[World], str], ...] = (
     drifted,
     mixing,
     other_settings,
+    other_environment,
     too_small,
 )
 """What users do with `join`: what is right, and what is refused in all processes."""
@@ -979,6 +1019,8 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
         for name in STOPPED:
             checks[f"stopped-{name}"] = lambda name=name: stopped(world, folder, name)
         checks["busy"] = lambda: busy(world, folder / "opzo")
+        checks["code"] = lambda: other_code(world, folder)
+        checks["command"] = lambda: other_command(world, folder)
         checks["died"] = lambda: died(world)
     else:
         for name in STOPPED:

@@ -32,6 +32,7 @@ from threefactor.errors import (
     ThreefactorError,
     warn_user,
 )
+from threefactor.version import NUMBERS, __version__
 
 __all__ = [
     "Share",
@@ -559,6 +560,8 @@ def join(rule: Any, world: World) -> None:
     for module in (network, rule):
         tensors = (*module.named_parameters(), *module.named_buffers())
         kinds += [(name, tuple(t.shape), t.dtype) for name, t in tensors]
+    for what, value in _environment().items():
+        world.check_same(what, value)
     world.check_same("the network or rule", kinds)
     generators = [g for g in generators_of(rule) if g is not None]
     device = next(network.parameters()).device
@@ -637,6 +640,16 @@ def generators_of(rule: Any) -> list[torch.Generator | None]:
     """Return the generators on which a step of a rule depends; None is the global one."""
     owners = (rule, rule.perturbation)
     return [None, *(getattr(owner, "generator", None) for owner in owners)]
+
+
+def _environment() -> dict[str, object]:
+    """Return what decides, beside a network and its rule, which numbers a step has."""
+    return {
+        "the version of threefactor": (__version__, NUMBERS),
+        "the version of PyTorch": torch.__version__.partition("+")[0],
+        "the environment variable THREEFACTOR_KERNELS": os.environ.get("THREEFACTOR_KERNELS"),
+        "the precision of products (--precision)": torch.get_float32_matmul_precision(),
+    }
 
 
 def _set_up(of: object) -> list[tuple[str, object]]:

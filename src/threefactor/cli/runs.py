@@ -180,6 +180,9 @@ def train(
         threads = threads or run.threads
         precision = precision or run.precision
     with _together(device) as (world, device):
+        if resume_or_start:  # another machine may not see the run folder
+            begun = resume
+            resume = world.from_first(lambda: begun)
         use(settings or run.settings, device, threads, precision)
         common: dict[str, Any] = {
             "data_dir": data_dir,

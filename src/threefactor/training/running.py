@@ -27,6 +27,8 @@ from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
 
+COMMAND = "the command (train or resume)"
+
 
 def train(
     settings: Settings,
@@ -55,6 +57,8 @@ def train(
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
     """
+    world = world or World(meet=False)
+    world.check_same(COMMAND, "train")
     experiment = build(settings, data_dir, device)
     begin(experiment)
     run = None if out is None else RunFolder(out)
@@ -70,7 +74,7 @@ def train(
                 run.set_aside()
             run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
 
-        (world or World(meet=False)).from_first(begin_folder)
+        world.from_first(begin_folder)
         return trainer.fit()
 
 
@@ -105,6 +109,7 @@ def resume(
     """
     run = RunFolder(out)
     world = world or World(meet=False)
+    world.check_same(COMMAND, "resume")
     with ExitStack() as lock:
 
         def enter() -> tuple[Settings, list[dict[str, Any]], bool, bool]:
