@@ -8,8 +8,10 @@ well. The tests of `test_processes.py` read them.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import signal
 import sys
 import traceback
@@ -32,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from typing_extensions import Unpack
 
 import threefactor
-from threefactor import World, clocked, events, training
+from threefactor import World, clocked, events, plugins, training
 from threefactor.data import from_dataset
 from threefactor.data.samples.own import OwnData
 from threefactor.errors import (
@@ -91,6 +93,44 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
         "opzo",
         {"data.name": "together-few", "loss.kind": "BCEWithLogitsLoss", "epochs": 2},
     ),
+    "conv": (
+        "cifar10-conv5-small",
+        "opzo",
+        {
+            **{"data.name": "together-pictures", "data.train": None, "width": 0.04, "steps": 3},
+            **{"data.padding": 1, "data.flip": True, "data.cutout": 2, "clip_value": 0.002},
+            "dropout": 0.2,
+            "optimizer.options.weight_decay": 0.1,
+        },
+    ),
+    "conv-host": (
+        "cifar10-conv5-small",
+        "dkp",
+        {
+            **{"data.name": "together-pictures", "data.train": None, "width": 0.04, "steps": 3},
+            **{"data.padding": 0, "data.flip": False, "data.cutout": 0, "data.place": "host"},
+            **{"validation": 0.2, "clip_norm": 0.1, "update": "step"},
+        },
+    ),
+    "dkp": ("digits-fc", "dkp", {"dropout": 0.2, "data.place": "host", "clip_value": 0.003}),
+    "dfa-each-step": ("digits-fc", "dfa", {"update": "step", "clip_norm": 0.02, "dropout": 0.2}),
+    "zo-disk": ("digits-fc", "zo", {"data.place": "disk", "dropout": 0.2, "data.validation": 0.3}),
+    "spatial-bp": ("digits-fc", "spatial-bp", {"recurrent": True, "dropout": 0.2}),
+    "local-each-step": (
+        "digits-fc",
+        "opzo",
+        {
+            **{"rule.options.local_learning": "learned", "update": "step", "learn_leak": True},
+            **{"feedback_delay": 1, "optimizer.options.weight_decay": 0.1, "recurrent": True},
+        },
+    ),
+    "single": ("digits-fc", "opzo", {"dtype": "float32", "dropout": 0.2, "optimizer.lr": 1e-4}),
+    "exact-bp": ("digits-events", "exact-bp", {"thresholds": [0.1, 0.05, 0.05]}),
+    "events-dfa": (
+        "digits-events",
+        "dfa",
+        {"thresholds": [0.1, 0.05, 0.05], "clip_norm": 0.01, "validation": 0.3},
+    ),
     "sfdfa": ("digits-events", "sfdfa", {"thresholds": [0.1, 0.05, 0.05], "rate_penalty": 0.1}),
 }
 
@@ -118,6 +158,13 @@ def several_targets(kind: str, tests: int) -> Any:
     y = x @ torch.randn(21, 3, generator=draw, dtype=torch.float64)
     y = y if kind == "values" else (y > 0).double()
     return OwnData(x[:49], y[:49], x[49:], y[49:], kind, (21,), 3)
+
+
+def pictures_of_classes() -> Any:
+    draw = torch.Generator().manual_seed(4)
+    x = torch.randn(40, 3, 16, 16, generator=draw, dtype=torch.float64)
+    y = torch.arange(40) % 4
+    return OwnData(x[:25], y[:25], x[25:], y[25:], "pictures", (3, 16, 16), 4)
 
 
 def focal(output: Tensor, targets: Tensor, *, gamma: float = 2.0) -> Tensor:
@@ -156,6 +203,8 @@ RULES = ("opzo", "dfa", "dkp", "zo-one-point", "spatial-bp")
 def settings_of(name: str, **changes: Any) -> training.Settings:
     kind, rule, own = TRAININGS[name]
     small = {k: v for k, v in SMALL.items() if "data.name" not in own or not k.startswith("data")}
+    if "width" in own:
+        del small["hidden"]
     return recipe(kind).settings_for(rule, {**small, "epochs": 1, **own, **changes})
 
 
@@ -310,7 +359,7 @@ def clocked_checks(world: World) -> dict[str, Callable[[], str]]:
         chief = case in RULES
         updates = UPDATES if chief else FEW
         found.add(case, partial(usual, case, dropout=0.2), updates=updates, single=chief)
-        if case not in ("opzo", "dkp"):
+        if not chief:
             continue
         single = case == "opzo"
         found.add(f"{case}-each", partial(usual, case), learn=each_step, single=single)
@@ -506,7 +555,9 @@ def events_checks(world: World) -> dict[str, Callable[[], str]]:
     return found
 
 
-def lines_differ(together: list[dict[str, Any]], alone: list[dict[str, Any]]) -> str:
+def lines_differ(
+    together: list[dict[str, Any]], alone: list[dict[str, Any]], tolerance: float = 1e-9
+) -> str:
     """Say where the metrics of some epochs differ, but for how long they took."""
     if len(together) != len(alone):
         return f"{len(together)} epochs together, {len(alone)} alone"
@@ -518,7 +569,7 @@ def lines_differ(together: list[dict[str, Any]], alone: list[dict[str, Any]]) ->
             if not isinstance(theirs, dict):
                 ours, theirs = {key: ours}, {key: theirs}
             for a, b in zip(ours.values(), theirs.values(), strict=True):
-                if not (a == b or abs(a - b) <= 1e-9 * max(abs(a), 1)):
+                if not (a == b or abs(a - b) <= tolerance * max(abs(a), 1)):
                     return f"{key} of epoch {one['epoch']}: {line[key]} together, {one[key]} alone"
     return ""
 
@@ -536,12 +587,13 @@ def epoch(world: World, name: str, fetched: int = 1) -> str:
 
     joint, lines, tracked = run(world)
     alone, others, measured = run(None)
-    said = lines_differ(lines, others)
+    single = settings_of(name).dtype == "float32"
+    said = lines_differ(lines, others, 1e-5 if single else 1e-9)
     if said:
         return said
     if len(tracked) != len(measured):
         return f"{len(tracked)} measurements together, {len(measured)} alone"
-    return differs(joint, alone, 1e-12)
+    return differs(joint, alone, 1e-5 if single else 1e-12)
 
 
 def expect(kind: type[Exception], words: str, act: Callable[[], object]) -> str:
@@ -612,6 +664,165 @@ def other_plans(world: World) -> str:
     leaky = clocked_cases.make_network(leak=0.5 if first else 0.6)
     other = clocked_cases.make_rule("opzo", leaky)
     return said or expect(ConfigurationError, "the network's layers", lambda: other.join(world))
+
+
+def apart(world: World) -> str:
+    """What one process alone does to its weights or layers: words before the next update."""
+    first = world.is_first
+
+    def update(rule: Any, optimizer: Any) -> None:
+        if first:
+            optimizer.step()
+
+    def own_step(rule: Any, optimizer: Any) -> None:
+        """The first process has momentum of a step of its own, from before `join`."""
+        rule.world = None
+        if first:
+            learn_alone(rule)
+            optimizer.step()
+        rule.join(world)
+
+    def load(rule: Any, optimizer: Any) -> None:
+        state = {name: value + 0.01 * first for name, value in rule.network.state_dict().items()}
+        rule.network.load_state_dict(state)
+
+    def feedback(rule: Any, optimizer: Any) -> None:
+        if first:
+            next(rule.buffers()).mul_(1.1)
+
+    def mode(rule: Any, optimizer: Any) -> None:
+        rule.network.train(not first)
+
+    def frozen(rule: Any, optimizer: Any) -> None:
+        next(rule.network.parameters()).requires_grad_(not first)
+
+    weights, layers = "the weights or feedback of process 1", "in the same mode"
+    cases: list[tuple[str, Callable[[Any, Any], None], str]] = [
+        ("update", update, weights),
+        ("momentum", own_step, weights),
+        ("loaded", load, weights),
+        ("feedback", feedback, weights),
+        ("mode", mode, layers),
+        ("frozen", frozen, layers),
+    ]
+    for make, batch in ((opzo_case, clocked_cases.make_data()), (sfdfa_case, events_batch())):
+        for name, act, words in cases:
+            rule = make()
+            optimizer = torch.optim.Adam(rule.network.parameters(), lr=0.01)
+            rule.join(world)
+            rule.step(*batch)
+            act(rule, optimizer)
+            if name == "momentum":
+                optimizer.zero_grad()
+                rule.step(*batch)
+                optimizer.step()
+            said = expect(InputError, words, partial(rule.step, *batch))
+            if said:
+                return f"{type(rule).__name__}, {name}: {said}"
+    return ""
+
+
+def opzo_case() -> Any:
+    return clocked_cases.build("opzo")[1]
+
+
+def sfdfa_case() -> Any:
+    sizes = (events_cases.INPUTS, 5, events_cases.OUTPUTS)
+    return events_cases.rule_of("sfdfa", events_cases.make_network(sizes), feedback_lr=0.1)
+
+
+def events_batch() -> tuple[Any, Tensor]:
+    return events_cases.make_inputs(4), events_cases.make_labels(4)
+
+
+def learn_alone(rule: Any) -> None:
+    with torch.random.fork_rng():
+        events_rule = isinstance(rule, events.Rule)
+        rule.step(*(events_batch() if events_rule else clocked_cases.make_data(seed=5)))
+
+
+def in_stream(world: World) -> str:
+    """An endless stream, in which one process leaves out an update."""
+    rule = opzo_case()
+    rule.join(world)
+    x, y = clocked_cases.make_data()
+    optimizer = torch.optim.SGD(rule.network.parameters(), lr=0.1)
+    rule.observe(x[0], y)
+    if world.is_first:
+        optimizer.step()
+    return expect(InputError, "the weights or feedback", partial(rule.observe, x[1], y))
+
+
+def other_noise(world: World) -> str:
+    x, y = clocked_cases.make_data()
+    network = clocked_cases.make_network()
+    scale = clocked.LinearSchedule(0.5, 0.1)
+    rule = clocked.OPZO(network, noise_scale=scale)
+    rule.join(world)
+    rule.set_progress(0.0 if world.is_first else 1.0)
+    said = expect(InputError, "noise", partial(rule.step, x, y))
+    schedule = clocked.LinearSchedule(0.5, 0.1 if world.is_first else 0.2)
+    other = clocked.OPZO(network, noise_scale=schedule)
+    said = said or expect(ConfigurationError, "network or rule", partial(other.join, world))
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 1.0 + world.rank]), reduction="none")
+    weighted = clocked.DFA(network, loss=loss)
+    return said or expect(ConfigurationError, "network or rule", partial(weighted.join, world))
+
+
+def two_rules(world: World) -> str:
+    """Two rules take turns: right in one order, words in two."""
+    torch.manual_seed(7)
+    rules = [clocked_cases.make_rule("opzo", clocked_cases.make_network()), opzo_case()]
+    x, y = clocked_cases.make_data()
+    for rule in rules:
+        rule.join(world)
+    for rule in rules:
+        rule.step(x, y)
+    turn = rules if world.is_first else rules[::-1]
+    return expect(InputError, "the weights or feedback", partial(turn[0].step, x, y))
+
+
+def no_rows(world: World) -> str:
+    """A last batch with fewer rows than processes, in a loop of one's own."""
+    said = ""
+    for rule, (x, y) in ((opzo_case(), clocked_cases.make_data()), (sfdfa_case(), events_batch())):
+        rule.join(world)
+        one = slice(0, 1) if world.is_first else slice(0, 0)
+        rows = x[one] if isinstance(rule, events.Rule) else x[:, one]
+        words = "process 1 refused" if world.is_first else "sample"
+        said += expect(InputError, words, partial(rule.step, rows, y[one]))
+    return said
+
+
+def own_ways(world: World) -> str:
+    """Joined twice, copied, read back; gradients of several batches before an update."""
+
+    def run(together: World | None, rows: slice) -> list[Tensor]:
+        rule = opzo_case()
+        optimizer = torch.optim.Adam(rule.network.parameters(), lr=0.01)
+        if together is not None:
+            rule.join(together)
+            rule.join(together)
+        for i in range(3):
+            optimizer.zero_grad()
+            for part in range(2):
+                x, y = clocked_cases.make_data(seed=2 * i + part)
+                result = rule.step(x[:, rows], y[rows])
+            optimizer.step()
+        rule = copy.deepcopy(rule)
+        result = rule.step(x[:, rows], y[rows])
+        return [*learned(rule, result), *(p.grad for p in rule.network.parameters())]
+
+    rows = slice(0, 1) if world.is_first else slice(1, clocked_cases.BATCH)
+    said = differs(run(world, rows), run(None, slice(None)), 1e-12)
+    rule = opzo_case()
+    rule.join(world)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read = pickle.loads(pickle.dumps(rule))
+    if read.world is not None or "trains alone until" not in str([w.message for w in caught]):
+        return "what was read back said nothing"
+    return said
 
 
 def refused_rows(world: World) -> str:
@@ -730,6 +941,45 @@ def busy(world: World, out: Path) -> str:
     return expect(CheckpointError, "already holds a run", act)
 
 
+def other_command(world: World, folder: Path) -> str:
+    def act() -> object:
+        if world.is_first:
+            return training.train(settings_of("opzo"), folder / "new", world=world)
+        return training.resume(folder / "opzo", world=world)
+
+    said = expect(ConfigurationError, "the command (train or resume)", act)
+    return said or ("a folder was made" if (folder / "new").exists() else "")
+
+
+OWN_LOSS = """
+import threefactor, torch
+
+@threefactor.register_loss("together-other")
+def mine(output, targets):
+    return {} * torch.nn.functional.cross_entropy(output, targets, reduction="none")
+"""
+
+
+def other_code(world: World, folder: Path) -> str:
+    """A plugin of which one machine has another version."""
+    path = folder / f"machine-{world.rank}" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(OWN_LOSS.format(1.0 + world.rank))
+    plugins.load(str(path))
+    found = settings_of("opzo", **{"loss.kind": "together-other"})
+    return expect(ConfigurationError, "other code", lambda: Trainer(build(found), world=world))
+
+
+def other_environment(world: World) -> str:
+    rule = opzo_case()
+    if not world.is_first:
+        os.environ["THREEFACTOR_KERNELS"] = "0"
+    try:
+        return expect(ConfigurationError, "THREEFACTOR_KERNELS", lambda: rule.join(world))
+    finally:
+        os.environ.pop("THREEFACTOR_KERNELS", None)
+
+
 def died(world: World) -> str:
     """The other process ends: no hang, words, and nothing learned."""
     _, rule = clocked_cases.build("opzo")
@@ -745,6 +995,7 @@ def died(world: World) -> str:
 
 def register() -> None:
     threefactor.register_data("together-data")(own_data)
+    threefactor.register_data("together-pictures")(pictures_of_classes)
     for name, kind, tests in (
         ("values", "values", 21),
         ("labels", "labels", 21),
@@ -754,6 +1005,25 @@ def register() -> None:
         threefactor.register_data(f"together-{name}")(lambda found=found: found)
     threefactor.register_loss("together-loss")(focal)
     threefactor.register_rule("together-rule")(Correlated)
+
+
+WAYS: tuple[Callable[[World], str], ...] = (
+    apart,
+    in_stream,
+    other_noise,
+    two_rules,
+    no_rows,
+    own_ways,
+    unsynchronised,
+    other_plans,
+    refused_rows,
+    drifted,
+    mixing,
+    other_settings,
+    other_environment,
+    too_small,
+)
+"""What users do with `join`: what is right, and what is refused in all processes."""
 
 
 def main(rank: int, size: int, folder: Path, which: str = "") -> None:
@@ -770,21 +1040,14 @@ def main(rank: int, size: int, folder: Path, which: str = "") -> None:
         checks |= clocked_checks(world) | later_checks(world) | events_checks(world)
         checks |= {f"epoch-{name}": lambda name=name: epoch(world, name) for name in TRAININGS}
         checks["epoch-fetched"] = lambda: epoch(world, "held-out", fetched=3)
-        for act in (
-            unsynchronised,
-            other_plans,
-            refused_rows,
-            spoilt,
-            drifted,
-            mixing,
-            other_settings,
-            too_small,
-        ):
+        for act in WAYS:
             checks[act.__name__] = lambda act=act: act(world)
         checks["drawn"] = lambda: draws_its_own(world, Shaky())
         for name in STOPPED:
             checks[f"stopped-{name}"] = lambda name=name: stopped(world, folder, name)
         checks["busy"] = lambda: busy(world, folder / "opzo")
+        checks["code"] = lambda: other_code(world, folder)
+        checks["command"] = lambda: other_command(world, folder)
         checks["died"] = lambda: died(world)
     else:
         for name in STOPPED:

@@ -25,7 +25,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
 
-from threefactor.errors import ConfigurationError, InputError, ProcessError, ThreefactorError
+from threefactor.errors import (
+    ConfigurationError,
+    InputError,
+    ProcessError,
+    ThreefactorError,
+    warn_user,
+)
+from threefactor.version import NUMBERS, __version__
 
 __all__ = [
     "Share",
@@ -45,6 +52,10 @@ PATIENCE = timedelta(seconds=5)
 """How long a process waits for another one to say what both have to say."""
 NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 REFUSED = -1
+SEEN = 64
+"""So many values of each parameter and buffer are compared at every step, spread over it."""
+ALIKE = 1e-5
+"""Share of the sum of these values by which processes may differ: by the rounding of other CPUs."""
 _ALONE = nullcontext()
 T = TypeVar("T")
 
@@ -168,7 +179,7 @@ class World:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (type(None), ())  # what is read back elsewhere trains alone
+        return (_read_back, (self.size,))
 
     @property
     def is_first(self) -> bool:
@@ -291,7 +302,7 @@ class World:
         others = [rank for rank, one in enumerate(found) if one != found[0]]
         if others:
             raise ConfigurationError(
-                f"{what} of process {others[0]} is not that of process 0; processes that train "
+                f"process {others[0]} does not have {what} of process 0; processes that train "
                 "together need the same"
             )
 
@@ -336,30 +347,32 @@ class World:
         """Tell the others that this process cannot begin the step, if they do not know yet."""
         if not self._asked and not self._unfinished:
             self._asked = True
-            self.gather([REFUSED, 0.0, 0.0])
+            self.gather([REFUSED, *[0.0] * 5])
 
-    def share(
-        self, rows: int, network: nn.Module, generators: Sequence[Any], plan: object = None
-    ) -> Share:
+    def share(self, rule: Any, rows: int, plan: object = None) -> Share:
         """Return which rows of a whole batch these are; all processes do so at the same time.
 
         Args:
+            rule: the rule that is about to learn from them. Its network must not mix samples or
+                draw numbers by itself.
             rows: how many this process has.
             plan: what is to be done with them, the same everywhere.
-            network: the network, which must not mix samples or draw numbers by itself.
-            generators: on which random numbers of the step depend; None for the global ones.
 
         Raises:
-            InputError: if another process refused its rows; if the plan or the state of the random
-                generators is not the same everywhere; or a layer cannot work on a part of a batch.
+            InputError: if another process refused its rows; if the plan, the state of the random
+                generators, the weights or the feedback are not the same everywhere; or a layer
+                cannot work on a part of a batch.
         """
-        _refuse_mixing(network)
+        _refuse_mixing(rule.network)
         self._asked = True
-        states = [g.get_state() if g is not None else torch.get_rng_state() for g in generators]
-        if next(network.parameters()).is_cuda:
-            states.append(torch.cuda.get_rng_state(next(network.parameters()).device))
+        states = [
+            g.get_state() if g is not None else torch.get_rng_state() for g in generators_of(rule)
+        ]
+        first = next(rule.network.parameters())
+        if first.is_cuda:
+            states.append(torch.cuda.get_rng_state(first.device))
         drawn = zlib.crc32(b"".join(state.numpy().tobytes() for state in states))
-        found = self._agreed(0 if self._stands_in else rows, plan, drawn)
+        found = self._agreed(rule, 0 if self._stands_in else rows, plan, drawn)
         sizes = [int(size) for size in found[:, 0].tolist()]
         if len(set(found[:, 1].tolist())) > 1:
             raise InputError(
@@ -372,15 +385,19 @@ class World:
         start = 0 if self._stands_in else sum(sizes[: self.rank])
         return Share(self, start, start + rows, tuple(sizes), not self._stands_in)
 
-    def share_again(self, plan: object) -> None:
+    def share_again(self, rule: Any, plan: object) -> None:
         """Take part in one more step of a stream, with the rows of before."""
         self._asked = True
-        self._agreed(1, ("again", plan))
+        self._agreed(rule, 1, ("again", plan))
         self._unfinished = True
 
-    def _agreed(self, rows: int, plan: object, drawn: int = 0) -> Tensor:
+    def _agreed(self, rule: Any, rows: int, plan: object, drawn: int = 0) -> Tensor:
         """Gather what every process brings to a step: rows, state of its generators, plan."""
-        found = self.gather([rows, drawn, zlib.crc32(repr(plan).encode())])
+        modes = [module.training for module in rule.network.modules()]
+        learns = [p.requires_grad for p in (*rule.network.parameters(), *rule.parameters())]
+        of_all = zlib.crc32(repr((plan, getattr(rule.perturbation, "scale", None))).encode())
+        of_layers = zlib.crc32(repr((modes, learns)).encode())
+        found = self.gather([rows, drawn, of_all, of_layers, *_glance(rule)])
         sizes = found[:, 0].tolist()
         if REFUSED in sizes:
             raise InputError(
@@ -389,14 +406,37 @@ class World:
         if len(set(found[:, 2].tolist())) > 1:
             raise InputError(
                 "the processes do not do the same: number of time steps, steps with labels, "
-                "after_step, and calls of step, observe and reset must be the same in all of them; "
-                "each may have other samples and other labels"
+                "after_step, noise, and calls of step, observe and reset must be the same in all "
+                "of them; each may have other samples and other labels"
+            )
+        if len(set(found[:, 3].tolist())) > 1:
+            raise InputError(
+                "the network's layers are not in the same mode in all processes: call train(), "
+                "eval() and requires_grad_() in all of them alike"
+            )
+        seen, size = found[:, 4], found[:, 5].max()
+        apart = ~torch.isclose(seen, seen[0], rtol=0.0, atol=ALIKE * float(size), equal_nan=True)
+        if bool(apart.any()):
+            raise InputError(
+                f"the weights or feedback of process {int(apart.nonzero()[0])} are not those of "
+                "process 0: something changed them in one process alone, or the optimisers do not "
+                "make the same steps. Load checkpoints before `join`, make the optimiser after it, "
+                "with the same options everywhere, and call optimizer.step() in all processes"
             )
         return found
 
     def end_step(self) -> None:
         """Note that a step is whole."""
         self._unfinished = False
+
+
+def _read_back(size: int) -> None:
+    """Stand for the world of a rule that was saved: what is read back trains alone."""
+    if size > 1 and dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        warn_user(
+            f"a rule was read back that trained with {size} processes: it trains alone until "
+            "`join` is called, and so do those of the other processes"
+        )
 
 
 @dataclass(frozen=True)
@@ -513,10 +553,15 @@ def _refuse_mixing(network: nn.Module) -> None:
 def join(rule: Any, world: World) -> None:
     """Let a rule of either engine train together with the same rule in other processes."""
     network = rule.network
-    kinds: list[Any] = [type(rule).__name__, *map(_plain, (rule, rule.perturbation, rule.loss))]
+    schedule = getattr(rule.perturbation, "schedule", None)
+    parts = (rule, rule.perturbation, schedule, rule.loss)
+    kinds: list[Any] = [type(rule).__name__, *map(_set_up, parts)]
+    kinds.append([generator is None for generator in generators_of(rule)])
     for module in (network, rule):
         tensors = (*module.named_parameters(), *module.named_buffers())
         kinds += [(name, tuple(t.shape), t.dtype) for name, t in tensors]
+    for what, value in _environment().items():
+        world.check_same(what, value)
     world.check_same("the network or rule", kinds)
     generators = [g for g in generators_of(rule) if g is not None]
     device = next(network.parameters()).device
@@ -574,17 +619,50 @@ def _step_of(world: World) -> Iterator[None]:
     world.end_step()
 
 
+@torch.no_grad()
+def _glance(rule: Any) -> list[float]:
+    """Return a weighted sum of some of a rule's weights and feedback, and the sum of their sizes.
+
+    Whatever learns apart from the others soon has another one.
+    """
+    own = (*rule.network.parameters(), *rule.parameters(), *rule.buffers())
+    some = [
+        flat[:: -(-flat.numel() // SEEN)]
+        for flat in (tensor.reshape(-1) for tensor in own if tensor.is_floating_point())
+        if flat.numel()
+    ]
+    values = torch.cat([part.double() for part in some])
+    weights = torch.arange(len(values), dtype=torch.float64, device=values.device).cos()
+    return torch.stack([(values * weights).sum(), values.abs().sum()]).tolist()
+
+
 def generators_of(rule: Any) -> list[torch.Generator | None]:
     """Return the generators on which a step of a rule depends; None is the global one."""
     owners = (rule, rule.perturbation)
     return [None, *(getattr(owner, "generator", None) for owner in owners)]
 
 
-def _plain(of: object) -> list[tuple[str, object]]:
-    """Return the attributes of an object that are plain values: how it is set up."""
-    values = sorted(vars(of).items()) if hasattr(of, "__dict__") else []
-    plain = (bool, int, float, str, type(None))
-    return [(k, v) for k, v in values if not k.startswith("_") and isinstance(v, plain)]
+def _environment() -> dict[str, object]:
+    """Return what decides, beside a network and its rule, which numbers a step has."""
+    return {
+        "the version of threefactor": (__version__, NUMBERS),
+        "the version of PyTorch": torch.__version__.partition("+")[0],
+        "the environment variable THREEFACTOR_KERNELS": os.environ.get("THREEFACTOR_KERNELS"),
+        "the precision of products (--precision)": torch.get_float32_matmul_precision(),
+    }
+
+
+def _set_up(of: object) -> list[tuple[str, object]]:
+    """Return the attributes of an object that are plain values or tensors: how it is set up."""
+    found: list[tuple[str, object]] = []
+    for name, value in sorted(vars(of).items()) if hasattr(of, "__dict__") else []:
+        if isinstance(value, Tensor):
+            found.append((name, value.detach().cpu().tolist()))
+        elif not name.startswith("_"):
+            each = value if isinstance(value, list | tuple) else [value]
+            if all(isinstance(one, bool | int | float | str | None) for one in each):
+                found.append((name, value))
+    return found
 
 
 def _on_cpu(state: Any) -> Any:

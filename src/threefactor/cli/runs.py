@@ -187,6 +187,9 @@ def train(
         threads = threads or run.threads
         precision = precision or run.precision
     with _together() as world:
+        if resume_or_start:  # another machine may not see the run folder
+            begun = resume
+            resume = world.from_first(lambda: begun)
         device = use(settings or run.settings, device, threads, precision, world)
         common: dict[str, Any] = {
             "data_dir": data_dir,

@@ -53,6 +53,7 @@ from threefactor.training.folder.writer import RunFolder
 from threefactor.training.loggers import Loggers
 from threefactor.training.memory import in_memory
 from threefactor.training.optimizers import step_scheduler
+from threefactor.training.own_code import code_digests
 from threefactor.training.placing import place, placement_of
 from threefactor.training.progress import Quiet, Watcher
 from threefactor.training.scores import task_of
@@ -201,6 +202,7 @@ class Trainer:
                 "several processes cannot train it together; use one process"
             )
         world.check_same("the settings", experiment.settings)
+        world.check_same("the plugins and other code", code_digests(experiment.settings))
         world.check_same("the data", self.described.data)
         experiment.rule.join(world)
 

@@ -28,6 +28,8 @@ from threefactor.training.settings import Settings
 
 __all__ = ["open_run", "resume", "train"]
 
+COMMAND = "the command (train or resume)"
+
 
 def train(
     settings: Settings,
@@ -57,6 +59,8 @@ def train(
     Raises:
         ThreefactorError: one of its kinds; see `Trainer`, `build` and `begin`.
     """
+    world = world or World(meet=False)
+    world.check_same(COMMAND, "train")
     device = choose_device(device, settings, world).device
     experiment = build(settings, data_dir, device)
     begin(experiment)
@@ -73,7 +77,7 @@ def train(
                 run.set_aside()
             run.create(settings, record_of(settings, experiment.data), experiment.layer_sizes)
 
-        (world or World(meet=False)).from_first(begin_folder)
+        world.from_first(begin_folder)
         return trainer.fit()
 
 
@@ -108,6 +112,7 @@ def resume(
     """
     run = RunFolder(out)
     world = world or World(meet=False)
+    world.check_same(COMMAND, "resume")
     with ExitStack() as lock:
 
         def enter() -> tuple[Settings, list[dict[str, Any]], bool, bool]:

@@ -340,10 +340,9 @@ class Rule(nn.Module, ABC):
         session = self._session
         verdicts.read()  # while the others can still be told
         if session.share is None:
-            generators = processes.generators_of(self)
-            session.take_share(world.share(samples, self.network, generators, plan))
+            session.take_share(world.share(self, samples, plan))
         else:
-            world.share_again(plan)
+            world.share_again(self, plan)
 
     def _run(
         self,

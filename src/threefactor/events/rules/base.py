@@ -165,8 +165,7 @@ class Rule(nn.Module, ABC):
             buffers = {name: buffer for name, buffer in named if buffer is not None}
             _check_values(trial, buffers)
             if self.world is not None:
-                generators = processes.generators_of(self)
-                trial.take_share(self.world.share(len(inputs), self.network, generators))
+                trial.take_share(self.world.share(self, len(inputs)))
             self._warn_of_silence(trial)
             result = trial.result()
             restore = self.saved(buffers)
