@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "DeviceError",
     "DivergenceError",
     "InputError",
     "PlaceError",
@@ -54,6 +55,10 @@ class CheckpointError(ThreefactorError):
 
 class DivergenceError(ThreefactorError):
     """The loss became NaN or infinite."""
+
+
+class DeviceError(ThreefactorError):
+    """A GPU failed, or went away, while it computed."""
 
 
 class ProcessError(ThreefactorError):

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.data import batches
-from threefactor.errors import InputError
+from threefactor.errors import InputError, warn_user
 from threefactor.modes import evaluating
 from threefactor.processes import World
 from threefactor.training.fetching import Fetched, Waiting, predictions_of
+from threefactor.training.memory import out_of_memory
 from threefactor.training.scores import Tally, mean_average_precision, task_of
 
 __all__ = [
@@ -126,6 +127,7 @@ def evaluate(
     run: Callable[[Any, Tensor], Any],
     loss: Any = None,
     world: World | None = None,
+    seen: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
 
@@ -136,9 +138,14 @@ def evaluate(
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
         loss: that of `run`, which may say what targets are that are no classes.
         world: processes that share the samples and all get the same result; None for no others.
+        seen: called with the output (B, m) and the labels of each batch.
 
     Raises:
         InputError: if there are no samples.
+
+    Warns:
+        UserWarning: if memory suffices only for fewer samples at once than usual. Those that are
+            left are then evaluated in smaller batches.
     """
     if not len(labels):
         raise InputError("there are no samples to evaluate; give at least one")
@@ -147,24 +154,41 @@ def evaluate(
     if world is not None and not 1 < world.size <= len(labels):
         world = None
     own = slice(0, len(labels)) if world is None else world.rows(len(labels))
-    starts = range(own.start, own.stop, size)
-    parts = [slice(start, min(start + size, own.stop)) for start in starts]
+    start = own.start
     task = sums = None
     waiting = Waiting(labels.device)
     with evaluating(network):
-        loaded = batches(inputs, parts, seed=0)
-        for x, y in zip(loaded, map(labels.__getitem__, parts), strict=True):
-            with waiting.checks():
-                result = run(x, y)
-            if sums is None:
-                task = task_of(loss, labels, result.output.shape[1])
-                sums = begin_sums(task)
-            classes = sums.correct is not None
-            waiting.add(result, x, y, len(y), classes=classes, tally=sums.tally)
-            if task == "labels":
-                kept.append(predictions_of(result))
-            if waiting.full:
-                sums.take(waiting)
+        while start < own.stop:
+            parts = [slice(i, min(i + size, own.stop)) for i in range(start, own.stop, size)]
+            loaded = batches(inputs, parts, seed=0)
+            done = True
+            try:
+                for part in parts:
+                    done = False  # until the batch is run, nothing is known of it
+                    x, y = next(loaded), labels[part]
+                    with waiting.checks():
+                        result = run(x, y)
+                    done = True
+                    start = part.stop
+                    if seen is not None:
+                        seen(result.output, y)
+                    if sums is None:
+                        task = task_of(loss, labels, result.output.shape[1])
+                        sums = begin_sums(task)
+                    classes = sums.correct is not None
+                    waiting.add(result, x, y, len(y), classes=classes, tally=sums.tally)
+                    if task == "labels":
+                        kept.append(predictions_of(result))
+                    if waiting.full:
+                        sums.take(waiting)
+            except (MemoryError, RuntimeError) as problem:
+                if done or size == 1 or not out_of_memory(problem):
+                    raise
+                size = max(1, min(size, own.stop - start) // 2)
+                warn_user(
+                    f"memory does not suffice to evaluate more samples at once: from here on there "
+                    f"are {size} in a batch"
+                )
     assert sums is not None
     sums.take(waiting)
     if world is not None:
