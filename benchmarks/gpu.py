@@ -293,7 +293,7 @@ def right(network: Network, rule: str, device: torch.device) -> dict[str, Any]:
 
 def graph_is_right(network: Network, rule: str, device: torch.device) -> dict[str, Any]:
     """Compare a graph that is replayed with steps as usual: with equal seeds, to rounding."""
-    if device.type != "cuda":
+    if device.type != Captured.device_type:
         return {}
     outcomes = []
     reason: str | None = None
@@ -594,7 +594,12 @@ def main() -> int:
     options = parser.parse_args()
     device: torch.device = options.device
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("no CUDA device is there; --device cpu --quick rehearses", file=sys.stderr)
+        built = f"for CUDA {torch.version.cuda}" if torch.version.cuda else "without CUDA"
+        print(
+            f"there is no GPU that PyTorch {torch.__version__}, built {built}, can see: nothing "
+            "was measured. --device cpu --quick rehearses on the CPU",
+            file=sys.stderr,
+        )
         return 2
     if device.type == "cuda":
         torch.cuda.set_device(device)

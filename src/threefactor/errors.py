@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "DeviceError",
     "DivergenceError",
     "InputError",
     "PlaceError",
@@ -54,6 +55,10 @@ class DataError(ThreefactorError):
 
 class CheckpointError(ThreefactorError):
     """A run folder or checkpoint that cannot be used."""
+
+
+class DeviceError(ThreefactorError):
+    """A GPU failed, or went away, while it computed."""
 
 
 class ProcessError(ThreefactorError):

@@ -1,5 +1,6 @@
 """The benchmark scripts run; what they measure is nobody's test."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from forked import output
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -162,6 +164,53 @@ def test_the_script_for_gpus_is_rehearsed(tmp_path):
     assert not any("failed" in row for part in ("step", "epoch", "grow") for row in found[part])
     assert all(row["tera_per_s"] > 0 for row in found["step"])
     assert found["epoch"][0]["whole"] and found["about"]["device"] == "cpu"
+
+
+def test_graphs_are_compared_with_steps_as_usual(monkeypatch):
+    """What the rehearsal leaves out, as graphs are of GPUs."""
+    spec = importlib.util.spec_from_file_location("gpu", BENCHMARKS / "gpu.py")
+    gpu = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(gpu)
+    here, network = torch.device("cpu"), gpu.SMALL["fc"]
+    assert gpu.graph_is_right(network, "opzo", here) == {}
+    monkeypatch.setattr(gpu.Captured, "device_type", "cpu")
+
+    class Fast:
+        device_type, reason, factor = "cpu", None, 1.0
+
+        def __init__(self, rule):
+            self.rule = rule
+
+        def step(self, x, y, *, steps):
+            return self.rule.step(self.factor * x, y, steps=steps)
+
+    real = gpu.Captured
+    monkeypatch.setattr(gpu, "Captured", Fast)
+    assert gpu.graph_is_right(network, "opzo", here) == {"graph apart": 0.0, "graph": True}
+    monkeypatch.setattr(Fast, "factor", 1.3)
+    found = gpu.graph_is_right(network, "opzo", here)
+    assert found["graph"] == "other numbers" and found["graph apart"] > 0.01
+
+    class Refusing:
+        def __init__(self, generators):
+            pass
+
+        def capture(self, work):
+            raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(gpu, "Captured", lambda rule: real(rule, Refusing))
+    monkeypatch.setattr(gpu.Captured, "device_type", "cpu", raising=False)
+    said = "not replayed: capture failed: operation not permitted when stream is capturing"
+    assert gpu.graph_is_right(network, "opzo", here) == {"graph": said}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_script_for_gpus_says_that_there_is_none(tmp_path):
+    script, file = BENCHMARKS / "gpu.py", tmp_path / "gpu.json"
+    command = [sys.executable, str(script), "--json", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and not file.exists()
+    assert "there is no GPU that PyTorch" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_script_for_gpus_needs_pytorch_alone(tmp_path):

@@ -272,4 +272,15 @@ def test_memory_that_ends_is_said(stream, monkeypatch):
     monkeypatch.setattr("threefactor.cli.runs.training.open_run", ends)
     RunFolder("run").create(recipe("digits-fc").settings)
     code, _, err = stream("evaluate", "run")
-    assert code == 1 and b"there is not enough memory" in err
+    assert code == 1 and b"memory does not suffice" in err
+
+
+def test_a_gpu_that_fails_is_said(stream, monkeypatch):
+    def fails(*_arguments, **_options):
+        raise RuntimeError("CUDA error: unspecified launch failure\nCUDA kernel errors might be")
+
+    monkeypatch.setattr("threefactor.cli.runs.training.open_run", fails)
+    RunFolder("run").create(recipe("digits-fc").settings)
+    code, _, err = stream("evaluate", "run")
+    assert code == 1 and b"a GPU failed (CUDA error: unspecified launch failure)" in err
+    assert b"Traceback" not in err

@@ -19,7 +19,7 @@ from threefactor.cli.show import show_run
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.processes import say_once, tell_torchrun
 from threefactor.training.folder.writer import command
-from threefactor.training.memory import out_of_memory
+from threefactor.training.memory import of_hardware
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
 from threefactor.version import __version__
 
@@ -110,10 +110,10 @@ def main() -> None:
         say_once(f"{problem.filename or 'a file'}: {problem.strerror or problem}", fail)
         sys.exit(1)
     except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
+        said = of_hardware(problem)
+        if said is None:
             raise
-        advice = "give a smaller network, batch_size or steps"
-        say_once(f"there is not enough memory ({problem}): {advice}", fail)
+        say_once(str(said), fail)
         sys.exit(1)
     except KeyboardInterrupt:
         say_once("stopped", fail)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.data import batches
-from threefactor.errors import InputError
+from threefactor.errors import InputError, warn_user
 from threefactor.modes import evaluating
 from threefactor.processes import World
 from threefactor.training.fetching import Fetched, Waiting, predictions_of
+from threefactor.training.memory import out_of_memory
 from threefactor.training.scores import Tally, mean_average_precision, task_of
 
 __all__ = [
@@ -130,6 +131,7 @@ def evaluate(
     run: Callable[[Any, Tensor], Any],
     loss: Any = None,
     world: World | None = None,
+    seen: Callable[[Tensor, Tensor], object] | None = None,
 ) -> Evaluation:
     """Run a network over a data set without noise, dropout or learning.
 
@@ -140,9 +142,14 @@ def evaluate(
         run: (inputs, labels) of a batch -> result with loss, output and firing rates.
         loss: that of `run`, which may say what targets are that are no classes.
         world: processes that share the samples and all get the same result; None for no others.
+        seen: called with the output (B, m) and the labels of each batch.
 
     Raises:
         InputError: if there are no samples.
+
+    Warns:
+        UserWarning: if memory suffices only for fewer samples at once than usual. Those that are
+            left are then evaluated in smaller batches.
     """
     if not len(labels):
         raise InputError("there are no samples to evaluate; give at least one")
@@ -152,24 +159,47 @@ def evaluate(
     # The batches are those of one process, so that equal outputs stay equal, to the last digit.
     of_each = [parts] if world is None else [parts[rows] for rows in world.all_rows(len(parts))]
     rank = 0 if world is None else world.rank
-    own = of_each[rank] or [slice(0, 1)]  # there are fewer batches than processes
+    left = of_each[rank] or [slice(0, 1)]  # there are fewer batches than processes
     counts = bool(of_each[rank])
     task = sums = None
     waiting = Waiting(labels.device)
     with evaluating(network):
-        loaded = batches(inputs, own, seed=0)
-        for x, y in zip(loaded, map(labels.__getitem__, own), strict=True):
-            with waiting.checks():
-                result = run(x, y)
-            if sums is None:
-                task = task_of(loss, labels, result.output.shape[1])
-                sums = begin_sums(task)
-            n = len(y) if counts else 0
-            waiting.add(result, x, y, n, own=n, classes=task == "classes", tally=sums.tally)
-            if task == "labels":
-                kept.append(predictions_of(result)[:n])
-            if waiting.full:
-                sums.take(waiting)
+        while left:
+            loaded = batches(inputs, left, seed=0)
+            done = True
+            try:
+                for part in left.copy():
+                    done = False  # until the batch is run, nothing is known of it
+                    x, y = next(loaded), labels[part]
+                    with waiting.checks():
+                        result = run(x, y)
+                    done = True
+                    del left[0]
+                    if seen is not None and counts:
+                        seen(result.output, y)
+                    if sums is None:
+                        task = task_of(loss, labels, result.output.shape[1])
+                        sums = begin_sums(task)
+                    n = len(y) if counts else 0
+                    waiting.add(result, x, y, n, own=n, classes=task == "classes", tally=sums.tally)
+                    if task == "labels":
+                        kept.append(predictions_of(result)[:n])
+                    if waiting.full:
+                        sums.take(waiting)
+            except (MemoryError, RuntimeError) as problem:
+                size = max(part.stop - part.start for part in left) if left else 1
+                if done or size == 1 or not out_of_memory(problem):
+                    raise
+                size = max(1, size // 2)
+                left = [
+                    slice(n, min(n + size, part.stop))
+                    for part in left
+                    for n in range(part.start, part.stop, size)
+                ]
+                warn_user(
+                    f"memory does not suffice to evaluate more samples at once: from here on there "
+                    f"are {size} in a batch"
+                )
     assert sums is not None
     sums.take(waiting)
     gathered = None

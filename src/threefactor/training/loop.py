@@ -25,6 +25,7 @@ from threefactor.data.samples.stored import Stored
 from threefactor.errors import (
     CheckpointError,
     ConfigurationError,
+    DeviceError,
     DivergenceError,
     InputError,
     ThreefactorError,
@@ -238,6 +239,7 @@ class Trainer:
 
         Raises:
             ConfigurationError: if memory does not suffice.
+            DeviceError: if a GPU fails.
             DivergenceError: if the loss becomes NaN or infinite.
             InterruptedRunError: on Ctrl-C, SIGTERM and the like, after a checkpoint was written.
             CheckpointError: if a checkpoint or metrics line cannot be written; the run folder holds
@@ -256,9 +258,12 @@ class Trainer:
             self._first(lambda run: self._enter(run, fresh))
             self.history = self._world.from_first(lambda: self.history)
             try:
-                with in_memory():
+                with in_memory(
+                    self._what_to_lower,
+                    lambda: "" if fresh and not self.history else self._what_is_kept(),
+                ):
                     return self._fit(fresh)
-            except (ConfigurationError, DivergenceError, InputError):
+            except (ConfigurationError, DeviceError, DivergenceError, InputError):
                 if self.run is not None and fresh and not self.history:
                     self.run.discard()  # the corrected experiment may want the same folder
                 raise
@@ -354,10 +359,7 @@ class Trainer:
         def run(x: Any, y: Tensor) -> Any:
             if stoppable and self._stop.number is not None:
                 raise _StopAskedError
-            result = engine.run(experiment, x, y)
-            if seen is not None:
-                seen(result.output, y)
-            return result
+            return engine.run(experiment, x, y)
 
         with random_kept():
             torch.manual_seed(experiment.settings.seed)
@@ -365,7 +367,7 @@ class Trainer:
             drawn = experiment.settings.hardware_noise is not None
             shared = self._world if isinstance(part[0], BY_SAMPLE) and not drawn else None
             loss = getattr(experiment.rule, "loss", None)
-            found = evaluate(experiment.network, *part, run, loss, shared)
+            found = evaluate(experiment.network, *part, run, loss, shared, seen)
             # Decisions follow from it, which all processes have to take alike.
             return self._world.from_first(lambda: found)
 
@@ -578,6 +580,29 @@ class Trainer:
             torch.nn.utils.clip_grad_value_(parameters, settings.clip_value)
         if settings.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
+
+    def _what_to_lower(self) -> str:
+        """Name the settings by which less memory is needed."""
+        settings, network = self.experiment.settings, self.experiment.settings.network
+        less = [f"batch_size (it is {settings.batch_size})"]
+        if settings.steps is not None:
+            less.append(f"steps ({settings.steps})")
+        sizes = {name: getattr(network, name, None) for name in ("hidden", "width")}
+        less += [f"network.{name} ({value})" for name, value in sizes.items() if value is not None]
+        text = f"less of {', '.join(less)}"
+        if self._device.type != "cpu" and self.placement.place == "device":
+            text += "; or --set data.place=host, which leaves the samples in the machine's memory"
+        return text
+
+    def _what_is_kept(self) -> str:
+        """Say what is left after an error that ends the training."""
+        if self.run is None or not checkpoint.exists(self.run.last):
+            return ""
+        return (
+            f" The checkpoint in {self.run.last} is whole: {self._how_to_resume(self.run)} goes on "
+            f"from it with the same settings, and --set start={shlex.quote(str(self.run.path))} "
+            "begins another training with its weights."
+        )
 
     def _diverge(self, what: str, reason: DivergenceError | None = None) -> NoReturn:
         kept = ""

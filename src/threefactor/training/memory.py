@@ -1,11 +1,11 @@
-"""Whether an experiment fits into the memory of this machine, and an error that says so."""
+"""Whether an experiment fits into memory; errors that say so, or that a GPU failed."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +15,7 @@ import torch
 
 from threefactor.clocked.neuron import Neuron
 from threefactor.data import has_frames
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, DeviceError, ThreefactorError
 from threefactor.plugins.registry import entry
 from threefactor.training.engines import CONVOLUTIONAL
 from threefactor.training.settings import (
@@ -26,10 +26,23 @@ from threefactor.training.settings import (
     Settings,
 )
 
-__all__ = ["available_memory", "check_memory", "counts", "in_memory", "out_of_memory"]
+__all__ = [
+    "available_memory",
+    "check_memory",
+    "counts",
+    "in_memory",
+    "of_hardware",
+    "out_of_memory",
+]
 
 BYTES = {"float32": 4, "float64": 8}
-_FAILURES = ("can't allocate memory", "not enough memory", "out of memory", "bad_alloc")
+ADVICE = "a smaller network, batch_size or steps"
+_FAILURES = (
+    *("can't allocate memory", "not enough memory", "out of memory", "bad_alloc"),
+    *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+)
+_OF_GPUS = ("CUDA error", "CUDA driver error", "cuDNN error", "HIP error", "Triton Error [CUDA]")
+"""How errors of GPUs begin."""
 
 
 def check_memory(settings: Settings, samples: Any, device: str = "cpu") -> None:
@@ -149,19 +162,50 @@ def out_of_memory(problem: BaseException) -> bool:
     return isinstance(problem, RuntimeError) and any(part in text for part in _FAILURES)
 
 
+def of_hardware(
+    problem: BaseException, advice: str = ADVICE, kept: str = ""
+) -> ThreefactorError | None:
+    """Return an error in words for one about too little memory, or a GPU that failed.
+
+    Args:
+        problem: what was raised.
+        advice: what to give less of.
+        kept: what is left of the work, as more sentences.
+
+    Returns:
+        The error; None if the problem is another one.
+    """
+    why = str(problem).split("\n")[0] or type(problem).__name__
+    if out_of_memory(problem):
+        return ConfigurationError(f"memory does not suffice ({why}); give {advice}.{kept}")
+    kinds = (RuntimeError, getattr(torch, "AcceleratorError", RuntimeError))
+    if isinstance(problem, kinds) and why.startswith(_OF_GPUS):
+        return DeviceError(
+            f"a GPU failed ({why}), and this process cannot use it any more.{kept} See whether "
+            "nvidia-smi still lists it. If it fails again, CUDA_LAUNCH_BLOCKING=1 in the "
+            "environment shows where, and --device cpu whether it is the GPU's fault"
+        )
+    return None
+
+
 @contextmanager
-def in_memory() -> Iterator[None]:
-    """Turn the errors of other libraries about too little memory into one of this library.
+def in_memory(
+    advice: Callable[[], str] = lambda: ADVICE, kept: Callable[[], str] = lambda: ""
+) -> Iterator[None]:
+    """Turn errors of other libraries about memory and GPUs into those of this library.
+
+    Args:
+        advice, kept: give what `of_hardware` takes, once it is needed.
 
     Raises:
         ConfigurationError: if memory did not suffice.
+        DeviceError: if a GPU failed.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as problem:
-        if not out_of_memory(problem):
+        if of_hardware(problem) is None:
             raise
-        why = str(problem).split("\n")[0] or type(problem).__name__
-        raise ConfigurationError(
-            f"memory does not suffice ({why}); give a smaller network, batch_size or steps"
-        ) from problem
+        said = of_hardware(problem, advice(), kept())
+        assert said is not None
+        raise said from problem

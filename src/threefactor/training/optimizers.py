@@ -15,7 +15,7 @@ from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
 from threefactor.training import schedulers
 from threefactor.training.arguments import checked_value
-from threefactor.training.memory import out_of_memory
+from threefactor.training.memory import of_hardware
 from threefactor.training.settings import OptimizerSettings, Settings
 
 __all__ = ["call", "make_optimizer", "make_scheduler", "step_scheduler"]
@@ -113,7 +113,7 @@ def call(function: Any, what: str, *args: Any, **options: Any) -> Any:
     except ConfigurationError:
         raise
     except Exception as problem:  # PyTorch's classes check little, and fail in many ways
-        if out_of_memory(problem):
+        if of_hardware(problem) is not None:
             raise
         usual = isinstance(problem, (TypeError, ValueError))
         why = str(problem) if usual else f"{type(problem).__name__}: {problem}"
