@@ -229,7 +229,7 @@ INLINE uint32_t NAME(update_and_look)(int64_t groups, REAL *RESTRICT c, REAL *RE
         }
     }
     for (int lane = 0; lane < GROUP; lane++) marks[lane] = found[lane];
-    for (int lane = 0; lane < GROUP; lane++) any |= found[lane];
+    ROLLED for (int lane = 0; lane < GROUP; lane++) any |= found[lane];
     return any != 0;
 }
 
