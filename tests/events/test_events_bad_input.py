@@ -305,11 +305,20 @@ BAD_STATES: dict[str, tuple[Callable[[events.Network], Any], str]] = {
     "bfloat16": (lambda n: n.bfloat16(), r"weight is torch.bfloat16; expected float32 or float64"),
     "other device": (with_meta, r"weight is on meta; .*run on the CPU: use network.to\('cpu'\)"),
     "transposed": (transposed, r"weight has the strides \(1, 6\); use .contiguous\(\)"),
-    "NaN": (set_value(nan), r"the weights hold NaN or infinite values; lower the learning rate"),
+    "NaN": (set_value(nan), r"the weights hold NaN or .*; lower the learning rate"),
     "infinite": (set_value(inf), r"the weights hold NaN or infinite values"),
     "both infinities": (
         lambda n: n.lif1.weight[0].copy_(torch.tensor([inf, -inf, 0.0, 0.0, 0.0])),
         r"the weights hold NaN or infinite values",
+    ),
+    "huge": (lambda n: n.float().lif1.weight[2, 1].fill_(2e16), r"the weights .* some beyond 1e16"),
+    "huge and negative": (
+        lambda n: n.float().readout.weight[2, 1].fill_(-3e38),
+        r"the weights .* some beyond 1e16",
+    ),
+    "huge in float64": (
+        lambda n: n.double().lif1.weight[0, 0].fill_(2e150),
+        r"the weights .* some beyond 1e16 \(1e150 in float64\)",
     ),
     "NaN in the read-out": (
         lambda n: n.readout.weight[0, 0].fill_(nan),
@@ -345,13 +354,17 @@ def test_bad_feedback(name: str, value: float) -> None:
         torch.testing.assert_close(now, value_then, rtol=0.0, atol=0.0, equal_nan=True)
 
 
-def test_largest_finite_weights_are_no_error() -> None:
-    """Their sum is infinite, they are not."""
-    net = make_network((6, 3), dtype=torch.float32)
-    with torch.no_grad():
-        net.readout.weight.fill_(-3e38)
-    with np.errstate(over="ignore"):
-        assert len(net(make_inputs()).times) == 0
+def test_the_largest_weights_do_not_overflow() -> None:
+    """An infinite square would make a neuron silent: single and double precision agree."""
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        net = make_network((6, 3), dtype=dtype)
+        with torch.no_grad():
+            net.readout.weight.fill_(1e16)
+            net.readout.weight[::2] *= -0.5
+        found.append(net(make_inputs()).counts())
+    assert found[0].max() > 1
+    np.testing.assert_array_equal(found[0], found[1])
 
 
 BAD_INPUTS: dict[str, tuple[Any, str]] = {

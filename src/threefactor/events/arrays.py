@@ -37,7 +37,7 @@ def offsets_of(lengths: ArrayLike) -> NDArray[np.int64]:
     """Return where each sample begins and ends, given how many spikes it has."""
     array = np.asarray(lengths, dtype=np.int64)
     offsets = np.zeros(len(array) + 1, np.int64)
-    np.cumsum(array, out=offsets[1:])
+    array.cumsum(out=offsets[1:])
     return offsets
 
 

@@ -233,8 +233,8 @@ class Layer(nn.Module):
 
         Raises:
             InputError: if the inputs are not a SpikeBatch of `in_features` addresses, the weights
-                not (in_features, neurons), float32 or float64, finite and on the CPU, or a setting
-                has been changed to what has no meaning.
+                not (in_features, neurons), float32 or float64, on the CPU, finite and at most 1e16
+                (1e150 in float64) in size, or a setting has been changed to what has no meaning.
         """
         activity = self._act(inputs)
         if _RECORDER.made is not None:
@@ -324,7 +324,10 @@ def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) ->
             "times fall or addresses lie outside of it; make a new one"
         )
     if wrong[1] >= 0:
-        raise DivergenceError("the weights hold NaN or infinite values; lower the learning rate")
+        raise DivergenceError(
+            "the weights hold NaN or infinite values, or some beyond 1e16 (1e150 in float64) whose "
+            "squares may overflow; lower the learning rate"
+        )
     return decays
 
 

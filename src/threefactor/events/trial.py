@@ -157,8 +157,9 @@ class Trial:
 
 def _rate(activity: Activity) -> Tensor:
     """Return the spikes per neuron and sample."""
-    counts = torch.from_numpy(activity._raw.counts)
-    return counts.new_tensor(len(activity.spikes._raw.times) / max(counts.numel(), 1))
+    counts = activity._raw.counts
+    mean = len(activity.spikes._raw.times) / max(counts.size, 1)
+    return torch.from_numpy(np.array(mean, counts.dtype))
 
 
 def _check_dense(targets: Any) -> None:

@@ -40,6 +40,13 @@
 #define INLINE static inline
 #endif
 
+/* Before a loop over a few lanes that sums them up: unrolled, GCC would take the vector apart. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define ROLLED _Pragma("GCC unroll 1")
+#else
+#define ROLLED
+#endif
+
 #if defined(_MSC_VER)
 #define RESTRICT __restrict
 #else

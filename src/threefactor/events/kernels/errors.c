@@ -135,13 +135,14 @@ KERNEL int32_t NAME(tf_input_errors)(int64_t first, int64_t last, const Word *ar
     REAL *out = args++->at;
     const int64_t whole = size / GROUP * GROUP, padded = (size + GROUP - 1) / GROUP * GROUP;
     const REAL rate = (REAL)(1 / tau);
-    REAL *p = malloc((size_t)padded * 2 * sizeof *p), *filled = NAME(filled)(inputs, size, weight);
-    if (!p || !filled) {
-        free(p);
+    void *memory = malloc(in_lines((size_t)padded * 2 * sizeof(REAL)));
+    REAL *filled = NAME(filled)(inputs, size, weight);
+    if (!memory || !filled) {
+        free(memory);
         free(filled);
         return 0;
     }
-    REAL *q = p + padded;
+    REAL *p = first_line(memory), *q = p + padded;
     for (int64_t b = first; b < last; b++) {
         const int64_t begin = in_offsets[b], end = in_offsets[b + 1];
         int64_t k = offsets[b + 1] - 1;
@@ -156,8 +157,8 @@ KERNEL int32_t NAME(tf_input_errors)(int64_t first, int64_t last, const Word *ar
             if (padded > whole)
                 NAME(add_decayed)(1, p + whole, q + whole, faster, slower,
                                   filled + in_addresses[z] * GROUP, sums);
-            for (int lane = 0; lane < 8; lane++) sums[lane] += sums[lane + 8];
-            for (int lane = 0; lane < 4; lane++) sums[lane] += sums[lane + 4];
+            ROLLED for (int lane = 0; lane < 8; lane++) sums[lane] += sums[lane + 8];
+            ROLLED for (int lane = 0; lane < 4; lane++) sums[lane] += sums[lane + 4];
             REAL total = (sums[0] + sums[2]) + (sums[1] + sums[3]);
             for (; k >= offsets[b] && parents[k] == z - begin; k--) {
                 int32_t i = neurons[k];
@@ -168,7 +169,7 @@ KERNEL int32_t NAME(tf_input_errors)(int64_t first, int64_t last, const Word *ar
             out[z] = total * rate;
         }
     }
-    free(p);
+    free(memory);
     free(filled);
     return 1;
 }

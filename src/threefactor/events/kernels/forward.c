@@ -113,9 +113,11 @@ INLINE void sort(int64_t n, Order given, Order out, int64_t *heads) {
     }
 }
 
+/* LARGEST is the largest weight: the square of a sum of a thousand is finite. Where it is not, a
+ * neuron would be silent. */
 #define REAL float
 #define WORD uint32_t
-#define LARGEST FLT_MAX
+#define LARGEST 1e16f
 #define SUFFIX f32
 #include "forward.c"
 #undef REAL
@@ -124,7 +126,7 @@ INLINE void sort(int64_t n, Order given, Order out, int64_t *heads) {
 #undef SUFFIX
 #define REAL double
 #define WORD uint64_t
-#define LARGEST DBL_MAX
+#define LARGEST 1e150
 #define SUFFIX f64
 #include "forward.c"
 
@@ -169,7 +171,7 @@ INLINE int NAME(decays)(int64_t n, const double *times, const int32_t *addresses
 /* Look at samples before `integrate`; fill the decays between their spikes.
  *
  * `wrong[0]` becomes the number of a sample whose spikes are not what they should be: nothing is to
- * be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is not finite; each sample
+ * be read or written beyond the arrays. `wrong[1]` becomes 0 if a weight is beyond LARGEST; each sample
  * looks at a share of the weights, such that all samples together answer for all. */
 KERNEL int32_t NAME(tf_prepare)(int64_t first, int64_t last, const Word *args) {
     const int64_t batch = args++->n, spikes = args++->n, *offsets = args++->at;
@@ -229,7 +231,7 @@ INLINE uint32_t NAME(update_and_look)(int64_t groups, REAL *RESTRICT c, REAL *RE
         }
     }
     for (int lane = 0; lane < GROUP; lane++) marks[lane] = found[lane];
-    for (int lane = 0; lane < GROUP; lane++) any |= found[lane];
+    ROLLED for (int lane = 0; lane < GROUP; lane++) any |= found[lane];
     return any != 0;
 }
 

@@ -171,8 +171,8 @@ class SFDFA(FeedbackRule):
 
     def _perturbation(self, counts: Tensor, share: Share | None) -> Tensor:
         """Draw p, (B, n_l), for the neurons that fired; the others' would meet no spike."""
-        fired = counts != 0
-        start, own = 0, int(fired.count_nonzero())
+        fired = torch.from_numpy(counts.numpy() != 0)  # much faster than PyTorch's
+        start, own = 0, int(np.count_nonzero(fired.numpy()))
         total = own
         if share is not None:  # each process draws for all samples, and takes its own
             each = share.world.gather([own if share.counts else 0])[:, 0].long()
