@@ -166,7 +166,7 @@ class Conv2d(Synapse, nn.Conv2d):
         bias = None if self.bias is None else self.held("bias")
         if self.pathway is not None and self._fast(x, self.out_channels):
             shift = None if bias is None else bias.detach()
-            return winograd.convolve(x, self._transform(self.pathway, backward=False), shift)
+            return winograd.convolve(x, self._transformed(self.pathway), shift)
         return F.conv2d(
             x, self.kernel(), bias, self.stride, self.padding, self.dilation, self.groups
         )
@@ -191,7 +191,7 @@ class Conv2d(Synapse, nn.Conv2d):
 
     def input_error(self, delta: Tensor, shape: torch.Size) -> Tensor:
         if self.pathway is not None and self._fast(delta, self.in_channels):
-            return winograd.convolve(delta, self._transform(self.pathway, backward=True), None)
+            return winograd.input_error(delta, self._transformed(self.pathway))
         received = delta.new_empty(shape)  # only its shape is used
         return self._backward(delta, received, self.kernel().detach(), weight=False)
 
@@ -201,15 +201,11 @@ class Conv2d(Synapse, nn.Conv2d):
         square = self.kernel_size == (3, 3) and self.groups == 1
         return plain and square and winograd.applies(x, channels)
 
-    def _transform(self, pathway: Carrier, *, backward: bool) -> Tensor:
-        """Return the transformed kernel, or that of the way back; kept as `kernel` is."""
-        name = "transformed backward" if backward else "transformed"
-        if name not in pathway.derived:
-            kernel = self.kernel().detach()
-            if backward:
-                kernel = kernel.flip(2, 3).transpose(0, 1)
-            pathway.derived[name] = winograd.transform_kernel(kernel)
-        return pathway.derived[name]
+    def _transformed(self, pathway: Carrier) -> Tensor:
+        """Return the transformed kernel, kept as `kernel` is."""
+        if "transformed" not in pathway.derived:
+            pathway.derived["transformed"] = winograd.transform_kernel(self.kernel().detach())
+        return pathway.derived["transformed"]
 
     def _backward(self, delta: Tensor, x: Tensor, kernel: Tensor, *, weight: bool) -> Tensor:
         """Return the gradient of the kernel, or that of the input."""

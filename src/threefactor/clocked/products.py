@@ -142,7 +142,7 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
 def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
     """Write (or add) the products of (p, m, k) and (p, k, n) to (p, m, n), if the kernels may.
 
-    Within a plane, the rows of b and out lie side by side.
+    The values of a row of b and out lie side by side.
 
     Returns:
         Whether they did.
@@ -155,9 +155,9 @@ def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
     _library.tf_dense(
         count, rows, inner, columns,
         a.data_ptr(), a.stride(1), a.stride(2), a.stride(0),
-        b.data_ptr(), columns, b.stride(0),
+        b.data_ptr(), b.stride(1), b.stride(0),
         None,
-        out.data_ptr(), columns, out.stride(0),
+        out.data_ptr(), out.stride(1), out.stride(0),
         add, torch.get_num_threads(),
     )  # fmt: skip
     return True

@@ -25,19 +25,20 @@ from torch import Tensor
 
 from threefactor.clocked import kernels, products
 
-__all__ = ["applies", "convolve", "transform_kernel", "weight_gradient"]
+__all__ = ["applies", "convolve", "input_error", "transform_kernel", "weight_gradient"]
 
 LIBRARY_NAME = "threefactor.clocked._winograd"
-VERSION = 1
-TILE, POINTS = 4, 36
+VERSION = 2
+TILE, POINTS, LANES = 4, 36, 16
 FEWEST_CHANNELS = 32  # with fewer, the transforms take longer than the products they save
 MOST_WASTE = 1.5  # pixels of whole tiles, per pixel of the picture
 CHUNK = 128  # tiles at a time: their transforms stay in the cache, and memory stays bounded
 _G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # times 24
 _SIGNATURES = {
-    "tf_winograd_input": "nnnnppn",
-    "tf_winograd_error": "nnnnppn",
-    "tf_winograd_output": "nnnnpnpp",
+    "tf_winograd_input": "nnnnppnp",
+    "tf_winograd_error": "nnnnppnp",
+    "tf_winograd_output": "nnnnppnpp",
+    "tf_winograd_input_error": "nnnnppnp",
 }
 
 _library = (
@@ -65,37 +66,42 @@ def applies(x: Tensor, channels: int) -> bool:
 
 
 def transform_kernel(kernel: Tensor) -> Tensor:
-    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_out, C_in)."""
-    values = kernel.reshape(-1, 9)
-    return (_both_sides(kernel) @ values.t()).view(POINTS, *kernel.shape[:2])
+    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_in, C_out)."""
+    values = kernel.transpose(0, 1).reshape(-1, 9)
+    inputs, outputs = kernel.shape[1], kernel.shape[0]
+    return (_both_sides(kernel) @ values.t()).view(POINTS, inputs, outputs)
 
 
 def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve (B, C_in, H, W) with a transformed kernel; (B, C_out, H, W) out."""
-    assert _library is not None
-    channels, (height, width) = transformed.shape[1], x.shape[2:]
-    out = x.new_empty((len(x), channels, height, width))
+    out = x.new_empty((len(x), transformed.shape[2], *x.shape[2:]))
     shift = None if bias is None else bias.data_ptr()
-    for first, part in _chunks(x):
-        seen = _transform("tf_winograd_input", part)
-        product = _planes(channels, seen.shape[2])
-        if not products.planes(transformed, seen, product):
-            torch.bmm(transformed, seen, out=product)
-        _library.tf_winograd_output(
-            len(part), channels, height, width,
-            product.data_ptr(), product.stride(0), shift, out[first:].data_ptr(),
-        )  # fmt: skip
+    for part, result in zip(_chunks(x), _chunks(out), strict=True):
+        product = _multiply(_planes("tf_winograd_input", part), transformed)
+        _call("tf_winograd_output", result, product, shift)
     return out
 
 
+def input_error(delta: Tensor, transformed: Tensor) -> Tensor:
+    """Carry errors (B, C_out, H, W) of the output back to the input, (B, C_in, H, W)."""
+    out = delta.new_empty((len(delta), transformed.shape[1], *delta.shape[2:]))
+    # Made anew in every call: kept, it would take as much memory as the transformed kernel itself.
+    back = products.transposed(transformed)
+    for part, result in zip(_chunks(delta), _chunks(out), strict=True):
+        product = _multiply(_planes("tf_winograd_error", part), back)
+        _call("tf_winograd_input_error", result, product)
+    return out
+
+
+@torch.no_grad()
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """Return the kernel's gradient (C_out, C_in, 3, 3) for errors `delta` of the output."""
     total = x.new_zeros((POINTS, delta.shape[1], x.shape[1]))
-    for (_, errors), (_, part) in zip(_chunks(delta), _chunks(x), strict=True):
-        seen = _transform("tf_winograd_input", part)
-        wanted = _transform("tf_winograd_error", errors)
-        if not products.planes(wanted, products.transposed(seen), total, add=True):
-            total.baddbmm_(wanted, seen.transpose(1, 2))
+    for errors, part in zip(_chunks(delta), _chunks(x), strict=True):
+        seen = _planes("tf_winograd_input", part)
+        wanted = _planes("tf_winograd_error", errors).transpose(1, 2)
+        if not products.planes(wanted, seen, total, add=True):
+            total.baddbmm_(wanted, seen)
     flat = _both_sides(x).t() @ total.view(POINTS, -1)
     return flat.t().reshape(delta.shape[1], x.shape[1], 3, 3)
 
@@ -110,22 +116,40 @@ def _both_sides(like: Tensor) -> Tensor:
     return torch.kron(one, one)
 
 
-def _chunks(x: Tensor) -> list[tuple[int, Tensor]]:
-    """Cut a batch into parts of about `CHUNK` tiles; each with the number of its first sample."""
+def _chunks(x: Tensor) -> list[Tensor]:
+    """Cut a batch into parts of about `CHUNK` tiles."""
     samples = max(1, CHUNK // _tiles(*x.shape[2:]))
-    return [(i, x[i : i + samples]) for i in range(0, len(x), samples)]
+    return [x[i : i + samples] for i in range(0, len(x), samples)]
 
 
-def _transform(function: str, x: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    out = _planes(channels, batch * _tiles(height, width))
-    arguments = (batch, channels, height, width, x.data_ptr(), out.data_ptr(), out.stride(0))
-    getattr(_library, function)(*arguments)
+def _planes(function: str, x: Tensor) -> Tensor:
+    """Return the tiles of pictures (B, C, H, W), transformed: (36, tiles, C)."""
+    out = _empty_planes(len(x) * _tiles(*x.shape[2:]), x.shape[1])
+    _call(function, x, out)
     return out
 
 
-def _planes(channels: int, tiles: int) -> Tensor:
-    """An empty (36, channels, tiles); a gap keeps the 36 from sharing places in the cache."""
-    plane = channels * tiles + 16
+def _multiply(seen: Tensor, transformed: Tensor) -> Tensor:
+    """Return the 36 products of tiles and a transformed kernel."""
+    out = _empty_planes(seen.shape[1], transformed.shape[2])
+    if not products.planes(seen, transformed, out):
+        torch.bmm(seen, transformed, out=out)
+    return out
+
+
+def _call(function: str, pictures: Tensor, planes: Tensor, *more: int | None) -> None:
+    """Let the library write transformed tiles of pictures, or pictures made of such tiles."""
+    height, width = pictures.shape[2:]
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    size = (TILE * rows + 8) * (TILE * columns + 2) * LANES
+    room = torch.empty(size, dtype=torch.float32, device="cpu")
+    arguments = (pictures.data_ptr(), planes.data_ptr(), planes.stride(0), room.data_ptr())
+    getattr(_library, function)(*pictures.shape, *arguments, *more)
+
+
+def _empty_planes(tiles: int, channels: int) -> Tensor:
+    """An empty (36, tiles, channels); a gap keeps the 36 from sharing places in the cache."""
+    row = -(-channels // LANES) * LANES
+    plane = tiles * row + LANES
     whole = torch.empty(POINTS * plane, dtype=torch.float32, device="cpu")
-    return whole.as_strided((POINTS, channels, tiles), (plane, tiles, 1))
+    return whole.as_strided((POINTS, tiles, channels), (plane, row, 1))
