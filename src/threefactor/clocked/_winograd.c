@@ -36,9 +36,11 @@ enum { LANES = 16 };
 typedef float Lane __attribute__((vector_size(64)));
 typedef float Quad __attribute__((vector_size(16), aligned(4), may_alias));
 #define QUAD(P) (*(Quad *)(P))
+#define PREFETCH(P) __builtin_prefetch(P, 0, 2)
 #else
 enum { LANES = 1 };
 typedef float Lane;
+#define PREFETCH(P)
 #endif
 
 /* Pictures (samples, channels, height, width), cut into rows x columns tiles. */
@@ -136,6 +138,7 @@ INLINE void turn(float *picture, const Shape *s, int64_t there, Lane *pixels, in
             places[p] = (float *)(p < count ? &pixels[y * line + x] : &spare[p]);
             if (++x == s->width) x = 0, y++;
         }
+        for (int c = 0; c < LANES; c++) PREFETCH(picture + (LANES + c) * area + first);
         if (to_pixels) {
             exchange((const float *const *)channels, places);
             continue;

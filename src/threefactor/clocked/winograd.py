@@ -19,6 +19,7 @@ Source: Winograd 1980; Lavin and Gray 2016, *Fast Algorithms for Convolutional N
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ VERSION = 2
 TILE, POINTS, LANES = 4, 36, 16
 FEWEST_CHANNELS = 32  # with fewer, the transforms take longer than the products they save
 MOST_WASTE = 1.5  # pixels of whole tiles, per pixel of the picture
-CHUNK = 128  # tiles at a time: their transforms stay in the cache, and memory stays bounded
+CHUNK_BYTES, FEWEST_TILES = 7 * 2**19, 48  # of what is transformed at a time, for the caches
 _G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # times 24
 _SIGNATURES = {
     "tf_winograd_input": "nnnnppnp",
@@ -76,7 +77,7 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve (B, C_in, H, W) with a transformed kernel; (B, C_out, H, W) out."""
     out = x.new_empty((len(x), transformed.shape[2], *x.shape[2:]))
     shift = None if bias is None else bias.data_ptr()
-    for part, result in zip(_chunks(x), _chunks(out), strict=True):
+    for part, result in _chunks(x, out):
         product = _multiply(_planes("tf_winograd_input", part), transformed)
         _call("tf_winograd_output", result, product, shift)
     return out
@@ -87,7 +88,7 @@ def input_error(delta: Tensor, transformed: Tensor) -> Tensor:
     out = delta.new_empty((len(delta), transformed.shape[1], *delta.shape[2:]))
     # Made anew in every call: kept, it would take as much memory as the transformed kernel itself.
     back = products.transposed(transformed)
-    for part, result in zip(_chunks(delta), _chunks(out), strict=True):
+    for part, result in _chunks(delta, out):
         product = _multiply(_planes("tf_winograd_error", part), back)
         _call("tf_winograd_input_error", result, product)
     return out
@@ -97,7 +98,7 @@ def input_error(delta: Tensor, transformed: Tensor) -> Tensor:
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """Return the kernel's gradient (C_out, C_in, 3, 3) for errors `delta` of the output."""
     total = x.new_zeros((POINTS, delta.shape[1], x.shape[1]))
-    for errors, part in zip(_chunks(delta), _chunks(x), strict=True):
+    for errors, part in _chunks(delta, x):
         seen = _planes("tf_winograd_input", part)
         wanted = _planes("tf_winograd_error", errors).transpose(1, 2)
         if not products.planes(wanted, seen, total, add=True):
@@ -116,10 +117,12 @@ def _both_sides(like: Tensor) -> Tensor:
     return torch.kron(one, one)
 
 
-def _chunks(x: Tensor) -> list[Tensor]:
-    """Cut a batch into parts of about `CHUNK` tiles."""
-    samples = max(1, CHUNK // _tiles(*x.shape[2:]))
-    return [x[i : i + samples] for i in range(0, len(x), samples)]
+def _chunks(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut two batches of pictures of one size into parts of whole samples."""
+    tiles = _tiles(*one.shape[2:])
+    each = POINTS * (one.shape[1] + other.shape[1]) * one.element_size()
+    samples = max(1, max(FEWEST_TILES, CHUNK_BYTES // each) // tiles)
+    return zip(one.split(samples), other.split(samples), strict=True)
 
 
 def _planes(function: str, x: Tensor) -> Tensor:
