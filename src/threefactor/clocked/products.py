@@ -29,14 +29,14 @@ from threefactor.clocked import kernels
 __all__ = ["applies", "linear", "planes", "product", "transposed", "weight_gradient"]
 
 LIBRARY_NAME = "threefactor.clocked._products"
-VERSION = 1
+VERSION = 2
 FEWEST_COLUMNS = 16  # of a result: a vector
 FEWEST_ROWS = 32  # of an input, for which a transposed copy of the weights pays
 LEAST_WORK = 2**20  # multiplications below which a call costs more than it gains
 MOST_FORWARD, MOST_BACKWARD = 0.25, 0.2  # shares of values that are not zero, for sparse products
 _VECTORS, _BFLOAT16, _INTEL = 1, 2, 4
 _SIGNATURES = {
-    "tf_dense": "nnnnpnnnpnnppnnii",
+    "tf_dense": "nnnnpnnnpnnppnnfi",
     "tf_sparse": "nnnpinppppppi",
     "tf_transpose": "nnnpnp",
 }
@@ -134,9 +134,32 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         b.data_ptr(), columns, 0,
         None if bias is None else bias.data_ptr(),
         out.data_ptr(), columns, 0,
-        False, torch.get_num_threads(),
+        0.0, torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def add_product_(out: Tensor, a: Tensor, b: Tensor, keep: float) -> None:
+    """Let out (m, n) become keep out + a b, of (m, k) and (k, n), in place and without a graph.
+
+    Args:
+        keep: what is kept of out; 0 for nothing, not even NaN.
+    """
+    (rows, inner), columns = a.shape, b.shape[1]
+    worthwhile = columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
+    if not (worthwhile and applies(out, a, b) and out.is_contiguous() and b.is_contiguous()):
+        out.addmm_(a, b, beta=keep)
+        return
+    assert _library is not None
+    _library.tf_dense(
+        1, rows, inner, columns,
+        a.data_ptr(), *a.stride(), 0,
+        b.data_ptr(), columns, 0,
+        None,
+        out.data_ptr(), columns, 0,
+        keep, torch.get_num_threads(),
+    )  # fmt: skip
+    torch.autograd.graph.increment_version(out)
 
 
 def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
@@ -158,7 +181,7 @@ def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
         b.data_ptr(), b.stride(1), b.stride(0),
         None,
         out.data_ptr(), out.stride(1), out.stride(0),
-        add, torch.get_num_threads(),
+        float(add), torch.get_num_threads(),
     )  # fmt: skip
     return True
 
