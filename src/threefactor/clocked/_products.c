@@ -43,12 +43,19 @@ typedef struct {
 #define TILE(NAME, ROWS, V)                                                                        \
     WIDE INLINE void NAME(int64_t inner, Left a, const float *restrict b, int64_t width,           \
                           const float *bias, float *restrict out, int64_t out_row, int skip,       \
-                          float keep) {                                                            \
+                          float keep, const float *next) {                                         \
+        if (keep != 0.0f)                                                                          \
+            UNROLL for (int i = 0; i < ROWS; i++)                                                  \
+                UNROLL for (int j = 0; j < V; j++)                                                 \
+                    __builtin_prefetch(out + i * out_row + LANES * j, 1, 2);                       \
         Vector sum[ROWS][V];                                                                       \
         UNROLL for (int i = 0; i < ROWS; i++)                                                      \
             UNROLL for (int j = 0; j < V; j++)                                                     \
                 sum[i][j] = bias ? *(const Vector *)(bias + LANES * j) : (Vector){0};              \
         for (int64_t k = 0; k < inner; k++) {                                                      \
+            if (next)                                                                              \
+                UNROLL for (int j = 0; j < V; j++)                                                 \
+                    __builtin_prefetch(next + k * width + LANES * j, 0, 2);                        \
             Vector right[V];                                                                       \
             UNROLL for (int j = 0; j < V; j++)                                                     \
                 right[j] = *(const Vector *)(b + k * width + LANES * j);                           \
@@ -76,22 +83,35 @@ TILE(tile_1_3, 1, 3)
 TILE(tile_1_2, 1, 2)
 TILE(tile_1_1, 1, 1)
 
-/* All rows of 16 V columns of the result. The compiler makes one loop for either layout. */
+/* All rows of 16 V columns of the result. The compiler makes one loop for either layout. Meanwhile,
+ * the right matrix of the panel after it is fetched, from `next` on (NULL for none). */
 #define PANEL(NAME, V)                                                                             \
     WIDE static void NAME(int64_t rows, int64_t inner, Left a, const float *b, int64_t width,      \
-                          const float *bias, float *out, int64_t out_row, int skip, float keep) {  \
+                          const float *bias, float *out, int64_t out_row, int skip, float keep,    \
+                          const float *next) {                                                     \
         int64_t i = 0;                                                                             \
-        if (a.column == 1)                                                                         \
+        if (a.column == 1) {                                                                       \
+            if (next && rows >= 8) {                                                               \
+                tile_8_##V(inner, (Left){a.values, a.row, 1}, b, width, bias, out, out_row, skip,  \
+                           keep, next);                                                            \
+                i = 8;                                                                             \
+            }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
                 tile_8_##V(inner, (Left){a.values + i * a.row, a.row, 1}, b, width, bias,          \
-                           out + i * out_row, out_row, skip, keep);                                 \
-        else if (a.row == 1)                                                                       \
+                           out + i * out_row, out_row, skip, keep, 0);                             \
+        } else if (a.row == 1) {                                                                   \
+            if (next && rows >= 8) {                                                               \
+                tile_8_##V(inner, (Left){a.values, 1, a.column}, b, width, bias, out, out_row,     \
+                           skip, keep, next);                                                      \
+                i = 8;                                                                             \
+            }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
                 tile_8_##V(inner, (Left){a.values + i, 1, a.column}, b, width, bias,               \
-                           out + i * out_row, out_row, skip, keep);                                 \
+                           out + i * out_row, out_row, skip, keep, 0);                             \
+        }                                                                                          \
         for (; i < rows; i++)                                                                      \
             tile_1_##V(inner, (Left){a.values + i * a.row, a.row, a.column}, b, width, bias,       \
-                       out + i * out_row, out_row, skip, keep);                                     \
+                       out + i * out_row, out_row, skip, keep, 0);                                 \
     }
 
 PANEL(panel_3, 3)
@@ -104,7 +124,7 @@ enum { FAR = 1024 };
 /* The columns from `first` on, at most 48, of one product. */
 WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_t columns, Left a,
                               const float *b, int64_t width, const float *bias, float *out,
-                              int64_t out_row, float keep) {
+                              int64_t out_row, float keep, const float *next) {
     int64_t j = first, rest = columns - first;
 #define AT(J) b + (J), width, bias ? bias + (J) : 0, out + (J), out_row
     if (rest >= 3 * LANES) {
@@ -112,22 +132,23 @@ WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_
         float *copy = width >= FAR && rows > 8 ? malloc((size_t)inner * bytes) : 0;
         if (copy) {
             for (int64_t k = 0; k < inner; k++) memcpy(copy + 3 * LANES * k, b + k * width + j, bytes);
-            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, keep);
+            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, keep,
+                    0);
             free(copy);
         } else {
-            panel_3(rows, inner, a, AT(j), 0, keep);
+            panel_3(rows, inner, a, AT(j), 0, keep, next);
         }
         return;
     }
     if (rest >= 2 * LANES) {
-        panel_2(rows, inner, a, AT(j), 0, keep);
+        panel_2(rows, inner, a, AT(j), 0, keep, next);
         rest -= 2 * LANES;
     } else if (rest >= LANES) {
-        panel_1(rows, inner, a, AT(j), 0, keep);
+        panel_1(rows, inner, a, AT(j), 0, keep, next);
         rest -= LANES;
     }
     if (rest) /* the last vector reaches back over columns that are done */
-        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, keep);
+        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, keep, next);
 #undef AT
 }
 
@@ -151,8 +172,13 @@ EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns
             for (int64_t p = first; p < end; p++) {
                 const int64_t height = rows - i < strip ? rows - i : strip;
                 Left left = {a + which * a_plane + i * a_row, a_row, a_column};
-                columns_from(p * wide, height, inner, columns, left, b + which * b_plane, width,
-                             bias, out + which * out_plane + i * out_row, out_row, keep);
+                const float *right = b + which * b_plane, *next = 0;
+                if (i == 0 && p + 1 < panels)
+                    next = right + (p + 1) * wide;
+                else if (i == 0 && which + 1 < count)
+                    next = right + b_plane;
+                columns_from(p * wide, height, inner, columns, left, right, width, bias,
+                             out + which * out_plane + i * out_row, out_row, keep, next);
             }
     }
 }
