@@ -44,10 +44,9 @@ typedef struct {
     WIDE INLINE void NAME(int64_t inner, Left a, const float *restrict b, int64_t width,           \
                           const float *bias, float *restrict out, int64_t out_row, int skip,       \
                           float keep, const float *next) {                                         \
-        if (keep != 0.0f)                                                                          \
-            UNROLL for (int i = 0; i < ROWS; i++)                                                  \
-                UNROLL for (int j = 0; j < V; j++)                                                 \
-                    __builtin_prefetch(out + i * out_row + LANES * j, 1, 2);                       \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                      \
+            UNROLL for (int j = 0; j < V; j++)                                                     \
+                __builtin_prefetch(out + i * out_row + LANES * j, 1, 2);                           \
         Vector sum[ROWS][V];                                                                       \
         UNROLL for (int i = 0; i < ROWS; i++)                                                      \
             UNROLL for (int j = 0; j < V; j++)                                                     \

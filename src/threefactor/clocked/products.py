@@ -26,7 +26,15 @@ from torch import Tensor, nn
 
 from threefactor.clocked import kernels
 
-__all__ = ["applies", "linear", "planes", "product", "transposed", "weight_gradient"]
+__all__ = [
+    "add_product_",
+    "applies",
+    "linear",
+    "planes",
+    "product",
+    "transposed",
+    "weight_gradient",
+]
 
 LIBRARY_NAME = "threefactor.clocked._products"
 VERSION = 2
@@ -139,27 +147,24 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
     return out
 
 
-def add_product_(out: Tensor, a: Tensor, b: Tensor, keep: float) -> None:
-    """Let out (m, n) become keep out + a b, of (m, k) and (k, n), in place and without a graph.
-
-    Args:
-        keep: what is kept of out; 0 for nothing, not even NaN.
-    """
+def add_product_(matrix: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> None:
+    """Write beta times the matrix, plus alpha a b, to the matrix; no graph."""
     (rows, inner), columns = a.shape, b.shape[1]
     worthwhile = columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
-    if not (worthwhile and applies(out, a, b) and out.is_contiguous() and b.is_contiguous()):
-        out.addmm_(a, b, beta=keep)
+    if not (worthwhile and applies(matrix, a, b) and matrix.is_contiguous() and b.is_contiguous()):
+        matrix.addmm_(a, b, beta=beta, alpha=alpha)
         return
     assert _library is not None
+    a = a * alpha
     _library.tf_dense(
         1, rows, inner, columns,
         a.data_ptr(), *a.stride(), 0,
         b.data_ptr(), columns, 0,
         None,
-        out.data_ptr(), columns, 0,
-        keep, torch.get_num_threads(),
+        matrix.data_ptr(), columns, 0,
+        beta, torch.get_num_threads(),
     )  # fmt: skip
-    torch.autograd.graph.increment_version(out)
+    torch.autograd.graph.increment_version(matrix)
 
 
 def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:

@@ -112,7 +112,8 @@ class OPZO(LocalLearningRule):
             rate = (1.0 - self.momentum) / (len(output) * divisor)
             noise = connection.gather(layer.whole_noise)
             # In place: with many outputs M is too large to exist twice.
-            scaled = (output * rate).t()
-            products.add_product_(connection.matrix, scaled, noise, keep=self.momentum)
+            products.add_product_(
+                connection.matrix, output.t(), noise, beta=self.momentum, alpha=rate
+            )
             errors.append(connection(error))
         return errors
