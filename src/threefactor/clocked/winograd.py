@@ -103,7 +103,7 @@ def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
         wanted = _planes("tf_winograd_error", errors).transpose(1, 2)
         if not products.planes(wanted, seen, total, add=True):
             total.baddbmm_(wanted, seen)
-    flat = _both_sides(x).t() @ total.view(POINTS, -1)
+    flat = products.product(_both_sides(x).t(), total.view(POINTS, -1))
     return flat.t().reshape(delta.shape[1], x.shape[1], 3, 3)
 
 
