@@ -293,7 +293,7 @@ def surrogate_times(
 
 
 def average(x: Tensor, pool: int) -> Tensor:
-    """Average (B, C, H, W) over squares of side `pool`, at least 2; what is left over is dropped."""
+    """Average (B, C, H, W) over squares of side `pool`, at least 2, without what is left over."""
     batch, channels, height, width = x.shape
     if usable(x) and pool <= LARGEST_SQUARE:
         assert _library is not None

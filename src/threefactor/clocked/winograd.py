@@ -122,7 +122,7 @@ def _chunks(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     tiles = _tiles(*one.shape[2:])
     each = POINTS * (one.shape[1] + other.shape[1]) * one.element_size()
     samples = max(1, max(FEWEST_TILES, CHUNK_BYTES // each) // tiles)
-    return zip(one.split(samples), other.split(samples), strict=True)
+    return zip(torch.split(one, samples), torch.split(other, samples), strict=True)
 
 
 def _planes(function: str, x: Tensor) -> Tensor:
