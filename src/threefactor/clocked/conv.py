@@ -160,7 +160,7 @@ class Conv2d(Synapse, nn.Conv2d):
         kept = self.pathway.derived  # the same for all steps until the weights may change
         if "kernel" not in kept:
             kept["kernel"] = standardise(self.held("weight"), self.held("gain"))
-        return kept["kernel"]
+        return kept["kernel"]  # type: ignore[no-any-return]
 
     def transmit(self, x: Tensor) -> Tensor:
         bias = None if self.bias is None else self.held("bias")
@@ -202,11 +202,15 @@ class Conv2d(Synapse, nn.Conv2d):
         square = self.kernel_size == (3, 3) and self.groups == 1
         return plain and square and winograd.applies(x, channels)
 
-    def _transformed(self, pathway: Carrier) -> Tensor:
-        """Return the transformed kernel, kept as `kernel` is."""
-        if "transformed" not in pathway.derived:
-            pathway.derived["transformed"] = winograd.transform_kernel(self.kernel().detach())
-        return pathway.derived["transformed"]
+    def _transformed(self, pathway: Carrier) -> tuple[Tensor, ...]:
+        """Return the transformed kernel, kept as `kernel` is; of the plain one nothing is kept."""
+        kept = pathway.derived
+        if "transformed" not in kept:
+            kernel, gain = self.held("weight").detach(), self.gain
+            if gain is not None:
+                kernel = standardise(kernel, self.held("gain").detach())
+            kept["transformed"] = winograd.transform_kernel(kernel)
+        return kept["transformed"]  # type: ignore[no-any-return]
 
     def _backward(self, delta: Tensor, x: Tensor, kernel: Tensor, *, weight: bool) -> Tensor:
         """Return the gradient of the kernel, or that of the input."""

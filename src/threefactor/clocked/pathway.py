@@ -122,7 +122,7 @@ class Pathway:
 
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
-        self.derived: dict[str, Tensor] = {}
+        self.derived: dict[str, Any] = {}
         self.copies: dict[str, Tensor] = {}
         self._held.clear()
 

@@ -33,7 +33,9 @@ VERSION = 2
 TILE, POINTS, LANES = 4, 36, 16
 FEWEST_CHANNELS = 32  # with fewer, the transforms take longer than the products they save
 MOST_WASTE = 1.5  # pixels of whole tiles, per pixel of the picture
-CHUNK_BYTES, FEWEST_TILES = 7 * 2**19, 48  # of what is transformed at a time, for the caches
+CHUNK_BYTES, CHUNK_TILES = 7 * 2**19, 48  # of what is transformed at a time, for the caches
+PART_BYTES = 16 * 2**20  # of kernels: more is asked of the system anew each time, page by page
+FEWEST_TILES = 32  # for a kernel of several parts; fewer do not pay for the memory it takes
 _G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # times 24
 _SIGNATURES = {
     "tf_winograd_input": "nnnnppnp",
@@ -62,20 +64,25 @@ def applies(x: Tensor, channels: int) -> bool:
     if _library is None or torch.get_num_threads() != 1 or not kernels.usable(x):
         return False
     height, width = x.shape[2:]
-    whole = TILE * TILE * _tiles(height, width)
-    return min(channels, x.shape[1]) >= FEWEST_CHANNELS and whole <= MOST_WASTE * height * width
+    tiles = _tiles(height, width)
+    return (
+        min(channels, x.shape[1]) >= FEWEST_CHANNELS
+        and TILE * TILE * tiles <= MOST_WASTE * height * width
+        and (len(x) * tiles >= FEWEST_TILES or _planes_of_a_part(channels, x.shape[1]) >= POINTS)
+    )
 
 
-def transform_kernel(kernel: Tensor) -> Tensor:
-    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_in, C_out)."""
-    values = kernel.transpose(0, 1).reshape(-1, 9)
-    inputs, outputs = kernel.shape[1], kernel.shape[0]
-    return (_both_sides(kernel) @ values.t()).view(POINTS, inputs, outputs)
+def transform_kernel(kernel: Tensor) -> tuple[Tensor, ...]:
+    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_in, C_out), cut into parts."""
+    outputs, inputs = kernel.shape[:2]
+    values = kernel.transpose(0, 1).reshape(-1, 9).t()
+    parts = torch.split(_both_sides(kernel), _planes_of_a_part(inputs, outputs))
+    return tuple((part @ values).view(-1, inputs, outputs) for part in parts)
 
 
-def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(x: Tensor, transformed: tuple[Tensor, ...], bias: Tensor | None) -> Tensor:
     """Convolve (B, C_in, H, W) with a transformed kernel; (B, C_out, H, W) out."""
-    out = x.new_empty((len(x), transformed.shape[2], *x.shape[2:]))
+    out = x.new_empty((len(x), transformed[0].shape[2], *x.shape[2:]))
     shift = None if bias is None else bias.data_ptr()
     for part, result in _chunks(x, out):
         product = _multiply(_planes("tf_winograd_input", part), transformed)
@@ -83,11 +90,11 @@ def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     return out
 
 
-def input_error(delta: Tensor, transformed: Tensor) -> Tensor:
+def input_error(delta: Tensor, transformed: tuple[Tensor, ...]) -> Tensor:
     """Carry errors (B, C_out, H, W) of the output back to the input, (B, C_in, H, W)."""
-    out = delta.new_empty((len(delta), transformed.shape[1], *delta.shape[2:]))
+    out = delta.new_empty((len(delta), transformed[0].shape[1], *delta.shape[2:]))
     # Made anew in every call: kept, it would take as much memory as the transformed kernel itself.
-    back = products.transposed(transformed)
+    back = tuple(products.transposed(part) for part in transformed)
     for part, result in _chunks(delta, out):
         product = _multiply(_planes("tf_winograd_error", part), back)
         _call("tf_winograd_input_error", result, product)
@@ -97,14 +104,26 @@ def input_error(delta: Tensor, transformed: Tensor) -> Tensor:
 @torch.no_grad()
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """Return the kernel's gradient (C_out, C_in, 3, 3) for errors `delta` of the output."""
-    total = x.new_zeros((POINTS, delta.shape[1], x.shape[1]))
-    for errors, part in _chunks(delta, x):
-        seen = _planes("tf_winograd_input", part)
-        wanted = _planes("tf_winograd_error", errors).transpose(1, 2)
-        if not products.planes(wanted, seen, total, add=True):
-            total.baddbmm_(wanted, seen)
-    flat = products.product(_both_sides(x).t(), total.view(POINTS, -1))
-    return flat.t().reshape(delta.shape[1], x.shape[1], 3, 3)
+    outputs, inputs = delta.shape[1], x.shape[1]
+    parts = torch.split(_both_sides(x), _planes_of_a_part(inputs, outputs))
+    totals = [x.new_zeros((len(part), outputs, inputs)) for part in parts]
+    for errors, seen in _chunks(delta, x):
+        right = _planes("tf_winograd_input", seen)
+        left = _planes("tf_winograd_error", errors).transpose(1, 2)
+        first = 0
+        for total in totals:
+            here = slice(first, first := first + len(total))
+            if not products.planes(left[here], right[here], total, add=True):
+                total.baddbmm_(left[here], right[here])
+    flat = x.new_zeros((9, outputs * inputs))
+    for part, total in zip(parts, totals, strict=True):
+        products.add_product_(flat, part.t(), total.flatten(1), beta=1.0, alpha=1.0)
+    return flat.t().reshape(outputs, inputs, 3, 3)
+
+
+def _planes_of_a_part(inputs: int, outputs: int) -> int:
+    """Count the planes of a kernel, of 36, that one tensor holds."""
+    return min(POINTS, max(1, PART_BYTES // (4 * inputs * outputs)))
 
 
 def _tiles(height: int, width: int) -> int:
@@ -121,7 +140,7 @@ def _chunks(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Cut two batches of pictures of one size into parts of whole samples."""
     tiles = _tiles(*one.shape[2:])
     each = POINTS * (one.shape[1] + other.shape[1]) * one.element_size()
-    samples = max(1, max(FEWEST_TILES, CHUNK_BYTES // each) // tiles)
+    samples = max(1, max(CHUNK_TILES, CHUNK_BYTES // each) // tiles)
     return zip(torch.split(one, samples), torch.split(other, samples), strict=True)
 
 
@@ -132,11 +151,14 @@ def _planes(function: str, x: Tensor) -> Tensor:
     return out
 
 
-def _multiply(seen: Tensor, transformed: Tensor) -> Tensor:
+def _multiply(seen: Tensor, transformed: tuple[Tensor, ...]) -> Tensor:
     """Return the 36 products of tiles and a transformed kernel."""
-    out = _empty_planes(seen.shape[1], transformed.shape[2])
-    if not products.planes(seen, transformed, out):
-        torch.bmm(seen, transformed, out=out)
+    out = _empty_planes(seen.shape[1], transformed[0].shape[2])
+    first = 0
+    for part in transformed:
+        here = slice(first, first := first + len(part))
+        if not products.planes(seen[here], part, out[here]):
+            torch.bmm(seen[here], part, out=out[here])
     return out
 
 
