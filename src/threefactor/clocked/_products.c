@@ -159,26 +159,40 @@ EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns
                      int64_t width, int64_t b_plane, const float *bias, float *out,
                      int64_t out_row, int64_t out_plane, float keep, int32_t threads) {
     const int64_t wide = 3 * LANES, panels = (columns + wide - 1) / wide;
-    /* With few multiplications for each value of the result, writing it takes the time: longer runs
-     * of fewer rows. */
-    const int64_t run = inner <= LANES ? 16 : 1, runs = (panels + run - 1) / run;
+    /* With few multiplications for each value, reading or writing it takes the time. So a run of
+     * panels reads longer pieces of far rows, and writes longer pieces of few rows. */
+    const int packed = width >= FAR && rows > 8 && inner > LANES && inner <= 4 * LANES;
+    const int64_t run = inner <= LANES ? 16 : packed ? 8 : 1, runs = (panels + run - 1) / run;
     const int64_t strip = inner <= LANES ? 8 : rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
     for (int64_t r = 0; r < count * runs; r++) {
         const int64_t which = r / runs, first = r % runs * run;
         const int64_t end = first + run < panels ? first + run : panels;
+        const float *right = b + which * b_plane, *after = right + b_plane;
+        int64_t step = width;
+        /* The last vector of all reaches back, maybe before the run. */
+        const int64_t from = first ? first * wide - LANES : 0;
+        const int64_t to = end * wide < columns ? end * wide : columns;
+        float *copy = packed ? malloc((size_t)(inner * (to - from)) * sizeof(float)) : 0;
+        if (copy) {
+            step = to - from;
+            for (int64_t k = 0; k < inner; k++)
+                memcpy(copy + k * step, right + k * width + from, (size_t)step * sizeof(float));
+            right = copy - from;
+        }
         for (int64_t i = 0; i < rows; i += strip)
             for (int64_t p = first; p < end; p++) {
                 const int64_t height = rows - i < strip ? rows - i : strip;
                 Left left = {a + which * a_plane + i * a_row, a_row, a_column};
-                const float *right = b + which * b_plane, *next = 0;
-                if (i == 0 && p + 1 < panels)
+                const float *next = 0;
+                if (!copy && i == 0 && p + 1 < panels)
                     next = right + (p + 1) * wide;
-                else if (i == 0 && which + 1 < count)
-                    next = right + b_plane;
-                columns_from(p * wide, height, inner, columns, left, right, width, bias,
+                else if (!copy && i == 0 && which + 1 < count)
+                    next = after;
+                columns_from(p * wide, height, inner, columns, left, right, step, bias,
                              out + which * out_plane + i * out_row, out_row, keep, next);
             }
+        free(copy);
     }
 }
 
