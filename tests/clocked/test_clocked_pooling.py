@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from threefactor.clocked import kernels
 from threefactor.clocked.pooling import average
 
 
@@ -20,3 +21,16 @@ def test_values_and_gradients_are_those_of_the_library(pool: int, size: tuple[in
     error = torch.randn_like(library)
     expected = torch.autograd.grad(library, x, error)
     torch.testing.assert_close(torch.autograd.grad(ours, x, error), expected)
+
+
+@pytest.mark.parametrize("pool", [2, 3, 5])
+@pytest.mark.parametrize("size", [(8, 8), (9, 11), (5, 7), (6, 4100)])
+def test_the_kernel_gives_the_bits_of_sums_of_slices(
+    pool: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(pool)
+    x = torch.randn(3, 5, *size)
+    found = kernels.average(x, pool)
+    torch.testing.assert_close(found.double(), F.avg_pool2d(x.double(), pool), rtol=0, atol=1e-6)
+    monkeypatch.setattr(kernels, "_library", None)
+    assert torch.equal(found, kernels.average(x, pool))

@@ -114,6 +114,23 @@ def test_planes_write_and_add_with_gaps_between() -> None:
     assert not products.planes(a, b[..., :9].contiguous(), planes[..., :9])
 
 
+@pytest.mark.parametrize("columns", [16, 95, 1030, 2000])
+@pytest.mark.parametrize(("rows", "inner"), [(10, 32), (3, 20), (10, 7), (40, 10), (33, 70)])
+@pytest.mark.parametrize("beta", [0.0, 1.0, 0.75])
+@torch.no_grad()
+def test_a_matrix_is_added_to_in_place(rows: int, inner: int, columns: int, beta: float) -> None:
+    """All ways of going through a wide matrix: in runs, with copies, with what is left over."""
+    b, start = values(inner, columns), values(rows, columns, seed=1)
+    left = values(inner, rows, seed=2).t()
+    for a in (left, left.contiguous()):
+        found = start.clone() if beta else torch.full_like(start, float("nan"))
+        version = found._version
+        products.add_product_(found, a, b, beta=beta, alpha=0.5)
+        assert_near(found, beta * start.double() + 0.5 * a.double() @ b.double())
+        assert found._version > version
+        assert_near(products.product(a, b), a.double() @ b.double())
+
+
 @torch.no_grad()
 def test_nan_comes_out_as_nan() -> None:
     x, weight = values(32, 64), values(48, 64)

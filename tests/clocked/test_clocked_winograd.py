@@ -66,6 +66,29 @@ def test_every_product_of_a_layer(shape: tuple[int, int, int], given: int, wante
 
 
 @needs_library
+@pytest.mark.parametrize(("part", "chunk"), [(3 * 4 * 33 * 40, 1), (1, 2**20)])
+def test_parts_of_a_kernel_and_chunks_of_a_batch_change_nothing(
+    part: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    x, delta, kernel = torch.randn(9, 33, 8, 6), torch.randn(9, 40, 8, 6), torch.randn(40, 33, 3, 3)
+
+    def everything(parts: int) -> list[Tensor]:
+        transformed = winograd.transform_kernel(kernel)
+        assert len(transformed) == parts
+        convolved = winograd.convolve(x, transformed, None)
+        back = winograd.input_error(delta, transformed)
+        return [convolved, back, winograd.weight_gradient(delta, x)]
+
+    whole = everything(1)
+    monkeypatch.setattr(winograd, "PART_BYTES", part)
+    monkeypatch.setattr(winograd, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(winograd, "CHUNK_TILES", 1)
+    for one, other in zip(whole, everything(12 if part > 1 else 36), strict=True):
+        assert_near(other, one.double())
+
+
+@needs_library
 def test_transformed_kernels_follow_the_weights() -> None:
     """A rule's second step works with the weights that the optimiser left."""
     net = lively_conv5()
@@ -136,6 +159,10 @@ def test_what_is_left_to_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not winograd.applies(x[:, :31], 32)
     assert not winograd.applies(x[..., :7], 32), "not contiguous"
     assert not winograd.applies(torch.zeros(2, 32, 5, 5), 32), "mostly border"
+    late = torch.zeros(8, 512, 8, 8)
+    assert winograd.applies(late, 512) == winograd.available()
+    assert not winograd.applies(late[:7], 512), "a large kernel for few tiles"
+    assert winograd.applies(late[:1], 128) == winograd.available()
     torch.set_num_threads(2)
     assert not winograd.applies(x, 32)
     torch.set_num_threads(1)

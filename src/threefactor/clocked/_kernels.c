@@ -274,6 +274,51 @@ KERNEL void tf_surrogate(int64_t n, float *restrict out, const float *restrict e
     }
 }
 
+/* ---- pooling ---- */
+
+/* The average of each square of side `pool` of each picture (height, width), rows first; what is
+ * left over at the right and below is dropped. Squares are done in blocks that stay in the cache. */
+INLINE void average(int64_t pictures, int64_t height, int64_t width, int64_t pool,
+                    const float *restrict in, float *restrict out) {
+    enum { ROOM = 2048 };
+    float sums[ROOM];
+    const int64_t rows = height / pool, columns = width / pool;
+    const int64_t most = columns * pool < ROOM ? columns : ROOM / pool;
+    const float scale = 1.0f / (float)(pool * pool);
+    for (int64_t first = 0; first < columns; first += most) {
+        const int64_t some = columns - first < most ? columns - first : most, run = some * pool;
+        const int64_t block = ROOM / run;
+        for (int64_t done = 0; done < pictures * rows; done += block) {
+            const int64_t end = done + block < pictures * rows ? done + block : pictures * rows;
+            for (int64_t r = done; r < end; r++) {
+                const float *row = in + (r / rows * height + r % rows * pool) * width + first * pool;
+                float *to = sums + (r - done) * run;
+                for (int64_t x = 0; x < run; x++) to[x] = row[x] + row[width + x];
+                for (int64_t i = 2; i < pool; i++)
+                    for (int64_t x = 0; x < run; x++) to[x] += row[i * width + x];
+            }
+            for (int64_t r = done; r < end; r++) {
+                const float *from = sums + (r - done) * run;
+                float *to = out + r * columns + first;
+                for (int64_t c = 0; c < some; c++) {
+                    float total = from[c * pool] + from[c * pool + 1];
+                    for (int64_t i = 2; i < pool; i++) total += from[c * pool + i];
+                    to[c] = total * scale;
+                }
+            }
+        }
+    }
+}
+
+/* The same, for a side of at least 2 and at most 2048. */
+KERNEL void tf_average(int64_t pictures, int64_t height, int64_t width, int64_t pool,
+                       const float *restrict in, float *restrict out) {
+    if (pool == 2)
+        average(pictures, height, width, 2, in, out);
+    else
+        average(pictures, height, width, pool, in, out);
+}
+
 /* ---- losses ---- */
 
 /* (1 - c) cross entropy + c mean squared error of each row, and its gradient by the row.
@@ -304,4 +349,4 @@ EXPORT int32_t tf_cross_entropy_mse(int64_t rows, int64_t m, const float *restri
 }
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 4; }
+EXPORT int32_t tf_version(void) { return 5; }

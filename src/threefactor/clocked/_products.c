@@ -43,12 +43,18 @@ typedef struct {
 #define TILE(NAME, ROWS, V)                                                                        \
     WIDE INLINE void NAME(int64_t inner, Left a, const float *restrict b, int64_t width,           \
                           const float *bias, float *restrict out, int64_t out_row, int skip,       \
-                          int add) {                                                               \
+                          float keep, const float *next) {                                         \
+        UNROLL for (int i = 0; i < ROWS; i++)                                                      \
+            UNROLL for (int j = 0; j < V; j++)                                                     \
+                __builtin_prefetch(out + i * out_row + LANES * j, 1, 2);                           \
         Vector sum[ROWS][V];                                                                       \
         UNROLL for (int i = 0; i < ROWS; i++)                                                      \
             UNROLL for (int j = 0; j < V; j++)                                                     \
                 sum[i][j] = bias ? *(const Vector *)(bias + LANES * j) : (Vector){0};              \
         for (int64_t k = 0; k < inner; k++) {                                                      \
+            if (next)                                                                              \
+                UNROLL for (int j = 0; j < V; j++)                                                 \
+                    __builtin_prefetch(next + k * width + LANES * j, 0, 2);                        \
             Vector right[V];                                                                       \
             UNROLL for (int j = 0; j < V; j++)                                                     \
                 right[j] = *(const Vector *)(b + k * width + LANES * j);                           \
@@ -62,9 +68,9 @@ typedef struct {
                 float *to = out + i * out_row + LANES * j;                                         \
                 if (skip) {                                                                        \
                     for (int l = skip; l < LANES; l++)                                             \
-                        to[l] = add ? to[l] + sum[i][j][l] : sum[i][j][l];                         \
+                        to[l] = keep != 0.0f ? keep * to[l] + sum[i][j][l] : sum[i][j][l];         \
                 } else {                                                                           \
-                    *(Vector *)to = add ? *(Vector *)to + sum[i][j] : sum[i][j];                   \
+                    *(Vector *)to = keep != 0.0f ? keep * *(Vector *)to + sum[i][j] : sum[i][j];   \
                 }                                                                                  \
             }                                                                                      \
     }
@@ -76,22 +82,35 @@ TILE(tile_1_3, 1, 3)
 TILE(tile_1_2, 1, 2)
 TILE(tile_1_1, 1, 1)
 
-/* All rows of 16 V columns of the result. The compiler makes one loop for either layout. */
+/* All rows of 16 V columns of the result. The compiler makes one loop for either layout. Meanwhile,
+ * the right matrix of the panel after it is fetched, from `next` on (NULL for none). */
 #define PANEL(NAME, V)                                                                             \
     WIDE static void NAME(int64_t rows, int64_t inner, Left a, const float *b, int64_t width,      \
-                          const float *bias, float *out, int64_t out_row, int skip, int add) {     \
+                          const float *bias, float *out, int64_t out_row, int skip, float keep,    \
+                          const float *next) {                                                     \
         int64_t i = 0;                                                                             \
-        if (a.column == 1)                                                                         \
+        if (a.column == 1) {                                                                       \
+            if (next && rows >= 8) {                                                               \
+                tile_8_##V(inner, (Left){a.values, a.row, 1}, b, width, bias, out, out_row, skip,  \
+                           keep, next);                                                            \
+                i = 8;                                                                             \
+            }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
                 tile_8_##V(inner, (Left){a.values + i * a.row, a.row, 1}, b, width, bias,          \
-                           out + i * out_row, out_row, skip, add);                                 \
-        else if (a.row == 1)                                                                       \
+                           out + i * out_row, out_row, skip, keep, 0);                             \
+        } else if (a.row == 1) {                                                                   \
+            if (next && rows >= 8) {                                                               \
+                tile_8_##V(inner, (Left){a.values, 1, a.column}, b, width, bias, out, out_row,     \
+                           skip, keep, next);                                                      \
+                i = 8;                                                                             \
+            }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
                 tile_8_##V(inner, (Left){a.values + i, 1, a.column}, b, width, bias,               \
-                           out + i * out_row, out_row, skip, add);                                 \
+                           out + i * out_row, out_row, skip, keep, 0);                             \
+        }                                                                                          \
         for (; i < rows; i++)                                                                      \
             tile_1_##V(inner, (Left){a.values + i * a.row, a.row, a.column}, b, width, bias,       \
-                       out + i * out_row, out_row, skip, add);                                     \
+                       out + i * out_row, out_row, skip, keep, 0);                                 \
     }
 
 PANEL(panel_3, 3)
@@ -104,47 +123,76 @@ enum { FAR = 1024 };
 /* The columns from `first` on, at most 48, of one product. */
 WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_t columns, Left a,
                               const float *b, int64_t width, const float *bias, float *out,
-                              int64_t out_row, int add) {
+                              int64_t out_row, float keep, const float *next) {
     int64_t j = first, rest = columns - first;
 #define AT(J) b + (J), width, bias ? bias + (J) : 0, out + (J), out_row
     if (rest >= 3 * LANES) {
         const size_t bytes = 3 * LANES * sizeof(float);
-        float *copy = width >= FAR && rows >= 32 ? malloc((size_t)inner * bytes) : 0;
+        float *copy = width >= FAR && rows > 8 ? malloc((size_t)inner * bytes) : 0;
         if (copy) {
             for (int64_t k = 0; k < inner; k++) memcpy(copy + 3 * LANES * k, b + k * width + j, bytes);
-            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, add);
+            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, keep,
+                    0);
             free(copy);
         } else {
-            panel_3(rows, inner, a, AT(j), 0, add);
+            panel_3(rows, inner, a, AT(j), 0, keep, next);
         }
         return;
     }
     if (rest >= 2 * LANES) {
-        panel_2(rows, inner, a, AT(j), 0, add);
+        panel_2(rows, inner, a, AT(j), 0, keep, next);
         rest -= 2 * LANES;
     } else if (rest >= LANES) {
-        panel_1(rows, inner, a, AT(j), 0, add);
+        panel_1(rows, inner, a, AT(j), 0, keep, next);
         rest -= LANES;
     }
     if (rest) /* the last vector reaches back over columns that are done */
-        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, add);
+        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, keep, next);
 #undef AT
 }
 
-/* out = a b [+ bias] [+ out] for `count` products, whose matrices lie `a_plane`, `b_plane` and
+/* out = a b [+ bias] [+ keep out] for `count` products, whose matrices lie `a_plane`, `b_plane` and
  * `out_plane` apart; a (rows, inner), b (inner, columns) with rows `width` apart, a bias of each
  * column or NULL. At least 16 columns. */
 EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns, const float *a,
                      int64_t a_row, int64_t a_column, int64_t a_plane, const float *b,
                      int64_t width, int64_t b_plane, const float *bias, float *out,
-                     int64_t out_row, int64_t out_plane, int32_t add, int32_t threads) {
-    const int64_t panels = (columns + 3 * LANES - 1) / (3 * LANES);
+                     int64_t out_row, int64_t out_plane, float keep, int32_t threads) {
+    const int64_t wide = 3 * LANES, panels = (columns + wide - 1) / wide;
+    /* With few multiplications for each value, reading or writing it takes the time. So a run of
+     * panels reads longer pieces of far rows, and writes longer pieces of few rows. */
+    const int packed = width >= FAR && rows > 8 && inner > LANES && inner <= 4 * LANES;
+    const int64_t run = inner <= LANES ? 16 : packed ? 8 : 1, runs = (panels + run - 1) / run;
+    const int64_t strip = inner <= LANES ? 8 : rows;
 #pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
-    for (int64_t p = 0; p < count * panels; p++) {
-        const int64_t which = p / panels;
-        Left left = {a + which * a_plane, a_row, a_column};
-        columns_from(p % panels * 3 * LANES, rows, inner, columns, left, b + which * b_plane, width,
-                     bias, out + which * out_plane, out_row, add);
+    for (int64_t r = 0; r < count * runs; r++) {
+        const int64_t which = r / runs, first = r % runs * run;
+        const int64_t end = first + run < panels ? first + run : panels;
+        const float *right = b + which * b_plane, *after = right + b_plane;
+        int64_t step = width;
+        /* The last vector of all reaches back, maybe before the run. */
+        const int64_t from = first ? first * wide - LANES : 0;
+        const int64_t to = end * wide < columns ? end * wide : columns;
+        float *copy = packed ? malloc((size_t)(inner * (to - from)) * sizeof(float)) : 0;
+        if (copy) {
+            step = to - from;
+            for (int64_t k = 0; k < inner; k++)
+                memcpy(copy + k * step, right + k * width + from, (size_t)step * sizeof(float));
+            right = copy - from;
+        }
+        for (int64_t i = 0; i < rows; i += strip)
+            for (int64_t p = first; p < end; p++) {
+                const int64_t height = rows - i < strip ? rows - i : strip;
+                Left left = {a + which * a_plane + i * a_row, a_row, a_column};
+                const float *next = 0;
+                if (!copy && i == 0 && p + 1 < panels)
+                    next = right + (p + 1) * wide;
+                else if (!copy && i == 0 && which + 1 < count)
+                    next = after;
+                columns_from(p * wide, height, inner, columns, left, right, step, bias,
+                             out + which * out_plane + i * out_row, out_row, keep, next);
+            }
+        free(copy);
     }
 }
 
@@ -304,4 +352,4 @@ EXPORT int32_t tf_processor(void) { return 0; }
 #endif
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 1; }
+EXPORT int32_t tf_version(void) { return 2; }

@@ -122,7 +122,7 @@ class Pathway:
 
     def forget(self) -> None:
         """Drop what was derived from the weights; they may change now."""
-        self.derived: dict[str, Tensor] = {}
+        self.derived: dict[str, Any] = {}
         self.copies: dict[str, Tensor] = {}
         self._held.clear()
 
@@ -299,6 +299,7 @@ class Pathway:
     def _multiply(self) -> None:
         """Turn the gathered steps into gradients."""
         n, self._gathered = self._gathered, 0
+        self.copies.clear()  # gradients take the place of copies, which are quickly made anew
         assert self._traces is not None and self._deltas is not None
         if n == 1:
             self.add(self._deltas[0], self._traces[0])

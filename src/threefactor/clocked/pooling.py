@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threefactor.clocked import kernels
 from threefactor.errors import InputError
 
 __all__ = ["average", "checked_pool"]
@@ -40,19 +41,12 @@ def average(x: Tensor, pool: int, synapse: nn.Module) -> Tensor:
 
 
 class _Average(torch.autograd.Function):
-    """Pooling by sums of slices: a fifth of the time of the library's on a CPU, both ways."""
+    """Pooling in a fraction of the library's time on a CPU, both ways."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, pool: int) -> Tensor:
         ctx.pool, ctx.shape = pool, x.shape
-        height, width = (n // pool * pool for n in x.shape[2:])
-        rows, others = x[:, :, 0:height:pool], range(1, pool)
-        for i in others:
-            rows = rows + x[:, :, i:height:pool]
-        total = rows[..., 0:width:pool]
-        for i in others:
-            total = total + rows[..., i:width:pool]
-        return total.mul_(1.0 / pool**2)
+        return kernels.average(x.detach(), pool)
 
     @staticmethod
     def backward(ctx: Any, error: Tensor) -> tuple[Tensor, None]:

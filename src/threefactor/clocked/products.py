@@ -26,17 +26,25 @@ from torch import Tensor, nn
 
 from threefactor.clocked import kernels
 
-__all__ = ["applies", "linear", "planes", "product", "transposed", "weight_gradient"]
+__all__ = [
+    "add_product_",
+    "applies",
+    "linear",
+    "planes",
+    "product",
+    "transposed",
+    "weight_gradient",
+]
 
 LIBRARY_NAME = "threefactor.clocked._products"
-VERSION = 1
+VERSION = 2
 FEWEST_COLUMNS = 16  # of a result: a vector
 FEWEST_ROWS = 32  # of an input, for which a transposed copy of the weights pays
 LEAST_WORK = 2**20  # multiplications below which a call costs more than it gains
 MOST_FORWARD, MOST_BACKWARD = 0.25, 0.2  # shares of values that are not zero, for sparse products
 _VECTORS, _BFLOAT16, _INTEL = 1, 2, 4
 _SIGNATURES = {
-    "tf_dense": "nnnnpnnnpnnppnnii",
+    "tf_dense": "nnnnpnnnpnnppnnfi",
     "tf_sparse": "nnnpinppppppi",
     "tf_transpose": "nnnpnp",
 }
@@ -134,15 +142,35 @@ def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         b.data_ptr(), columns, 0,
         None if bias is None else bias.data_ptr(),
         out.data_ptr(), columns, 0,
-        False, torch.get_num_threads(),
+        0.0, torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def add_product_(matrix: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> None:
+    """Write beta times the matrix, plus alpha a b, to the matrix; no graph."""
+    (rows, inner), columns = a.shape, b.shape[1]
+    worthwhile = columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
+    if not (worthwhile and applies(matrix, a, b) and matrix.is_contiguous() and b.is_contiguous()):
+        matrix.addmm_(a, b, beta=beta, alpha=alpha)
+        return
+    assert _library is not None
+    a = a * alpha
+    _library.tf_dense(
+        1, rows, inner, columns,
+        a.data_ptr(), *a.stride(), 0,
+        b.data_ptr(), columns, 0,
+        None,
+        matrix.data_ptr(), columns, 0,
+        beta, torch.get_num_threads(),
+    )  # fmt: skip
+    torch.autograd.graph.increment_version(matrix)
 
 
 def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
     """Write (or add) the products of (p, m, k) and (p, k, n) to (p, m, n), if the kernels may.
 
-    Within a plane, the rows of b and out lie side by side.
+    The values of a row of b and out lie side by side.
 
     Returns:
         Whether they did.
@@ -155,10 +183,10 @@ def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
     _library.tf_dense(
         count, rows, inner, columns,
         a.data_ptr(), a.stride(1), a.stride(2), a.stride(0),
-        b.data_ptr(), columns, b.stride(0),
+        b.data_ptr(), b.stride(1), b.stride(0),
         None,
-        out.data_ptr(), columns, out.stride(0),
-        add, torch.get_num_threads(),
+        out.data_ptr(), out.stride(1), out.stride(0),
+        float(add), torch.get_num_threads(),
     )  # fmt: skip
     return True
 

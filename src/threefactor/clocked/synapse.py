@@ -19,7 +19,7 @@ __all__ = ["Carrier", "Linear", "Synapse", "accumulate"]
 class Carrier(Protocol):
     """What stands in for a synapse layer's forward pass while a rule works: a `Pathway`."""
 
-    derived: dict[str, Tensor]
+    derived: dict[str, Any]
     """What was made of the weights, kept until they may change."""
     copies: dict[str, Tensor]
     """The weights themselves in another order, kept as long."""

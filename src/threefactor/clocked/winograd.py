@@ -19,25 +19,29 @@ Source: Winograd 1980; Lavin and Gray 2016, *Fast Algorithms for Convolutional N
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from threefactor.clocked import kernels, products
 
-__all__ = ["applies", "convolve", "transform_kernel", "weight_gradient"]
+__all__ = ["applies", "convolve", "input_error", "transform_kernel", "weight_gradient"]
 
 LIBRARY_NAME = "threefactor.clocked._winograd"
-VERSION = 1
-TILE, POINTS = 4, 36
+VERSION = 2
+TILE, POINTS, LANES = 4, 36, 16
 FEWEST_CHANNELS = 32  # with fewer, the transforms take longer than the products they save
 MOST_WASTE = 1.5  # pixels of whole tiles, per pixel of the picture
-CHUNK = 128  # tiles at a time: their transforms stay in the cache, and memory stays bounded
+CHUNK_BYTES, CHUNK_TILES = 7 * 2**19, 48  # of what is transformed at a time, for the caches
+PART_BYTES = 16 * 2**20  # of kernels: more is asked of the system anew each time, page by page
+FEWEST_TILES = 32  # for a kernel of several parts; fewer do not pay for the memory it takes
 _G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))  # times 24
 _SIGNATURES = {
-    "tf_winograd_input": "nnnnppn",
-    "tf_winograd_error": "nnnnppn",
-    "tf_winograd_output": "nnnnpnpp",
+    "tf_winograd_input": "nnnnppnp",
+    "tf_winograd_error": "nnnnppnp",
+    "tf_winograd_output": "nnnnppnpp",
+    "tf_winograd_input_error": "nnnnppnp",
 }
 
 _library = (
@@ -60,44 +64,66 @@ def applies(x: Tensor, channels: int) -> bool:
     if _library is None or torch.get_num_threads() != 1 or not kernels.usable(x):
         return False
     height, width = x.shape[2:]
-    whole = TILE * TILE * _tiles(height, width)
-    return min(channels, x.shape[1]) >= FEWEST_CHANNELS and whole <= MOST_WASTE * height * width
+    tiles = _tiles(height, width)
+    return (
+        min(channels, x.shape[1]) >= FEWEST_CHANNELS
+        and TILE * TILE * tiles <= MOST_WASTE * height * width
+        and (len(x) * tiles >= FEWEST_TILES or _planes_of_a_part(channels, x.shape[1]) >= POINTS)
+    )
 
 
-def transform_kernel(kernel: Tensor) -> Tensor:
-    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_out, C_in)."""
-    values = kernel.reshape(-1, 9)
-    return (_both_sides(kernel) @ values.t()).view(POINTS, *kernel.shape[:2])
+def transform_kernel(kernel: Tensor) -> tuple[Tensor, ...]:
+    """Return G w G^T of a kernel (C_out, C_in, 3, 3), as (36, C_in, C_out), cut into parts."""
+    outputs, inputs = kernel.shape[:2]
+    values = kernel.transpose(0, 1).reshape(-1, 9).t()
+    parts = torch.split(_both_sides(kernel), _planes_of_a_part(inputs, outputs))
+    return tuple((part @ values).view(-1, inputs, outputs) for part in parts)
 
 
-def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(x: Tensor, transformed: tuple[Tensor, ...], bias: Tensor | None) -> Tensor:
     """Convolve (B, C_in, H, W) with a transformed kernel; (B, C_out, H, W) out."""
-    assert _library is not None
-    channels, (height, width) = transformed.shape[1], x.shape[2:]
-    out = x.new_empty((len(x), channels, height, width))
+    out = x.new_empty((len(x), transformed[0].shape[2], *x.shape[2:]))
     shift = None if bias is None else bias.data_ptr()
-    for first, part in _chunks(x):
-        seen = _transform("tf_winograd_input", part)
-        product = _planes(channels, seen.shape[2])
-        if not products.planes(transformed, seen, product):
-            torch.bmm(transformed, seen, out=product)
-        _library.tf_winograd_output(
-            len(part), channels, height, width,
-            product.data_ptr(), product.stride(0), shift, out[first:].data_ptr(),
-        )  # fmt: skip
+    for part, result in _chunks(x, out):
+        product = _multiply(_planes("tf_winograd_input", part), transformed)
+        _call("tf_winograd_output", result, product, shift)
     return out
 
 
+def input_error(delta: Tensor, transformed: tuple[Tensor, ...]) -> Tensor:
+    """Carry errors (B, C_out, H, W) of the output back to the input, (B, C_in, H, W)."""
+    out = delta.new_empty((len(delta), transformed[0].shape[1], *delta.shape[2:]))
+    # Made anew in every call: kept, it would take as much memory as the transformed kernel itself.
+    back = tuple(products.transposed(part) for part in transformed)
+    for part, result in _chunks(delta, out):
+        product = _multiply(_planes("tf_winograd_error", part), back)
+        _call("tf_winograd_input_error", result, product)
+    return out
+
+
+@torch.no_grad()
 def weight_gradient(delta: Tensor, x: Tensor) -> Tensor:
     """Return the kernel's gradient (C_out, C_in, 3, 3) for errors `delta` of the output."""
-    total = x.new_zeros((POINTS, delta.shape[1], x.shape[1]))
-    for (_, errors), (_, part) in zip(_chunks(delta), _chunks(x), strict=True):
-        seen = _transform("tf_winograd_input", part)
-        wanted = _transform("tf_winograd_error", errors)
-        if not products.planes(wanted, products.transposed(seen), total, add=True):
-            total.baddbmm_(wanted, seen.transpose(1, 2))
-    flat = _both_sides(x).t() @ total.view(POINTS, -1)
-    return flat.t().reshape(delta.shape[1], x.shape[1], 3, 3)
+    outputs, inputs = delta.shape[1], x.shape[1]
+    parts = torch.split(_both_sides(x), _planes_of_a_part(inputs, outputs))
+    totals = [x.new_zeros((len(part), outputs, inputs)) for part in parts]
+    for errors, seen in _chunks(delta, x):
+        right = _planes("tf_winograd_input", seen)
+        left = _planes("tf_winograd_error", errors).transpose(1, 2)
+        first = 0
+        for total in totals:
+            here = slice(first, first := first + len(total))
+            if not products.planes(left[here], right[here], total, add=True):
+                total.baddbmm_(left[here], right[here])
+    flat = x.new_zeros((9, outputs * inputs))
+    for part, total in zip(parts, totals, strict=True):
+        products.add_product_(flat, part.t(), total.flatten(1), beta=1.0, alpha=1.0)
+    return flat.t().reshape(outputs, inputs, 3, 3)
+
+
+def _planes_of_a_part(inputs: int, outputs: int) -> int:
+    """Count the planes of a kernel, of 36, that one tensor holds."""
+    return min(POINTS, max(1, PART_BYTES // (4 * inputs * outputs)))
 
 
 def _tiles(height: int, width: int) -> int:
@@ -110,22 +136,45 @@ def _both_sides(like: Tensor) -> Tensor:
     return torch.kron(one, one)
 
 
-def _chunks(x: Tensor) -> list[tuple[int, Tensor]]:
-    """Cut a batch into parts of about `CHUNK` tiles; each with the number of its first sample."""
-    samples = max(1, CHUNK // _tiles(*x.shape[2:]))
-    return [(i, x[i : i + samples]) for i in range(0, len(x), samples)]
+def _chunks(one: Tensor, other: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut two batches of pictures of one size into parts of whole samples."""
+    tiles = _tiles(*one.shape[2:])
+    each = POINTS * (one.shape[1] + other.shape[1]) * one.element_size()
+    samples = max(1, max(CHUNK_TILES, CHUNK_BYTES // each) // tiles)
+    return zip(torch.split(one, samples), torch.split(other, samples), strict=True)
 
 
-def _transform(function: str, x: Tensor) -> Tensor:
-    batch, channels, height, width = x.shape
-    out = _planes(channels, batch * _tiles(height, width))
-    arguments = (batch, channels, height, width, x.data_ptr(), out.data_ptr(), out.stride(0))
-    getattr(_library, function)(*arguments)
+def _planes(function: str, x: Tensor) -> Tensor:
+    """Return the tiles of pictures (B, C, H, W), transformed: (36, tiles, C)."""
+    out = _empty_planes(len(x) * _tiles(*x.shape[2:]), x.shape[1])
+    _call(function, x, out)
     return out
 
 
-def _planes(channels: int, tiles: int) -> Tensor:
-    """An empty (36, channels, tiles); a gap keeps the 36 from sharing places in the cache."""
-    plane = channels * tiles + 16
+def _multiply(seen: Tensor, transformed: tuple[Tensor, ...]) -> Tensor:
+    """Return the 36 products of tiles and a transformed kernel."""
+    out = _empty_planes(seen.shape[1], transformed[0].shape[2])
+    first = 0
+    for part in transformed:
+        here = slice(first, first := first + len(part))
+        if not products.planes(seen[here], part, out[here]):
+            torch.bmm(seen[here], part, out=out[here])
+    return out
+
+
+def _call(function: str, pictures: Tensor, planes: Tensor, *more: int | None) -> None:
+    """Let the library write transformed tiles of pictures, or pictures made of such tiles."""
+    height, width = pictures.shape[2:]
+    rows, columns = -(-height // TILE), -(-width // TILE)
+    size = (TILE * rows + 8) * (TILE * columns + 2) * LANES
+    room = torch.empty(size, dtype=torch.float32, device="cpu")
+    arguments = (pictures.data_ptr(), planes.data_ptr(), planes.stride(0), room.data_ptr())
+    getattr(_library, function)(*pictures.shape, *arguments, *more)
+
+
+def _empty_planes(tiles: int, channels: int) -> Tensor:
+    """An empty (36, tiles, channels); a gap keeps the 36 from sharing places in the cache."""
+    row = -(-channels // LANES) * LANES
+    plane = tiles * row + LANES
     whole = torch.empty(POINTS * plane, dtype=torch.float32, device="cpu")
-    return whole.as_strided((POINTS, channels, tiles), (plane, tiles, 1))
+    return whole.as_strided((POINTS, tiles, channels), (plane, row, 1))
