@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
@@ -18,7 +19,7 @@ from forked import python
 from together import ADOPTED, STOPPED
 
 from threefactor import World, clocked, training
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, ProcessError
 from threefactor.processes import say_once
 
 SCRIPT = Path(__file__).parent / "together.py"
@@ -98,6 +99,20 @@ def test_processes_that_cannot_meet(monkeypatch: pytest.MonkeyPatch, size: str, 
     monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(ConfigurationError, match=words):
         World()
+
+
+def test_processes_that_nobody_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody answers at a port that is not served, and nobody comes to the first one."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for rank in ("1", "0"):
+        environment = {"WORLD_SIZE": "2", "RANK": rank, "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**environment, "MASTER_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(ProcessError, match=f"process {rank} of 2 did not meet the others at"):
+            World(time_limit=0.5)
+        assert not dist.is_initialized()
 
 
 def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

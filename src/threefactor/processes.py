@@ -165,8 +165,16 @@ class World:
                 "or unset WORLD_SIZE to use one process"
             )
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
-        with self._in_words():
+        try:
             dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=self._limit)
+        except (RuntimeError, ValueError) as problem:
+            rank, where, port = (os.environ[name] for name in NEEDED)
+            raise ProcessError(
+                f"process {rank} of {asked_for()} did not meet the others at {where}, port {port}, "
+                f"within {self._limit.total_seconds():g} s ({_shortly(problem)}): start all of "
+                "them, with the MASTER_ADDR, MASTER_PORT and WORLD_SIZE of the first, each with a "
+                "RANK of its own; torchrun does so"
+            ) from problem
         self._made = True
 
     def leave(self) -> None:
@@ -210,12 +218,11 @@ class World:
         try:
             yield
         except (RuntimeError, ValueError) as problem:  # gloo and nccl have no classes of their own
-            why = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
             raise ProcessError(
                 f"process {self.rank} of {self.size} lost the others: one of them ended, did not "
                 f"answer within {self._limit.total_seconds():g} s, or did something else "
-                f"({why[:160]}). See what the others say; a run goes on from its last checkpoint "
-                "with --resume"
+                f"({_shortly(problem)}). See what the others say; a run goes on from its last "
+                "checkpoint with --resume"
             ) from problem
 
     def gather(self, numbers: Sequence[float]) -> Tensor:
@@ -617,6 +624,10 @@ def _step_of(world: World) -> Iterator[None]:
         world.refuse_step()
         raise
     world.end_step()
+
+
+def _shortly(problem: Exception) -> str:
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0][:160]
 
 
 @torch.no_grad()
