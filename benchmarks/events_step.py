@@ -401,14 +401,15 @@ def yin_yang_epochs(options: argparse.Namespace) -> dict[str, Any]:
     train, test = options.yin_yang_samples, max(YIN_YANG_BATCH, options.yin_yang_samples // 2)
     if train == YIN_YANG_TRAIN:
         test = YIN_YANG_TEST
-    torch.set_num_threads(1)
     ours = YinYang(train, test)
-    seconds: Epochs = {"train": [], "test": []}
+    seconds: dict[int, Epochs] = {n: {"train": [], "test": []} for n in options.threads}
 
     def turn() -> None:
-        for _ in range(options.repeats):
-            timed(seconds["train"], ours.learn)
-            timed(seconds["test"], ours.evaluate)
+        for threads, epochs in seconds.items():
+            torch.set_num_threads(threads)
+            for _ in range(options.repeats):
+                timed(epochs["train"], ours.learn)
+                timed(epochs["test"], ours.evaluate)
 
     document: dict[str, Any] = {"train": train, "test": test}
     if importlib.util.find_spec("jaxsnn") is None:
@@ -418,20 +419,24 @@ def yin_yang_epochs(options: argparse.Namespace) -> dict[str, Any]:
     else:
         theirs, accuracy = jaxsnn_epochs(options.rounds + 1, train, test, turn)
         document["jaxsnn"] = summary("jaxsnn", theirs, accuracy)
-    document["threefactor"] = summary("threefactor, 1 thread", seconds, ours.accuracy)
-    document["threefactor"]["hidden_spikes_per_sample"] = ours.hidden_spikes
     print(f"hidden spikes per sample: {ours.hidden_spikes:.1f}")
-    if "jaxsnn" in document:
-        for part in ("train", "test"):
-            for kind in ("median", "min"):
-                key = f"{part}_{kind}_s"
-                document[f"{part}_ratio_of_{kind}"] = (
-                    document["jaxsnn"][key] / document["threefactor"][key]
-                )
-        print(
-            f"jaxsnn / threefactor, training: {document['train_ratio_of_median']:.1f} (medians), "
-            f"{document['train_ratio_of_min']:.1f} (minima)"
-        )
+    for i, (threads, epochs) in enumerate(seconds.items()):
+        own = summary(f"threefactor, threads: {threads}", epochs, ours.accuracy)
+        own["hidden_spikes_per_sample"] = ours.hidden_spikes
+        ratios = {}
+        if "jaxsnn" in document:
+            for part in ("train", "test"):
+                for kind in ("median", "min"):
+                    key = f"{part}_{kind}_s"
+                    ratios[f"{part}_ratio_of_{kind}"] = document["jaxsnn"][key] / own[key]
+            print(
+                f"jaxsnn / threefactor, training: {ratios['train_ratio_of_median']:.1f} (medians), "
+                f"{ratios['train_ratio_of_min']:.1f} (minima)"
+            )
+        if i == 0:
+            document |= {"threefactor": own, **ratios}
+        else:
+            document[f"threefactor_{threads}_threads"] = own | ratios
     return document
 
 
