@@ -165,16 +165,17 @@ def evaluate(
     waiting = Waiting(labels.device)
     with evaluating(network):
         while left:
-            loaded = batches(inputs, left, seed=0)
+            now = left
+            loaded = batches(inputs, now, seed=0)
             done = True
             try:
-                for part in left.copy():
+                for part in now:
                     done = False  # until the batch is run, nothing is known of it
                     x, y = next(loaded), labels[part]
                     with waiting.checks():
                         result = run(x, y)
                     done = True
-                    del left[0]
+                    left = left[1:]
                     if seen is not None and counts:
                         seen(result.output, y)
                     if sums is None:
