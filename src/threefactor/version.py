@@ -2,11 +2,12 @@
 
 __version__ = "0.1.0"
 
-NUMBERS = 5
+NUMBERS = 6
 """Raised with every change that alters what a training gives, between versions too.
 
 Grids of runs use no run from before. 2: gradients of fast convolutions lie as their weights do.
 3: another number of frames covers the whole recording. 4: exact BP of spike times, and eligibility
 traces forward in time, sum in another order. 5: products of matrices on a time grid sum in another
-order, on processors with AVX-512 that are not Intel's.
+order, on processors with AVX-512 that are not Intel's. 6: there, smaller ones do, too, and the last
+steps of a sequence; "medium" rounds factors to bfloat16.
 """

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
+from threefactor.clocked import products
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules.base import Rule, RuleOptions
 from threefactor.clocked.rules.late import KeptEligibility, OnArrival, checked_delay
@@ -60,7 +61,7 @@ class Feedback(nn.Module):
 
     def forward(self, error: Tensor) -> Tensor:
         """Bring the outputs' error (B, m) to the neurons: (B, n)."""
-        values = error @ self.matrix
+        values = products.product(error, self.matrix)
         if len(self.shape) != 3 or self.patch == 1:
             return values
         channels, height, width = self.shape

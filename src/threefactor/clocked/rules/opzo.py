@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from threefactor.clocked import products
 from threefactor.clocked.noise import DEFAULT_SCALE, Perturbation
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.feedback import Feedback
@@ -111,6 +112,8 @@ class OPZO(LocalLearningRule):
             rate = (1.0 - self.momentum) / (len(output) * divisor)
             noise = connection.gather(layer.whole_noise)
             # In place: with many outputs M is too large to exist twice.
-            connection.matrix.addmm_(output.t(), noise, beta=self.momentum, alpha=rate)
+            products.add_product_(
+                connection.matrix, output.t(), noise, beta=self.momentum, alpha=rate
+            )
             errors.append(connection(error))
         return errors
