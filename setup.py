@@ -7,6 +7,8 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 FLAGS = ["-std=gnu99", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+# PyTorch's threads, which are GCC's on Linux; elsewhere these kernels run on one.
+OPENMP = ["-fopenmp"] if sys.platform == "linux" else None
 EVENTS = "src/threefactor/events/kernels"
 
 
@@ -39,14 +41,10 @@ class Libraries(build_ext):
 setup(
     cmdclass={"build_ext": Libraries},
     ext_modules=[
-        library("threefactor.clocked._kernels", ["src/threefactor/clocked/_kernels.c"], []),
+        library("threefactor.clocked._kernels", ["src/threefactor/clocked/_kernels.c"], [], OPENMP),
         library("threefactor.clocked._winograd", ["src/threefactor/clocked/_winograd.c"], []),
         library(
-            "threefactor.clocked._products",
-            ["src/threefactor/clocked/_products.c"],
-            [],
-            # PyTorch's threads, which are GCC's on Linux; the kernels are empty elsewhere.
-            ["-fopenmp"] if sys.platform == "linux" else None,
+            "threefactor.clocked._products", ["src/threefactor/clocked/_products.c"], [], OPENMP
         ),
         library(
             "threefactor.events.kernels._library",

@@ -94,6 +94,44 @@ def test_a_reset_to_zero_forgets_what_is_infinite(way: str) -> None:
     assert u[[0, 2, 3]].tolist() == [0.0, 0.0, 0.25] and u[1].isnan()
 
 
+@pytest.mark.skipif(LIBRARY is None, reason="no compiled kernels on this machine")
+@pytest.mark.parametrize("size", [100, 40_000, 100_003])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_threads_change_no_bit(size: int, dropout: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run() -> list[Tensor]:
+        torch.manual_seed(0)
+        neuron = clocked.LIF(dropout=dropout)
+        found: list[Tensor] = []
+        for step in range(3):
+            current = values(size, seed=step).view(1, size)
+            activity, fired = neuron.respond(current, None, 0.2 * current)
+            assert neuron.state is not None
+            delta = neuron.delta(current, neuron.state, neuron.gate)
+            found += [activity, torch.as_tensor(fired), delta, *neuron.kept_state()]
+        return found
+
+    alone = run()
+    assert alone[1] > 0
+    for threads in (2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        for one, other in zip(alone, run(), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.skipif(LIBRARY is None, reason="no compiled kernels on this machine")
+@pytest.mark.parametrize("place", [0, 50_000, 100_002])
+def test_every_thread_tells_of_potentials_that_are_not_finite(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for threads in (1, 2, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        neuron = clocked.LIF()
+        current = values(100_003).view(1, -1)
+        assert isinstance(neuron.respond(current, None, None)[1], int), "all are finite"
+        current[0, place] = NAN
+        assert isinstance(neuron.respond(current, None, None)[1], Tensor), threads
+
+
 def test_lif_step_is_seen_by_autograd(way: str) -> None:
     u, s, current, _ = lif_state(8)
     before = u._version, s._version

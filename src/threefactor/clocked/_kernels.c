@@ -183,6 +183,12 @@ KERNEL void tf_mask(int64_t n, float *out, uint64_t seed, int32_t threshold, flo
 
 /* ---- neurons ---- */
 
+/* Into how many parts to cut n neurons, one a thread; less than 2^14 are not worth waking one. */
+INLINE int64_t parts_of(int64_t n, int32_t threads) {
+    const int64_t most = n >> 14;
+    return most < 1 ? 1 : most < threads ? most : threads;
+}
+
 /* What a spike of the step before leaves of the potential: V less, or nothing. */
 INLINE float rest(float u, float s, float threshold, int zero) {
     return zero ? (s != 0.0f ? 0.0f : u) : u - threshold * s;
@@ -242,15 +248,33 @@ INLINE int64_t lif_activity(int64_t n, float *restrict u, float *restrict s,
     return largest < 0x7f800000 ? total : -1;
 }
 
+KERNEL int64_t tf_lif_activity_part(int64_t n, float *restrict u, float *restrict s,
+                                    const float *restrict current, const float *restrict gate,
+                                    float scale, const float *restrict after,
+                                    float *restrict out, float leak, float threshold,
+                                    int32_t zero) {
+    if (zero) return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 1);
+    return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 0);
+}
+
 /* The same step, and in the same pass the activity s * gate * scale [+ after] that the next layer
  * sees. A gate of NULL means 1. Returns the number of spikes, or -1 if a potential is NaN or
  * infinite. */
-KERNEL int64_t tf_lif_activity(int64_t n, float *restrict u, float *restrict s,
-                               const float *restrict current, const float *restrict gate,
-                               float scale, const float *restrict after, float *restrict out,
-                               float leak, float threshold, int32_t zero) {
-    if (zero) return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 1);
-    return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 0);
+EXPORT int64_t tf_lif_activity(int64_t n, float *u, float *s, const float *current,
+                               const float *gate, float scale, const float *after, float *out,
+                               float leak, float threshold, int32_t zero, int32_t threads) {
+    int64_t total = 0, bad = 0;
+    const int64_t parts = parts_of(n, threads);
+#pragma omp parallel for num_threads((int)parts) if (parts > 1) reduction(+ : total, bad)
+    for (int64_t p = 0; p < parts; p++) {
+        const int64_t i = n * p / parts, count = n * (p + 1) / parts - i;
+        const int64_t fired =
+            tf_lif_activity_part(count, u + i, s + i, current + i, gate ? gate + i : 0, scale,
+                                 after ? after + i : 0, out + i, leak, threshold, zero);
+        total += fired;
+        bad += fired < 0;
+    }
+    return bad ? -1 : total;
 }
 
 /* psi(u) = q / (a (1 + q)^2) with q = exp(-|u - V| / a): no difference of nearly equal numbers. */
@@ -261,16 +285,28 @@ INLINE float surrogate(float u, float threshold, float inverse) {
     return q / (d * d);
 }
 
-/* out = error * psi(u) * gate * factor / a, a gate of NULL meaning 1. */
-KERNEL void tf_surrogate(int64_t n, float *restrict out, const float *restrict error,
-                         const float *restrict u, const float *restrict gate, float threshold,
-                         float inverse, float factor) {
+KERNEL void tf_surrogate_part(int64_t n, float *restrict out, const float *restrict error,
+                              const float *restrict u, const float *restrict gate, float threshold,
+                              float inverse, float factor) {
     if (gate) {
         for (int64_t i = 0; i < n; i++)
             out[i] = error[i] * (surrogate(u[i], threshold, inverse) * (gate[i] * factor));
     } else {
         for (int64_t i = 0; i < n; i++)
             out[i] = error[i] * (surrogate(u[i], threshold, inverse) * factor);
+    }
+}
+
+/* out = error * psi(u) * gate * factor / a, a gate of NULL meaning 1. */
+EXPORT void tf_surrogate(int64_t n, float *out, const float *error, const float *u,
+                         const float *gate, float threshold, float inverse, float factor,
+                         int32_t threads) {
+    const int64_t parts = parts_of(n, threads);
+#pragma omp parallel for num_threads((int)parts) if (parts > 1)
+    for (int64_t p = 0; p < parts; p++) {
+        const int64_t i = n * p / parts, count = n * (p + 1) / parts - i;
+        tf_surrogate_part(count, out + i, error + i, u + i, gate ? gate + i : 0, threshold, inverse,
+                          factor);
     }
 }
 
@@ -349,4 +385,4 @@ EXPORT int32_t tf_cross_entropy_mse(int64_t rows, int64_t m, const float *restri
 }
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 5; }
+EXPORT int32_t tf_version(void) { return 6; }

@@ -6,6 +6,9 @@
  * multiplications. Either sums in the order of the inner dimension, with fused multiply-adds, so
  * that both give the same bits, for any number of threads. GCC's vectors make the code the same for
  * every instruction set; other compilers build a library without any kernel.
+ *
+ * A dense product may also take its factors in bfloat16, two neighbours of the inner dimension in
+ * the place of one float: the processor then multiplies both and adds them to the float of the sum.
  */
 
 #include <stdint.h>
@@ -25,25 +28,36 @@
 
 #ifdef KERNELS
 
+#include <immintrin.h>
+
 #define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 #define WIDE __attribute__((target("arch=x86-64-v4")))
+#define WIDE_BF16 __attribute__((target("arch=x86-64-v4,avx512bf16")))
 
 typedef float Vector __attribute__((vector_size(64), aligned(4)));
 typedef int32_t Places __attribute__((vector_size(64)));
 enum { LANES = 16 };
 
-/* Left matrix: `row` floats from one row to the next, `column` from one column to the next. */
+/* Left matrix: `row` values from one row to the next, `column` from one column to the next. A value
+ * is a float, or a pair of bfloat16. */
 typedef struct {
     const float *values;
     int64_t row, column;
 } Left;
 
+/* What one value of the left matrix and a vector of the right one add to a sum. */
+WIDE INLINE Vector with_floats(Vector sum, float x, Vector right) { return sum + x * right; }
+
+WIDE_BF16 INLINE Vector with_pairs(Vector sum, float x, Vector right) {
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(x), (__m512bh)right);
+}
+
 /* Rows x (16 V) values of the result, whose first `skip` columns stay as they are. */
-#define TILE(NAME, ROWS, V)                                                                        \
-    WIDE INLINE void NAME(int64_t inner, Left a, const float *restrict b, int64_t width,           \
-                          const float *bias, float *restrict out, int64_t out_row, int skip,       \
-                          float keep, const float *next) {                                         \
+#define TILE(KIND, TARGET, ROWS, V)                                                                \
+    TARGET INLINE void tile_##KIND##_##ROWS##_##V(                                                 \
+        int64_t inner, Left a, const float *restrict b, int64_t width, const float *bias,          \
+        float *restrict out, int64_t out_row, int skip, float keep, const float *next) {           \
         UNROLL for (int i = 0; i < ROWS; i++)                                                      \
             UNROLL for (int j = 0; j < V; j++)                                                     \
                 __builtin_prefetch(out + i * out_row + LANES * j, 1, 2);                           \
@@ -60,7 +74,8 @@ typedef struct {
                 right[j] = *(const Vector *)(b + k * width + LANES * j);                           \
             UNROLL for (int i = 0; i < ROWS; i++) {                                                \
                 float x = a.values[i * a.row + k * a.column];                                      \
-                UNROLL for (int j = 0; j < V; j++) sum[i][j] += x * right[j];                      \
+                UNROLL for (int j = 0; j < V; j++)                                                 \
+                    sum[i][j] = with_##KIND(sum[i][j], x, right[j]);                               \
             }                                                                                      \
         }                                                                                          \
         UNROLL for (int i = 0; i < ROWS; i++)                                                      \
@@ -75,55 +90,59 @@ typedef struct {
             }                                                                                      \
     }
 
-TILE(tile_8_3, 8, 3)
-TILE(tile_8_2, 8, 2)
-TILE(tile_8_1, 8, 1)
-TILE(tile_1_3, 1, 3)
-TILE(tile_1_2, 1, 2)
-TILE(tile_1_1, 1, 1)
-
 /* All rows of 16 V columns of the result. The compiler makes one loop for either layout. Meanwhile,
  * the right matrix of the panel after it is fetched, from `next` on (NULL for none). */
-#define PANEL(NAME, V)                                                                             \
-    WIDE static void NAME(int64_t rows, int64_t inner, Left a, const float *b, int64_t width,      \
-                          const float *bias, float *out, int64_t out_row, int skip, float keep,    \
-                          const float *next) {                                                     \
+#define PANEL(KIND, TARGET, V)                                                                     \
+    TILE(KIND, TARGET, 8, V)                                                                       \
+    TILE(KIND, TARGET, 1, V)                                                                       \
+    TARGET static void panel_##KIND##_##V(int64_t rows, int64_t inner, Left a, const float *b,     \
+                                          int64_t width, const float *bias, float *out,            \
+                                          int64_t out_row, int skip, float keep,                   \
+                                          const float *next) {                                     \
         int64_t i = 0;                                                                             \
         if (a.column == 1) {                                                                       \
             if (next && rows >= 8) {                                                               \
-                tile_8_##V(inner, (Left){a.values, a.row, 1}, b, width, bias, out, out_row, skip,  \
-                           keep, next);                                                            \
+                tile_##KIND##_8_##V(inner, (Left){a.values, a.row, 1}, b, width, bias, out,        \
+                                    out_row, skip, keep, next);                                    \
                 i = 8;                                                                             \
             }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
-                tile_8_##V(inner, (Left){a.values + i * a.row, a.row, 1}, b, width, bias,          \
-                           out + i * out_row, out_row, skip, keep, 0);                             \
+                tile_##KIND##_8_##V(inner, (Left){a.values + i * a.row, a.row, 1}, b, width, bias, \
+                                    out + i * out_row, out_row, skip, keep, 0);                    \
         } else if (a.row == 1) {                                                                   \
             if (next && rows >= 8) {                                                               \
-                tile_8_##V(inner, (Left){a.values, 1, a.column}, b, width, bias, out, out_row,     \
-                           skip, keep, next);                                                      \
+                tile_##KIND##_8_##V(inner, (Left){a.values, 1, a.column}, b, width, bias, out,     \
+                                    out_row, skip, keep, next);                                    \
                 i = 8;                                                                             \
             }                                                                                      \
             for (; i + 8 <= rows; i += 8)                                                          \
-                tile_8_##V(inner, (Left){a.values + i, 1, a.column}, b, width, bias,               \
-                           out + i * out_row, out_row, skip, keep, 0);                             \
+                tile_##KIND##_8_##V(inner, (Left){a.values + i, 1, a.column}, b, width, bias,      \
+                                    out + i * out_row, out_row, skip, keep, 0);                    \
         }                                                                                          \
         for (; i < rows; i++)                                                                      \
-            tile_1_##V(inner, (Left){a.values + i * a.row, a.row, a.column}, b, width, bias,       \
-                       out + i * out_row, out_row, skip, keep, 0);                                 \
+            tile_##KIND##_1_##V(inner, (Left){a.values + i * a.row, a.row, a.column}, b, width,    \
+                                bias, out + i * out_row, out_row, skip, keep, 0);                  \
     }
 
-PANEL(panel_3, 3)
-PANEL(panel_2, 2)
-PANEL(panel_1, 1)
+PANEL(floats, WIDE, 3)
+PANEL(floats, WIDE, 2)
+PANEL(floats, WIDE, 1)
+PANEL(pairs, WIDE_BF16, 3)
+PANEL(pairs, WIDE_BF16, 2)
+PANEL(pairs, WIDE_BF16, 1)
+
+typedef void Panel(int64_t, int64_t, Left, const float *, int64_t, const float *, float *, int64_t,
+                   int, float, const float *);
+static Panel *const PANELS[2][3] = {{panel_floats_1, panel_floats_2, panel_floats_3},
+                                    {panel_pairs_1, panel_pairs_2, panel_pairs_3}};
 
 /* Rows of at least this many floats share places in the caches: they are copied side by side. */
 enum { FAR = 1024 };
 
 /* The columns from `first` on, at most 48, of one product. */
-WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_t columns, Left a,
-                              const float *b, int64_t width, const float *bias, float *out,
-                              int64_t out_row, float keep, const float *next) {
+static void columns_from(Panel *const panel[3], int64_t first, int64_t rows, int64_t inner,
+                         int64_t columns, Left a, const float *b, int64_t width, const float *bias,
+                         float *out, int64_t out_row, float keep, const float *next) {
     int64_t j = first, rest = columns - first;
 #define AT(J) b + (J), width, bias ? bias + (J) : 0, out + (J), out_row
     if (rest >= 3 * LANES) {
@@ -131,33 +150,34 @@ WIDE static void columns_from(int64_t first, int64_t rows, int64_t inner, int64_
         float *copy = width >= FAR && rows > 8 ? malloc((size_t)inner * bytes) : 0;
         if (copy) {
             for (int64_t k = 0; k < inner; k++) memcpy(copy + 3 * LANES * k, b + k * width + j, bytes);
-            panel_3(rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0, keep,
-                    0);
+            panel[2](rows, inner, a, copy, 3 * LANES, bias ? bias + j : 0, out + j, out_row, 0,
+                     keep, 0);
             free(copy);
         } else {
-            panel_3(rows, inner, a, AT(j), 0, keep, next);
+            panel[2](rows, inner, a, AT(j), 0, keep, next);
         }
         return;
     }
     if (rest >= 2 * LANES) {
-        panel_2(rows, inner, a, AT(j), 0, keep, next);
+        panel[1](rows, inner, a, AT(j), 0, keep, next);
         rest -= 2 * LANES;
     } else if (rest >= LANES) {
-        panel_1(rows, inner, a, AT(j), 0, keep, next);
+        panel[0](rows, inner, a, AT(j), 0, keep, next);
         rest -= LANES;
     }
     if (rest) /* the last vector reaches back over columns that are done */
-        panel_1(rows, inner, a, AT(columns - LANES), LANES - (int)rest, keep, next);
+        panel[0](rows, inner, a, AT(columns - LANES), LANES - (int)rest, keep, next);
 #undef AT
 }
 
 /* out = a b [+ bias] [+ keep out] for `count` products, whose matrices lie `a_plane`, `b_plane` and
  * `out_plane` apart; a (rows, inner), b (inner, columns) with rows `width` apart, a bias of each
- * column or NULL. At least 16 columns. */
+ * column or NULL. At least 16 columns. With `pairs`, the values of a and b are pairs, as
+ * `tf_pairs_along` and `tf_pairs_across` make them, and all that is said of them counts pairs. */
 EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns, const float *a,
                      int64_t a_row, int64_t a_column, int64_t a_plane, const float *b,
                      int64_t width, int64_t b_plane, const float *bias, float *out,
-                     int64_t out_row, int64_t out_plane, float keep, int32_t threads) {
+                     int64_t out_row, int64_t out_plane, float keep, int32_t pairs, int32_t threads) {
     const int64_t wide = 3 * LANES, panels = (columns + wide - 1) / wide;
     /* With few multiplications for each value, reading or writing it takes the time. So a run of
      * panels reads longer pieces of far rows, and writes longer pieces of few rows. */
@@ -189,11 +209,55 @@ EXPORT void tf_dense(int64_t count, int64_t rows, int64_t inner, int64_t columns
                     next = right + (p + 1) * wide;
                 else if (!copy && i == 0 && which + 1 < count)
                     next = after;
-                columns_from(p * wide, height, inner, columns, left, right, step, bias,
-                             out + which * out_plane + i * out_row, out_row, keep, next);
+                columns_from(PANELS[pairs], p * wide, height, inner, columns, left, right, step,
+                             bias, out + which * out_plane + i * out_row, out_row, keep, next);
             }
         free(copy);
     }
+}
+
+/* ---- pairs of bfloat16, rounded to the nearest ---- */
+
+/* 16 pairs of the floats at `first` and those at `second`, of which `there` are there. */
+WIDE_BF16 INLINE void pairs_of(__mmask16 there, const float *first, const float *second,
+                               uint32_t *out) {
+    __m512 low = _mm512_maskz_loadu_ps(there, first);
+    __m512 high = second ? _mm512_maskz_loadu_ps(there, second) : _mm512_setzero_ps();
+    __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    __m512i left = _mm512_cvtepu16_epi32(_mm512_castsi512_si256(both));
+    __m512i right = _mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(both, 1));
+    _mm512_mask_storeu_epi32(out, there, _mm512_or_si512(left, _mm512_slli_epi32(right, 16)));
+}
+
+/* Pair the rows of x (inner, columns): out (half of inner, columns). An odd row has 0 beside it. */
+EXPORT WIDE_BF16 void tf_pairs_across(int64_t inner, int64_t columns, const float *x,
+                                      uint32_t *out, int32_t threads) {
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t k = 0; k < inner; k += 2) {
+        const float *first = x + k * columns, *second = k + 1 < inner ? first + columns : 0;
+        for (int64_t j = 0; j < columns; j += LANES) {
+            __mmask16 there = columns - j < LANES ? (1u << (columns - j)) - 1 : 0xffff;
+            pairs_of(there, first + j, second ? second + j : 0, out + k / 2 * columns + j);
+        }
+    }
+}
+
+/* Pair the columns of x (rows, inner), whose rows lie `row` apart: out (rows, half of inner). */
+EXPORT WIDE_BF16 void tf_pairs_along(int64_t rows, int64_t inner, const float *x, int64_t row,
+                                     uint32_t *out, int32_t threads) {
+    const int64_t half = (inner + 1) / 2;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t k = 0; k < inner; k += 2 * LANES) {
+            const float *from = x + i * row + k;
+            int64_t count = inner - k < 2 * LANES ? inner - k : 2 * LANES;
+            uint32_t there = count == 2 * LANES ? 0xffffffff : (1u << count) - 1;
+            __m512 low = _mm512_maskz_loadu_ps((__mmask16)there, from);
+            __m512 high = _mm512_maskz_loadu_ps((__mmask16)(there >> 16), from + LANES);
+            __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+            _mm512_mask_storeu_epi32(out + i * half + k / 2,
+                                     (__mmask16)((1u << (count + 1) / 2) - 1), both);
+        }
 }
 
 /* ---- sparse ---- */
@@ -307,42 +371,48 @@ WIDE INLINE Vector exchanged(Vector one, Vector other, int half, int high) {
     return __builtin_shuffle(one, other, from);
 }
 
-/* out = a^T for `count` matrices (rows, columns) that lie `plane` apart, without gaps in out. */
-WIDE static void transposed(int64_t rows, int64_t columns, const float *restrict a,
-                            float *restrict out) {
-    for (int64_t i = 0; i < rows; i += LANES)
-        for (int64_t j = 0; j < columns; j += LANES) {
-            if (rows - i < LANES || columns - j < LANES) {
-                for (int64_t r = i; r < rows && r < i + LANES; r++)
-                    for (int64_t c = j; c < columns && c < j + LANES; c++)
-                        out[c * rows + r] = a[r * columns + c];
-                continue;
-            }
-            Vector v[LANES];
-            UNROLL for (int r = 0; r < LANES; r++) v[r] = *(const Vector *)(a + (i + r) * columns + j);
+/* 16 rows from `i` on of a (rows, columns), as columns of out. */
+WIDE static void transpose_rows(int64_t i, int64_t rows, int64_t columns, const float *restrict a,
+                                float *restrict out) {
+    for (int64_t j = 0; j < columns; j += LANES) {
+        if (rows - i < LANES || columns - j < LANES) {
+            for (int64_t r = i; r < rows && r < i + LANES; r++)
+                for (int64_t c = j; c < columns && c < j + LANES; c++)
+                    out[c * rows + r] = a[r * columns + c];
+            continue;
+        }
+        Vector v[LANES];
+        UNROLL for (int r = 0; r < LANES; r++) v[r] = *(const Vector *)(a + (i + r) * columns + j);
 #define STAGE(HALF)                                                                                \
     UNROLL for (int r = 0; r < LANES; r++) if (!(r & HALF)) {                                      \
-        Vector low = exchanged(v[r], v[r + HALF], HALF, 0);                                        \
-        v[r + HALF] = exchanged(v[r], v[r + HALF], HALF, 1);                                       \
-        v[r] = low;                                                                                \
+    Vector low = exchanged(v[r], v[r + HALF], HALF, 0);                                        \
+    v[r + HALF] = exchanged(v[r], v[r + HALF], HALF, 1);                                       \
+    v[r] = low;                                                                                \
     }
-            STAGE(8) STAGE(4) STAGE(2) STAGE(1)
+        STAGE(8) STAGE(4) STAGE(2) STAGE(1)
 #undef STAGE
-            UNROLL for (int c = 0; c < LANES; c++) *(Vector *)(out + (j + c) * rows + i) = v[c];
-        }
+        UNROLL for (int c = 0; c < LANES; c++) *(Vector *)(out + (j + c) * rows + i) = v[c];
+    }
 }
 
+/* out = a^T for `count` matrices (rows, columns) that lie `plane` apart, without gaps in out. */
 EXPORT void tf_transpose(int64_t count, int64_t rows, int64_t columns, const float *a,
-                         int64_t plane, float *out) {
-    for (int64_t p = 0; p < count; p++)
-        transposed(rows, columns, a + p * plane, out + p * rows * columns);
+                         int64_t plane, float *out, int32_t threads) {
+    const int64_t blocks = (rows + LANES - 1) / LANES;
+#pragma omp parallel for num_threads(threads) if (threads > 1) schedule(static)
+    for (int64_t p = 0; p < count * blocks; p++) {
+        const int64_t which = p / blocks;
+        transpose_rows(p % blocks * LANES, rows, columns, a + which * plane,
+                       out + which * rows * columns);
+    }
 }
 
-/* What the processor has: 1 for the vectors, 2 for units that multiply in bfloat16, 4 if it is one
- * of Intel's, for which PyTorch's own library is as fast. */
+/* What the processor has: 1 for the vectors, 2 for units that multiply matrices in bfloat16, 4 if it
+ * is one of Intel's, for which PyTorch's own library is as fast, 8 for vectors of bfloat16. */
 EXPORT int32_t tf_processor(void) {
     return (__builtin_cpu_supports("x86-64-v4") ? 1 : 0) |
-           (__builtin_cpu_supports("amx-bf16") ? 2 : 0) | (__builtin_cpu_is("intel") ? 4 : 0);
+           (__builtin_cpu_supports("amx-bf16") ? 2 : 0) | (__builtin_cpu_is("intel") ? 4 : 0) |
+           (__builtin_cpu_supports("avx512bf16") ? 8 : 0);
 }
 
 #else
@@ -352,4 +422,4 @@ EXPORT int32_t tf_processor(void) { return 0; }
 #endif
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_version(void) { return 2; }
+EXPORT int32_t tf_version(void) { return 3; }

@@ -205,6 +205,8 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
         InputError: if no decay follows.
     """
     leak, synaptic = value_of(neuron, "leak"), value_of(neuron, "synaptic_leak")
+    if type(leak) is float and synaptic is None and 0.0 <= leak <= 1.0:
+        return Decay(leak)  # as nearly always, and asked in every time step of a stream
     advice = f"give trace_decay=..., or trace_decay={{...}} with the layers that meet {name!r}"
     if leak is None and not neuron.foreign:
         raise InputError(

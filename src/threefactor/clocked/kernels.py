@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 LIBRARY_NAME = "threefactor.clocked._kernels"
-VERSION = 5
+VERSION = 6
 LARGEST_SQUARE = 2048  # side
 TRITON_DEVICES = ("cuda",)
 KEPT_BYTES = 256 * 2**20
@@ -51,8 +51,8 @@ _SIGNATURES = {
     "tf_gaussian": "npsf",
     "tf_mask": "npsif",
     "tf_lif": "nppppffi",
-    "tf_lif_activity": "nppppfppffi",
-    "tf_surrogate": "nppppfff",
+    "tf_lif_activity": "nppppfppffii",
+    "tf_surrogate": "nppppfffi",
     "tf_average": "nnnnpp",
     "tf_cross_entropy_mse": "nnppfpp",
 }
@@ -111,16 +111,16 @@ def usable(*tensors: Tensor) -> bool:
     """Return whether the compiled kernels may work on these tensors, all of one shape."""
     if _library is None:
         return False
-    shape = tensors[0].shape
+    shape, single = tensors[0].shape, torch.float32
     for t in tensors:
-        if not (
-            t.dtype is torch.float32
-            and t.is_cpu
-            and t.is_contiguous()
-            and t.shape == shape
-            and not t.requires_grad  # PyTorch operations then know what to do, or refuse
-            and type(t) is Tensor
-            and not t.is_inference()
+        if (
+            type(t) is not Tensor
+            or t.dtype is not single
+            or t.shape != shape
+            or t.requires_grad  # PyTorch operations then know what to do, or refuse
+            or not t.is_cpu
+            or not t.is_contiguous()
+            or t.is_inference()
         ):
             return False
     return True
@@ -246,6 +246,7 @@ def lif_activity(
         leak,
         threshold,
         zero,
+        torch.get_num_threads(),
     )
     _mark_changed(potential, spikes)
     return out, (fired if fired >= 0 else spikes.sum())
@@ -273,6 +274,7 @@ def surrogate_times(
             threshold,
             1 / width,
             1 / width if isinstance(gate, Tensor) else gate / width,
+            torch.get_num_threads(),
         )
         return result
     triton = triton_for(potential)

@@ -11,6 +11,10 @@ same for any number of threads, and whether zeros were left out or not; PyTorch'
 rounding. A product that leaves zeros out also leaves out what NaN and infinity times zero would
 give.
 
+With `torch.set_float32_matmul_precision("medium")`, the user asks for products whose factors are
+rounded to bfloat16. A processor with vector instructions for it (AVX512-BF16) makes dense products
+so, twice as fast, with sums in float32. Products that leave zeros out stay in float32.
+
 Set the environment variable THREEFACTOR_PRODUCTS=0 before the import to leave all products to
 PyTorch, or THREEFACTOR_KERNELS=0, which switches the other kernels off, too.
 """
@@ -23,6 +27,7 @@ import os
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from threefactor.clocked import kernels
 
@@ -37,16 +42,21 @@ __all__ = [
 ]
 
 LIBRARY_NAME = "threefactor.clocked._products"
-VERSION = 2
+VERSION = 3
 FEWEST_COLUMNS = 16  # of a result: a vector
 FEWEST_ROWS = 32  # of an input, for which a transposed copy of the weights pays
-LEAST_WORK = 2**20  # multiplications below which a call costs more than it gains
+FEWEST_OUTPUTS = 128  # of a layer, for which it pays to list the values that are not zero
+SHORTEST_INNER = 3  # dimension; below, results are best written row by row
+LEAST_WORK = 2**18  # multiplications below which a call costs more than it gains
 MOST_FORWARD, MOST_BACKWARD = 0.25, 0.2  # shares of values that are not zero, for sparse products
-_VECTORS, _BFLOAT16, _INTEL = 1, 2, 4
+OF_BFLOAT16 = 0.6  # factor of these shares where dense products are faster
+_VECTORS, _MATRIX_UNITS, _INTEL, _BFLOAT16 = 1, 2, 4, 8
 _SIGNATURES = {
-    "tf_dense": "nnnnpnnnpnnppnnfi",
+    "tf_dense": "nnnnpnnnpnnppnnfii",
     "tf_sparse": "nnnpinppppppi",
-    "tf_transpose": "nnnpnp",
+    "tf_transpose": "nnnpnpi",
+    "tf_pairs_across": "nnppi",
+    "tf_pairs_along": "nnpnpi",
 }
 
 _library = (
@@ -71,7 +81,7 @@ def applies(*tensors: Tensor) -> bool:
     """Return whether the kernels may read these tensors, and no graph is made of the product."""
     if _library is None or torch.is_grad_enabled():
         return False
-    if _processor & _BFLOAT16 and torch.get_float32_matmul_precision() != "highest":
+    if _processor & _MATRIX_UNITS and torch.get_float32_matmul_precision() != "highest":
         return False  # the user asks for units that are faster and less exact
     return all(
         t.dtype is torch.float32
@@ -83,6 +93,18 @@ def applies(*tensors: Tensor) -> bool:
     )
 
 
+def _rounds(*sides: int) -> bool:
+    """Return whether a dense product rounds its factors to bfloat16, as the user allows.
+
+    With a short side, to prepare the factors takes more than it saves.
+
+    Args:
+        sides: m, k and n of (m, k) times (k, n).
+    """
+    allowed = _processor & _BFLOAT16 and torch.get_float32_matmul_precision() == "medium"
+    return bool(allowed) and min(sides) >= FEWEST_ROWS
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kept: dict[str, Tensor]) -> Tensor:
     """Return x W^T + b, as `torch.nn.functional.linear`, without a graph.
 
@@ -90,81 +112,166 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, kept: dict[str, Tenso
         x: (B, n_in).
         weight: (n_out, n_in).
         bias: (n_out,) or None.
-        kept: has the transposed weights afterwards, and their sum; for the caller to drop when they
-            change.
+        kept: has copies of the weights afterwards; for the caller to drop when they change.
     """
     given = (x, weight) if bias is None else (x, weight, bias)
     worthwhile = (
         x.dim() == 2
-        and len(x) >= FEWEST_ROWS
-        and len(weight) >= FEWEST_COLUMNS
-        and len(x) * weight.numel() >= LEAST_WORK
+        and x.shape[0] >= FEWEST_ROWS
+        and x.shape[0] * weight.numel() >= LEAST_WORK
         and x.shape[1] == weight.shape[1]
+        and (bias is None or bias.shape == weight.shape[:1])
     )
     if not (worthwhile and applies(*given) and x.is_contiguous() and weight.is_contiguous()):
         return torch.nn.functional.linear(x, weight, bias)
-    if "transposed" not in kept:
-        kept["transposed"], kept["sum"] = transposed(weight), weight.sum()
-    if bias is not None:
-        bias = bias.contiguous()
+    n_out = weight.shape[0]
+    if n_out < FEWEST_COLUMNS:  # rows of zeros make up a vector
+        if "padded" not in kept:
+            kept["padded"] = pad(weight, (0, 0, 0, FEWEST_COLUMNS - n_out))
+        weight = kept["padded"]
+        bias = None if bias is None else pad(bias, (0, FEWEST_COLUMNS - n_out))
+    rounded = _rounds(*x.shape, n_out)
     found = None
-    if math.isfinite(kept["sum"].item()):
-        found = _sparse(x, kept["transposed"], bias, MOST_FORWARD)
-    return product(x, kept["transposed"], bias) if found is None else found
+    if n_out >= FEWEST_OUTPUTS and _looks_sparse(x):
+        if "sum" not in kept:
+            kept["sum"] = weight.sum()
+        if math.isfinite(kept["sum"].item()):
+            most = MOST_FORWARD * OF_BFLOAT16 if rounded else MOST_FORWARD
+            found = _sparse(x, _kept_transposed(weight, kept), bias, most)
+    if found is None and rounded:
+        if "pairs" not in kept:
+            kept["pairs"] = transposed(_pairs_along(weight))
+        found = _dense(_pairs_along(x), kept["pairs"], bias, pairs=True)
+    elif found is None:
+        found = _dense(x, _kept_transposed(weight, kept), bias)
+    return found if n_out >= FEWEST_COLUMNS else found[:, :n_out].contiguous()
+
+
+def _kept_transposed(weight: Tensor, kept: dict[str, Tensor]) -> Tensor:
+    if "transposed" not in kept:
+        kept["transposed"] = transposed(weight)
+    return kept["transposed"]
 
 
 def weight_gradient(delta: Tensor, trace: Tensor) -> Tensor:
     """Return delta^T trace, (n_out, n_in), of (B, n_out) and (B, n_in), without a graph."""
     worthwhile = (
-        delta.shape[1] >= FEWEST_COLUMNS
+        delta.shape[0] >= FEWEST_ROWS
+        and delta.shape[0] == trace.shape[0]
+        and delta.shape[1] >= FEWEST_OUTPUTS
         and delta.numel() * trace.shape[1] >= LEAST_WORK
         and delta.is_contiguous()
         and trace.is_contiguous()
     )
-    if worthwhile and applies(delta, trace) and math.isfinite(delta.sum().item()):
-        found = _sparse(trace, delta, None, MOST_BACKWARD, by_columns=True)
+    if (
+        worthwhile
+        and applies(delta, trace)
+        and _looks_sparse(trace)
+        and math.isfinite(delta.sum().item())
+    ):
+        rounded = _rounds(*delta.shape, trace.shape[1])
+        most = MOST_BACKWARD * OF_BFLOAT16 if rounded else MOST_BACKWARD
+        found = _sparse(trace, delta, None, most, by_columns=True)
         if found is not None:
             return transposed(found)
     return product(delta.t(), trace)
 
 
-def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return a b + bias, of (m, k), or more dimensions without a bias, and (k, n); no graph."""
-    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[1]
-    worthwhile = a.dim() == 2 and columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
-    if not (worthwhile and applies(a, b) and b.is_contiguous()):
-        return a @ b if bias is None else torch.addmm(bias, a, b)
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """Return a b, of (m, k), or more dimensions, and (k, n), without a graph."""
+    if not (_worthwhile(a, b) and applies(a, b)):
+        return a @ b
+    if not _rounds(*a.shape, b.shape[1]):
+        return _dense(a, b, None)
+    a = _pairs_across(a.t()).t() if a.stride(0) == 1 else _pairs_along(a)
+    return _dense(a, _pairs_across(b), None, pairs=True)
+
+
+def add_product_(matrix: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> None:
+    """Write beta times the matrix, plus alpha a b, to the matrix; no graph."""
+    fits = matrix.shape == (a.shape[0], b.shape[1]) and matrix.is_contiguous()
+    if fits and _worthwhile(a, b) and applies(matrix, a, b):
+        _dense(a * alpha, b, None, into=matrix, keep=beta)
+        torch.autograd.graph.increment_version(matrix)
+    else:
+        matrix.addmm_(a, b, beta=beta, alpha=alpha)
+
+
+def _worthwhile(a: Tensor, b: Tensor) -> bool:
+    """Return whether the kernels pay, if they may read these matrices."""
+    inner, columns = b.shape
+    return (
+        a.numel() * columns >= LEAST_WORK
+        and inner >= SHORTEST_INNER
+        and columns >= FEWEST_COLUMNS
+        and a.dim() == 2
+        and a.shape[1] == inner  # PyTorch refuses other shapes
+        and b.is_contiguous()
+    )
+
+
+def _looks_sparse(x: Tensor) -> bool:
+    """Return whether at most half of the first rows is not zero, as the kernel asks, too."""
+    first = x[:4]
+    return int(first.count_nonzero()) <= first.numel() // 2
+
+
+def _dense(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None,
+    *,
+    pairs: bool = False,
+    into: Tensor | None = None,
+    keep: float = 0.0,
+) -> Tensor:
+    """Return a b + bias of matrices of floats, or of pairs.
+
+    Args:
+        a: (m, k).
+        b: (k, n), without gaps.
+        bias: (n,) or None.
+        pairs: whether a and b are of pairs in bfloat16.
+        into: where to write, (m, n); None for a new tensor.
+        keep: what is there is added, times so much; times 0 it is forgotten, NaN included.
+    """
     assert _library is not None
-    out = a.new_empty((rows, columns))
+    inner, columns = b.shape
+    rows = a.shape[0]
+    out = torch.empty(rows, columns, dtype=torch.float32, device="cpu") if into is None else into
+    if bias is not None:
+        bias = bias.contiguous()
     _library.tf_dense(
         1, rows, inner, columns,
         a.data_ptr(), *a.stride(), 0,
         b.data_ptr(), columns, 0,
         None if bias is None else bias.data_ptr(),
         out.data_ptr(), columns, 0,
-        0.0, torch.get_num_threads(),
+        keep, pairs, torch.get_num_threads(),
     )  # fmt: skip
     return out
 
 
-def add_product_(matrix: Tensor, a: Tensor, b: Tensor, *, beta: float, alpha: float) -> None:
-    """Write beta times the matrix, plus alpha a b, to the matrix; no graph."""
-    (rows, inner), columns = a.shape, b.shape[1]
-    worthwhile = columns >= FEWEST_COLUMNS and rows * inner * columns >= LEAST_WORK
-    if not (worthwhile and applies(matrix, a, b) and matrix.is_contiguous() and b.is_contiguous()):
-        matrix.addmm_(a, b, beta=beta, alpha=alpha)
-        return
+def _pairs_across(x: Tensor) -> Tensor:
+    """Return (inner, columns) as pairs of two rows in bfloat16, (half of inner, columns)."""
     assert _library is not None
-    a = a * alpha
-    _library.tf_dense(
-        1, rows, inner, columns,
-        a.data_ptr(), *a.stride(), 0,
-        b.data_ptr(), columns, 0,
-        None,
-        matrix.data_ptr(), columns, 0,
-        beta, torch.get_num_threads(),
-    )  # fmt: skip
-    torch.autograd.graph.increment_version(matrix)
+    x = x.contiguous()
+    inner, columns = x.shape
+    pairs = x.new_empty((inner + 1) // 2, columns)
+    threads = torch.get_num_threads()
+    _library.tf_pairs_across(inner, columns, x.data_ptr(), pairs.data_ptr(), threads)
+    return pairs
+
+
+def _pairs_along(x: Tensor) -> Tensor:
+    """Return (rows, inner) as pairs of two columns in bfloat16, (rows, half of inner)."""
+    assert _library is not None
+    x = x if x.stride(1) == 1 else x.contiguous()
+    rows, inner = x.shape
+    pairs = x.new_empty(rows, (inner + 1) // 2)
+    threads = torch.get_num_threads()
+    _library.tf_pairs_along(rows, inner, x.data_ptr(), x.stride(0), pairs.data_ptr(), threads)
+    return pairs
 
 
 def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
@@ -186,7 +293,7 @@ def planes(a: Tensor, b: Tensor, out: Tensor, *, add: bool = False) -> bool:
         b.data_ptr(), b.stride(1), b.stride(0),
         None,
         out.data_ptr(), out.stride(1), out.stride(0),
-        float(add), torch.get_num_threads(),
+        float(add), False, torch.get_num_threads(),
     )  # fmt: skip
     return True
 
@@ -203,8 +310,9 @@ def transposed(matrices: Tensor) -> Tensor:
     out = matrices.new_empty((*count, columns, rows))
     plane = matrices.stride(0) if count else 0
     _library.tf_transpose(
-        *(count or (1,)), rows, columns, matrices.data_ptr(), plane, out.data_ptr()
-    )
+        *(count or (1,)), rows, columns, matrices.data_ptr(), plane, out.data_ptr(),
+        torch.get_num_threads(),
+    )  # fmt: skip
     return out
 
 

@@ -489,8 +489,9 @@ class Session:
 
     def flush(self) -> None:
         """Put gradients that were gathered over the steps into `.grad`."""
-        for pathway in self.pathways:
-            pathway.flush()
+        with torch.no_grad():  # the compiled products make no graph
+            for pathway in self.pathways:
+                pathway.flush()
 
     def firing_rates(self) -> dict[str, Tensor]:
         """Spikes per neuron and step since the reset, by layer."""
