@@ -250,7 +250,7 @@ def test_a_run_that_fails_in_its_job_says_why(slurm, tmp_path):
     bad = plan(changes={**SMALL, "lr": 1e38})
     (outcome,) = run_grid([bad], tmp_path / "runs", executor=Batch(tmp_path / "batch", "slurm"))
     assert outcome.kind == "failed"
-    assert outcome.notes[0].startswith("as job 1 it ended with code 1: the loss became")
+    assert outcome.notes[0].startswith("as job 1 it ended with code 1: in epoch 1 at batch 2, ")
 
 
 def test_a_partition_that_is_not_there(slurm, tmp_path):

@@ -153,7 +153,7 @@ def test_a_run_that_fails_does_not_stop_the_rest(tmp_path):
     bad = plan(lr=1e38)
     outcomes = run_grid([bad, plan()], tmp_path)
     assert [o.kind for o in outcomes] == ["failed", "finished"]
-    assert "the loss became" in outcomes[0].notes[0]
+    assert "in epoch 1 at batch 2, the input of hidden layer" in outcomes[0].notes[0]
     assert "ended with code 1" in outcomes[0].notes[0]
 
 
