@@ -37,7 +37,7 @@ __all__ = [
 Array = NDArray[Any]
 
 LIBRARY_NAME = "threefactor.events.kernels._library"
-VERSION = 2
+VERSION = 3
 _SIGNATURES = {
     "prepare": "nnLDInnRffRL",
     "integrate": "LDInnRffnRRLLSn",

@@ -7,7 +7,7 @@
 #include "common.h"
 
 /* Changes with every change of a signature, so that an old library is not called by mistake. */
-EXPORT int32_t tf_events_version(void) { return 2; }
+EXPORT int32_t tf_events_version(void) { return 3; }
 
 /* OpenMP's `GOMP_parallel`, which calls a function on so many threads, or fewer, and waits for all,
  * `omp_get_thread_num` and `omp_get_num_threads`. */
