@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from threefactor.plugins import registry
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -20,6 +22,7 @@ def script() -> Any:
     module = importlib.util.module_from_spec(spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(path.parent)  # as for a script
+        patch.setattr(registry, "_ENTRIES", {**registry._ENTRIES})  # it registers a network
         spec.loader.exec_module(module)
     return module
 

@@ -3,6 +3,7 @@
 import json
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -271,3 +272,18 @@ def test_inputs_that_wait_are_limited_in_memory(monkeypatch):
     rates = {name: float(rate) for name, rate in result.firing_rates.items()}
     assert found[0].firing_rates == rates and len(rates) == 1
     assert list(waiting.fetch()) == []
+
+
+def test_a_process_that_alone_outgrows_its_numbers_says_so(small):
+    trainer = training.Trainer(training.build(small()))
+    trainer._world = SimpleNamespace(is_first=False)
+    reason = DivergenceError("potentials are infinite")
+    for given, elsewhere in ((None, True), (reason, False)):
+        with pytest.raises(DivergenceError) as found:
+            trainer._diverge("it became so", given)
+        assert found.value.said_elsewhere == elsewhere
+    with torch.no_grad():
+        next(trainer.experiment.network.parameters()).fill_(torch.nan)
+    with pytest.raises(DivergenceError) as found:
+        trainer._diverge("it became so", reason)
+    assert found.value.said_elsewhere  # all have these weights

@@ -611,7 +611,10 @@ class Trainer:
         problem = DivergenceError(
             f"{what}.{kept} Try a lower learning rate (--set lr=...) or another noise scale"
         )
-        problem.said_elsewhere = not self._world.is_first
+        # All processes have the same weights. Numbers that outgrow them may do so in one alone.
+        weights = self.experiment.network.parameters()
+        alone = reason is not None and all(bool(w.isfinite().all()) for w in weights)
+        problem.said_elsewhere = not (self._world.is_first or alone)
         raise problem from reason
 
     def _interrupt(self, number: int) -> NoReturn:
