@@ -19,7 +19,8 @@ _FC: Beside = {"digits-fc": ("digits-fc", {}), "fashion-mnist-fc": ("fashion-mni
 _SACCADES: Beside = {"digits-saccades-conv": ("digits-saccades-conv", {})}
 _CONV: Beside = {**_SACCADES, "cifar10-conv5-small": ("cifar10-conv5-small", {})}
 _CONV9: Beside = {
-    "digits-saccades-conv, conv9": ("digits-saccades-conv", {"network.kind": "conv9"})
+    "digits-saccades-conv, conv9": ("digits-saccades-conv", {"network.kind": "conv9"}),
+    "cifar10-conv9-small": ("cifar10-conv9-small", {}),
 }
 _EXACT: Beside = {
     "digits-events": ("digits-events", {}),
