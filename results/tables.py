@@ -211,7 +211,7 @@ def mnist() -> str:
 @table
 def mnist_weights() -> str:
     rows = []
-    for name in ("DFA", "spatial BP"):
+    for name in ("DFA",):
         ours, theirs = (
             last(folder, f"{CLOCKED[name]}-seed*")
             for folder in ("mnist-fc", "mnist-fc-authors-weights")
