@@ -88,7 +88,7 @@ class Session:
     on a network at rest.
 
     Args:
-        network: any module made of `Synapse` and `Neuron` layers.
+        network: any module made of synapse and neuron layers, see `Rule`.
         trace_decay: decay of the presynaptic traces, one number or numbers by the name of a layer;
             by default the leak of the neurons behind, as `wiring` has it.
         wiring: which neurons each synapse layer meets.
@@ -530,7 +530,7 @@ def run(
     weights is made once.
 
     Args:
-        network: module made of this package's synapse and neuron layers.
+        network: module made of synapse and neuron layers, see `Rule`.
         inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or iterable.
             A network with several inputs takes a tuple or dict of them, as for `Rule.step`.
         steps: T, for a constant input or an iterable without length.
