@@ -596,26 +596,6 @@ def modules_of(network: nn.Module) -> list[nn.Module]:
     return list(found)
 
 
-@contextmanager
-def from_rest(network: nn.Module) -> Iterator[None]:
-    """Begin with all neurons and registered state at rest, and put back what was there."""
-    neurons = [layer for _, layer in layers_of(network) if isinstance(layer, Neuron)]
-    kept = kept_states(network)
-    before = [(neuron, neuron.everything()) for neuron in neurons]
-    others = [(state, state.look()) for state in kept]
-    try:
-        for neuron in neurons:
-            neuron.reset()
-        for state in kept:
-            state.show(state.rest)
-        yield
-    finally:
-        for neuron, values in before:
-            neuron.take(values)
-        for state, values in others:
-            state.show(values)
-
-
 def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     """Return the names of layers without a trace, once each is known."""
     if isinstance(untraced, str) or not isinstance(untraced, Sequence):

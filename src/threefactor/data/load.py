@@ -35,7 +35,7 @@ from threefactor.data.samples.frames import FrameData, Frames
 from threefactor.data.samples.image_folder import ImageFolderData, load_image_folder
 from threefactor.data.samples.images import ImageData, image_data
 from threefactor.data.samples.recordings import EventData, Recordings
-from threefactor.data.samples.spikes import SpikeData
+from threefactor.data.samples.spikes import SpikeData, spikes_digest
 from threefactor.data.samples.stored import Stored
 from threefactor.data.sets.catalog import DATASETS, lookup
 from threefactor.data.sets.simulated import SACCADES, simulated_events
@@ -366,12 +366,8 @@ def _spikes(
     data = load_spikes(name, data_dir)
 
     def part(spikes: SpikeBatch, labels: Tensor) -> _Frames:
-        digest = hashlib.sha256()
-        for array in (spikes.offsets, spikes.times, spikes.addresses):
-            digest.update(np.ascontiguousarray(array).data)
-        return _Frames(
-            partial(spike_frames, spikes, settings), labels, {"source": digest.hexdigest()}
-        )
+        key = {"source": spikes_digest(spikes)}
+        return _Frames(partial(spike_frames, spikes, settings), labels, key)
 
     return part(*data.train), part(*data.test)
 

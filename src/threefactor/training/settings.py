@@ -500,7 +500,7 @@ class Settings:
         elif isinstance(self.loss, (SpikeCountSettings, FirstSpikeSettings)):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
-                "spike: give 'cross-entropy'"
+                "spike: give 'cross-entropy' or a loss of torch.nn"
             )
         return self
 

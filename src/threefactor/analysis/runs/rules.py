@@ -61,8 +61,8 @@ def fresh_rules(rule: AnyRule, updates: int, *, noisy_hardware: bool = False) ->
 def makers(rule: AnyRule) -> dict[str, MakeRule]:
     """Return how to build every rule of a rule's engine with its defaults, in any process.
 
-    Loss and traces are those of the given rule. Convolutional networks also get the rules with local
-    learning, named "(w/ LL)" as in OPZO's tables.
+    Loss and traces are those of the given rule. Convolutional networks also get the rules with
+    local learning, named "(w/ LL)" as in OPZO's tables.
     """
     if isinstance(rule, events.Rule):
         return {name: partial(kind, loss=rule.loss) for name, kind in events.RULES.items()}
