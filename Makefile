@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/clocked/*.c src/threefactor/events/kernels/*.[ch])
+SOURCES := pyproject.toml constraints.txt $(wildcard setup.py src/threefactor/*.h src/threefactor/clocked/*.c src/threefactor/events/kernels/*.[ch])
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo test check interop smoke tables verify fuzz bench gpu clean

@@ -7,7 +7,7 @@ import torch
 
 from threefactor import clocked, data, training
 from threefactor.analysis.runs import ANALYSES, RunView, analyse
-from threefactor.analysis.runs.rules import fresh_rules
+from threefactor.analysis.runs.rules import fresh_rules, makers
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe
 
@@ -74,6 +74,15 @@ def test_fresh_rules_have_the_noise_of_the_runs_rule():
             assert (given.scale, given.position, given.antithetic) == (0.5, "before", False)
             assert given.distribution == "gaussian"
     assert fresh_rules(clocked.DFA(net), 20)["zo"].perturbation.position == "after"
+
+
+def test_rules_are_compared_with_the_traces_of_the_runs_rule():
+    net = clocked.fc(4, (8,), 3)
+    rule = clocked.DFA(net, trace_decay={"readout": 0.25}, untraced=["linear1"])
+    made = {name: make(net) for name, make in makers(rule).items()}
+    for other in (*fresh_rules(rule, 20).values(), *made.values()):
+        assert other.trace_decays == rule.trace_decays
+        assert other._session.untraced == ("linear1",)
 
 
 def test_learning_curves_differ_in_the_local_gradient_alone(runs):

@@ -284,6 +284,16 @@ def test_a_run_without_the_checkpoint_of_its_last_epoch_is_not_finished(
     assert metrics(plan(), tmp_path) == metrics(plan(), finished)
 
 
+def test_a_run_that_stopped_early_is_finished(tmp_path):
+    never_better = {"data.validation": 0.3, "stopping.patience": 1, "stopping.least": 1.0}
+    given = plan(epochs=4, **never_better)
+    assert train_here(given, tmp_path) == []
+    state = state_of(given, tmp_path)
+    assert (state.kind, state.epochs) == ("finished", 2)
+    (outcome,) = run_grid([given], tmp_path)
+    assert outcome.kind == "finished"
+
+
 @pytest.mark.parametrize("name", ["last", "last/state.json"])
 def test_a_finished_run_that_lost_its_checkpoint_is_redone(finished, tmp_path, name):
     root = tmp_path / "runs"

@@ -5,28 +5,8 @@
  */
 
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-/* One version of each kernel per instruction set, chosen when the library is loaded. */
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    !defined(__clang__) && __GNUC__ >= 12
-#define KERNEL EXPORT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define KERNEL EXPORT
-#endif
-
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
+#include "../portable.h"
 
 INLINE float as_float(uint32_t bits) {
     float value;
@@ -257,9 +237,9 @@ KERNEL int64_t tf_lif_activity_part(int64_t n, float *restrict u, float *restric
     return lif_activity(n, u, s, current, gate, scale, after, out, leak, threshold, 0);
 }
 
-/* The same step, and in the same pass the activity s * gate * scale [+ after] that the next layer
- * sees. A gate of NULL means 1. Returns the number of spikes, or -1 if a potential is NaN or
- * infinite. */
+/* The same step, and in the same pass the activity s * gate [+ after] that the next layer sees; a
+ * gate of NULL means `scale` for every neuron. Returns the number of spikes, or -1 if a potential is
+ * NaN or infinite. */
 EXPORT int64_t tf_lif_activity(int64_t n, float *u, float *s, const float *current,
                                const float *gate, float scale, const float *after, float *out,
                                float leak, float threshold, int32_t zero, int32_t threads) {
@@ -277,7 +257,7 @@ EXPORT int64_t tf_lif_activity(int64_t n, float *u, float *s, const float *curre
     return bad ? -1 : total;
 }
 
-/* psi(u) = q / (a (1 + q)^2) with q = exp(-|u - V| / a): no difference of nearly equal numbers. */
+/* a psi(u) = q / (1 + q)^2 with q = exp(-|u - V| / a): no difference of nearly equal numbers. */
 INLINE float surrogate(float u, float threshold, float inverse) {
     float x = (u - threshold) * inverse;
     float q = exp_negative(-fabsf(x));
@@ -297,7 +277,7 @@ KERNEL void tf_surrogate_part(int64_t n, float *restrict out, const float *restr
     }
 }
 
-/* out = error * psi(u) * gate * factor / a, a gate of NULL meaning 1. */
+/* out = error * a psi(u) * gate * factor, a gate of NULL meaning 1. */
 EXPORT void tf_surrogate(int64_t n, float *out, const float *error, const float *u,
                          const float *gate, float threshold, float inverse, float factor,
                          int32_t threads) {

@@ -11,15 +11,9 @@
  * the place of one float: the processor then multiplies both and adds them to the float of the sum.
  */
 
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
+#include "../portable.h"
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GNUC__) && !defined(__clang__) && \
     __GNUC__ >= 12
@@ -30,7 +24,6 @@
 
 #include <immintrin.h>
 
-#define INLINE static inline __attribute__((always_inline))
 #define UNROLL _Pragma("GCC unroll 32")
 #define WIDE __attribute__((target("arch=x86-64-v4")))
 #define WIDE_BF16 __attribute__((target("arch=x86-64-v4,avx512bf16")))

@@ -8,27 +8,7 @@
  * arrays, planes and rooms begin at multiples of 64 bytes.
  */
 
-#include <stdint.h>
-#include <string.h>
-
-#if defined(_WIN32)
-#define EXPORT __declspec(dllexport)
-#else
-#define EXPORT __attribute__((visibility("default")))
-#endif
-
-#if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && \
-    !defined(__clang__) && __GNUC__ >= 12
-#define KERNEL EXPORT __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define KERNEL EXPORT
-#endif
-
-#if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
-#else
-#define INLINE static inline
-#endif
+#include "../portable.h"
 
 /* Channels side by side. Compilers without GCC's vectors take one at a time. */
 #if defined(__GNUC__) && (defined(__clang__) || __GNUC__ >= 12)
@@ -171,44 +151,40 @@ INLINE Planes planes_of(float *values, const Shape *s, int64_t plane, int64_t sa
 #define THERE (s.channels - c < LANES ? s.channels - c : LANES)
 #define PICTURE (pictures + (n * s.channels + c) * s.height * s.width)
 
-/* V = B^T d B of every tile. Room for (4 rows + 8) (4 columns + 2) lanes. */
-KERNEL void tf_winograd_input(int64_t samples, int64_t channels, int64_t height, int64_t width,
-                              float *pictures, float *out, int64_t plane, float *room) {
-    const Shape s = SHAPE;
-    const int64_t line = 4 * s.columns + 2, lines = 4 * s.rows + 2;
+typedef void Transform(const Lane *from, int64_t step, Lane *out, int64_t out_step);
+
+/* Turn pictures into planes, with `edge` lines of zeros on each side: `transform` of the columns and
+ * then of the rows of every tile. */
+INLINE void to_planes(Transform *transform, int64_t edge, Shape s, float *pictures, float *out,
+                      int64_t plane, float *room) {
+    const int64_t line = 4 * s.columns + 2 * edge, lines = 4 * s.rows + 2 * edge;
     Lane *d = (Lane *)room, *half = d + lines * line;
     memset(d, 0, (size_t)(lines * line) * sizeof(Lane));
     EACH_GROUP {
         Planes p = planes_of(out, &s, plane, n, c);
-        turn(PICTURE, &s, THERE, d + line + 1, line, 1);
+        turn(PICTURE, &s, THERE, d + edge * (line + 1), line, 1);
         for (int64_t r = 0; r < s.rows; r++) {
             for (int64_t j = 0; j < line; j++)
-                transform_input(d + 4 * r * line + j, line, half + j, line);
+                transform(d + 4 * r * line + j, line, half + j, line);
             for (int64_t t = 0; t < s.columns; t++, p.first += p.tile)
                 for (int i = 0; i < 6; i++)
-                    transform_input(half + i * line + 4 * t, 1, p.first + 6 * i * p.plane, p.plane);
+                    transform(half + i * line + 4 * t, 1, p.first + 6 * i * p.plane, p.plane);
         }
     }
+}
+
+/* V = B^T d B of every tile. Room for (4 rows + 8) (4 columns + 2) lanes. */
+KERNEL void tf_winograd_input(int64_t samples, int64_t channels, int64_t height, int64_t width,
+                              float *pictures, float *out, int64_t plane, float *room) {
+    const Shape s = SHAPE;
+    to_planes(transform_input, 1, s, pictures, out, plane, room);
 }
 
 /* A y A^T of every tile of an error of the output. Room for (4 rows + 6) 4 columns lanes. */
 KERNEL void tf_winograd_error(int64_t samples, int64_t channels, int64_t height, int64_t width,
                               float *pictures, float *out, int64_t plane, float *room) {
     const Shape s = SHAPE;
-    const int64_t line = 4 * s.columns, lines = 4 * s.rows;
-    Lane *y = (Lane *)room, *half = y + lines * line;
-    memset(y, 0, (size_t)(lines * line) * sizeof(Lane));
-    EACH_GROUP {
-        Planes p = planes_of(out, &s, plane, n, c);
-        turn(PICTURE, &s, THERE, y, line, 1);
-        for (int64_t r = 0; r < s.rows; r++) {
-            for (int64_t j = 0; j < line; j++)
-                transform_error(y + 4 * r * line + j, line, half + j, line);
-            for (int64_t t = 0; t < s.columns; t++, p.first += p.tile)
-                for (int i = 0; i < 6; i++)
-                    transform_error(half + i * line + 4 * t, 1, p.first + 6 * i * p.plane, p.plane);
-        }
-    }
+    to_planes(transform_error, 0, s, pictures, out, plane, room);
 }
 
 /* A^T m A of every tile, plus a bias per channel (NULL for none), put together to pictures. Room for

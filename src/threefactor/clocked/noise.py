@@ -71,7 +71,7 @@ class LinearSchedule:
 
 
 @dataclass(frozen=True)
-class Constant:
+class ConstantSchedule:
     """A noise scale that stays the same."""
 
     scale: float
@@ -112,7 +112,7 @@ class Perturbation:
             raise unknown_name("noise distribution", distribution, DISTRIBUTIONS)
         if position not in POSITIONS:
             raise unknown_name("noise position", position, POSITIONS)
-        self.schedule = scale if callable(scale) else Constant(scale)
+        self.schedule = scale if callable(scale) else ConstantSchedule(scale)
         self.distribution = distribution
         self.position = position
         self.antithetic = antithetic

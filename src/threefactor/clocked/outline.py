@@ -155,7 +155,7 @@ def outline(
     """Run a network on one zero, in evaluation mode, and follow its graph.
 
     Args:
-        network: module made of `Synapse` and `Neuron` layers.
+        network: module made of synapse and neuron layers, see `Rule`.
         input_shape: shape of one sample, or of each input; None for the network's own.
         couples: whether the chain rule passes the neurons.
         chain: "none" or "within-layers".

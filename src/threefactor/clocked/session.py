@@ -88,7 +88,7 @@ class Session:
     on a network at rest.
 
     Args:
-        network: any module made of `Synapse` and `Neuron` layers.
+        network: any module made of synapse and neuron layers, see `Rule`.
         trace_decay: decay of the presynaptic traces, one number or numbers by the name of a layer;
             by default the leak of the neurons behind, as `wiring` has it.
         wiring: which neurons each synapse layer meets.
@@ -530,7 +530,7 @@ def run(
     weights is made once.
 
     Args:
-        network: module made of this package's synapse and neuron layers.
+        network: module made of synapse and neuron layers, see `Rule`.
         inputs: constant current (B, ...) together with `steps`; sequence (T, B, ...); or iterable.
             A network with several inputs takes a tuple or dict of them, as for `Rule.step`.
         steps: T, for a constant input or an iterable without length.
@@ -594,26 +594,6 @@ def modules_of(network: nn.Module) -> list[nn.Module]:
 
     look(network)
     return list(found)
-
-
-@contextmanager
-def from_rest(network: nn.Module) -> Iterator[None]:
-    """Begin with all neurons and registered state at rest, and put back what was there."""
-    neurons = [layer for _, layer in layers_of(network) if isinstance(layer, Neuron)]
-    kept = kept_states(network)
-    before = [(neuron, neuron.everything()) for neuron in neurons]
-    others = [(state, state.look()) for state in kept]
-    try:
-        for neuron in neurons:
-            neuron.reset()
-        for state in kept:
-            state.show(state.rest)
-        yield
-    finally:
-        for neuron, values in before:
-            neuron.take(values)
-        for state, values in others:
-            state.show(values)
 
 
 def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:

@@ -72,9 +72,10 @@ def _lif(
     THRESHOLDS: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """u = leak * rest(u, s) + current [+ before], s = [u >= V], out = s * gate * scale [+ after].
+    """u = leak * rest(u, s) + current [+ before], s = [u >= V], out = s * gate [+ after].
 
-    Without `out`, only u and s are written. `counts` gets the number of spikes of each block.
+    Without a gate, `scale` stands in its place. Without `out`, only u and s are written. `counts`
+    gets the number of spikes of each block.
     """
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = at < n

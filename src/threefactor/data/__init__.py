@@ -2,8 +2,8 @@
 
 `sets/` has all that is particular to a data set: origin, checksums, licence, layout and reader.
 `formats/` reads file formats. `encode/` turns samples into what networks take. `samples/` is what
-the loaders of `threefactor.data.load` return. `files/` opens files and archives that may be damaged
-or malicious.
+the loaders of `threefactor.data.load` return. `own/` reads one's own data. `files/` opens files and
+archives that may be damaged or malicious.
 """
 
 from threefactor.data.dataset import (

@@ -35,7 +35,7 @@ from threefactor.data.samples.frames import FrameData, Frames
 from threefactor.data.samples.image_folder import ImageFolderData, load_image_folder
 from threefactor.data.samples.images import ImageData, image_data
 from threefactor.data.samples.recordings import EventData, Recordings
-from threefactor.data.samples.spikes import SpikeData
+from threefactor.data.samples.spikes import SpikeData, spikes_digest
 from threefactor.data.samples.stored import Stored
 from threefactor.data.sets.catalog import DATASETS, lookup
 from threefactor.data.sets.simulated import SACCADES, simulated_events
@@ -93,7 +93,7 @@ def load(
         ConfigurationError: there is no data set of this name, or it is one of spikes or
             events; or Pillow, which reads image files, is not installed.
         DataError: a file is absent or damaged, or the files do not fit together.
-        InputError: `dtype` is not one of these.
+        InputError: `dtype` is not one of these, or `normalise` is not a bool.
     """
     entry = lookup(name)
     if not isinstance(entry, (ImageSet, ImageFolderSet)):
@@ -200,7 +200,7 @@ def load_events(name: str, data_dir: str | Path | None = None, sort: bool = Fals
     An archive that was not unpacked yet is unpacked once, into the folder in which it lies.
 
     Args:
-        name: "nmnist", "dvs-gesture" or "dvs-cifar10".
+        name: "nmnist", "dvs-gesture", "dvs-gesture-tonic" or "dvs-cifar10".
         data_dir: the folder above the set's own; see `data_folder`.
         sort: sort events that run backwards in time; otherwise they are an error.
 
@@ -265,9 +265,9 @@ def load_frames(
     numbers, resized frames as float16, which has 11 significant bits.
 
     Args:
-        name: "nmnist", "dvs-gesture" or "dvs-cifar10"; or "simulated-" and the name of a set of
-            images, as "simulated-digits", which `simulate_saccades` turns into events; or "shd" and
-            "shd-like", whose frames have the shape (1, 1, channels).
+        name: "nmnist", "dvs-gesture", "dvs-gesture-tonic" or "dvs-cifar10"; or "simulated-" and the
+            name of a set of images, as "simulated-digits", which `simulate_saccades` turns into
+            events; or "shd" and "shd-like", whose frames have the shape (1, 1, channels).
         data_dir: the folder above the set's own; see `data_folder`.
         settings: how frames are made; by default as `frame_settings(name)`.
         normalise: subtract the mean of all values for training and divide by their standard
@@ -366,12 +366,8 @@ def _spikes(
     data = load_spikes(name, data_dir)
 
     def part(spikes: SpikeBatch, labels: Tensor) -> _Frames:
-        digest = hashlib.sha256()
-        for array in (spikes.offsets, spikes.times, spikes.addresses):
-            digest.update(np.ascontiguousarray(array).data)
-        return _Frames(
-            partial(spike_frames, spikes, settings), labels, {"source": digest.hexdigest()}
-        )
+        key = {"source": spikes_digest(spikes)}
+        return _Frames(partial(spike_frames, spikes, settings), labels, key)
 
     return part(*data.train), part(*data.test)
 

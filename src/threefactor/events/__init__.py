@@ -1,4 +1,7 @@
-"""Networks of exact spike times, and the rules that train them; needs the extra `events`."""
+"""Networks of exact spike times, and the rules that train them.
+
+Their kernels are C code, built when the package is installed; without a C compiler there are none.
+"""
 
 from threefactor.events.encoding import latency_code
 from threefactor.events.layer import Activity, Layer, LayerOptions

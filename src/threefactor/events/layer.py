@@ -24,7 +24,8 @@ from threefactor.options import refuse_unknown
 __all__ = ["Activity", "Layer", "LayerOptions", "array_of", "recorded"]
 
 Reals = NDArray[Any]
-SMALLEST = 1e-15  # theta
+SMALLEST = 1e-15
+"""Of theta; its inverse is the largest."""
 
 
 class Arrays(NamedTuple):

@@ -192,11 +192,11 @@ def register_data(name: str, *, cite: str = "") -> Callable[[_Made], _Made]:
     - `targets` are a tensor (N, ...); class labels are torch.int64, (N,).
     - An object may also say `input_shape` (of one sample at one time step), `outputs` (their
       number), `classes` (a name for each), `steps` (T, if each sample is a sequence of frames and
-      a batch is (T, B, ...)), `validation` (a pair of samples that choose the
-      best epoch), and may have the methods `subset` and `fold` of `LabelledData`.
+      a batch is (T, B, ...)), `validation` (a pair of samples that choose the best epoch), and may
+      have the methods `subset` and `fold` of `LabelledData`.
 
-    The function gets `data_dir`, `steps`, `dtype`, `window` and `sort` of the experiment if it has
-    arguments of these names. Its others are options, which `--set data.OPTION=VALUE` gives.
+    The function gets `data_dir`, `steps`, `dtype`, `window`, `sort` and `room` of the experiment if
+    it has arguments of these names. Its others are options, which `--set data.OPTION=VALUE` gives.
 
     Args:
         name: letters, digits, dots and hyphens.

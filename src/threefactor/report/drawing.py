@@ -80,6 +80,7 @@ WIDE = 1000  # a logarithmic axis over more than this has room for powers of ten
 LONGEST_LABEL = 44  # letters of a line
 LONGEST_TEXT, LONGEST_PLACE = 200, 40  # letters of a label, of a group of bars
 FEW = 4  # points that are marked
+SHADED = ("heatmap", "cells", "parallel", "pictures")  # colours stand for numbers: with a bar
 MOST_NUMBERS, MOST_USUAL = 12, 8  # cells side by side with a number in each; of the usual size
 FEW_POINTS, SMALL = 300, 2.5  # of a series, whose points are of the usual size; that of more
 MOST_STROKES, MOST_MARKERS = 400, 4000  # spikes of a layer that are strokes; that are no pixels
@@ -115,7 +116,7 @@ def svg(figure: Figure) -> str:
                 _panel(figure, one, axis)
                 axis.set(title=one.label, ylabel="")
             axes[0].set_ylabel(figure.y_label)
-        if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
+        if figure.kind in SHADED:
             canvas.colorbar(axes[-1].collections[0], ax=list(axes))
         stream = io.StringIO()
         canvas.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
@@ -167,7 +168,7 @@ def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
             part.suptitle(textwrap.fill(figure.title, LONGEST_LABEL))
             axis = part.subplots()
             _draw(figure, axis)
-            if figure.kind in ("heatmap", "cells", "parallel", "pictures"):
+            if figure.kind in SHADED:
                 part.colorbar(axis.collections[0], ax=axis)
         canvas.savefig(path, dpi=150)
 

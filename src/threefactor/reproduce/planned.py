@@ -19,6 +19,7 @@ from threefactor.recipes.clocked import CLOCKED
 from threefactor.recipes.events import EVENTS
 from threefactor.report.runs import read_run
 from threefactor.training import Run, RunFolder, Settings
+from threefactor.training.best import stopped_early
 from threefactor.training.build import load_samples
 from threefactor.training.folder import checkpoint
 from threefactor.training.folder.data_record import difference, record_of
@@ -172,8 +173,10 @@ def state_of(planned: PlannedRun, root: Path, *, training: bool = False) -> Stat
         epochs = len(run.metrics) if training else run.finished_epochs
     except ThreefactorError as problem:
         return State("broken", reason=str(problem))
-    kind = "finished" if epochs == planned.settings.epochs else "unfinished"
-    return State(kind, epochs, run.metrics[epochs - 1]["seconds"] if epochs else 0.0)
+    lines, settings = run.metrics[:epochs], planned.settings
+    done = epochs == settings.epochs or stopped_early(lines, settings.stopping)
+    kind = "finished" if done else "unfinished"
+    return State(kind, epochs, lines[-1]["seconds"] if lines else 0.0)
 
 
 def plugin_words() -> list[str]:
@@ -279,7 +282,7 @@ def _check_files(run: Run, settings: Settings) -> None:
         ThreefactorError: if it has other settings, or a file other than a checkpoint is damaged.
     """
     run.check_settings(_started_there(run, settings))
-    if len(run.metrics) == settings.epochs:
+    if run.finished:
         read_run(run.path)
 
 

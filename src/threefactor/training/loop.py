@@ -120,9 +120,8 @@ class Trainer:
     Raises:
         ConfigurationError: if the samples cannot lie where the settings want them; the settings
             ask for a measure that there is not, or that has no meaning for the rule or network; a
-            logger is not installed; or the parts of the
-            experiment do not belong together, see `check_parts`; or there are more processes than
-            samples in a batch.
+            logger is not installed; the parts of the experiment do not belong together, see
+            `check_parts`; or there are more processes than samples in a batch.
         InputError: if there are no samples, or not one target for each.
     """
 

@@ -80,10 +80,9 @@ def _part(one: registry.Entry) -> dict[str, Any]:
     found: dict[str, Any] = {"name": one.name}
     if one.kind == "recipe":
         found["title"] = one.made[1]
-        found["file"] = plugin.name if plugin is not None else None if file is None else file.name
     else:
         found["class"] = one.source
-        found["file"] = plugin.name if plugin is not None else None if file is None else file.name
+    found["file"] = plugin.name if plugin is not None else None if file is None else file.name
     found["digest"] = _digest(one)
     return {**found, "cite": one.cite} if one.cite else found
 

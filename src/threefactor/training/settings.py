@@ -150,8 +150,8 @@ class DataSettings:
     at random (`validation_seed`), class by class; it is taken after all others.
     `place` is where the samples lie while a network trains: on its "device", in memory of the
     "host", or on "disk"; "auto" takes the first of these that has room.
-    `options` are those of one's own data (`images`, `events`, `spikes`, `tensors`), or of a
-    function registered with `threefactor.register_data`.
+    `options` are those of one's own data (`images`, `events`, `spikes`, `tensors`, `huggingface`),
+    or of a function registered with `threefactor.register_data`.
     """
 
     name: str = "digits"
@@ -500,7 +500,7 @@ class Settings:
         elif isinstance(self.loss, (SpikeCountSettings, FirstSpikeSettings)):
             raise ValueError(
                 f"loss.kind is {self.loss.kind!r}; the read-out of a clocked network does not "
-                "spike: give 'cross-entropy'"
+                "spike: give 'cross-entropy' or a loss of torch.nn"
             )
         return self
 

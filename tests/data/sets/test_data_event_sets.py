@@ -20,7 +20,7 @@ from threefactor.data import (
     load_events,
     load_spikes,
 )
-from threefactor.data.sets.dvs_cifar10 import held_out
+from threefactor.data.sets.dvs_cifar10 import numbers_for_testing
 from threefactor.errors import ConfigurationError, DataError
 
 
@@ -228,7 +228,7 @@ def test_a_gesture_without_events_is_refused(tmp_path, generator):
 
 
 def test_the_split_of_dvs_cifar10_never_changes():
-    parts = [held_out(label) for label in range(10)]
+    parts = [numbers_for_testing(label) for label in range(10)]
     assert all(len(part) == 100 and min(part) >= 0 and max(part) < 1000 for part in parts)
     text = ";".join(",".join(map(str, sorted(part))) for part in parts)
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == "9e0af632d4a7900a"
@@ -242,7 +242,7 @@ def test_dvs_cifar10_is_split_by_the_numbers(tmp_path, generator):
     for number in (1, 2, 3, 14):
         for label, name in enumerate(data.classes):
             events, _ = files[f"{name}/cifar10_{name}_{number}.aedat"]
-            expected[number in held_out(label)].append((label, events))
+            expected[number in numbers_for_testing(label)].append((label, events))
     assert expected[True] and expected[False]
     check(*data.train, expected[False])
     check(*data.test, expected[True])

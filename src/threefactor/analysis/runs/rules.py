@@ -15,9 +15,9 @@ __all__ = ["fresh_rules", "makers"]
 def fresh_rules(rule: AnyRule, updates: int, *, noisy_hardware: bool = False) -> dict[str, AnyRule]:
     """Build every rule of a rule's engine on its network, with feedback that has learned nothing.
 
-    Loss and firing-rate regularisation are those of the given rule. So are scale, distribution and
-    position of its present noise; without noise they are 0.2, gaussian and after the neuron. OPZO
-    is built twice, without and with the factor 1/alpha.
+    Loss, traces and firing-rate regularisation are those of the given rule. So are scale,
+    distribution and position of its present noise; without noise they are 0.2, gaussian and after
+    the neuron. OPZO is built twice, without and with the factor 1/alpha.
 
     Args:
         rule: of either engine.
@@ -61,8 +61,8 @@ def fresh_rules(rule: AnyRule, updates: int, *, noisy_hardware: bool = False) ->
 def makers(rule: AnyRule) -> dict[str, MakeRule]:
     """Return how to build every rule of a rule's engine with its defaults, in any process.
 
-    Convolutional networks also get the rules with local learning, named "(w/ LL)" as in OPZO's
-    tables.
+    Loss and traces are those of the given rule. Convolutional networks also get the rules with
+    local learning, named "(w/ LL)" as in OPZO's tables.
     """
     if isinstance(rule, events.Rule):
         return {name: partial(kind, loss=rule.loss) for name, kind in events.RULES.items()}
@@ -78,4 +78,10 @@ def _common(rule: clocked.Rule) -> clocked.RuleOptions:
     """Return the options that all rules on a network share."""
     # Rules that do not chain through all layers need the chain within layers of some networks.
     chain = "within-layers" if rule.couples_layers else rule.chain
-    return {"loss": rule.loss, "input_shape": rule.sample_shape, "chain": chain}
+    return {
+        "loss": rule.loss,
+        "trace_decay": rule.trace_decay,
+        "untraced": rule._session.untraced,
+        "input_shape": rule.sample_shape,
+        "chain": chain,
+    }

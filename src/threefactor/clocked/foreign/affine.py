@@ -48,7 +48,7 @@ class ForeignSynapse(Synapse):
 
     def put(self, pathway: Any) -> None:
         self.__dict__["pathway"] = pathway
-        stand_in(self.module, None if pathway is None else pathway)
+        stand_in(self.module, pathway)
 
 
 class ForeignLinear(ForeignSynapse, Linear):  # type: ignore[misc]

@@ -24,6 +24,7 @@ __all__ = [
     "WEIGHTS",
     "ForeignNeuron",
     "Registered",
+    "one_number",
     "register_neuron",
     "registered",
     "registered_kinds",
@@ -387,6 +388,14 @@ def register_neuron(
     at_rest = {name: (rest or {}).get(name) for name in state}
     _REGISTERED[kind] = _Description(tuple(state), leak, synaptic_leak, at_rest)
     return kind
+
+
+def one_number(value: Any) -> float | None:
+    """Return a setting as one number; None if it differs between neurons."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    first = value.detach().flatten()[0]
+    return first.item() if bool((value == first).all()) else None
 
 
 def registered_kinds() -> tuple[type[nn.Module], ...]:

@@ -71,7 +71,8 @@ class Rule(nn.Module, ABC):
     output's own error under every rule; they get no feedback and no noise.
 
     Args:
-        network: module made of `clocked` synapse and neuron layers, its forward pass one step.
+        network: module made of synapse and neuron layers, its forward pass one step. They may be
+            this package's, or layers of PyTorch and of other libraries, which are seen as such.
         loss: (output, targets) -> (losses, errors), or one of `torch.nn`, see `from_torch`;
             `CrossEntropyMSE()` by default.
         trace_decay: decay of the presynaptic traces. By default the trace of each synapse layer

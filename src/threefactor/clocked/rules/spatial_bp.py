@@ -21,7 +21,7 @@ class SpatialBP(Rule):
 
     Args:
         network: see `Rule`.
-        loss, trace_decay, perturbation, input_shape, chain: see `Rule`.
+        loss, trace_decay, untraced, perturbation, input_shape, chain, label_delay: see `Rule`.
 
     Example:
         >>> import torch

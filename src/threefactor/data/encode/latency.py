@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from threefactor.errors import InputError
+from threefactor.events.arrays import offsets_of
 from threefactor.events.encoding import latency_code
 from threefactor.events.spikes import SpikeBatch
 
@@ -43,7 +44,6 @@ def code_images(images: NDArray[np.uint8], peak: int, window: float) -> SpikeBat
     blocks = [images[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
     parts = [latency_code(block if peak == BYTE_PEAK else block / peak, window) for block in blocks]
     lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
     times = np.concatenate([part.times for part in parts])
     addresses = np.concatenate([part.addresses for part in parts])
-    return SpikeBatch(offsets, times, addresses, parts[0].size)
+    return SpikeBatch(offsets_of(lengths), times, addresses, parts[0].size)

@@ -1,1 +1,1 @@
-"""Files on disk: reading, unpacking and transferring them safely."""
+"""Files on disk: reading and unpacking them safely."""

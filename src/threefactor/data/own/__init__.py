@@ -1,1 +1,1 @@
-"""One's own data: folders of classes, files of spikes, files of tensors."""
+"""One's own data: folders of classes, files of spikes or tensors, data sets of other libraries."""

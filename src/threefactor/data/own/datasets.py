@@ -29,18 +29,18 @@ from threefactor.readable import clipped
 
 __all__ = ["DatasetInputs", "from_dataset"]
 
-Source = Dataset[Any] | DataLoader[Any]
+Pairs = Dataset[Any] | DataLoader[Any]
 Time = Literal["batch-first", "time-first"]
 READ_AT_ONCE = 256
 MOST_BYTES = 32 << 30
 
 
 def from_dataset(
-    train: Source,
-    test: Source,
+    train: Pairs,
+    test: Pairs,
     *,
     outputs: int,
-    validation: Source | None = None,
+    validation: Pairs | None = None,
     classes: Sequence[str] = (),
     time: Time | None = None,
     length: int | None = None,
@@ -256,7 +256,7 @@ class _Kept(Dataset[Any]):
 
 
 def _read(
-    part: str, source: Source, time: Time | None, dtype: torch.dtype, length: int | None
+    part: str, source: Pairs, time: Time | None, dtype: torch.dtype, length: int | None
 ) -> DatasetInputs:
     """Read all targets of a dataset, and the shape of its inputs."""
     loader = source if isinstance(source, DataLoader) else None

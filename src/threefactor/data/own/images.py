@@ -22,6 +22,7 @@ from threefactor.data.own.made import labelled, place_of
 from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.image_files import Header, header, opened, usual_threads
 from threefactor.data.samples.image_folder import ENDINGS
+from threefactor.data.samples.images import pixel_statistics
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.stored import Stored
 from threefactor.data.where import cache_folder
@@ -143,14 +144,11 @@ def of_pictures(
         coded = {part: code_images(each, PEAK, window) for part, each in pixels.items()}
         facts["coded"] = f"as one spike for each pixel that is not 0, within {window:g} s"
         return labelled(name, folder, listing, coded, (int(np.prod(shape)),), facts)
-    mean, std = _statistics(pixels["train"]) if normalise else (0.0, 1.0)
-    if std == 0:
-        raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
+    mean, std, facts["normalised"] = _normalisation(pixels["train"], folder, normalise)
 
     def scaled(part: NDArray[np.uint8]) -> torch.Tensor:
         return torch.from_numpy(part).to(dtype).div_(PEAK).sub_(mean).div_(std)
 
-    facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
     tensors = {part: scaled(each) for part, each in pixels.items()}
     return labelled(name, folder, listing, tensors, shape, facts)
 
@@ -170,11 +168,8 @@ def _in_files(
         for part, samples in listing.parts.items()
         if samples
     }
-    mean, std = _statistics(parts["train"]) if normalise else (0.0, 1.0)
-    if std == 0:
-        raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
     facts = _facts(headers, shape, resized)
-    facts["normalised"] = f"mean {mean:.6f}, deviation {std:.6f}" if normalise else "no"
+    mean, std, facts["normalised"] = _normalisation(parts["train"], folder, normalise)
     stored = {
         part: Stored(rows, dtype, peak=PEAK, mean=mean, std=std) for part, rows in parts.items()
     }
@@ -302,14 +297,16 @@ def _pixels(
     return found
 
 
-def _statistics(pixels: NDArray[np.uint8] | FileRows) -> tuple[float, float]:
-    """Return mean and population deviation of pixels over their peak, from exact counts."""
-    counts = np.zeros(256, np.int64)
-    for start in range(0, len(pixels), 1024):
-        counts += np.bincount(pixels[start : start + 1024].reshape(-1), minlength=256)
-    values = np.arange(256) / PEAK
-    mean = float(np.average(values, weights=counts))
-    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+def _normalisation(
+    pixels: NDArray[np.uint8] | FileRows, folder: Path, normalise: bool
+) -> tuple[float, float, str]:
+    """Return what to subtract from pixels over their peak, by what to divide, and both in words."""
+    if not normalise:
+        return 0.0, 1.0, "no"
+    mean, std = pixel_statistics(pixels, PEAK)
+    if std == 0:
+        raise DataError(f"all pixels for training in {folder} are equal; are these the pictures?")
+    return mean, std, f"mean {mean:.6f}, deviation {std:.6f}"
 
 
 def _facts(headers: Sequence[Any], shape: tuple[int, int, int], resized: bool) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.labelled import held_out
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.sequences import Sequences
+from threefactor.data.samples.spikes import spikes_digest
 from threefactor.data.samples.stored import Stored
 from threefactor.data.sets.shd import spikes_of
 from threefactor.data.where import cache_folder
@@ -234,11 +234,8 @@ def _counted(batch: SpikeBatch, steps: int, span: float, place: Path) -> Tensor:
 
 def _in_file(batch: SpikeBatch, steps: int, span: float, place: Path) -> FileRows:
     """Count spikes in steps as `_counted`, sample by sample into a file."""
-    digest = hashlib.sha256()
-    for array in (batch.offsets, batch.times, batch.addresses):
-        digest.update(np.ascontiguousarray(array).data)
     key: dict[str, Any] = {"set": "spikes", "steps": steps, "span": span, "channels": batch.size}
-    key["source"] = digest.hexdigest()
+    key["source"] = spikes_digest(batch)
 
     def make() -> Iterator[NDArray[np.uint8]]:
         for b in range(len(batch)):

@@ -26,7 +26,7 @@ VERSION = 3  # of the layout; others are made anew
 PREFIX = ".making-"
 LONGEST_ABOUT = 1 << 20  # bytes
 CHUNK = 1 << 20
-Sequences = Callable[[], Iterator[NDArray[Any]]]
+MakeSamples = Callable[[], Iterator[NDArray[Any]]]
 
 
 class CachedFrames(NamedTuple):
@@ -38,7 +38,7 @@ class CachedFrames(NamedTuple):
 
 
 def cached_frames(
-    folder: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
+    folder: Path, key: dict[str, Any], samples: int, make: MakeSamples, types: Sequence[str]
 ) -> CachedFrames:
     """Return the frames that `key` describes; they are made if they are not there, or damaged.
 
@@ -107,7 +107,7 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
 
 
 def _made(
-    place: Path, key: dict[str, Any], samples: int, make: Sequences, types: Sequence[str]
+    place: Path, key: dict[str, Any], samples: int, make: MakeSamples, types: Sequence[str]
 ) -> None:
     whole = place.with_name(PREFIX + place.name)
     shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed

@@ -10,12 +10,30 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from threefactor.data.files.rows import FileRows
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.errors import DataError
 
-__all__ = ["ImageData", "RawImages", "image_data"]
+__all__ = ["ImageData", "RawImages", "image_data", "pixel_statistics"]
 
 BLOCK = 1024  # images whose pixels are counted at once
+
+
+def pixel_statistics(pixels: NDArray[np.uint8] | FileRows, peak: int) -> tuple[float, float]:
+    """Return mean and population standard deviation of pixels over `peak`.
+
+    They come from exact counts of each pixel value, without a copy in floating point.
+
+    Args:
+        pixels: (N, C, H, W), unsigned bytes.
+        peak: the pixel value that stands for 1.
+    """
+    counts = np.zeros(256, dtype=np.int64)
+    for start in range(0, len(pixels), BLOCK):
+        counts += np.bincount(pixels[start : start + BLOCK].reshape(-1), minlength=256)
+    values = np.arange(256) / peak
+    mean = float(np.average(values, weights=counts))
+    return mean, float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
 
 
 class RawImages(NamedTuple):
@@ -33,21 +51,13 @@ class RawImages(NamedTuple):
     def statistics(self, name: str) -> tuple[float, float]:
         """Return mean and population standard deviation of the training pixels over `peak`.
 
-        They come from exact counts of each pixel value, without a copy in floating point.
-
         Args:
             name: of the data set, for the message.
 
         Raises:
             DataError: all pixels are equal.
         """
-        counts = np.zeros(256, dtype=np.int64)
-        for start in range(0, len(self.train_images), BLOCK):
-            block = self.train_images[start : start + BLOCK]
-            counts += np.bincount(block.reshape(-1), minlength=256)
-        values = np.arange(256) / self.peak
-        mean = float(np.average(values, weights=counts))
-        std = float(np.sqrt(np.average((values - mean) ** 2, weights=counts)))
+        mean, std = pixel_statistics(self.train_images, self.peak)
         if std == 0.0:
             raise DataError(
                 f"all pixels of the training images of {name!r} are equal; "

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor
 
 from threefactor.data.samples.labelled import LabelledData
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["SpikeData"]
+__all__ = ["SpikeData", "spikes_digest"]
+
+
+def spikes_digest(spikes: SpikeBatch) -> str:
+    """Return a digest of all spikes and of which sample has which, as Recordings.digest does."""
+    digest = hashlib.sha256()
+    for array in (spikes.offsets, spikes.times, spikes.addresses):
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from threefactor.data.samples.augmented import Augmentation
 from threefactor.data.samples.recordings import Recording
 from threefactor.errors import DataError
 
-__all__ = ["DVS_CIFAR10", "held_out"]
+__all__ = ["DVS_CIFAR10", "numbers_for_testing"]
 
 PER_CLASS, PER_CLASS_TEST = 1000, 100
 FIGSHARE = "https://ndownloader.figshare.com/files/"
@@ -35,7 +35,7 @@ ARCHIVES = (
 )
 
 
-def held_out(label: int) -> frozenset[int]:
+def numbers_for_testing(label: int) -> frozenset[int]:
     """Return the numbers of the 100 recordings of a class, of its 1000, that are for testing.
 
     They are the first hundred of `numpy.random.RandomState(label).permutation(1000)`, whose
@@ -44,7 +44,7 @@ def held_out(label: int) -> frozenset[int]:
     first 900 and the last 100, also common, gives other accuracies.
 
     Example:
-        >>> sorted(held_out(0))[:5], len(held_out(0))
+        >>> sorted(numbers_for_testing(0))[:5], len(numbers_for_testing(0))
         ([1, 14, 27, 31, 45], 100)
     """
     order = np.random.RandomState(label).permutation(PER_CLASS)
@@ -66,7 +66,7 @@ def cifar10_recordings(
     """
     found = []
     for label, (folder, name) in enumerate(zip(folders, entry.classes, strict=True)):
-        testing = held_out(label)
+        testing = numbers_for_testing(label)
         paths = [path for path in listed(folder) if path.suffix == ".aedat"]
         if not paths:
             raise DataError(f"{folder} holds no recordings, cifar10_{name}_NUMBER.aedat; {ADVICE}")

@@ -19,6 +19,7 @@ from threefactor.data.encode.framing import FrameSettings
 from threefactor.data.files.source import Source
 from threefactor.data.formats.hdf5 import Ragged, read_arrays
 from threefactor.errors import DataError
+from threefactor.events.arrays import offsets_of
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["SHD", "SHD_LIKE", "read_shd_file", "spikes_of"]
@@ -68,7 +69,7 @@ def spikes_of(
 ) -> tuple[SpikeBatch, Tensor]:
     """Make spikes and labels of the arrays of a file; see `read_shd_file`."""
     _check_labels(path, labels, len(times.lengths), len(units.lengths), classes)
-    offsets = np.concatenate([[0], np.cumsum(times.lengths)])
+    offsets = offsets_of(times.lengths)
     _check_spikes(path, times, units, offsets, size)
     seconds, channels = times.values.astype(np.float64), units.values.astype(np.int32)
     for start, stop in itertools.pairwise(offsets.tolist()):  # faster than to sort all at once

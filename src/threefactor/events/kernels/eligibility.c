@@ -64,8 +64,8 @@ KERNEL int32_t NAME(tf_eligibility_gradient)(int64_t first, int64_t last, const 
             for (; k < offsets[b + 1] && parents[k] == z - in_offsets[b]; k++) {
                 const int64_t i = neurons[k] - first;
                 if (i < 0 || i >= count) continue;
-                REAL *RESTRICT own = owns + i * inputs;
-                REAL *RESTRICT eligibility = eligibilities + i * inputs;
+                REAL *restrict own = owns + i * inputs;
+                REAL *restrict eligibility = eligibilities + i * inputs;
                 const REAL y = ys[k], f = (REAL)factor_of(currents[k], theta, tau, exact);
                 if (since[i] < 0)
                     for (int64_t j = 0; j < inputs; j++) own[j] = eligibility[j] = 0;

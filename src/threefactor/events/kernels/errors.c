@@ -104,8 +104,8 @@ KERNEL int32_t NAME(tf_spike_weights)(int64_t first, int64_t last, const Word *a
 }
 
 /* Decay two rows, p and q; add weights times 2 p - q to one sum for each place in a group. */
-INLINE void NAME(add_decayed)(int64_t groups, REAL *RESTRICT p, REAL *RESTRICT q, REAL fast, REAL slow,
-                              const REAL *RESTRICT weight, REAL *RESTRICT sums) {
+INLINE void NAME(add_decayed)(int64_t groups, REAL *restrict p, REAL *restrict q, REAL fast, REAL slow,
+                              const REAL *restrict weight, REAL *restrict sums) {
     for (int64_t g = 0; g < groups; g++) {
         for (int lane = 0; lane < GROUP; lane++) {
             const int64_t i = g * GROUP + lane;

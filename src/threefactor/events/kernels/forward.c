@@ -199,8 +199,8 @@ KERNEL int32_t NAME(tf_prepare)(int64_t first, int64_t last, const Word *args) {
 }
 
 /* Decay the states of a block to now and add one input spike. */
-INLINE void NAME(update)(int64_t groups, REAL *RESTRICT c, REAL *RESTRICT s,
-                         const REAL *RESTRICT weight, REAL slow, REAL fast) {
+INLINE void NAME(update)(int64_t groups, REAL *restrict c, REAL *restrict s,
+                         const REAL *restrict weight, REAL slow, REAL fast) {
     for (int64_t i = 0; i < groups * GROUP; i++) {
         c[i] = c[i] * slow + weight[i];
         s[i] = s[i] * fast + weight[i];
@@ -212,9 +212,9 @@ INLINE void NAME(update)(int64_t groups, REAL *RESTRICT c, REAL *RESTRICT s,
  *
  * A neuron can fire only if the parabola has a root, and its peak lies within the interval or its
  * end above the threshold. `crossing` decides. */
-INLINE uint32_t NAME(update_and_look)(int64_t groups, REAL *RESTRICT c, REAL *RESTRICT s,
-                                      const REAL *RESTRICT weight, const NAME(Step) * step,
-                                      REAL theta, WORD *RESTRICT marks) {
+INLINE uint32_t NAME(update_and_look)(int64_t groups, REAL *restrict c, REAL *restrict s,
+                                      const REAL *restrict weight, const NAME(Step) * step,
+                                      REAL theta, WORD *restrict marks) {
     const REAL slow = step->slow, fast = step->fast, y = step->y, y2 = step->y2, yy = step->yy;
     const REAL theta4 = (theta + theta) + (theta + theta);
     WORD found[GROUP] = {0}, bit = 1, any = 0;

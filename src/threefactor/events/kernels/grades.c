@@ -29,7 +29,7 @@ KERNEL int32_t NAME(tf_grades)(int64_t first, int64_t last, const Word *args) {
     const int64_t size = args++->n;
     const REAL *weight = args++->at, *perturbation = args++->at;
     REAL *out = args++->at;
-    REAL *RESTRICT running = malloc((size_t)size * sizeof *running);
+    REAL *restrict running = malloc((size_t)size * sizeof *running);
     uint8_t *spiked = malloc((size_t)size);
     if (!running || !spiked) {
         free(running);
@@ -43,7 +43,7 @@ KERNEL int32_t NAME(tf_grades)(int64_t first, int64_t last, const Word *args) {
         for (int64_t z = in_offsets[b]; z < in_offsets[b + 1]; z++) {
             const REAL grade = in_grades[z];
             if (grade != 0) {
-                const REAL *RESTRICT row = weight + in_addresses[z] * size;
+                const REAL *restrict row = weight + in_addresses[z] * size;
                 for (int64_t i = 0; i < size; i++) running[i] += row[i] * grade;
             }
             for (; k < offsets[b + 1] && parents[k] == z - in_offsets[b]; k++) {
@@ -83,10 +83,10 @@ KERNEL int32_t NAME(tf_product)(int64_t first, int64_t last, const Word *args) {
     const REAL *a = args++->at, *b = args++->at;
     REAL *out = args++->at;
     for (int64_t i = first; i < last; i++) {
-        REAL *RESTRICT own = out + i * columns;
+        REAL *restrict own = out + i * columns;
         for (int64_t j = 0; j < columns; j++) own[j] = 0;
         for (int64_t k = 0; k < inner; k++) {
-            const REAL factor = a[i * inner + k], *RESTRICT row = b + k * columns;
+            const REAL factor = a[i * inner + k], *restrict row = b + k * columns;
             for (int64_t j = 0; j < columns; j++) own[j] += factor * row[j];
         }
     }

@@ -24,8 +24,8 @@
 #else
 
 /* Decay two rows, and add their difference to a third, or fill it if it holds nothing yet. */
-INLINE void NAME(step_back)(int64_t width, REAL *RESTRICT p, REAL *RESTRICT q, REAL fast, REAL slow,
-                            REAL *RESTRICT grad, int fills) {
+INLINE void NAME(step_back)(int64_t width, REAL *restrict p, REAL *restrict q, REAL fast, REAL slow,
+                            REAL *restrict grad, int fills) {
     if (fills) {
         for (int64_t i = 0; i < width; i++) {
             const REAL pi = p[i] * fast, qi = q[i] * slow;
@@ -76,7 +76,7 @@ INLINE void NAME(list)(NAME(Past) past, int64_t first, int64_t last, const int64
 }
 
 /* Fill the rows of a gradient, of `width` neurons, that get anything; `touched` says which do. */
-INLINE void NAME(walk_back)(NAME(Past) past, int64_t width, REAL *RESTRICT p, REAL *RESTRICT q,
+INLINE void NAME(walk_back)(NAME(Past) past, int64_t width, REAL *restrict p, REAL *restrict q,
                             REAL *grad, int64_t stride, uint8_t *touched) {
     for (int64_t b = 0; b < past.batch; b++) {
         const int64_t stop = b ? past.ends[b - 1] : 0;

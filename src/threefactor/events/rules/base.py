@@ -60,7 +60,7 @@ class Rule(nn.Module, ABC):
 
     Args:
         network: from `fc`, or a `Network` of `Layer`s.
-        loss: (counts, targets) -> (losses, gradients); `SpikeCount()` by default.
+        loss: (output, targets) -> (losses, gradients); `SpikeCount()` by default.
         local_gradient: "modified", bounded (equation 18), or "exact" (equation 14), which
             diverges where a potential only just reaches the threshold.
         rate_penalty: strength of the firing-rate regularisation of hidden neurons.
