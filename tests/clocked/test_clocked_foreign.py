@@ -9,8 +9,10 @@ import torch
 from reference.foreign import PRODUCTS as PRODUCT_KINDS
 from reference.foreign import learn
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from threefactor import clocked
+from threefactor.clocked.foreign import layers_of
 from threefactor.errors import InputError
 
 STEPS = 7
@@ -423,6 +425,38 @@ class ExplicitState(nn.Module):
         mem = self.mem if self.keep else torch.zeros(len(x), 9)
         spikes, self.mem = self.lif1(self.fc1(x), mem)
         return self.fc2(spikes)
+
+
+@pytest.mark.parametrize("how", ["copied", "pickled"])
+def test_a_copy_of_a_rule_shares_the_layers_of_its_network(how):
+    """With all who work on the copied network later, as the rule that it is a copy of does."""
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 9), Own(), linear(9, 3))
+    rule = clocked.SpatialBP(network, input_shape=(12,))
+    inputs, labels = 2 * torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    rule.step(inputs, labels)
+    made = copy.deepcopy(rule) if how == "copied" else pickle.loads(pickle.dumps(rule))
+    made.network.zero_grad()
+    assert layers_of(made.network) == made._session.layers
+    made.step(inputs, labels, after_step=lambda: clocked.run(made.network, inputs))
+    for p, q in zip(network.parameters(), made.network.parameters(), strict=True):
+        assert p.grad.abs().max() > 0
+        torch.testing.assert_close(q.grad, p.grad)
+    made.network.append(nn.Identity())  # which is no other layer
+    made.step(inputs, labels)
+
+
+def test_a_copy_of_a_rule_on_computed_weights():
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 9), Own(), linear(9, 3))
+    parametrizations.weight_norm(network[0])
+    rule = clocked.SpatialBP(network, input_shape=(12,))
+    made = copy.deepcopy(rule)
+    inputs, labels = 2 * torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    for one in (rule, made):
+        one.step(inputs, labels)
+    for p, q in zip(network.parameters(), made.network.parameters(), strict=True):
+        assert p.grad.abs().max() > 0 and torch.equal(p.grad, q.grad)
 
 
 def test_explicit_state_is_the_same_as_hidden_state():

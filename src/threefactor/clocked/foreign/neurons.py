@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import verdicts
-from threefactor.clocked.foreign.affine import stand_in
+from threefactor.clocked.foreign.affine import note_view, stand_in
 from threefactor.clocked.neuron import WIDE, Neuron
 from threefactor.errors import DivergenceError, InputError
 
@@ -86,6 +86,10 @@ class ForeignNeuron(Neuron):
         self.__dict__.update(
             module=module, name=name, dropout=0.0, scale=1.0, state=None, gate=None, probe=None
         )
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        note_view(self)
 
     def __repr__(self) -> str:
         return repr(self.module)
