@@ -47,7 +47,8 @@ def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
     """Return the layers with weights or neurons of a network, by name, in the order of the network.
 
     A layer of this library is returned itself, one of another library as a view of it. While
-    anybody holds the view of a layer, it is the same for all.
+    anybody holds the view of a layer, it is the same for all. What lies inside a layer of neurons
+    is a part of it: it runs as the layer runs it.
 
     Args:
         network: any module.
@@ -58,10 +59,16 @@ def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
     if not isinstance(network, nn.Module):
         raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
     found: list[tuple[str, Synapse | Neuron]] = []
+    inside: set[nn.Module] = set()
     for name, module in network.named_modules():
+        if module in inside:
+            continue
         layer = module if isinstance(module, Synapse | Neuron) else _view(name, module)
-        if layer is not None:
-            found.append((name, layer))
+        if layer is None:
+            continue
+        found.append((name, layer))
+        if isinstance(layer, Neuron) and module._modules:
+            inside.update(module.modules())
     return tuple(found)
 
 

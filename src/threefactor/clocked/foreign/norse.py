@@ -13,8 +13,8 @@ from threefactor.clocked.foreign.neurons import (
     SILENT,
     WEIGHTS,
     ForeignNeuron,
+    one_number,
 )
-from threefactor.clocked.foreign.snntorch import one_number
 
 __all__ = ["view"]
 

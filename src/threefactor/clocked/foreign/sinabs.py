@@ -6,8 +6,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import RECURRENT, SILENT, ForeignNeuron
-from threefactor.clocked.foreign.snntorch import one_number
+from threefactor.clocked.foreign.neurons import (
+    RECURRENT,
+    SILENT,
+    ForeignNeuron,
+    one_number,
+)
 
 __all__ = ["view"]
 

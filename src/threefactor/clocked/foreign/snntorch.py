@@ -13,6 +13,7 @@ from threefactor.clocked.foreign.neurons import (
     RECURRENT,
     WEIGHTS,
     ForeignNeuron,
+    one_number,
 )
 from threefactor.errors import InputError
 
@@ -77,6 +78,9 @@ class _SnnTorchNeuron(ForeignNeuron):
         given: Any = super().call(current)
         return given[0] if isinstance(given, tuple) else given  # type: ignore[no-any-return]
 
+    def spikes_in(self, raw: Tensor) -> Tensor:
+        return raw != 0  # whatever `graded_spikes_factor` makes of a spike
+
 
 class _Lapicque(_SnnTorchNeuron):
     @property
@@ -91,14 +95,6 @@ class _Synaptic(_SnnTorchNeuron):
     @property
     def synaptic_leak(self) -> float | None:  # type: ignore[override]
         return one_number(self.module.alpha.clamp(0, 1))
-
-
-def one_number(value: Any) -> float | None:
-    """Return a setting as one number; None if it differs between neurons."""
-    if not isinstance(value, Tensor):
-        return float(value)
-    first = value.detach().flatten()[0]
-    return first.item() if bool((value == first).all()) else None
 
 
 _VIEWS = {"Leaky": _SnnTorchNeuron, "Lapicque": _Lapicque, "Synaptic": _Synaptic}
