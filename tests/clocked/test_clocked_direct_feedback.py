@@ -323,6 +323,29 @@ def test_an_encoder_outside_of_the_network(case: str) -> None:
     rule.step(encoder(raw).detach().requires_grad_(), Y, steps=3)
 
 
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_the_gradient_of_an_input_does_not_depend_on_how_it_is_given(case: str) -> None:
+    x = torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    ways: dict[str, Callable[[Any, Tensor], object]] = {
+        "one by one": lambda rule, leaf: rule.step([s.clone() for s in x], Y),
+        "a sequence": lambda rule, leaf: rule.step(leaf, Y),
+        "a list": lambda rule, leaf: rule.step(list(leaf), Y),
+        "a stream": lambda rule, leaf: [rule.observe(leaf[t], Y, steps=3) for t in range(3)],
+    }
+    found = {}
+    for way, step in ways.items():
+        torch.manual_seed(0)
+        network = nn.Sequential(linear(6, 5), lif(), linear(5, 3)).double()
+        rule = make_rule(case, network, input_shape=(6,))
+        leaf = x.clone().requires_grad_()
+        step(rule, leaf)
+        found[way] = {"input": leaf.grad, **learned(rule)} if way != "one by one" else learned(rule)
+    plain = found.pop("one by one")
+    for grads in found.values():
+        assert_same(found["a sequence"], grads)
+        assert_same(plain, {k: grads[k] for k in plain})
+
+
 def test_what_is_frozen_when_the_rule_is_built_has_its_place_all_the_same() -> None:
     found = []
     for frozen in (True, False):
