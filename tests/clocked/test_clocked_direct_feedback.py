@@ -325,7 +325,7 @@ def test_an_encoder_outside_of_the_network(case: str) -> None:
 
 @pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
 def test_the_gradient_of_an_input_does_not_depend_on_how_it_is_given(case: str) -> None:
-    x = torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    x = 4 * torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(2)).double()
     ways: dict[str, Callable[[Any, Tensor], object]] = {
         "one by one": lambda rule, leaf: rule.step([s.clone() for s in x], Y),
         "a sequence": lambda rule, leaf: rule.step(leaf, Y),
