@@ -10,10 +10,14 @@ from reference.clocked_cases import (
     STEPS,
     assert_alive,
     assert_same,
+    learned,
+    make_data,
     make_rule,
     matrices,
     replay_noise,
 )
+
+from threefactor import clocked
 
 
 def compare(case, network, static):
@@ -67,3 +71,31 @@ def test_branches_equal_their_formulas(case, merge, static):
 @pytest.mark.parametrize("case", CASES)
 def test_every_rule_on_two_branches(case, static):
     compare(case, make("skip to the read-out"), static)
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", "dfa", "dkp", "zo-two-point", "opzo"])
+def test_one_neuron_without_a_dimension_of_its_own(case):
+    """A layer of one neuron a sample, (B,), learns as one of shape (B, 1)."""
+
+    class One(torch.nn.Module):
+        input_shape = (7,)
+
+        def __init__(self, squeezed):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a, self.l, self.b = clocked.Linear(7, 1), clocked.LIF(), clocked.Linear(1, 3)
+            self.squeezed = squeezed
+
+        def forward(self, x):
+            current = self.a(x)
+            if not self.squeezed:
+                return self.b(self.l(current))
+            return self.b(self.l(current.squeeze(1)).unsqueeze(1))
+
+    x, y = make_data()
+    found = []
+    for squeezed in (True, False):
+        rule = make_rule(case, One(squeezed).double())
+        rule.step(2 * x, y)
+        found.append(learned(rule))
+    assert_same(*found)

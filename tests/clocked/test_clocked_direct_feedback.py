@@ -156,6 +156,65 @@ ALLOWED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+def assigned(h: Tensor) -> Tensor:
+    h[:, 0] = 2.0
+    h[:, 1:3] *= 0.5
+    return h
+
+
+LOCAL: dict[str, Callable[[Tensor], Tensor]] = {
+    "shuffled channels": lambda h: F.channel_shuffle(h.view(-1, 6, 1, 1), 2).flatten(1),
+    "the largest": lambda h: h.topk(4, 1).values.repeat(1, 2)[:, :6],
+    "sorted": lambda h: h.sort(1).values,
+    "less the log of a sum": lambda h: h - h.logsumexp(1, keepdim=True),
+    "summed up": lambda h: h.cumsum(1),
+    "hyperbolic": lambda h: h.sinh() + h.atan(),
+    "a part assigned": assigned,
+    "rounded as on hardware": lambda h: torch.fake_quantize_per_tensor_affine(h, 0.1, 0, -9, 9),
+}
+
+
+@pytest.mark.parametrize("call", LOCAL.values(), ids=LOCAL)
+def test_operations_without_weights_are_direct(call: Callable[[Tensor], Tensor]) -> None:
+    """And nothing but the chain rule carries the error of a layer through them."""
+    torch.manual_seed(0)
+    network = Custom(lambda m, x: m.b(m.l(call(m.a(x)))), a=linear(6, 6), l=lif(), b=linear(6, 3))
+    rule = make_rule("dfa", network, trace_decay=0.0)
+    x = 3 * X[:, :6]
+    rule.step(x, Y, steps=1)
+    weight = network.a.weight.detach().clone().requires_grad_()
+    u = call(F.linear(x, weight, network.a.bias.detach()).clone())
+    spikes = (u.detach() >= 1.0).float()
+    o = F.linear(spikes, network.b.weight.detach(), network.b.bias.detach())
+    _, error = clocked.CrossEntropyMSE()(o, Y)
+    s = torch.sigmoid((u.detach() - 1.0) / 0.25)
+    delta = (error / len(x)) @ rule.feedback[0].matrix * s * (1 - s) / 0.25
+    (expected,) = torch.autograd.grad(u, weight, delta)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(network.a.weight.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_product_that_writes_to_a_part_of_a_tensor_is_refused() -> None:
+    def call(m: Any, x: Tensor) -> Tensor:
+        h = m.a(x)
+        h[:, :3].addmm_(m.c(x), torch.ones(3, 3))
+        return m.b(m.l(h))  # type: ignore[no-any-return]
+
+    network = Custom(call, a=linear(6, 5), c=linear(6, 3), l=lif(), b=linear(5, 3))
+    with pytest.raises(InputError, match=r"\['a', 'c'\] goes through .*\(copyslices\)"):
+        make_rule("dfa", network)
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_a_gain_may_be_normalised(case: str) -> None:
+    network = Custom(
+        lambda m, x: m.b(m.l(m.a(x) * F.normalize(m.g, dim=0))), a=linear(6, 5), l=lif(),
+        b=linear(5, 3), g=nn.Parameter(torch.rand(5)),
+    )  # fmt: skip
+    make_rule(case, network).step(X, Y, steps=3)
+    assert network.g.grad.abs().max() > 0
+
+
 @direct
 @pytest.mark.parametrize("make", ALLOWED.values(), ids=ALLOWED)
 def test_what_is_direct_is_allowed(case: str, make: Any) -> None:
@@ -174,6 +233,12 @@ def test_weights_outside_of_a_synapse_layer_are_refused(case: str) -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match=r"\['weight'\] outside of a synapse layer"):
         make_rule(case, network)
+    bilinear = Custom(
+        lambda m, x: m.b(m.l(m.a(x) + F.bilinear(x, x, m.weight))), a=linear(6, 5), l=lif(),
+        weight=nn.Parameter(torch.randn(5, 6, 6)), b=linear(5, 3),
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"\['weight'\] outside of a synapse layer \(trilinear"):
+        make_rule(case, bilinear)
 
 
 HIDDEN_PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
@@ -256,6 +321,29 @@ def test_an_encoder_outside_of_the_network(case: str) -> None:
             rule.step(inputs, Y, steps=steps)
     assert encoder.weight.grad is None
     rule.step(encoder(raw).detach().requires_grad_(), Y, steps=3)
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+def test_the_gradient_of_an_input_does_not_depend_on_how_it_is_given(case: str) -> None:
+    x = 4 * torch.randn(3, 8, 6, generator=torch.Generator().manual_seed(2)).double()
+    ways: dict[str, Callable[[Any, Tensor], object]] = {
+        "one by one": lambda rule, leaf: rule.step([s.clone() for s in x], Y),
+        "a sequence": lambda rule, leaf: rule.step(leaf, Y),
+        "a list": lambda rule, leaf: rule.step(list(leaf), Y),
+        "a stream": lambda rule, leaf: [rule.observe(leaf[t], Y, steps=3) for t in range(3)],
+    }
+    found = {}
+    for way, step in ways.items():
+        torch.manual_seed(0)
+        network = nn.Sequential(linear(6, 5), lif(), linear(5, 3)).double()
+        rule = make_rule(case, network, input_shape=(6,))
+        leaf = x.clone().requires_grad_()
+        step(rule, leaf)
+        found[way] = {"input": leaf.grad, **learned(rule)} if way != "one by one" else learned(rule)
+    plain = found.pop("one by one")
+    for grads in found.values():
+        assert_same(found["a sequence"], grads)
+        assert_same(plain, {k: grads[k] for k in plain})
 
 
 def test_what_is_frozen_when_the_rule_is_built_has_its_place_all_the_same() -> None:

@@ -9,8 +9,10 @@ import torch
 from reference.foreign import PRODUCTS as PRODUCT_KINDS
 from reference.foreign import learn
 from torch import nn
+from torch.nn.utils import parametrizations
 
 from threefactor import clocked
+from threefactor.clocked.foreign import layers_of
 from threefactor.errors import InputError
 
 STEPS = 7
@@ -423,6 +425,109 @@ class ExplicitState(nn.Module):
         mem = self.mem if self.keep else torch.zeros(len(x), 9)
         spikes, self.mem = self.lif1(self.fc1(x), mem)
         return self.fc2(spikes)
+
+
+@pytest.mark.parametrize("how", ["copied", "pickled"])
+def test_a_copy_of_a_rule_shares_the_layers_of_its_network(how):
+    """With all who work on the copied network later, as the rule that it is a copy of does."""
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 9), Own(), linear(9, 3))
+    rule = clocked.SpatialBP(network, input_shape=(12,))
+    inputs, labels = 2 * torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    rule.step(inputs, labels)
+    made = copy.deepcopy(rule) if how == "copied" else pickle.loads(pickle.dumps(rule))
+    made.network.zero_grad()
+    assert layers_of(made.network) == made._session.layers
+    made.step(inputs, labels, after_step=lambda: clocked.run(made.network, inputs))
+    for p, q in zip(network.parameters(), made.network.parameters(), strict=True):
+        assert p.grad.abs().max() > 0
+        torch.testing.assert_close(q.grad, p.grad)
+    made.network.append(nn.Identity())  # which is no other layer
+    made.step(inputs, labels)
+
+
+def test_a_copy_of_a_rule_on_computed_weights():
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 9), Own(), linear(9, 3))
+    parametrizations.weight_norm(network[0])
+    rule = clocked.SpatialBP(network, input_shape=(12,))
+    made = copy.deepcopy(rule)
+    inputs, labels = 2 * torch.rand(5, 4, 12), torch.tensor([0, 1, 2, 0])
+    for one in (rule, made):
+        one.step(inputs, labels)
+    for p, q in zip(network.parameters(), made.network.parameters(), strict=True):
+        assert p.grad.abs().max() > 0 and torch.equal(p.grad, q.grad)
+
+
+class Told(nn.Module):
+    """A neuron that a user describes, with one thing or another about it."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.v = what, None
+        self.inner = nn.Linear(9, 9) if what == "weights" else nn.Identity()
+
+    def forward(self, x):
+        v = self.inner(x) if self.v is None else 0.7 * self.v + self.inner(x)
+        soft = torch.sigmoid(4 * (v - 1))
+        spikes = (v >= 1.0).to(x) + soft - soft.detach()
+        self.v = v - spikes.detach()
+        return (spikes, v) if self.what == "tuple" else spikes
+
+
+def of_each(layer):
+    return torch.linspace(0.5, 0.9, 9) if layer.what == "leaks" else 0.7
+
+
+clocked.register_neuron(Told, state=("v",), leak=of_each)
+
+
+@pytest.mark.parametrize("rule_name", RULES)
+def test_weights_inside_of_neurons_are_a_part_of_them(rule_name):
+    """They act, and errors go back through them to the current; no rule teaches them."""
+    torch.manual_seed(0)
+    network = nn.Sequential(linear(12, 9), Told("weights"), linear(9, 3))
+    inputs, labels = 4 * torch.rand(STEPS, 4, 12), torch.tensor([0, 1, 2, 0])
+    with pytest.warns(UserWarning, match=r"\['1.inner.weight', '1.inner.bias'\] nothing"):
+        rule = clocked.RULES[rule_name](network, input_shape=(12,))
+    feedback = [part.matrix.detach() for part in getattr(rule, "feedback", [])]
+    expected = learn(
+        network, list(inputs), labels, 0.7, rule=rule_name, is_neuron=is_neuron, feedback=feedback
+    )
+    rule.step(inputs, labels)
+    found = {n: p.grad for n, p in network.named_parameters() if p.grad is not None}
+    assert found.keys() == expected.gradients.keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    for name, wanted in expected.gradients.items():
+        assert wanted.abs().max() > 0
+        torch.testing.assert_close(found[name], wanted, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:.*no error reaches:UserWarning")
+def test_a_second_pass_through_weights_inside_of_neurons():
+    network = nn.Sequential(linear(12, 9), Told("weights"), linear(9, 3))
+    rule = clocked.ZO(network, points="two-point", input_shape=(12,))
+    rule.step(torch.rand(STEPS, 4, 12), torch.tensor([0, 1, 2, 0]))
+    assert network[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [("tuple", "'1', a Told, returned a tuple"), ("leaks", "'1' has no single leak")],
+)
+def test_neurons_that_were_described_otherwise_are_refused(what, message):
+    network = nn.Sequential(linear(12, 9), Told(what), linear(9, 3))
+    with pytest.raises(InputError, match=message):
+        clocked.DFA(network, input_shape=(12,))
+
+
+def test_a_graded_spike_is_one_spike():
+    rates = []
+    for factor in (1.0, 2.5):
+        torch.manual_seed(0)
+        network = nn.Sequential(linear(12, 9), leaky(graded_spikes_factor=factor), linear(9, 3))
+        result = clocked.run(network, 3 * torch.rand(STEPS, 4, 12))
+        rates.append(float(result.firing_rates["1"]))
+    assert rates[0] == rates[1] > 0.02
 
 
 def test_explicit_state_is_the_same_as_hidden_state():

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from threefactor import clocked
 from threefactor.clocked import CrossEntropyMSE, from_autograd
 from threefactor.errors import InputError
 
@@ -88,3 +89,50 @@ def test_from_autograd_refuses_a_mean_loss() -> None:
     loss = from_autograd(lambda o, y: F.cross_entropy(o, y))
     with pytest.raises(InputError, match=r"shape \(\); expected one value per sample, shape \(5,"):
         loss(*data())
+
+
+class Tempered(nn.Module):
+    """Cross entropy with a temperature that an optimiser might learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, output: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(output / self.temperature, targets, reduction="none")
+
+
+def test_what_a_loss_depends_on_beside_the_output_does_not_learn_in_silence() -> None:
+    network, y = clocked.fc(4, (5,), 3), torch.tensor([0, 2])
+    x, module = torch.rand(2, 4), Tempered()
+    rule = clocked.SpatialBP(network, loss=clocked.from_autograd(module))
+    with pytest.raises(InputError, match=r"need a gradient: \['temperature'\].*requires_grad_"):
+        rule.step(x, y, steps=2)
+    module.requires_grad_(False)
+    rule.step(x, y, steps=2)
+    penalised = clocked.from_autograd(
+        lambda o, y: F.cross_entropy(o, y, reduction="none") + network.readout.weight.norm()
+    )
+    with pytest.raises(InputError, match=r"one of shape \(3, 5\).*weight_decay"):
+        clocked.SpatialBP(network, loss=penalised).step(x, y, steps=2)
+    teacher = nn.Linear(4, 3)
+    distilled = clocked.SpatialBP(network, loss=nn.MSELoss())
+    with pytest.raises(InputError, match=r"targets\.detach"):
+        distilled.step(x, teacher(x), steps=2)
+    distilled.step(x, teacher(x).detach(), steps=2)
+
+
+def test_a_loss_that_does_not_depend_on_the_output_is_refused() -> None:
+    loss = clocked.from_autograd(lambda o, y: o.detach().sum(1))
+    with pytest.raises(InputError, match="does not depend on the output"):
+        loss(torch.rand(2, 3), torch.tensor([0, 1]))
+
+
+def test_a_loss_may_write_to_what_it_is_given() -> None:
+    loss = clocked.from_autograd(lambda o, y: F.cross_entropy(o.mul_(2), y, reduction="none"))
+    plain = clocked.from_autograd(lambda o, y: F.cross_entropy(2 * o, y, reduction="none"))
+    output, y = torch.rand(2, 3), torch.tensor([0, 1])
+    before = output.clone()
+    for found, wanted in zip(loss(output, y), plain(output, y), strict=True):
+        assert torch.equal(found, wanted) and wanted.abs().max() > 0
+    assert torch.equal(output, before)

@@ -247,4 +247,4 @@ def _add(sums: dict[str, Tensor], output: Tensor, taps: dict[str, Tensor]) -> No
         for name, row in zip(taps, rows, strict=True):
             if name not in sums:
                 sums[name] = row.new_zeros(output.shape[1], row[0].numel())
-            sums[name][o] += row.flatten(1).sum(0)
+            sums[name][o] += row.reshape(len(row), -1).sum(0)

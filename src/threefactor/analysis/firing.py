@@ -132,7 +132,7 @@ def _on_grid(
     def count(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, given: Any) -> None:
             activity = given[0] if isinstance(given, tuple) else given  # beside its state
-            fired = (activity.detach() != 0).flatten(1)
+            fired = (activity.detach() != 0).reshape(len(activity), -1)
             counts[name] = counts[name].add_(fired) if name in counts else fired.int()
 
         return hook

@@ -26,26 +26,32 @@ __all__ = [
 ]
 
 _PRODUCTS = re.compile(
-    r"(Mm|Addmm|Bmm|Baddbmm|Addbmm|Mv|Addmv|Dot|Vdot|Addr|Linear|Einsum|Embedding|EmbeddingBag|"
-    r"Cdist|EuclideanDist|Fft\w*|\w*Convolution|\w*Attention\w*|\w*Matmul\w*|\w*Linalg\w*)Backward\d*$"
+    r"(Mm|\w*[Aa]ddmm|\w*GroupedMm|SparseMm\w*|Bmm|Baddbmm|Addbmm|Mv|Addmv|Dot|Vdot|Addr|\w*[Ll]inear|"
+    r"Einsum|Embedding\w*|Cdist|Pdist|EuclideanDist|Fft\w*|\w*Conv\w*|\w*Attention\w*|\w*Matmul\w*|"
+    r"\w*Linalg(?!VectorNorm)\w*|\w*Rnn\w*|ThnnFused\w*)Backward\d*$"
 )
 _LOCAL = re.compile(
     # arithmetic, neuron by neuron
-    r"(Add|Sub|Rsub|Mul|Div|Neg|Pow|Exp|Expm1|Log|Log1P|Log2|Log10|Sqrt|Rsqrt|Reciprocal|Abs|Sign|"
-    r"Square|Addcmul|Addcdiv|Lerp|Clamp\w*|Maximum|Minimum|Where|Masked\w*|Fmod|Remainder|Round|Floor|"
-    r"Ceil|Trunc|Erf|Sin|Cos|Atan|Heaviside|Zero|Fill|Zeros\w*|Ones\w*|Nan\w*|"
+    r"(Add|Sub|Rsub|Mul|Div|Neg|Pow|Exp|Exp2|Expm1|Log|Log1P|Log2|Log10|Logaddexp\w*|Logit|Xlogy|Sqrt|"
+    r"Rsqrt|Reciprocal|Abs|Angle|Sign|Sgn|Copysign|Square|Hypot|Addcmul|Addcdiv|Lerp|Clamp\w*|Maximum|"
+    r"Minimum|Fmax|Fmin|Where|Masked\w*|Fmod|Remainder|Frac|Round|Floor|Ceil|Trunc|FakeQuantize\w*|"
+    r"Erf|Erfc|Erfinv|Sinc?|Cos|Tan|A(sin|cos|tan)|Atan2|A?(Sin|Cos|Tan)h|A(sin|cos|tan)h|Lgamma|"
+    r"Digamma|Special\w*|Deg2Rad|Rad2Deg|Heaviside|Zero|Fill|Zeros\w*|Ones\w*|Nan\w*|"
     # nonlinearities
     r"Relu\w*|LeakyRelu|PreluKernel|Prelu\w*|Elu|Celu|Selu|Gelu|Silu|Mish|Softplus|Softshrink|"
     r"Hardshrink|Hardtanh|Hardsigmoid|Hardswish|Tanh|Sigmoid|LogSigmoid|Threshold|Rrelu\w*|Glu|"
     r"Softmax|LogSoftmax|\w*Dropout\w*|Bernoulli|"
-    # norms and pooling
-    r"\w*BatchNorm\w*|\w*LayerNorm\w*|\w*GroupNorm\w*|\w*RmsNorm\w*|\w*VectorNorm|Norm|Mean|Sum|Var|"
-    r"VarMean|Std|StdMean|Max|Min|Amax|Amin|\w*AvgPool\w*|\w*MaxPool\w*|Average|Upsample\w*|"
+    # norms, pooling, sums and orders
+    r"\w*BatchNorm\w*|\w*LayerNorm\w*|\w*GroupNorm\w*|\w*RmsNorm\w*|\w*VectorNorm|Norm|Renorm|Mean|"
+    r"Sum|Var|VarMean|Std|StdMean|Max|Min|Amax|Amin|Aminmax|Median|Nanmedian|Mode|Kthvalue|Topk|Sort|"
+    r"Logsumexp|Prod|Cumsum|Cumprod|Cummax|Cummin|Logcumsumexp|Trace|\w*AvgPool\w*|\w*MaxPool\w*|"
+    r"MaxUnpool\w*|Average|Upsample\w*|GridSampler\w*|"
     # shapes
-    r"T|Transpose|Permute|View|UnsafeView|ReshapeAlias|Expand|Repeat|Unsqueeze|Squeeze|Select|Slice|"
-    r"Split\w*|UnsafeSplit|Chunk|Unbind|Cat|Stack|Index\w*|Gather|Scatter\w*|Take\w*|Flip|Roll|"
-    r"\w*Pad\w*|PixelShuffle|PixelUnshuffle|Diagonal|AsStrided|Unfold|Im2Col|Col2Im|CopySlices|"
-    r"Clone|Copy|ToCopy|Alias|Detach|Identity|Movedim|Narrow|Unflatten|"
+    r"T|Transpose|Permute|View|ViewAs\w*|UnsafeView|ReshapeAlias|ReshapeCopy|Expand|Repeat|Unsqueeze|"
+    r"Squeeze|Select|Slice|Split\w*|UnsafeSplit\w*|Chunk|Unbind|Cat|Stack|Index\w*|UnsafeIndex\w*|"
+    r"Gather|\w*Scatter\w*|Take\w*|Put|Flip|Roll|Rot90|Tril|Triu|\w*Pad\w*|PixelShuffle|"
+    r"PixelUnshuffle|ChannelShuffle|Diagonal|DiagEmbed|AsStrided|Unfold|Im2Col|Col2Im|CopySlices|"
+    r"Clone|LazyClone|Copy|ToCopy|Alias|Detach|Identity|Movedim|Narrow\w*|Unflatten|"
     # the library's own, and what autograd puts around modules with hooks
     r"_?Head|_Average|_?Transmission|_?LocalDerivative|BackwardHookFunction|CopyBackwards)"
     r"(Backward\w*)?$"
@@ -104,7 +110,7 @@ def aligned_with(start: Any) -> list[Any]:
     nodes = list(behind([start]))
     layers = [node for node in nodes if is_layer(node)]
     between = [n for n in nodes if not is_layer(n) and parameter_of(n) is None]
-    return layers if all(_ALIGNED.match(str(n.name())) for n in between) else []
+    return layers if all(_ALIGNED.match(_kind(n)) for n in between) else []
 
 
 def node_of(x: Tensor) -> Any:
@@ -114,9 +120,14 @@ def node_of(x: Tensor) -> Any:
     return x.view_as(x).grad_fn.next_functions[0][0]  # type: ignore[union-attr]
 
 
+def _kind(node: Any) -> str:
+    """Return the name of a node's class, without that of its room in PyTorch."""
+    return str(node.name()).rpartition("::")[2]
+
+
 def name_of(node: Any) -> str:
     """Return what a node does in one word: "relu" for ReluBackward0."""
-    return re.sub(r"Backward\w*$", "", str(node.name())).lower()
+    return re.sub(r"Backward\w*$", "", _kind(node)).lower()
 
 
 def parameter_of(node: Any) -> Tensor | None:
@@ -126,7 +137,7 @@ def parameter_of(node: Any) -> Tensor | None:
 
 def is_product(node: Any) -> bool:
     """Return whether a node is a product with a matrix or kernel that no synapse layer made."""
-    return _PRODUCTS.match(str(node.name())) is not None
+    return _PRODUCTS.match(_kind(node)) is not None
 
 
 def is_local(node: Any) -> bool:
@@ -137,14 +148,16 @@ def is_local(node: Any) -> bool:
     """
     if parameter_of(node) is not None or is_layer(node):
         return True
-    if re.match(r"(Sum|Mean)Backward", str(node.name())):
+    if re.match(r"(Sum|Mean)Backward", _kind(node)):
         for part in behind([node]):
             factors = [parameter_of(n) for n, _ in part.next_functions if n is not None]
-            if str(part.name()).startswith("MulBackward") and any(
+            if _kind(part).startswith("MulBackward") and any(
                 f is not None and f.numel() > 1 for f in factors
             ):
                 return False
-    return _LOCAL.match(str(node.name())) is not None
+    if _kind(node) == "CopySlices":  # what wrote to a part of a tensor is hidden in it
+        return len(node.next_functions) <= 2  # a product has three factors: it adds to the part
+    return _LOCAL.match(_kind(node)) is not None
 
 
 def product_operands(node: Any) -> Iterator[Tensor]:

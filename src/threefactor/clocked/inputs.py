@@ -388,7 +388,7 @@ class InputReader:
                 "A constant input needs steps=T, a sequence (T, batch, ...) goes without"
                 + (", and all inputs of one call are of one kind" if label else "")
             )
-        if self.detached and x.grad_fn is not None:
+        if self.detached and x.grad_fn is not None and not _is_cut_from_leaf(x):
             raise InputError(
                 "inputs come with the graph of what made them, such as an encoder, which would "
                 "learn by backpropagation through the first weights. A rule of direct feedback "
@@ -409,6 +409,11 @@ class InputReader:
         sound = torch.isfinite(x.sum()) if x.is_cpu else torch.isfinite(x).all()
         judge(sound, partial(_refuse_infinite, x, label))
         return x
+
+
+def _is_cut_from_leaf(x: Tensor) -> bool:
+    """Return whether a tensor is a time step of a sequence that nothing made."""
+    return x._base is not None and x._base.is_leaf
 
 
 def _refuse_infinite(x: Tensor, label: str) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from threefactor.clocked import kernels, verdicts
+from threefactor.clocked import graph, kernels, verdicts
 from threefactor.errors import InputError
 
 __all__ = ["CrossEntropyMSE", "Loss", "check_labels", "check_targets", "from_autograd"]
@@ -133,6 +133,11 @@ def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> No
     if not isinstance(targets, Tensor):
         raise InputError(f"targets are a {type(targets).__name__}; expected a torch.Tensor")
     check_plain(targets, "targets are", meta=verdicts.gathering())
+    if targets.requires_grad:
+        raise InputError(
+            "targets need a gradient, such as those of a teacher that learns, too; no rule teaches "
+            "what made them: use targets.detach()"
+        )
     check = getattr(loss, "check_targets", None)
     if check is not None:
         check(targets, samples, outputs)
@@ -145,6 +150,9 @@ def check_targets(loss: Loss, targets: Tensor, samples: int, outputs: int) -> No
 
 def from_autograd(function: Callable[[Tensor, Tensor], Tensor]) -> Loss:
     """Make a loss out of a differentiable function that returns one value per sample, (B,).
+
+    What the function has to be told beside the output and the targets, it gets without a gradient:
+    a rule teaches the network alone.
 
     An attribute `predicts` of the function says what targets are, if they are no classes: "values"
     or "labels", see `TorchLoss`.
@@ -171,7 +179,7 @@ class _Autograd:
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         with torch.enable_grad():
             leaf = output.detach().requires_grad_()
-            losses = self.function(leaf, targets)
+            losses = self.function(leaf.clone(), targets)  # which it may write to
             if not isinstance(losses, Tensor) or losses.shape != output.shape[:1]:
                 given = tuple(losses.shape) if isinstance(losses, Tensor) else losses
                 raise InputError(
@@ -180,5 +188,25 @@ class _Autograd:
                     'use reduction="none", and take the mean over the outputs of those that have '
                     "a value for each"
                 )
+            self._refuse_other_leaves(losses, leaf)
             (error,) = torch.autograd.grad(losses.sum(), leaf)
         return losses.detach(), error
+
+    def _refuse_other_leaves(self, losses: Tensor, leaf: Tensor) -> None:
+        """Refuse a loss that does not depend on the output, or on what would learn from it, too."""
+        leaves = [graph.parameter_of(node) for node in graph.behind_all([losses.grad_fn])]
+        others = [x for x in leaves if x is not None and x is not leaf]
+        if others:
+            module = self.function if isinstance(self.function, nn.Module) else nn.Module()
+            names = {id(p): name for name, p in module.named_parameters()}
+            found = sorted(names.get(id(x), f"one of shape {tuple(x.shape)}") for x in others)
+            raise InputError(
+                f"the loss depends on tensors beside the output that need a gradient: {found}. No "
+                "rule teaches them: freeze parameters of the loss with requires_grad_(False), and "
+                "leave penalties on weights to the optimiser (weight_decay)"
+            )
+        if not losses.requires_grad:
+            raise InputError(
+                "the loss does not depend on the output by operations that autograd can follow, so "
+                "that no error comes of it; leave out .detach(), argmax and torch.no_grad"
+            )

@@ -6,7 +6,6 @@ with, and that holds the very same parameters and state. Nothing of it is in the
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +14,13 @@ from torch import nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from threefactor.clocked.foreign import norse, sinabs, snntorch, spikingjelly
-from threefactor.clocked.foreign.affine import ForeignSynapse, StandIn, affine_adapter
+from threefactor.clocked.foreign.affine import (
+    ForeignSynapse,
+    StandIn,
+    affine_adapter,
+    note_view,
+    view_of,
+)
 from threefactor.clocked.foreign.neurons import ForeignNeuron, register_neuron, registered
 from threefactor.clocked.foreign.spikingjelly import single_step
 from threefactor.clocked.neuron import Neuron
@@ -36,16 +41,14 @@ __all__ = [
 DEEPEST = 5
 """Containers in containers that are looked through."""
 _UNTRACED = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNNCellBase)
-_views: weakref.WeakValueDictionary[int, ForeignSynapse | ForeignNeuron] = (
-    weakref.WeakValueDictionary()
-)
 
 
 def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
     """Return the layers with weights or neurons of a network, by name, in the order of the network.
 
     A layer of this library is returned itself, one of another library as a view of it. While
-    anybody holds the view of a layer, it is the same for all.
+    anybody holds the view of a layer, it is the same for all. What lies inside a layer of neurons
+    is a part of it: it runs as the layer runs it.
 
     Args:
         network: any module.
@@ -56,10 +59,16 @@ def layers_of(network: nn.Module) -> tuple[tuple[str, Synapse | Neuron], ...]:
     if not isinstance(network, nn.Module):
         raise InputError(f"the network is a {type(network).__name__}; expected a torch.nn.Module")
     found: list[tuple[str, Synapse | Neuron]] = []
+    inside: set[nn.Module] = set()
     for name, module in network.named_modules():
+        if module in inside:
+            continue
         layer = module if isinstance(module, Synapse | Neuron) else _view(name, module)
-        if layer is not None:
-            found.append((name, layer))
+        if layer is None:
+            continue
+        found.append((name, layer))
+        if isinstance(layer, Neuron) and module._modules:
+            inside.update(module.modules())
     return tuple(found)
 
 
@@ -86,8 +95,8 @@ def refuse_foreign(network: nn.Module, what: str) -> None:
 
 def _view(name: str, module: nn.Module) -> ForeignSynapse | ForeignNeuron | None:
     """Return the view of a layer of another library; None if it has neither weights nor state."""
-    view = _views.get(id(module))
-    if view is not None and view.module is module:
+    view: ForeignSynapse | ForeignNeuron | None = view_of(module)
+    if view is not None:
         return view
     kind: type[ForeignSynapse] | type[ForeignNeuron] | str | None = registered(module)
     for look in (spikingjelly.view, snntorch.view, norse.view, sinabs.view):
@@ -109,7 +118,7 @@ def _view(name: str, module: nn.Module) -> ForeignSynapse | ForeignNeuron | None
         made: ForeignSynapse | ForeignNeuron = kind(module, name)
     else:
         made = kind(module)
-    _views[id(module)] = made
+    note_view(made)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -12,7 +13,21 @@ from threefactor.clocked.conv import Conv2d
 from threefactor.clocked.synapse import Linear, Synapse, accumulate
 from threefactor.errors import InputError
 
-__all__ = ["ForeignSynapse", "affine_adapter"]
+__all__ = ["ForeignSynapse", "affine_adapter", "note_view", "view_of"]
+
+_views: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+
+
+def view_of(module: nn.Module) -> Any:
+    """Return the view of a layer that somebody holds; None if nobody does."""
+    view = _views.get(id(module))
+    return view if view is not None and view.module is module else None
+
+
+def note_view(view: Any) -> None:
+    """Let all share this view of its layer while somebody holds it, unless there is one."""
+    if view_of(view.module) is None:
+        _views[id(view.module)] = view
 
 
 class ForeignSynapse(Synapse):
@@ -39,9 +54,14 @@ class ForeignSynapse(Synapse):
         try:
             return nn.Module.__getattr__(self, name)
         except AttributeError:
-            if "module" not in self.__dict__:  # a copy that is being made
+            # A copy that is being made, or how to make one, which is the view's own business.
+            if "module" not in self.__dict__ or name.startswith("__"):
                 raise
             return getattr(self.__dict__["module"], name)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        note_view(self)
 
     def __repr__(self) -> str:
         return repr(self.module)

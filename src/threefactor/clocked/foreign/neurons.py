@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from threefactor.clocked import verdicts
-from threefactor.clocked.foreign.affine import stand_in
+from threefactor.clocked.foreign.affine import note_view, stand_in
 from threefactor.clocked.neuron import WIDE, Neuron
 from threefactor.errors import DivergenceError, InputError
 
@@ -88,6 +88,10 @@ class ForeignNeuron(Neuron):
             module=module, name=name, dropout=0.0, scale=1.0, state=None, gate=None, probe=None
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        note_view(self)
+
     def __repr__(self) -> str:
         return repr(self.module)
 
@@ -155,16 +159,26 @@ class ForeignNeuron(Neuron):
     def advance(self, current: Tensor, noise: Tensor | None = None) -> Tensor:
         given = current if noise is None else current + noise
         if torch.is_inference_mode_enabled():
-            return self.call(given)
+            return self._spikes_of(given)
         leaf = given.detach().requires_grad_()
         with torch.enable_grad():
-            raw = self.call(leaf).to(leaf.dtype)  # some give spikes in single precision, always
+            raw = self._spikes_of(leaf).to(leaf.dtype)  # some give single precision, always
         if not raw.requires_grad and (self.module.training or not self.only_in_training):
             raise self._no_derivative()
         kept = self.memory
         self.memory = None if kept is None else _detached(kept)
         self.state = (leaf, raw)
         return raw.detach()
+
+    def _spikes_of(self, current: Tensor) -> Tensor:
+        raw: Any = self.call(current)
+        if not isinstance(raw, Tensor):
+            raise InputError(
+                f"neuron layer {self.name!r}, a {type(self.module).__name__}, returned a "
+                f"{type(raw).__name__}; expected its spikes alone, with its state in the "
+                "attributes that register_neuron names"
+            )
+        return raw
 
     def kept_state(self) -> tuple[Tensor, ...]:
         assert self.state is not None
@@ -215,8 +229,12 @@ class ForeignNeuron(Neuron):
         self, current: Tensor, before: Tensor | None, after: Tensor | None
     ) -> tuple[Tensor, Tensor | int]:
         raw = self.advance(current, before)
-        fired = raw.abs().sum(dtype=torch.promote_types(raw.dtype, WIDE))  # -1 is one spike, too
+        fired = self.spikes_in(raw).sum(dtype=torch.promote_types(raw.dtype, WIDE))
         return self.activity(raw, after), fired
+
+    def spikes_in(self, raw: Tensor) -> Tensor:
+        """Return how many spikes each value of the raw output stands for."""
+        return raw.abs()  # -1 is one spike, too
 
     def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         raw = () if self.state is None else self.state[1:]
@@ -243,6 +261,14 @@ def _tensors(kept: Any) -> Iterator[Tensor]:
     elif isinstance(kept, tuple):
         for part in kept:
             yield from _tensors(part)
+
+
+def one_number(value: Any) -> float | None:
+    """Return a setting as one number; None if it differs between neurons."""
+    if not isinstance(value, Tensor):
+        return float(value)
+    first = value.detach().flatten()[0]
+    return first.item() if bool((value == first).all()) else None
 
 
 def _detached(kept: Any) -> Any:
@@ -309,7 +335,7 @@ class Registered(ForeignNeuron):
 
     def _number(self, given: Callable[[Any], float] | float | None) -> float | None:
         value = given(self.module) if callable(given) else given
-        return None if value is None else float(value)
+        return None if value is None else one_number(value)
 
     def rest_of(self, name: str) -> Any:
         return self.said.rest[name]
@@ -388,14 +414,6 @@ def register_neuron(
     at_rest = {name: (rest or {}).get(name) for name in state}
     _REGISTERED[kind] = _Description(tuple(state), leak, synaptic_leak, at_rest)
     return kind
-
-
-def one_number(value: Any) -> float | None:
-    """Return a setting as one number; None if it differs between neurons."""
-    if not isinstance(value, Tensor):
-        return float(value)
-    first = value.detach().flatten()[0]
-    return first.item() if bool((value == first).all()) else None
 
 
 def registered_kinds() -> tuple[type[nn.Module], ...]:

@@ -78,6 +78,9 @@ class _SnnTorchNeuron(ForeignNeuron):
         given: Any = super().call(current)
         return given[0] if isinstance(given, tuple) else given  # type: ignore[no-any-return]
 
+    def spikes_in(self, raw: Tensor) -> Tensor:
+        return raw != 0  # whatever `graded_spikes_factor` makes of a spike
+
 
 class _Lapicque(_SnnTorchNeuron):
     @property

@@ -68,7 +68,9 @@ class DKP(FeedbackRule):
             assert layer.trace is not None
             errors.append(connection(step.error))
             if connection.matrix.requires_grad:
-                accumulate(connection.matrix, step.error.t() @ layer.trace.flatten(1))
+                accumulate(
+                    connection.matrix, step.error.t() @ layer.trace.reshape(len(step.error), -1)
+                )
         return errors
 
     def _warn_if_idle(self) -> None:

@@ -77,7 +77,7 @@ class Feedback(nn.Module):
     def gather(self, x: Tensor) -> Tensor:
         """Average a value of each neuron, (B, ...), over the neurons of a row: (B, p)."""
         if x.dim() != 4 or self.patch == 1:
-            return x.flatten(1)
+            return x.reshape(len(x), -1)
         square = (min(self.patch, x.shape[2]), min(self.patch, x.shape[3]))
         return F.avg_pool2d(x, square, ceil_mode=True, count_include_pad=False).flatten(1)
 

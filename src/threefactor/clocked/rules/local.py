@@ -49,7 +49,7 @@ class Readout(nn.Module):
 
     def forward(self, activity: Tensor) -> Tensor:
         """Read an activity (B, ...): (B, m)."""
-        return activity.flatten(1) @ self.weight.t()
+        return activity.reshape(len(activity), -1) @ self.weight.t()
 
 
 class LocalLearningOptions(FeedbackOptions, total=False):
@@ -226,7 +226,7 @@ class LocalLearningRule(FeedbackRule):
         if self.local_learning == "learned":
             learners.append(self._backward(readout))
         if any(p.requires_grad for p in learners):
-            grad = error.t() @ layer.trace.flatten(1)
+            grad = error.t() @ layer.trace.reshape(len(error), -1)
             for parameter in learners:
                 accumulate(parameter, grad.clone())
 

@@ -77,5 +77,5 @@ class ZO(Rule):
             assert layer.noise is not None
             # The layers hold alpha z: one more alpha in the divisor.
             factor = (losses / layer.noise_scale**2).unsqueeze(1)
-            errors.append(factor * layer.noise.flatten(1))
+            errors.append(factor * layer.noise.reshape(len(factor), -1))
         return errors
