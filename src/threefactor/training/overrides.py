@@ -59,6 +59,8 @@ OTHER_NAMES = {
 
 LEFT_OUT = {"stopping": StoppingSettings, "track": TrackSettings}
 """Groups that are None by default."""
+OF_PYTORCH = ("optimizer.options", "scheduler.options")
+"""Options by full name, which the classes of PyTorch know; they are checked when these are made."""
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -79,11 +81,21 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def parse_value(text: str) -> Any:
     """Read a value as JSON, or else as a string."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError:
         return {"True": True, "False": False, "None": None}.get(text, text)
     except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
         raise ConfigurationError(str(problem)) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of names, of which JSON would keep the last value of one that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigurationError(f"{clipped(twice)} is given twice; give it once")
+    return found
 
 
 def override(
@@ -172,6 +184,7 @@ def full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
         key in fields
         or key in named
         or key in {field.name for field in dataclasses.fields(settings)}
+        or (group in OF_PYTORCH and last)
     ):
         return key
     matches = [full for full in (*fields, *named) if full.rpartition(".")[2] == key]
