@@ -1,6 +1,7 @@
 """Data of one's own, from the command line."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -36,6 +37,11 @@ def test_pictures_are_trained_with_and_resumed(run, pictures, given):
     assert code == 0
     assert "after 2 epochs" in out
     assert run("evaluate", "r")[0] == 0
+    assert run("analyse", "firing", "r", "--out", "f.json")[0] == 0  # fewer samples than a batch
+    assert json.loads((pictures.parent / "f.json").read_text())["result"]["samples"] == 8
+    code, out, _ = run("show", "r", "--sample", "1")
+    assert code == 0
+    assert re.search("Sample 1 of the test data, of class dog, taken for (cat|dog)", out)
     assert run("report", "r", "--out", "page.html")[0] == 0
     Image.fromarray(np.zeros((5, 4), np.uint8)).save(pictures / "cat" / "0.png")
     code, _, err = run("train", "--resume", "--out", "r")
