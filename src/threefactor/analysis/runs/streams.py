@@ -261,8 +261,8 @@ def _test_pictures(experiment: training.Experiment) -> tuple[Tensor, Tensor]:
         )
     if not has_accuracy(labels, experiment.outputs):
         raise DataError(
-            f"the run was trained on {experiment.settings.data.name!r}, whose targets are no classes, so a stream "
-            "has no accuracy"
+            f"the run was trained on {experiment.settings.data.name!r}, whose targets are no "
+            "classes, so a stream has no accuracy"
         )
     return pictures, labels
 
