@@ -165,6 +165,16 @@ def test_spikes_keep_their_times_or_are_counted_in_steps(tmp_path):
     assert f"{late} later spikes are left out" in counted.found["steps"]
 
 
+@pytest.mark.parametrize(
+    ("steps", "duration", "message"),
+    [(4, 0.0, "is 0; give seconds"), (4, -1.0, "is -1; give"), (None, 0.8, "has none: leave it")],
+)
+def test_a_duration_that_has_no_meaning_is_not_passed_over(tmp_path, steps, duration, message):
+    path = write_spikes(tmp_path / "all.h5")
+    with pytest.raises(ConfigurationError, match=f"data.duration .*{message}"):
+        spikes(path=str(path), test_share=0.25, steps=steps, duration=duration)
+
+
 def test_files_of_spikes_are_split_and_checked(tmp_path):
     path = write_spikes(tmp_path / "all.h5")
     with pytest.raises(ConfigurationError, match="test_share"):

@@ -20,7 +20,7 @@ from threefactor.data.files.rows import FileRows
 from threefactor.data.files.source import LARGEST, Source
 from threefactor.data.formats.npy import read_npz
 from threefactor.data.formats.unread import unread
-from threefactor.data.own.folder import PARTS, named
+from threefactor.data.own.folder import named, part_names
 from threefactor.data.own.made import place_of
 from threefactor.data.samples.labelled import held_out
 from threefactor.data.samples.own import OwnData
@@ -89,7 +89,7 @@ def tensors(
             file and key are named.
     """
     place = place_of(path, data_dir, "tensors")
-    names = dict(zip(PARTS, (train_part, validation_part, test_part), strict=True))
+    names = part_names(train_part, validation_part, test_part, test_share, split_seed)
     room = room if steps is not None else None  # spikes are kept in memory
     parts, split = read_parts(place, inputs_key, labels_key, names, room, dtype)
     if "test" not in parts:
