@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -47,6 +48,27 @@ def test_pictures_are_trained_with_and_resumed(run, pictures, given):
     code, _, err = run("train", "--resume", "--out", "r")
     assert code == 1
     assert "trained on other data" in err
+
+
+def test_data_that_were_changed_do_not_test_a_run_without_a_word(run, pictures):
+    """A share is drawn of what is there: without a file, another one is for testing."""
+    share = ("--set", "test_share=0.33")
+    assert run("train", "digits-fc", "--data", "pets", *share, *SMALL, "--out", "r")[0] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("evaluate", "r")[0] == 0
+    (pictures / "cat" / "0.png").unlink()
+    for words in (("evaluate", "r"), ("show", "r"), ("analyse", "firing", "r")):
+        with pytest.warns(UserWarning, match=r"other data than what was found \(8 samples for tr"):
+            assert run(*words)[0] == 0
+    with pytest.warns(UserWarning, match="the start 'r' was trained on other data than what is"):
+        assert run("finetune", "r", "--noise", "0.1", "--epochs", "1", "--out", "f")[0] == 0
+    (pictures / "dog" / "0.png").unlink()  # another set is another set
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = ("--data", "digits", "--set", "data.train=20", "--set", "data.test=20")
+        code, _, err = run("train", "digits-fc", *other, *SMALL, "--start", "r", "--out", "s")
+    assert code == 1 and "is not the one of these settings" in err
 
 
 def test_a_run_finds_its_data_below_the_data_folder(run, pictures, tmp_path):

@@ -187,6 +187,9 @@ def begin(experiment: Experiment) -> None:
 
     Raises:
         CheckpointError: if there is no such run or file, or its network is another one.
+
+    Warns:
+        UserWarning: if the data that both name was changed since the run.
     """
     start, prefix = experiment.settings.start, experiment.settings.start_prefix
     if start is None:
@@ -220,7 +223,16 @@ def begin(experiment: Experiment) -> None:
             f"the network of {start} is not the one of these settings: {problem}"
         ) from problem
     experiment.network.load_state_dict(state["network"])
-    if experiment.made is not None:  # the start is part of the settings
+    made = experiment.made
+    same = made is not None and run.settings.data == experiment.settings.data
+    differ = run.data_difference(made.record) if made is not None and same else None
+    if differ is not None:
+        warn_user(
+            f"the start {clipped(start)} was trained on other data than what is there now "
+            f"({differ}): labels may mean other classes, and samples for testing may be some that "
+            "it has learned from"
+        )
+    if made is not None:  # the start is part of the settings
         experiment.made = made_of(experiment)
 
 
