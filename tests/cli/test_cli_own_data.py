@@ -116,6 +116,8 @@ def test_the_check_says_what_there_is_and_what_is_wrong(run, pictures):
     assert "5x4 pixels" in out
     assert "threefactor train RECIPE --data images:pets --set test_share=0.33" in out
     assert Image.open(pictures.parent / "s.png").width > 100
+    code, out, _ = run("data", "check", "images:pets", "--set", "data.test_share=0.33")
+    assert code == 0 and "pets: images" in out and "--set data.test_share=0.33" in out
     (pictures / "cat" / "bad.png").write_bytes(b"nothing")
     (pictures / "stray.png").write_bytes(b"nothing")
     code, out, err = run("data", "check", "pets", "--set", "test_share=0.33")
@@ -125,6 +127,11 @@ def test_the_check_says_what_there_is_and_what_is_wrong(run, pictures):
     assert "problems, see above" in err
     assert run("data", "check", "pets", "--set", "shape=3")[0] == 2
     assert run("data", "check", "nowhere")[0] == 1
+    twice = ("--set", "test_share=0.2", "--set", "data.test_share=0.3")
+    code, _, err = run("data", "check", "pets", *twice)
+    assert code == 2 and "test_share is given twice, as 0.2 and as 0.3" in err
+    assert run("data", "check", "images:pets", "--kind", "events")[0] == 2
+    assert run("data", "check", "pets", "--set", "options.test_share=0.2")[0] == 2
 
 
 def test_a_sweep_takes_data_of_ones_own(run, pictures):
