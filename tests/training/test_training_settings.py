@@ -168,6 +168,16 @@ def test_schedulers_of_all_kinds_are_tried_without_an_effect(name):
     assert built.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_field_counts_before_its_group_in_whatever_order(order):
+    group = {"name": "SGD", "options": {"momentum": 0.5}}
+    given = {"lr": 0.1, "optimizer.options.nesterov": True, "optimizer": group, "batch_size": 8}
+    settings = changed(**dict([*given.items()][::order]))
+    assert (settings.optimizer.name, settings.optimizer.lr) == ("SGD", 0.1)
+    assert settings.optimizer.options == {"momentum": 0.5, "nesterov": True}
+    assert group["options"] == {"momentum": 0.5}  # what was given stays as it was
+
+
 def test_any_option_of_optimizer_and_scheduler_has_a_full_name():
     given = {"optimizer.name": "SGD", "scheduler.name": "StepLR", "scheduler.options.step_size": 3}
     given |= {"optimizer.options.momentum": 0.9, "optimizer.options.nesterov": True}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -113,7 +114,7 @@ def override(
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
     a new kind of loss none; the other changes are to the fields of the new kind. Options of
     registered data do not outlive a change of "data.name", nor does the scheduler's "T_max" one of
-    "scheduler.name".
+    "scheduler.name". Of a whole group and one of its fields, the field counts, in whatever order.
 
     Raises:
         ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
@@ -131,11 +132,13 @@ def override(
     if changes.get("scheduler.name") not in (None, settings.scheduler.name):
         values["scheduler"]["options"].pop("T_max", None)  # CosineAnnealingLR's alone
     options, given = list(options), dict[str, str]()
-    for key, value in changes.items():
+    for key in changes:
         full = full_name(key, settings, options)
         if full in given:
             raise ConfigurationError(f"{full} is given twice, as {given[full]!r} and as {key!r}")
         given[full] = key
+    for full in sorted(given, key=lambda name: name.count(".")):  # groups before their fields
+        value = changes[given[full]]
         *groups, last = full.split(".")
         place: Any = values
         for group in groups:
@@ -146,7 +149,7 @@ def override(
                 raise ConfigurationError(
                     f"{group} is {clipped(place)}, which has no {last}; give its fields by name"
                 )
-        place[last] = value
+        place[last] = copy.deepcopy(value)  # to which a field may be put, and it is the caller's
     made = make_settings(values)
     idle = [full for full in given if full.startswith("scheduler.options")]
     if idle and made.scheduler.name is None and made.scheduler.options:
