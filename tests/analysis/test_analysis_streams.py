@@ -1,6 +1,7 @@
 """Streams of pictures that turn: what adapts and what does not, at which cost."""
 
 import copy
+import dataclasses
 import gc
 import math
 
@@ -110,6 +111,21 @@ def test_no_tensor_is_kept(trainer):
 def test_numbers_out_of_range(change, message):
     with pytest.raises(ConfigurationError, match=message):
         Drift(**change)
+
+
+def test_pictures_turn_whatever_holds_them(trainer):
+    """As where some of those for training are held out, or of one's own."""
+    settings = recipe("digits-fc").settings_for("opzo", {**SMALL, "validation": 0.2})
+    held = training.Trainer(training.build(settings))
+    network = held.experiment.network
+    network.load_state_dict(trainer.experiment.network.state_dict())
+    expected, lines = (list(adapt(one, SHORT)) for one in (trainer, held))
+    static = [[line["accuracy"]["static"] for line in each] for each in (expected, lines)]
+    assert static[0] == static[1]
+    flat = dataclasses.replace(held.experiment.data, test_samples=torch.rand(120, 64))
+    other = training.Trainer(dataclasses.replace(held.experiment, data=flat))
+    with pytest.raises(DataError, match=r"a Tensor of the shape \(120, 64\); .* needs pictures"):
+        adapt(other, SHORT)
 
 
 def test_what_cannot_be_a_stream(trainer):

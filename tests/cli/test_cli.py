@@ -1,8 +1,10 @@
 """The command line, run as a user would; every error ends with a message and no traceback."""
 
 import json
+import re
 import shutil
 import sys
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -102,6 +104,19 @@ def test_what_bad_input_gets(run, arguments, code, message):
     got, _, err = run(*arguments)
     assert got == code, err
     assert message in " ".join(err.split())
+
+
+def test_warnings_are_words_and_not_places_in_other_peoples_code(run, monkeypatch):
+    def show(*given, **rest):
+        print(warnings.formatwarning(*given[:4]), end="", file=sys.stderr)
+
+    monkeypatch.setattr(warnings, "showwarning", show)
+    small = ("--set", "hidden=[5]", "--set", "data.train=40", "--set", "data.test=20")
+    late = ("--set", "window=0.5", "--epochs", "1", "--out", "r")
+    code, _, err = run("train", "digits-events", *small, *late)
+    assert code == 0
+    assert re.search(r"^warning: 4\d% of the spikes for training come 0.2 s or later", err, re.M)
+    assert "typer" not in err and "Warning" not in err
 
 
 def test_fine_tuning_names_a_run_that_is_given_by_a_dot(run, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """Data of one's own, from the command line."""
 
 import json
+import re
+import warnings
 
 import numpy as np
 import pytest
@@ -36,11 +38,37 @@ def test_pictures_are_trained_with_and_resumed(run, pictures, given):
     assert code == 0
     assert "after 2 epochs" in out
     assert run("evaluate", "r")[0] == 0
+    assert run("analyse", "firing", "r", "--out", "f.json")[0] == 0  # fewer samples than a batch
+    assert json.loads((pictures.parent / "f.json").read_text())["result"]["samples"] == 8
+    code, out, _ = run("show", "r", "--sample", "1")
+    assert code == 0
+    assert re.search("Sample 1 of the test data, of class dog, taken for (cat|dog)", out)
     assert run("report", "r", "--out", "page.html")[0] == 0
     Image.fromarray(np.zeros((5, 4), np.uint8)).save(pictures / "cat" / "0.png")
     code, _, err = run("train", "--resume", "--out", "r")
     assert code == 1
     assert "trained on other data" in err
+
+
+def test_data_that_were_changed_do_not_test_a_run_without_a_word(run, pictures):
+    """A share is drawn of what is there: without a file, another one is for testing."""
+    share = ("--set", "test_share=0.33")
+    assert run("train", "digits-fc", "--data", "pets", *share, *SMALL, "--out", "r")[0] == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run("evaluate", "r")[0] == 0
+    (pictures / "cat" / "0.png").unlink()
+    for words in (("evaluate", "r"), ("show", "r"), ("analyse", "firing", "r")):
+        with pytest.warns(UserWarning, match=r"other data than what was found \(8 samples for tr"):
+            assert run(*words)[0] == 0
+    with pytest.warns(UserWarning, match="the start 'r' was trained on other data than what is"):
+        assert run("finetune", "r", "--noise", "0.1", "--epochs", "1", "--out", "f")[0] == 0
+    (pictures / "dog" / "0.png").unlink()  # another set is another set
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        other = ("--data", "digits", "--set", "data.train=20", "--set", "data.test=20")
+        code, _, err = run("train", "digits-fc", *other, *SMALL, "--start", "r", "--out", "s")
+    assert code == 1 and "is not the one of these settings" in err
 
 
 def test_a_run_finds_its_data_below_the_data_folder(run, pictures, tmp_path):
@@ -88,6 +116,8 @@ def test_the_check_says_what_there_is_and_what_is_wrong(run, pictures):
     assert "5x4 pixels" in out
     assert "threefactor train RECIPE --data images:pets --set test_share=0.33" in out
     assert Image.open(pictures.parent / "s.png").width > 100
+    code, out, _ = run("data", "check", "images:pets", "--set", "data.test_share=0.33")
+    assert code == 0 and "pets: images" in out and "--set data.test_share=0.33" in out
     (pictures / "cat" / "bad.png").write_bytes(b"nothing")
     (pictures / "stray.png").write_bytes(b"nothing")
     code, out, err = run("data", "check", "pets", "--set", "test_share=0.33")
@@ -97,6 +127,11 @@ def test_the_check_says_what_there_is_and_what_is_wrong(run, pictures):
     assert "problems, see above" in err
     assert run("data", "check", "pets", "--set", "shape=3")[0] == 2
     assert run("data", "check", "nowhere")[0] == 1
+    twice = ("--set", "test_share=0.2", "--set", "data.test_share=0.3")
+    code, _, err = run("data", "check", "pets", *twice)
+    assert code == 2 and "test_share is given twice, as 0.2 and as 0.3" in err
+    assert run("data", "check", "images:pets", "--kind", "events")[0] == 2
+    assert run("data", "check", "pets", "--set", "options.test_share=0.2")[0] == 2
 
 
 def test_a_sweep_takes_data_of_ones_own(run, pictures):

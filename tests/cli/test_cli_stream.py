@@ -36,6 +36,12 @@ def test_the_command(folder, run, tmp_path):
     assert code == 2 and "is there already" in " ".join(err.split())
 
 
+def test_a_short_stream_has_one_line(folder, run, tmp_path):
+    code, text, _ = run("stream", folder, "--samples", 30, "--held-out", 20, "--out", "short")
+    assert code == 0 and "30 samples, 90 degrees: static" in text
+    assert len((tmp_path / "short" / "stream.jsonl").read_text().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

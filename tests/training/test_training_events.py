@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,6 +76,36 @@ def test_settings_that_do_not_fit_the_engine_are_named(name, changes, message):
     with pytest.raises(ConfigurationError) as caught:
         recipe(name).settings_for(None, changes)
     assert message in str(caught.value)
+
+
+def test_settings_that_recorded_spikes_make_no_use_of_are_refused(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "shd-like").mkdir()
+    for part in ("train", "test"):
+        with h5py.File(tmp_path / "shd-like" / f"{part}.h5", "w") as file:
+            for name, kind in (("times", "f8"), ("units", "i8")):
+                rows = file.create_dataset(f"spikes/{name}", 20, h5py.vlen_dtype(np.dtype(kind)))
+                for n in range(20):
+                    rows[n] = np.arange(2)
+            file["labels"] = np.arange(20)
+    for changes in ({"window": 0.3}, {"sort": True}):
+        settings = recipe("shd-like-events").settings_for(None, {"hidden": [2], **changes})
+        (key,) = changes
+        with pytest.raises(ConfigurationError, match=rf"data\.{key} is .* makes no use; leave"):
+            training.build(settings, tmp_path)
+    assert training.build(recipe("shd-like-events").settings_for(None, {"hidden": [2]}), tmp_path)
+
+
+def test_spikes_that_come_too_late_to_be_seen_are_told(small_events):
+    settings = small_events(**{"data.window": 0.5})
+    pixels = data.load("digits", normalise=False).train_images[: settings.data.train]
+    share = float((pixels[pixels > 0] <= 0.6).double().mean())  # 0.5 s * (1 - p) >= 0.2 s
+    message = rf"{share:.0%} of the spikes .* 0\.2 s or later, .* at 0\.46875 s"
+    with pytest.warns(UserWarning, match=message):
+        training.Trainer(training.build(settings))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        training.Trainer(training.build(small_events(**{"data.window": 0.2})))
 
 
 def test_the_rule_of_the_other_engine_is_unknown():

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -269,6 +270,27 @@ def test_data_that_do_not_fit_the_contract(given, message):
     threefactor.register_data("bad")(lambda: given)
     with pytest.raises(InputError, match=message):
         training.build(settings_for("dfa", **{"data.name": "bad", "hidden": [5]}))
+
+
+@pytest.mark.parametrize(("first", "step", "missing"), [(1, 1, "'0'"), (0, 2, "'1', '3'")])
+def test_labels_that_leave_outputs_unlearned_are_told(first, step, missing):
+    """As labels that are counted from 1; how many outputs are meant may be said."""
+    labels = first + step * (torch.arange(30) % 3)
+    pairs = (torch.rand(20, 5), labels[:20]), (torch.rand(10, 5), labels[20:])
+    threefactor.register_data("counted")(lambda: pairs)
+    settings = settings_for(**{"data.name": "counted"})
+    with pytest.warns(UserWarning, match=rf"of data 'counted' has the label {missing}, so of"):
+        built = training.build(settings)
+    assert built.data.outputs == first + 2 * step + 1
+
+    class Said:
+        train, test = pairs
+        outputs, input_shape = 7, (5,)
+
+    threefactor.register_data("said")(Said)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert training.build(settings_for(**{"data.name": "said"})).data.outputs == 7
 
 
 def test_an_error_in_ones_own_code_is_named_with_its_line(loaded):

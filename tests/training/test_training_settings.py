@@ -64,6 +64,10 @@ def test_leaks_and_thresholds_that_learn():
         ({"lr": float("nan")}, "optimizer.lr"),
         ({"update": "never"}, "update = 'never'"),
         ({"seed": -1}, "seed = -1"),
+        ({"validation_seed": 5}, "data.validation_seed is 5 and data.validation null"),
+        ({"data": {"trai": 5}}, "unknown setting 'data.trai'; did you mean 'data.train'?"),
+        ({"loss": {"kind": "cross-entropy", "mse": 0}}, "did you mean 'loss.mse_weight'?"),
+        ({"track": {"measure": ["firing"]}}, "did you mean 'track.measures'?"),
     ],
 )
 def test_bad_settings_are_named(changes, message):
@@ -115,6 +119,12 @@ def test_what_is_no_assignment(text):
         parse_assignment(text)
 
 
+@pytest.mark.parametrize("value", ['{"lr": 1, "lr": 2}', '[{"a": {"lr": 1, "b": 1, "lr": 1}}]'])
+def test_a_name_that_is_there_twice_has_no_value(value):
+    with pytest.raises(ConfigurationError, match="'lr' is given twice; give it once"):
+        parse_assignment(f"optimizer={value}")
+
+
 @pytest.mark.parametrize(
     ("rule", "changes", "message"),
     [
@@ -130,6 +140,9 @@ def test_what_is_no_assignment(text):
         ("dfa", {"trace_decay": True}, "trace_decay is True"),
         ("dfa", {"scheduler.options": {"T_max": 0}}, "scheduler 'CosineAnnealingLR' does not acc"),
         ("dfa", {"scheduler.options": {"T_max": "x"}}, "scheduler 'CosineAnnealingLR' does not"),
+        ("dfa", {"scheduler.options.T_maxx": 3}, "option of scheduler .*; did you mean 'T_max'"),
+        ("dfa", {"optimizer.options.momentum": 0.9}, "option of optimizer 'AdamW': 'momentum'"),
+        ("dfa", {"sort": True}, "data.sort is True, of which data 'digits' makes no use"),
         ("dfa", {"scheduler.name": "LambdaLR"}, "unknown scheduler"),
         ("dfa", {"optimizer.name": "LBFGS"}, "unknown optimizer"),
         ("dfa", {"optimizer.options": {"betas": [0.9]}}, "betas is .*AdamW. does not take"),
@@ -153,6 +166,26 @@ def test_schedulers_of_all_kinds_are_tried_without_an_effect(name):
     assert built.scheduler.last_epoch == 0
     expected = 0.1 / 25 if name == "OneCycleLR" else 2e-3
     assert built.optimizer.param_groups[0]["lr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_field_counts_before_its_group_in_whatever_order(order):
+    group = {"name": "SGD", "options": {"momentum": 0.5}}
+    given = {"lr": 0.1, "optimizer.options.nesterov": True, "optimizer": group, "batch_size": 8}
+    settings = changed(**dict([*given.items()][::order]))
+    assert (settings.optimizer.name, settings.optimizer.lr) == ("SGD", 0.1)
+    assert settings.optimizer.options == {"momentum": 0.5, "nesterov": True}
+    assert group["options"] == {"momentum": 0.5}  # what was given stays as it was
+
+
+def test_any_option_of_optimizer_and_scheduler_has_a_full_name():
+    given = {"optimizer.name": "SGD", "scheduler.name": "StepLR", "scheduler.options.step_size": 3}
+    given |= {"optimizer.options.momentum": 0.9, "optimizer.options.nesterov": True}
+    built = build(recipe("digits-fc").settings_for("opzo", given))
+    (group,) = built.optimizer.param_groups
+    assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0.9, True, 2e-4)
+    assert built.scheduler.step_size == 3
+    assert built.rule.momentum == 0.99999  # which the bare name means
 
 
 def test_another_scheduler_is_given_by_its_name_alone():

@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import shlex
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -18,6 +21,7 @@ from threefactor.cli.plugins import PluginCommand
 from threefactor.cli.show import show_run
 from threefactor.errors import ConfigurationError, ThreefactorError
 from threefactor.processes import say_once, tell_torchrun
+from threefactor.readable import readable
 from threefactor.training.folder.writer import command
 from threefactor.training.memory import of_hardware
 from threefactor.training.stopping import StoppedBySignal, leave_on_signals, leave_with_parent
@@ -26,6 +30,8 @@ from threefactor.version import __version__
 __all__ = ["app", "main"]
 
 NARROW = 60  # columns
+CALLER = Path(typer.__file__).parent
+"""What calls the commands, and so what this library's warnings name as the place they are about."""
 UsageError: Any = typer.BadParameter.__base__  # which Typer has under a name of its own
 
 app = typer.Typer(
@@ -83,6 +89,23 @@ def _refuse_nothing(arguments: Sequence[str]) -> None:
             )
 
 
+@contextmanager
+def _warnings_in_words() -> Iterator[None]:
+    """Print warnings of this library without the line of Typer that called it."""
+    usual = warnings.formatwarning
+
+    def shown(message: Any, category: Any, filename: str, lineno: int, line: Any = None) -> str:
+        if Path(filename).parent == CALLER:
+            return readable(f"warning: {message}", keep="\n\t") + "\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
+
+
 def main() -> None:
     """Run the command line; errors made on purpose end it with a message and no traceback."""
     leave_on_signals()
@@ -94,7 +117,8 @@ def main() -> None:
     try:
         try:
             _refuse_nothing(sys.argv[1:])
-            code = app(prog_name="threefactor", standalone_mode=False)
+            with _warnings_in_words():
+                code = app(prog_name="threefactor", standalone_mode=False)
         finally:
             flush()
     except UsageError as problem:

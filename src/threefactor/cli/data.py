@@ -15,10 +15,10 @@ from threefactor.cli.completion import dataset_names
 from threefactor.cli.console import console, say, show
 from threefactor.data.own.kinds import KINDS, recognise
 from threefactor.data.own.survey import Survey, survey
-from threefactor.errors import DataError, unknown_name
+from threefactor.errors import ConfigurationError, DataError, unknown_name
 from threefactor.options import options_of
 from threefactor.plugins.registry import GIVEN_TO_DATA
-from threefactor.readable import readable
+from threefactor.readable import clipped, readable
 from threefactor.report.sheets import draw_sheet
 from threefactor.training.arguments import checked_arguments
 from threefactor.training.overrides import parse_assignment
@@ -78,7 +78,9 @@ def info(name: Name, data_dir: DataDir = None) -> None:
 
 @app.command()
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Folder or file of your own data.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Folder or file of your own data, or KIND:PATH.")
+    ],
     kind: Annotated[
         str | None,
         typer.Option(
@@ -105,8 +107,15 @@ def check(
     Counts for each class, shapes and values, rates and durations of events, files that cannot be
     read or have no label. Nothing is changed. The command fails if there are problems.
     """
-    given = dict(parse_assignment(one) for one in assignments or [])
-    options = {key.rpartition(".")[2]: value for key, value in given.items()}
+    kind, path = _kind_and_path(kind, path)
+    options: dict[str, Any] = {}
+    for key, value in map(parse_assignment, assignments or []):
+        name = key.removeprefix("data.options.").removeprefix("data.")
+        if options.get(name, value) != value:
+            raise ConfigurationError(
+                f"{name} is given twice, as {clipped(options[name])} and as {clipped(value)}"
+            )
+        options[name] = value
     found = survey(path, _known_kind(kind, options, path), options)
     say(f"{readable(str(path))}: {found.kind}")
     _show_counts(found)
@@ -124,6 +133,16 @@ def check(
     command = ["threefactor", "train", "RECIPE", "--data", f"{found.kind}:{path}"]
     command += [part for one in assignments or [] for part in ("--set", one)]
     say(f"it can be trained with: {shlex.join(command)}")
+
+
+def _kind_and_path(kind: str | None, path: Path) -> tuple[str | None, Path]:
+    """Read a place that is given with its kind, as for training: images:FOLDER."""
+    before, colon, after = str(path).partition(":")
+    if not colon or before not in KINDS or path.exists():
+        return kind, path
+    if kind not in (None, before):
+        raise ConfigurationError(f"the kind is given twice, as {before!r} and as {kind!r}")
+    return before, Path(after)
 
 
 def _known_kind(kind: str | None, options: Mapping[str, Any], path: Path) -> str:

@@ -47,7 +47,12 @@ def stream(
     held_out: Annotated[
         int, typer.Option(help="Test pictures kept for evaluations in between.")
     ] = Drift.held_out,
-    every: Annotated[int, typer.Option(help="Samples between two lines.")] = Drift.every,
+    every: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Samples between two lines. [default: {Drift.every}, or all of a shorter stream]"
+        ),
+    ] = None,
     window: Annotated[
         int, typer.Option(help="Samples that the running accuracy is the mean of.")
     ] = Drift.window,
@@ -67,6 +72,7 @@ def stream(
     run. Prints the running accuracy and writes stream.json (settings and environment),
     stream.jsonl (a line each `--every` samples) and stream.svg (with the extra `report`).
     """
+    every = min(Drift.every, max(samples, 1)) if every is None else every
     drift = Drift(samples, angle, labelled, held_out, every, window, seed)
     frozen = [tuple(part.strip() for part in one.split(",")) for one in freeze or []]
     recall(run)

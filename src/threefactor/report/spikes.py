@@ -101,7 +101,7 @@ def spike_sections(
         static.add(make)
     return [
         _accuracy(trainer, title),
-        spikes.section(f"{title}: spikes", _told(sample, label, recording)),
+        spikes.section(f"{title}: spikes", _told(sample, label, recording, experiment)),
         static.section(f"{title}: weights and feedback"),
     ]
 
@@ -159,11 +159,14 @@ def _weights(experiment: Experiment, title: str) -> Figure:
     return weight_figure(experiment.network, shape, title=title)
 
 
-def _told(sample: int, label: Tensor, recording: Recording) -> str:
+def _told(sample: int, label: Tensor, recording: Recording, experiment: Experiment) -> str:
     said = f"Sample {sample} of the test data"
     if label.numel() == 1 and not label.is_floating_point():
-        taken = int(recording.output.argmax())
-        said += f", of class {int(label)}, taken for {taken}"
+        outputs = experiment.outputs
+        names = _class_names(experiment, outputs) or range(outputs)
+        right, taken = int(label), int(recording.output.argmax())
+        if 0 <= right < outputs:
+            said += f", of class {names[right]}, taken for {names[taken]}"
     return f"{said}."
 
 

@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from threefactor import clocked
+from threefactor import clocked, events
 from threefactor.clocked import LinearSchedule
 from threefactor.clocked.inputs import takes_several
 from threefactor.data import Augmentation, AugmentedData, hold_out
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
+from threefactor.events import SpikeBatch
 from threefactor.options import options_of
 from threefactor.readable import clipped
 from threefactor.training.description import check_buildable, made_of
@@ -35,6 +37,10 @@ from threefactor.training.settings import RegisteredNetworkSettings, RuleSetting
 from threefactor.training.weights import ENDINGS, is_weights_file, load_weights
 
 __all__ = ["begin", "build", "check_parts", "option_names"]
+
+MOST_LATE = 0.1
+"""Share of the input spikes that may come after the end of the simulation without a word: of the
+Spiking Heidelberg Digits, some do in the published experiments."""
 
 
 def build(
@@ -83,7 +89,8 @@ def check_parts(experiment: Experiment) -> None:
             built on another network, or optimiser or scheduler are those of other parameters.
 
     Warns:
-        UserWarning: with the parameters of the network that the optimiser does not have.
+        UserWarning: with the parameters of the network that the optimiser does not have; with the
+            share of the input spikes that come after the end of the simulation.
     """
     network, rule, optimizer = experiment.network, experiment.rule, experiment.optimizer
     if next(network.parameters(), None) is None:
@@ -122,6 +129,24 @@ def check_parts(experiment: Experiment) -> None:
         warn_user(
             f"the optimiser does not have {', '.join(left)}: they stay as they are. Give it all of "
             "network.parameters(), or set requires_grad_(False) on these"
+        )
+    if isinstance(network, events.Network):
+        _warn_of_late_spikes(network, experiment.data)
+
+
+def _warn_of_late_spikes(network: events.Network, samples: Any) -> None:
+    """Warn if many spikes for training come when the simulation of the network is over."""
+    inputs = getattr(samples, "train", (None,))[0]
+    if not isinstance(inputs, SpikeBatch) or not len(inputs.times):
+        return
+    duration = next(iter(network.layers.values())).duration
+    late = np.count_nonzero(inputs.times >= duration) / len(inputs.times)
+    if late > MOST_LATE:
+        warn_user(
+            f"{late:.0%} of the spikes for training come {duration:g} s or later, when the "
+            f"simulation is over, and are never seen (the last one comes at "
+            f"{inputs.times.max():.6g} s): give a longer duration, as --set network.duration=1.0, "
+            "a shorter data.window, or times in seconds"
         )
 
 
@@ -162,6 +187,9 @@ def begin(experiment: Experiment) -> None:
 
     Raises:
         CheckpointError: if there is no such run or file, or its network is another one.
+
+    Warns:
+        UserWarning: if the data that both name was changed since the run.
     """
     start, prefix = experiment.settings.start, experiment.settings.start_prefix
     if start is None:
@@ -195,7 +223,16 @@ def begin(experiment: Experiment) -> None:
             f"the network of {start} is not the one of these settings: {problem}"
         ) from problem
     experiment.network.load_state_dict(state["network"])
-    if experiment.made is not None:  # the start is part of the settings
+    made = experiment.made
+    same = made is not None and run.settings.data == experiment.settings.data
+    differ = run.data_difference(made.record) if made is not None and same else None
+    if differ is not None:
+        warn_user(
+            f"the start {clipped(start)} was trained on other data than what is there now "
+            f"({differ}): labels may mean other classes, and samples for testing may be some that "
+            "it has learned from"
+        )
+    if made is not None:  # the start is part of the settings
         experiment.made = made_of(experiment)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, data, events
 from threefactor.clocked.losses import Loss
+from threefactor.data.dataset import EventSet
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.options import Option, options_of
 from threefactor.readable import clipped
@@ -23,6 +24,7 @@ from threefactor.training.experiment import Experiment
 from threefactor.training.registered import DTYPES, registered_loss
 from threefactor.training.settings import (
     CrossEntropySettings,
+    DataSettings,
     FirstSpikeSettings,
     RegisteredLossSettings,
     RegisteredNetworkSettings,
@@ -183,6 +185,9 @@ class ClockedEngine(Engine):
 
     def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
         given, dtype = settings.data, DTYPES[settings.dtype]
+        known = data.DATASETS.get(given.name)
+        if known is not None and not isinstance(known, EventSet):
+            _refuse_unused(given, "sort")
         if data.has_frames(given.name):
             framing = _framing(settings)
             samples: Any = data.load_frames(
@@ -248,7 +253,11 @@ class EventEngine(Engine):
         events.set_num_threads(threads)
 
     def load(self, settings: Settings, data_dir: str | Path | None, room: int | None = None) -> Any:
-        return data.load_spikes(settings.data.name, data_dir, window=settings.data.window)
+        given = settings.data
+        if given.name in data.DATASETS:
+            # Sets of which frames can be made are recorded, and keep their times.
+            _refuse_unused(given, "sort", *["window"] * data.has_frames(given.name))
+        return data.load_spikes(given.name, data_dir, window=given.window)
 
     def network(self, settings: Settings, samples: Any) -> nn.Module:
         options = asdict(settings.network)
@@ -307,6 +316,16 @@ def engine_of(settings: Settings) -> Engine:
     if isinstance(network, RegisteredNetworkSettings):
         return ENGINES["fc" if network.engine == "clocked" else "events-fc"]
     return ENGINES[network.kind]
+
+
+def _refuse_unused(given: DataSettings, *keys: str) -> None:
+    """Refuse settings of data of which a set makes no use."""
+    for key in keys:
+        value = getattr(given, key)
+        if value != getattr(DataSettings, key):
+            raise ConfigurationError(
+                f"data.{key} is {value}, of which data {given.name!r} makes no use; leave it out"
+            )
 
 
 def _framing(settings: Settings) -> data.FrameSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -59,6 +60,8 @@ OTHER_NAMES = {
 
 LEFT_OUT = {"stopping": StoppingSettings, "track": TrackSettings}
 """Groups that are None by default."""
+OF_PYTORCH = ("optimizer.options", "scheduler.options")
+"""Options by full name, which the classes of PyTorch know; they are checked when these are made."""
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -79,11 +82,21 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def parse_value(text: str) -> Any:
     """Read a value as JSON, or else as a string."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_each_once)
     except json.JSONDecodeError:
         return {"True": True, "False": False, "None": None}.get(text, text)
     except (ValueError, RecursionError) as problem:  # thousands of digits or of brackets
         raise ConfigurationError(str(problem)) from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dict of names, of which JSON would keep the last value of one that is there twice."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ConfigurationError(f"{clipped(twice)} is given twice; give it once")
+    return found
 
 
 def override(
@@ -101,7 +114,7 @@ def override(
     A new kind of network ("network.kind") keeps the fields that it has in common with the old one,
     a new kind of loss none; the other changes are to the fields of the new kind. Options of
     registered data do not outlive a change of "data.name", nor does the scheduler's "T_max" one of
-    "scheduler.name".
+    "scheduler.name". Of a whole group and one of its fields, the field counts, in whatever order.
 
     Raises:
         ConfigurationError: for a name that is not known, not unique or there twice, or a bad value.
@@ -119,11 +132,13 @@ def override(
     if changes.get("scheduler.name") not in (None, settings.scheduler.name):
         values["scheduler"]["options"].pop("T_max", None)  # CosineAnnealingLR's alone
     options, given = list(options), dict[str, str]()
-    for key, value in changes.items():
+    for key in changes:
         full = full_name(key, settings, options)
         if full in given:
             raise ConfigurationError(f"{full} is given twice, as {given[full]!r} and as {key!r}")
         given[full] = key
+    for full in sorted(given, key=lambda name: name.count(".")):  # groups before their fields
+        value = changes[given[full]]
         *groups, last = full.split(".")
         place: Any = values
         for group in groups:
@@ -134,7 +149,7 @@ def override(
                 raise ConfigurationError(
                     f"{group} is {clipped(place)}, which has no {last}; give its fields by name"
                 )
-        place[last] = value
+        place[last] = copy.deepcopy(value)  # to which a field may be put, and it is the caller's
     made = make_settings(values)
     idle = [full for full in given if full.startswith("scheduler.options")]
     if idle and made.scheduler.name is None and made.scheduler.options:
@@ -172,6 +187,7 @@ def full_name(key: str, settings: Settings, named: Sequence[str]) -> str:
         key in fields
         or key in named
         or key in {field.name for field in dataclasses.fields(settings)}
+        or (group in OF_PYTORCH and last)
     ):
         return key
     matches = [full for full in (*fields, *named) if full.rpartition(".")[2] == key]

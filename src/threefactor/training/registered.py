@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.clocked.losses import Loss
 from threefactor.data import DATASETS, Inputs, OwnData
+from threefactor.data.own.folder import named
 from threefactor.data.own.kinds import KINDS
 from threefactor.data.samples.labelled import LabelledData
-from threefactor.errors import ConfigurationError, InputError, ThreefactorError
+from threefactor.errors import ConfigurationError, InputError, ThreefactorError, warn_user
 from threefactor.options import Option, options_of
 from threefactor.plugins import registry
 from threefactor.plugins.loading import told
@@ -45,6 +46,7 @@ GIVEN: Mapping[registry.Kind, tuple[str, ...]] = {
 }
 """What the experiment gives to a part; the other arguments are its options."""
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+MOST_CLASSES = 100_000  # of which it is looked at whether each has a sample
 registry.reserve("data", DATASETS)
 registry.provide("data", KINDS)
 registry.provide("loss", clocked.TORCH_LOSSES)
@@ -212,7 +214,7 @@ def _as_data(one: registry.Entry, found: Any, dtype: torch.dtype) -> LabelledDat
         _pair(one, part, pair, dtype) for part, pair in zip(("train", "test"), pairs, strict=True)
     )
     classes = tuple(map(str, getattr(found, "classes", None) or ()))
-    outputs = getattr(found, "outputs", None) or len(classes) or _outputs(train[1], test[1])
+    outputs = getattr(found, "outputs", None) or len(classes) or _outputs(one, train[1], test[1])
     shape, steps = getattr(found, "input_shape", None), getattr(found, "steps", None)
     held = getattr(found, "validation", None)
     return OwnData(
@@ -257,12 +259,20 @@ def _pair(one: registry.Entry, part: str, given: Any, dtype: torch.dtype) -> tup
     return inputs, targets
 
 
-def _outputs(*targets: Tensor) -> int:
+def _outputs(one: registry.Entry, train: Tensor, test: Tensor) -> int:
     """Return how many outputs targets have: one for each class, or for each number of a target."""
-    first = targets[0]
-    if first.dim() == 1 and not first.is_floating_point():
-        return max(int(part.max()) for part in targets) + 1
-    return first[0].numel()
+    if train.dim() != 1 or train.is_floating_point():
+        return train[0].numel()
+    number = max(int(part.max()) for part in (train, test)) + 1
+    missing = sorted(set(range(number)) - set(train.tolist())) if number <= MOST_CLASSES else []
+    if missing:
+        warn_user(
+            f"no sample for training of {_what(one)} has the label {named(map(str, missing))}, so "
+            f"of {number} outputs, 0 to {number - 1}, not all are learned: number the classes from "
+            "0 on without gaps; or return an object with train, test and outputs, as many as are "
+            "meant"
+        )
+    return number
 
 
 def _shape(one: registry.Entry, inputs: Any) -> tuple[int, ...]:

@@ -169,7 +169,7 @@ def open_run(
         CheckpointError: if the folder holds no run, or the checkpoint is absent or corrupt.
 
     Warns:
-        UserWarning: if code of the user's own was changed since the training.
+        UserWarning: if the data or code of the user's own was changed since the training.
     """
     if checkpoint_name not in ("last", "best"):
         raise ConfigurationError(f"checkpoint is {checkpoint_name!r}; give last or best")
@@ -183,5 +183,12 @@ def open_run(
             "change does not matter"
         )
     trainer.load(run.last if checkpoint_name == "last" else run.best, run.extended)
+    differ = run.data_difference(trainer.described.data)
+    if differ is not None:
+        warn_user(
+            f"{run.path} was trained on other data than what was found ({differ}): labels may mean "
+            "other classes, and samples for testing may be some that it has learned from. Name the "
+            "folder of its data with --data-dir, unless the change is meant"
+        )
     trainer.experiment.rule.set_progress(progress_of(max(trainer.epoch - 1, 0), run.settings))
     return trainer

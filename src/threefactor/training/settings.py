@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from functools import wraps
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -24,7 +25,7 @@ from typing_extensions import dataclass_transform
 from threefactor import clocked
 from threefactor.clocked.convnets import ACTIVITY_SCALE
 from threefactor.clocked.torch_losses import UNSUPPORTED
-from threefactor.errors import ConfigurationError
+from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.options import options_of
 from threefactor.plugins import registry
 from threefactor.readable import clipped
@@ -108,7 +109,7 @@ def _settings(given: type[_Class]) -> type[_Class]:
         try:
             make(self, *args, **values)
         except ValidationError as problem:
-            raise _refusal(problem) from None
+            raise _refusal(problem, made) from None
 
     made.__init__ = checked
     return cast("type[_Class]", made)
@@ -472,6 +473,11 @@ class Settings:
             raise ValueError(
                 f"data.fold is {self.data.fold} and data.folds null; give the number of folds, too"
             )
+        if self.data.validation_seed and self.data.validation is None:
+            raise ValueError(
+                f"data.validation_seed is {self.data.validation_seed} and data.validation null; "
+                "give the share that is held out, too"
+            )
         engine = getattr(self.network, "engine", None)
         if isinstance(self.network, EventNetworkSettings) or engine == "events":
             if self.steps is not None or self.update != "sequence":
@@ -527,15 +533,34 @@ def make_settings(values: Mapping[str, Any]) -> Settings:
     try:
         return _ADAPTER.validate_python(given)
     except ValidationError as problem:
-        raise _refusal(problem) from None
+        raise _refusal(problem, Settings) from None
 
 
-def _refusal(problem: ValidationError) -> ConfigurationError:
-    lines = [_describe(error) for error in problem.errors()[:MOST_NAMED]]
+_PARTS = {
+    "data": DataSettings,
+    "rule": RuleSettings,
+    "optimizer": OptimizerSettings,
+    "scheduler": SchedulerSettings,
+    "stopping": StoppingSettings,
+    "track": TrackSettings,
+    "fc": ClockedNetworkSettings,
+    "conv5": ConvNetworkSettings,
+    "conv9": ConvNetworkSettings,
+    "nf-resnet34": ResNetSettings,
+    "events-fc": EventNetworkSettings,
+    "cross-entropy": CrossEntropySettings,
+    "spike-count": SpikeCountSettings,
+    "first-spike": FirstSpikeSettings,
+}
+"""The settings of a group, or of a kind of network or loss."""
+
+
+def _refusal(problem: ValidationError, whole: Any) -> ConfigurationError:
+    lines = [_describe(error, whole) for error in problem.errors()[:MOST_NAMED]]
     return ConfigurationError("invalid settings: " + "; ".join(lines))
 
 
-def _describe(error: Any) -> str:
+def _describe(error: Any, whole: Any) -> str:
     if not error["loc"]:
         return str(error["msg"])
     # A union adds the kind that was chosen to the path.
@@ -558,4 +583,10 @@ def _describe(error: Any) -> str:
         return f"{path}.{error['ctx']['error']}"
     if error["type"] in ("missing", "missing_argument"):
         return f"{path}: {error['msg']}"
+    if error["type"] == "unexpected_keyword_argument":
+        *groups, last = error["loc"]
+        part = _PARTS.get(groups[-1]) if groups else whole
+        if part is not None:
+            before = path.removesuffix(str(last))
+            return str(unknown_name("setting", path, [before + one.name for one in fields(part)]))
     return f"{path} = {clipped(error['input'])}: {error['msg']}"

@@ -122,6 +122,13 @@ def test_time_comes_first_in_a_batch(time):
     assert torch.equal(batch, sequences[[7, 2]].transpose(0, 1))
 
 
+def test_time_that_is_not_where_it_was_said_is_refused():
+    source = TensorDataset(torch.rand(20, 5, 3), torch.arange(20) % 2)
+    message = r"inputs of the shape \(20, 5, 3\) and 20 targets, and time is 'time-first'"
+    with pytest.raises(InputError, match=message):
+        from_dataset(source, source, outputs=2, time="time-first")
+
+
 def test_an_endless_stream_needs_a_length():
     data = from_dataset(Stream(10**9), TensorDataset(X, Y), outputs=10, length=25)
     assert len(data.train[0]) == 25
@@ -166,6 +173,12 @@ def test_what_the_training_loop_cannot_heed_is_refused():
     sampler = WeightedRandomSampler(torch.ones(40), 40)
     with pytest.raises(InputError, match="WeightedRandomSampler of its own"):
         from_dataset(DataLoader(plain, batch_size=8, sampler=sampler), plain, outputs=10)
+    for part in ((0, 1), (1, 0)):
+        loaders = DataLoader(plain, batch_size=8), DataLoader(plain, batch_size=16, drop_last=True)
+        with pytest.raises(InputError, match="drop_last=True, so it leaves out 8 of 40"):
+            from_dataset(*(loaders[one] for one in part), outputs=10)
+    whole = DataLoader(plain, batch_size=8, drop_last=True)
+    assert len(from_dataset(whole, whole, outputs=10).train[0]) == 40
     with pytest.raises(InputError, match=r"inputs of test have the shape \(63,\)"):
         from_dataset(plain, TensorDataset(X[:, 1:], Y), outputs=10)
     data = from_dataset(DataLoader(plain, batch_size=16), plain, outputs=10)

@@ -109,6 +109,21 @@ def test_numbers_and_several_labels_are_targets_once_said(tmp_path):
         tensors(path=path, steps=3, test_share=0.2, targets="labels")
 
 
+def test_parts_of_other_units_do_not_pass_without_a_word(tmp_path):
+    bytes_, labels = np.arange(24, dtype=np.uint8).reshape(6, 4) * 10, np.arange(6) % 2
+    np.savez(tmp_path / "train.npz", inputs=bytes_, labels=labels)
+    np.savez(tmp_path / "test.npz", inputs=bytes_[:4] / 255, labels=labels[:4])
+    message = "holds float64, and those for training uint8, which may be other units"
+    with pytest.raises(DataError, match=message):
+        tensors(path=str(tmp_path), steps=2)
+    np.savez(tmp_path / "train.npz", inputs=bytes_.astype(float), labels=labels)
+    found = tensors(path=str(tmp_path), steps=2).found["inputs"]
+    assert found == "shape (4,), train from 0 to 230, test from 0 to 0.588235"
+    np.savez(tmp_path / "train.npz", inputs=bytes_, labels=labels)
+    np.savez(tmp_path / "test.npz", inputs=bytes_[:4].astype(np.int64), labels=labels[:4])
+    assert tensors(path=str(tmp_path), steps=2).test_samples.max() == 150
+
+
 def test_inputs_that_are_no_numbers_are_refused(tmp_path):
     bad = X.copy()
     bad[3, 1] = np.nan
@@ -163,6 +178,16 @@ def test_spikes_keep_their_times_or_are_counted_in_steps(tmp_path):
     late = sum(int((part.times > 0.8).sum()) for part in (found.train_samples, found.test_samples))
     assert late > 0
     assert f"{late} later spikes are left out" in counted.found["steps"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "duration", "message"),
+    [(4, 0.0, "is 0; give seconds"), (4, -1.0, "is -1; give"), (None, 0.8, "has none: leave it")],
+)
+def test_a_duration_that_has_no_meaning_is_not_passed_over(tmp_path, steps, duration, message):
+    path = write_spikes(tmp_path / "all.h5")
+    with pytest.raises(ConfigurationError, match=f"data.duration .*{message}"):
+        spikes(path=str(path), test_share=0.25, steps=steps, duration=duration)
 
 
 def test_files_of_spikes_are_split_and_checked(tmp_path):

@@ -8,10 +8,13 @@ import torch
 from data.event_files import aedat2_bytes, nmnist_bytes, random_events
 from PIL import Image
 
+from threefactor.data.own.huggingface import huggingface
 from threefactor.data.own.images import images
 from threefactor.data.own.kinds import recognise
 from threefactor.data.own.recordings import read_recording, recordings
+from threefactor.data.own.spikes import spikes
 from threefactor.data.own.survey import survey
+from threefactor.data.own.tensors import tensors
 from threefactor.errors import ConfigurationError, DataError, InputError
 
 
@@ -81,6 +84,26 @@ def test_a_list_names_the_samples_for_testing(tmp_path):
     (tmp_path / "some.txt").write_text("cat/1.png\ndog/0.png")
     with pytest.raises(DataError, match=r"'cat/1\.png', which is listed for train, too"):
         images(path=str(tmp_path), steps=4, train_part="some.txt", test_part="held.txt")
+
+
+@pytest.mark.parametrize("load", [images, recordings, spikes, tensors, huggingface])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"test_part": "train"}, "'train', 'validation', 'train'; give each another name"),
+        ({"test_part": "./train/"}, "give each another name"),
+        ({"validation_part": "val", "test_part": "val"}, "trained or chosen by cannot test it"),
+        ({"split_seed": 3}, "split_seed is 3 and test_share null, so nothing is chosen at random"),
+    ],
+)
+def test_a_split_that_is_none_is_refused(tmp_path, load, given, message):
+    """Above all, no network is tested on what it has learned from."""
+    write(tmp_path / "train")
+    write(tmp_path / "val")
+    with pytest.raises(ConfigurationError, match=message):
+        load(path=str(tmp_path), steps=4, **given)
+    with pytest.raises(ConfigurationError, match=message):
+        survey(tmp_path, options=given)
 
 
 def test_nothing_says_how_to_split(tmp_path):
@@ -277,6 +300,16 @@ def test_time_units_and_signed_polarities_are_understood_once_said(tmp_path):
     signed = _with(events, "p", np.where(events["p"], 1, -1), "i1")
     np.save(tmp_path / "b.npy", signed)
     np.testing.assert_array_equal(read_recording(tmp_path / "b.npy"), events)
+
+
+def test_a_time_unit_that_no_file_asks_for_is_refused(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for number in range(2):
+            (tmp_path / "all" / name / f"{number}.bin").write_bytes(bytes(10))
+    assert recordings(path=str(tmp_path / "all"), steps=2, test_share=0.5).outputs == 2
+    with pytest.raises(ConfigurationError, match=r"time_unit is 'ms', and no file .* is \.npy"):
+        recordings(path=str(tmp_path / "all"), steps=2, test_share=0.5, time_unit="ms")
 
 
 def test_the_survey_names_all_that_is_wrong(tmp_path):

@@ -70,12 +70,15 @@ class RunView:
         return self.trainer.experiment.steps
 
     def batches(self) -> Iterator[Batch]:
-        """Return the training data in batches of the run's size, without augmentation."""
+        """Return the training data in batches of the run's size, without augmentation.
+
+        If there are fewer, all of them are one batch, as in the training.
+        """
         samples = self.trainer.experiment.data
         if isinstance(samples, data.AugmentedData):
             samples = samples.data
         inputs, labels = samples.train
-        return cut(inputs, labels, self.settings.batch_size, self.samples)
+        return cut(inputs, labels, min(self.settings.batch_size, len(labels)), self.samples)
 
     def all_rules(self) -> dict[str, AnyRule]:
         """Return fresh rules of the run's engine, and the run's own."""

@@ -22,6 +22,7 @@ from threefactor import clocked, data, training
 from threefactor.errors import ConfigurationError, DataError, DivergenceError, InputError
 from threefactor.modes import evaluating, random_kept
 from threefactor.training.optimizers import make_optimizer
+from threefactor.training.scores import has_accuracy
 
 __all__ = ["Drift", "adapt", "turned"]
 
@@ -250,12 +251,20 @@ def _test_pictures(experiment: training.Experiment) -> tuple[Tensor, Tensor]:
     samples = experiment.data
     if isinstance(samples, data.AugmentedData):
         samples = samples.data
-    if not isinstance(samples, data.ImageData):
+    pictures, labels = samples.test
+    if not isinstance(pictures, Tensor) or pictures.dim() != 4:
+        shape = f" of the shape {tuple(pictures.shape)}" if isinstance(pictures, Tensor) else ""
         raise DataError(
-            f"the run was trained on {type(samples).__name__}; a stream that turns needs pictures "
-            "in memory (ImageData), such as those of digits or mnist"
+            f"the run was trained on {experiment.settings.data.name!r}, whose samples are a "
+            f"{type(pictures).__name__}{shape}; a stream that turns needs pictures in memory, "
+            "(N, C, H, W), such as those of digits or mnist"
         )
-    return samples.test
+    if not has_accuracy(labels, experiment.outputs):
+        raise DataError(
+            f"the run was trained on {experiment.settings.data.name!r}, whose targets are no "
+            "classes, so a stream has no accuracy"
+        )
+    return pictures, labels
 
 
 def _check_layers(network: nn.Module, frozen: Sequence[Sequence[str]]) -> None:

@@ -197,7 +197,7 @@ class DatasetInputs:
 
     def _checked(self, batch: Any, index: Tensor) -> Tensor:
         inputs, targets = _pair(batch, "a batch")
-        shape, _ = _shape(inputs, self.time, "a batch")
+        shape, _ = _shape(inputs, self.time, "a batch", len(targets))
         if shape != self.shape:
             raise InputError(
                 f"inputs of a batch have the shape {shape}, and those of others {self.shape}; give "
@@ -296,7 +296,7 @@ def _read(
     targets, shapes = [], set()
     for batch in reader:
         inputs, labels = _pair(batch, part)
-        shapes.add(_shape(inputs, time, part))
+        shapes.add(_shape(inputs, time, part, len(labels)))
         targets.append(labels)
     if len({shape for shape, _ in shapes}) > 1:
         raise InputError(
@@ -355,8 +355,17 @@ def _pair(batch: Any, what: str) -> tuple[Tensor, Tensor]:
     return batch[0], batch[1]
 
 
-def _shape(inputs: Tensor, time: Time | None, what: str) -> tuple[tuple[int, ...], int | None]:
+def _shape(
+    inputs: Tensor, time: Time | None, what: str, samples: int
+) -> tuple[tuple[int, ...], int | None]:
     """Return the shape of a sample at one time step, and the number of steps."""
+    place = 1 if time == "time-first" else 0
+    if inputs.dim() <= place or inputs.shape[place] != samples:
+        raise InputError(
+            f"a batch of {what} has inputs of the shape {tuple(inputs.shape)} and {samples} "
+            f"targets, and time is {time!r}; give an input for each target. What a loader makes of "
+            "samples (T, ...) is 'batch-first', unless its collate_fn puts time first"
+        )
     if time is None:
         return tuple(inputs.shape[1:]), None
     if inputs.dim() < 3:
@@ -386,6 +395,7 @@ def _check_targets(part: str, targets: Tensor, outputs: int) -> None:
 
 
 def _check_sampler(part: str, loader: DataLoader[Any]) -> None:
+    """Refuse a loader that leaves samples out, or takes some more often than others."""
     if loader.batch_size is None or type(loader.sampler) not in (RandomSampler, SequentialSampler):
         raise InputError(
             f"the loader of {part} chooses samples by {type(loader.sampler).__name__} of its own, "
@@ -399,6 +409,13 @@ def _check_sampler(part: str, loader: DataLoader[Any]) -> None:
         raise InputError(
             f"the loader of {part} draws {sampler.num_samples} samples, some of them repeatedly, "
             "and the training loop has every sample once an epoch; leave the sampler out"
+        )
+    count, size = len(loader.dataset), loader.batch_size  # type: ignore[arg-type]
+    if loader.drop_last and count % size:
+        raise InputError(
+            f"the loader of {part} has drop_last=True, so it leaves out {count % size} of {count} "
+            "samples, and the training loop has every sample once an epoch; leave drop_last out, "
+            "or take a torch.utils.data.Subset"
         )
 
 

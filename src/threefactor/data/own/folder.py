@@ -26,11 +26,39 @@ __all__ = [
     "list_folder",
     "list_unsplit",
     "named",
+    "part_names",
 ]
 
 PARTS = ("train", "validation", "test")
 MOST_NAMED = 5
 LONGEST_LIST = 64 << 20  # bytes of a file that lists samples
+
+
+def part_names(
+    train: str, validation: str, test: str, share: float | None, seed: int
+) -> dict[str, str]:
+    """Return the name of each part, by the part.
+
+    Args:
+        train, validation, test: as given.
+        share: of the samples that is chosen for testing; None for none.
+        seed: of that choice.
+
+    Raises:
+        ConfigurationError: if two parts are the same, or the seed has no effect.
+    """
+    names = dict(zip(PARTS, (train, validation, test), strict=True))
+    if len({os.path.normpath(name) for name in names.values()}) < len(names):
+        raise ConfigurationError(
+            f"train_part, validation_part and test_part are {named(names.values())}; give each "
+            "another name: what a network is trained or chosen by cannot test it"
+        )
+    if seed and share is None:
+        raise ConfigurationError(
+            f"split_seed is {seed} and test_share null, so nothing is chosen at random; give both "
+            "or none"
+        )
+    return names
 
 
 class Sample(NamedTuple):
@@ -48,6 +76,9 @@ class Split:
         train, validation, test: of each part its folder, or a text file that lists its samples.
         test_share: of the samples, chosen at random from each class; None for none.
         seed: of that choice.
+
+    Raises:
+        ConfigurationError: see `part_names`.
     """
 
     train: str = "train"
@@ -55,6 +86,9 @@ class Split:
     test: str = "test"
     test_share: float | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        part_names(self.train, self.validation, self.test, self.test_share, self.seed)
 
     def name(self, part: str) -> str:
         """Return the folder or list of a part."""

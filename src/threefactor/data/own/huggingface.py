@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from threefactor.data.own.folder import PARTS, Listing, Sample, check_classes, named
+from threefactor.data.own.folder import Listing, Sample, check_classes, named, part_names
 from threefactor.data.own.images import WHAT, of_pictures
 from threefactor.data.own.made import place_of
 from threefactor.data.samples.image_files import Header, header, opened
@@ -84,7 +84,7 @@ def huggingface(
             or a sample has no label.
     """
     folder = place_of(path, data_dir, "huggingface")
-    names = dict(zip(PARTS, (train_part, validation_part, test_part), strict=True))
+    names = part_names(train_part, validation_part, test_part, test_share, split_seed)
     rows = read_rows(folder, image_key, label_key, names, test_share, split_seed)
     if "test" not in rows.listing.parts:
         raise ConfigurationError(

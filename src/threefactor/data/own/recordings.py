@@ -19,7 +19,7 @@ from threefactor.data.formats.aedat import read_aedat2, read_aedat3
 from threefactor.data.formats.aedat4 import read_aedat4
 from threefactor.data.formats.events import LARGEST_RECORDING, Events, make_events
 from threefactor.data.formats.npy import read_npy, read_npz
-from threefactor.data.own.folder import Sample, Split, check_classes, list_folder
+from threefactor.data.own.folder import Listing, Sample, Split, check_classes, list_folder
 from threefactor.data.own.images import read_each
 from threefactor.data.own.made import labelled, place_of
 from threefactor.data.samples.frame_cache import cached_frames
@@ -84,7 +84,8 @@ def recordings(
             time since the first event, of the address (p * height + y) * width + x.
 
     Raises:
-        ConfigurationError: nothing says how to split, or the library aedat is not installed.
+        ConfigurationError: nothing says how to split, the library aedat is not installed, or an
+            option has no effect.
         DataError: the folder or a recording cannot be read, or a class is missing; files and
             classes are named.
     """
@@ -92,6 +93,11 @@ def recordings(
     split = Split(train_part, validation_part, test_part, test_share, split_seed)
     listing = list_folder(folder, ENDINGS, split, WHAT)
     check_classes(listing, folder, WHAT)
+    if time_unit is not None and not _say_no_unit(listing):
+        raise ConfigurationError(
+            f"time_unit is {time_unit!r}, and no file in {folder} is .npy or .npz: the others say "
+            "themselves what their times are; leave it out"
+        )
     read = partial(read_recording, time_unit=time_unit, sort=sort)
     said = "as given"
     if sensor is None:
@@ -122,6 +128,12 @@ def recordings(
     facts["frames"] = f"{steps} {length}"
     shape = (2, *(frame_size or sensor))
     return labelled("events", folder, listing, taken, shape, facts, steps)
+
+
+def _say_no_unit(listing: Listing) -> bool:
+    """Whether some recordings have times of which they do not say the unit."""
+    paths = [one.path for samples in listing.parts.values() for one in samples]
+    return any(path.lower().endswith((".npy", ".npz")) for path in paths)
 
 
 def read_recording(

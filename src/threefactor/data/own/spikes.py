@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from threefactor.data.files.rows import FileRows
 from threefactor.data.formats.hdf5 import read_arrays
-from threefactor.data.own.folder import PARTS, named
+from threefactor.data.own.folder import named, part_names
 from threefactor.data.own.made import place_of
 from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.labelled import held_out
@@ -59,7 +60,8 @@ def spikes(
         path: the folder or file; below `data_dir`, if that is given and the path is relative.
         channels: how many there are; by default as many as the largest unit needs.
         duration: seconds that the `steps` of a network on a time grid cover together; by default
-            until the last spike for training. Later spikes are left out.
+            until the last spike for training. Later spikes are left out. Event-driven networks
+            take no such option: they have a duration of their own.
         train_part, validation_part, test_part: names of the files, without their endings.
         test_share: share of each class that is chosen at random for testing.
         split_seed: of that choice.
@@ -69,11 +71,19 @@ def spikes(
             cache folder, from which batches are read. None for no limit but 8 GiB.
 
     Raises:
-        ConfigurationError: nothing says how to split; or h5py is not installed.
+        ConfigurationError: nothing says how to split; the duration has no meaning; or h5py is not
+            installed.
         DataError: a file cannot be read, or a class is missing; files and samples are named.
     """
     place = place_of(path, data_dir, "spikes")
-    names = dict(zip(PARTS, (train_part, validation_part, test_part), strict=True))
+    if duration is not None and steps is None:
+        raise ConfigurationError(
+            f"data.duration is {duration:g}, which the steps of a network on a time grid cover; "
+            "an event-driven network has none: leave it out, or give network.duration"
+        )
+    if duration is not None and not 0 < duration < math.inf:
+        raise ConfigurationError(f"data.duration is {duration:g}; give seconds, above 0")
+    names = part_names(train_part, validation_part, test_part, test_share, split_seed)
     files = files_of(place, names)
     found = read_spike_files(files, channels)
     parts, split = found.parts, f"by the files {', '.join(p.name for p in files.values())}"
@@ -108,7 +118,8 @@ def spikes(
     facts["latest spike"] = f"{latest:.6g} s"
     taken: Mapping[str, Any] = {part: batch for part, (batch, _) in parts.items()}
     if steps is not None:
-        span = duration or float(parts["train"][0].times.max(initial=0.0))
+        last = float(parts["train"][0].times.max(initial=0.0))
+        span = last if duration is None else duration
         if not span > 0:
             raise DataError(f"no spike in {place} comes after time 0; give --set duration=SECONDS")
         late = sum(int((batch.times > span).sum()) for batch, _ in parts.values())

@@ -24,6 +24,7 @@ from threefactor.data.own.folder import (
     list_folder,
     list_unsplit,
     named,
+    part_names,
 )
 from threefactor.data.own.huggingface import read_rows
 from threefactor.data.own.images import WHAT as IMAGES
@@ -89,12 +90,13 @@ def survey(
         options: those of its function in `KINDS` that say how it is split and read.
 
     Raises:
-        ConfigurationError: if it may be several kinds.
+        ConfigurationError: if it may be several kinds, or two parts are the same.
         DataError: if it is absent, or none of them.
     """
     place, given = Path(path), dict(options or {})
     found = Survey(kind or recognise(place))
-    names = [given.get(f"{part}_part", part) for part in PARTS]
+    train, validation, test = names = [given.get(f"{part}_part", part) for part in PARTS]
+    part_names(train, validation, test, given.get("test_share"), given.get("split_seed", 0))
     if found.kind in ("images", "events"):
         endings = IMAGE_ENDINGS if found.kind == "images" else events.ENDINGS
         what = IMAGES if found.kind == "images" else events.WHAT

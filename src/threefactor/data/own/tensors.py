@@ -20,7 +20,7 @@ from threefactor.data.files.rows import FileRows
 from threefactor.data.files.source import LARGEST, Source
 from threefactor.data.formats.npy import read_npz
 from threefactor.data.formats.unread import unread
-from threefactor.data.own.folder import PARTS, named
+from threefactor.data.own.folder import named, part_names
 from threefactor.data.own.made import place_of
 from threefactor.data.samples.labelled import held_out
 from threefactor.data.samples.own import OwnData
@@ -89,7 +89,7 @@ def tensors(
             file and key are named.
     """
     place = place_of(path, data_dir, "tensors")
-    names = dict(zip(PARTS, (train_part, validation_part, test_part), strict=True))
+    names = part_names(train_part, validation_part, test_part, test_share, split_seed)
     room = room if steps is not None else None  # spikes are kept in memory
     parts, split = read_parts(place, inputs_key, labels_key, names, room, dtype)
     if "test" not in parts:
@@ -116,9 +116,9 @@ def tensors(
     facts["samples"] = {
         part: _counts(each, classes) if classes else len(each) for part, each in labels.items()
     }
-    low = min(part.min().item() for part in chunks(inputs["train"]))
-    high = max(part.max().item() for part in chunks(inputs["train"]))
-    facts["inputs"] = f"shape {shape}, from {low:.6g} to {high:.6g}"
+    facts["inputs"] = f"shape {shape}, " + ", ".join(
+        f"{part} from {_range(each)}" for part, each in inputs.items()
+    )
     facts["targets"] = f"{count} {'classes' if classes else targets}"
     if normalise:
         mean, std = moments(inputs["train"])
@@ -349,6 +349,12 @@ def _check_alike(parts: Mapping[str, Pair], labels: Mapping[str, Tensor]) -> tup
                 f"{pair.inputs_at}, has samples of shape {pair.inputs.shape[1:]}, and those for "
                 f"training {shape}; give all of one shape"
             )
+        if (pair.inputs.dtype.kind == "f") != (parts["train"].inputs.dtype.kind == "f"):
+            raise DataError(
+                f"{pair.inputs_at}, holds {pair.inputs.dtype}, and those for training "
+                f"{parts['train'].inputs.dtype}, which may be other units, as 0 to 1 and 0 to 255; "
+                "save both as one type"
+            )
         if labels[part].shape[1:] != columns:
             raise DataError(
                 f"{pair.labels_at}, has targets of shape {tuple(labels[part].shape[1:])}, and "
@@ -400,6 +406,14 @@ def _native(array: NDArray[Any]) -> Any:
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:
         return np.int64
     return array.dtype.newbyteorder("=")
+
+
+def _range(values: Tensor | Stored) -> str:
+    """Name the lowest and the highest value."""
+    low, high = math.inf, -math.inf
+    for part in chunks(values):
+        low, high = min(low, part.min().item()), max(high, part.max().item())
+    return f"{low:.6g} to {high:.6g}"
 
 
 def _as_dtype(labels: Tensor, dtype: torch.dtype) -> Tensor:

@@ -23,7 +23,10 @@ import numpy as np
 from threefactor.errors import ConfigurationError, InputError, unknown_name
 from threefactor.readable import clipped
 
-__all__ = ["DIALECTS", "Dialect", "dialect_of", "library", "time_step"]
+__all__ = ["DIALECTS", "TIME_STEP", "Dialect", "dialect_of", "library", "time_step"]
+
+TIME_STEP = "dt"
+"""Where the metadata of a graph keep the time step, in seconds, that it was written with."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from threefactor import clocked, events
 from threefactor.errors import InputError, warn_user
-from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
+from threefactor.interop.nir.dialects import TIME_STEP, Dialect, dialect_of, library, time_step
 from threefactor.interop.nir.network import INPUT
 from threefactor.interop.nir.tracing import Placed, Terms, refuse_hooks, traced
 from threefactor.modes import evaluating
@@ -66,7 +66,8 @@ def to_nir(
         steps: T, for constant inputs.
 
     Returns:
-        A `nir.NIRGraph` from "input" to "output", its nodes named like the layers.
+        A `nir.NIRGraph` from "input" to "output", its nodes named like the layers, with dt in
+        `graph.metadata["dt"]`.
 
     Raises:
         InputError: naming the layer that NIR or the dialect cannot express, and why.
@@ -106,6 +107,7 @@ def to_nir(
                 "share of spikes that differ is measured"
             )
         graph = _Writer(nir, dialect, conventions, dt, network).write(placed, output, shape)
+        graph.metadata[TIME_STEP] = dt
         if soft:
             assert inputs is not None
             graph.metadata.update(_measured(network, [lif for _, lif in neurons], inputs, steps))

@@ -15,7 +15,7 @@ from torch import nn
 
 from threefactor import clocked
 from threefactor.errors import DataError, InputError
-from threefactor.interop.nir.dialects import Dialect, dialect_of, library, time_step
+from threefactor.interop.nir.dialects import TIME_STEP, Dialect, dialect_of, library, time_step
 from threefactor.interop.nir.network import INPUT, GraphNetwork, Times
 from threefactor.interop.nir.wiring import Wired, wired
 from threefactor.readable import clipped
@@ -25,11 +25,12 @@ __all__ = ["from_nir"]
 Array = NDArray[Any]
 Network = clocked.Network | GraphNetwork
 MOST = 2**31  # pixels to a side
+USUAL_STEP = 1e-4  # s; what snnTorch and SpikingJelly assume
 ROUNDING = 1e-6
 """What single precision may leave of a factor that is 1."""
 
 
-def from_nir(graph: Any, *, dt: float = 1e-4, dialect: str = "euler") -> Network:
+def from_nir(graph: Any, *, dt: float | None = None, dialect: str = "euler") -> Network:
     """Build a network of a NIR graph, with the reset "zero", which is NIR's.
 
     The graph may have Affine, Linear, Conv2d, LIF, IF, Flatten, AvgPool2d, SumPool2d and Scale
@@ -41,7 +42,8 @@ def from_nir(graph: Any, *, dt: float = 1e-4, dialect: str = "euler") -> Network
 
     Args:
         graph: a `nir.NIRGraph`, or the path of a file that `nir.write` has written.
-        dt: the time step of the network in seconds.
+        dt: the time step of the network in seconds; by default that of `graph.metadata["dt"]`,
+            which `to_nir` writes, or 1e-4.
         dialect: in whose conventions the graph is meant, see `DIALECTS`.
 
     Returns:
@@ -54,12 +56,16 @@ def from_nir(graph: Any, *, dt: float = 1e-4, dialect: str = "euler") -> Network
 
     Source: Pedersen et al. 2024 (NIR).
     """
-    nir, conventions, dt = library(), dialect_of(dialect), time_step(dt)
+    nir, conventions = library(), dialect_of(dialect)
+    given = None if dt is None else time_step(dt)
     if isinstance(graph, (str, Path)):
         graph = _read(nir, graph)
     if not isinstance(graph, nir.NIRGraph):
         raise InputError(f"the graph is a {type(graph).__name__}; give a nir.NIRGraph or a path")
-    return _Reader(nir, conventions, dt).read(wired(nir, graph))
+    nodes = wired(nir, graph)
+    if given is None:
+        given = time_step(graph.metadata.get(TIME_STEP, USUAL_STEP))
+    return _Reader(nir, conventions, given).read(nodes)
 
 
 def _read(nir: Any, path: str | Path) -> Any:

@@ -437,6 +437,17 @@ class Run(RunFiles):
                 "since; put it back, or train again in another folder with --out"
             )
 
+    def data_difference(self, record: Mapping[str, Any]) -> str | None:
+        """Say how samples differ from those of the run; None if they do not, or is not known.
+
+        Args:
+            record: of the samples, from `describe_data`.
+
+        Raises:
+            CheckpointError: if the record of the run is damaged.
+        """
+        return difference(self.config.get("data"), record)
+
     def check_data(self, record: Mapping[str, Any]) -> None:
         """Refuse samples other than those of the run, if config.json says which it had.
 
@@ -446,7 +457,7 @@ class Run(RunFiles):
         Raises:
             CheckpointError: says in what they differ.
         """
-        differ = difference(self.config.get("data"), record)
+        differ = self.data_difference(record)
         if differ is not None:
             raise CheckpointError(
                 f"{self.path} was trained on other data than what was found ({differ}); name the "
