@@ -183,10 +183,10 @@ def kernels() -> str:
         for file in ("all", "no_products", "none")
     )
     return (
-        f"A step of OPZO on MNIST's network takes {all_of_them / none:.2f} of the time that it takes "
-        f"without a compiler, on\none thread of an AMD processor with AVX-512. On the same processor "
-        f"it is {without_products / none:.2f} if PyTorch makes the\nmatrix products, as it does on "
-        f"Intel's processors."
+        f"A step of OPZO on MNIST's network takes {all_of_them / none:.2f} of the time that it "
+        "takes without a compiler, on\none thread of an AMD processor with AVX-512. On the same "
+        f"processor it is {without_products / none:.2f} if PyTorch makes the\nmatrix products, as "
+        "it does on Intel's processors."
     )
 
 
