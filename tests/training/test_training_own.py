@@ -14,6 +14,8 @@ from forked import output
 from torch import nn
 
 from threefactor import clocked, data, events, training
+from threefactor.data.samples.own import OwnData
+from threefactor.data.samples.sequences import Sequences
 from threefactor.errors import CheckpointError, ConfigurationError, InputError
 from threefactor.report import html_page, report_sections
 from threefactor.report.citing import cite_settings
@@ -270,6 +272,30 @@ def test_frames_of_ones_own_are_sequences_whatever_the_settings_say(small):
     inputs, targets = samples.test
     wanted = clocked.run(net.eval(), inputs[:], targets=targets, loss=rule.loss)
     assert trainer.history[-1]["test_loss"] == pytest.approx(float(wanted.loss))
+
+
+def test_frames_of_a_single_sample_are_no_batch_of_pictures(small):
+    """As in a last batch of one: a network that takes pictures flat might take them for that."""
+    values, labels = torch.rand(10, 4, 2, 5, 5), torch.arange(10) % 3
+    names = ("a", "b", "c")
+
+    def history(samples):
+        torch.manual_seed(0)
+        net = clocked.fc(50, (8,), 3)
+        rule = clocked.OPZO(net)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        changes = {"batch_size": 4, "track": {"measures": ["alignment", "firing"], "samples": 1}}
+        given = small("opzo", **changes)
+        trainer = training.Trainer(training.Experiment(given, samples, net, rule, optimizer, None))
+        kept = {"seconds", "samples_per_second"}
+        lines = [{k: v for k, v in line.items() if k not in kept} for line in trainer.fit()]
+        return lines, trainer.tracked
+
+    frames = [data.Frames(part.numpy()) for part in (values[:9], values[9:])]
+    pictures = data.FrameData(frames[0], labels[:9], frames[1], labels[9:], names, "own", 0.0, 1.0)
+    flat = [Sequences(part.flatten(2), torch.float32) for part in (values[:9], values[9:])]
+    rows = OwnData(flat[0], labels[:9], flat[1], labels[9:], "own", (50,), 3, names, 4)
+    assert history(pictures) == history(rows)
 
 
 def command_of(run):

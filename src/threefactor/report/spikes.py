@@ -188,7 +188,7 @@ def recording_of(trainer: Trainer, sample: int = 0) -> tuple[Recording, Tensor]:
         torch.manual_seed(experiment.settings.seed)
         found = record(
             experiment.network,
-            x,
+            experiment.shaped(x),
             steps=None if isinstance(experiment.network, events.Network) else experiment.steps,
             perturbation=hardware_noise(experiment.settings),
         )
@@ -300,6 +300,7 @@ def _beside_jacobian(trainer: Trainer) -> dict[str, tuple[Tensor, Tensor]]:
     experiment = trainer.experiment
     inputs, targets = trainer.test
     place = slice(0, JACOBIAN_SAMPLES)
-    batch = (next(batches(inputs, [place], seed=0)), targets[place])
+    x = experiment.shaped(next(batches(inputs, [place], seed=0)))
+    batch = (x, targets[place])
     with evaluating(experiment.network), random_kept():
         return feedback_beside(experiment.rule, [batch], steps=experiment.steps)

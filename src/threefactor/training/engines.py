@@ -226,12 +226,13 @@ class ClockedEngine(Engine):
         self, experiment: Experiment, x: Any, y: Tensor, after_step: Callable[[], object]
     ) -> Any:
         each = after_step if experiment.settings.update == "step" else None
+        x = experiment.shaped(x)
         return experiment.rule.step(x, y, steps=experiment.steps, after_step=each)
 
     def run(self, experiment: Experiment, x: Any, y: Tensor) -> Any:
         return clocked.run(
             experiment.network,
-            x,
+            experiment.shaped(x),
             steps=experiment.steps,
             targets=y,
             loss=experiment.rule.loss,

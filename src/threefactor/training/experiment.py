@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from threefactor.training.settings import Settings
@@ -63,3 +63,16 @@ class Experiment:
     def steps(self) -> int | None:
         """For how many steps an input is held; None if it is a sequence, or there is no grid."""
         return None if self.frames is not None else self.settings.steps
+
+    def shaped(self, x: Any) -> Any:
+        """Return a batch of inputs such that a sequence of a single sample is taken for one.
+
+        Where a network takes pictures flat, one frame after the other of one sample could as well
+        be a batch of pictures without time, which networks refuse. It gets its own shape here.
+        """
+        sample = getattr(self.rule, "sample_shape", None)
+        if self.frames is None or not isinstance(x, Tensor) or not isinstance(sample, torch.Size):
+            return x
+        if x.dim() < 3 or x.shape[1] != 1 or x.shape[2:].numel() != sample.numel():
+            return x
+        return x.reshape(*x.shape[:2], *sample)

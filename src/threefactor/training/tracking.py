@@ -122,7 +122,8 @@ class Tracker:
         """The batches that are measured on, always the same."""
         inputs, labels = self._test
         size = min(self.experiment.settings.batch_size, self.settings.samples, len(labels))
-        return list(cut(inputs, labels, size, self.settings.samples))
+        whole = cut(inputs, labels, size, self.settings.samples)
+        return [(self.experiment.shaped(x), y) for x, y in whole]
 
     def due(self, batches: int) -> bool:
         """Whether to measure after this number of batches, counted from the start of training."""

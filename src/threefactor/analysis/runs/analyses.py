@@ -74,11 +74,13 @@ class RunView:
 
         If there are fewer, all of them are one batch, as in the training.
         """
-        samples = self.trainer.experiment.data
+        experiment = self.trainer.experiment
+        samples = experiment.data
         if isinstance(samples, data.AugmentedData):
             samples = samples.data
         inputs, labels = samples.train
-        return cut(inputs, labels, min(self.settings.batch_size, len(labels)), self.samples)
+        whole = cut(inputs, labels, min(self.settings.batch_size, len(labels)), self.samples)
+        return ((experiment.shaped(x), y) for x, y in whole)
 
     def all_rules(self) -> dict[str, AnyRule]:
         """Return fresh rules of the run's engine, and the run's own."""
