@@ -40,7 +40,6 @@ __all__ = [
     "random_state",
     "save_state",
     "set_random_state",
-    "write_atomically",
 ]
 
 STATE = "state.json"
