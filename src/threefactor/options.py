@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ from typing import Any
 
 import typing_extensions
 
-from threefactor.errors import ConfigurationError, unknown_name
+from threefactor.errors import ConfigurationError, InputError, unknown_name
 
-__all__ = ["NO_DEFAULT", "Option", "options_of", "refuse_unknown"]
+__all__ = ["NO_DEFAULT", "Option", "as_flag", "as_number", "options_of", "refuse_unknown"]
 
 NO_DEFAULT: Any = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
@@ -76,6 +77,28 @@ def refuse_unknown(kind: type, given: Iterable[str]) -> None:
             )
         known = [key for key, option in options.items() if option.default is not NO_DEFAULT]
         raise unknown_name(f"option of {kind.__name__}:", name, known)
+
+
+def as_number(name: str, value: object) -> float:
+    """Return an option as a float.
+
+    Raises:
+        InputError: if it is no number, such as a text; True and False are none.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InputError(f"{name} is {value!r:.80}, a {type(value).__name__}; give a number")
+    return float(value)
+
+
+def as_flag(name: str, value: object) -> bool:
+    """Return an option that is True or False.
+
+    Raises:
+        InputError: if it is anything else, such as "no", which Python takes for True.
+    """
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r:.80}; give True or False")
+    return value
 
 
 def _options(kinds: Sequence[type]) -> dict[str, Option]:

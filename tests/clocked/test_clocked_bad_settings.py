@@ -62,6 +62,37 @@ BAD_INPUTS: dict[str, tuple[Callable[[], Any], str]] = {
     "noise scale NaN": (lambda: opzo(noise_scale=NAN), r"noise scale is nan .*above 0"),
     "noise scale inf": (lambda: zo(noise_scale=float("inf")), r"noise scale is inf"),
     "schedule from 0": (lambda: zo(noise_scale=lambda p: p), r"noise scale is 0.0 .*progress 0"),
+    "noise lost beside spikes": (
+        lambda: clocked.ZO(make_network(dtype=torch.float32), noise_scale=1e-8),
+        r"noise scale is 1e-08 at training progress 0.0; .*float32, noise below 1e-07 is lost",
+    ),
+    "schedule that gets lost": (
+        lambda: opzo(noise_scale=lambda p: 0.2 * (1 - p) + 1e-17),
+        r"noise scale is 1e-17 at training progress 1.0; .*float64",
+    ),
+    "momentum as text": (lambda: opzo(momentum="0.9"), r"momentum is '0.9', a str; give a number"),
+    "momentum True": (lambda: opzo(momentum=True), r"momentum is True, a bool; give a number"),
+    "progress as text": (lambda: opzo().set_progress("0.5"), r"progress is '0.5', a str"),
+    "pairs as text": (lambda: zo(antithetic="no"), r"antithetic is 'no'; give True or False"),
+    "divided as text": (lambda: opzo(divide_by_scale="no"), r"divide_by_scale is 'no'; give True"),
+    "learning leak as text": (lambda: LIF(learn_leak="no"), r"learn_leak is 'no'; give True"),
+    "standardised as text": (
+        lambda: clocked.Conv2d(1, 2, 3, standardise="no"),
+        r"standardise is 'no'; give True or False",
+    ),
+    "feedback scale as text": (
+        lambda: clocked.DFA(make_network(), feedback_scale="1"),
+        r"feedback_scale is '1', a str; give a number",
+    ),
+    "feedback scale infinite": (
+        lambda: clocked.DFA(make_network(), feedback_scale=float("inf")),
+        r"feedback_scale is inf; give a number above 0",
+    ),
+    "local scale True": (
+        lambda: clocked.DFA(make_network(), local_learning="fixed", local_scale=True),
+        r"local_scale is True, a bool; give a number",
+    ),
+    "share of squares as text": (lambda: clocked.CrossEntropyMSE("0"), r"mse_weight is '0', a str"),
     "momentum 1": (lambda: opzo(momentum=1.0), r"momentum is 1.0; .*at least 0 and below 1"),
     "momentum -0.1": (lambda: opzo(momentum=-0.1), r"momentum is -0.1; .*below 1"),
     "momentum NaN": (lambda: opzo(momentum=NAN), r"momentum is nan"),
@@ -137,6 +168,10 @@ def test_bad_setting(make: Callable[[], Any], message: str) -> None:
 
 
 UNKNOWN = {
+    "distribution in a list": (
+        lambda: zo(noise_distribution=["gaussian"]),
+        r"unknown noise distribution \['gaussian'\].*Known: gaussian",
+    ),
     "distribution": (
         lambda: zo(noise_distribution="gausian"),
         r"unknown noise distribution 'gausian'; did you mean 'gaussian'\? Known: .*sphere",

@@ -241,6 +241,42 @@ def test_weights_outside_of_a_synapse_layer_are_refused(case: str) -> None:
         make_rule(case, bilinear)
 
 
+SUMS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "of the input": lambda m, x: m.b(m.l(m.a(x) + (x.unsqueeze(1) * m.w).sum(-1))),
+    "averaged, the weights first": lambda m, x: m.b(m.l(m.a(x) + (m.w * x[:, None]).mean(2))),
+    "of activities": lambda m, x: (
+        m.b(m.l(m.a(x))) + (m.l2(m.c(x)).unsqueeze(1) * m.w).sum(2)[:, :3]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ["spatial-bp", *DIRECT])
+@pytest.mark.parametrize("call", SUMS.values(), ids=SUMS)
+def test_products_in_two_operations_are_refused(case: str, call: Any) -> None:
+    network = Custom(
+        call, a=linear(6, 5), c=linear(6, 6), l=lif(), l2=lif(), b=linear(5, 3),
+        w=nn.Parameter(torch.randn(5, 6)),
+    )  # fmt: skip
+    if "l2" not in call.__code__.co_names:
+        del network.c, network.l2
+    with pytest.raises(InputError, match=r"\['w'\] outside of a synapse layer \((sum|mean)\)"):
+        make_rule(case, network)
+
+
+def test_factors_that_are_summed_over_are_no_products() -> None:
+    """A gain of each channel before pooling, and a mixture of currents."""
+    network = Custom(
+        lambda m, x: m.b(
+            (m.l(m.a(x)).view(-1, 3, 2) * m.g).mean(2)
+            + (torch.stack([m.c(x), m.d(x)]) * m.mix).sum(0)
+        ),
+        a=linear(6, 6), c=linear(6, 3), d=linear(6, 3), l=lif(), b=linear(3, 3),
+        g=nn.Parameter(torch.rand(3, 1)), mix=nn.Parameter(torch.rand(2, 1, 1)),
+    )  # fmt: skip
+    clocked.SpatialBP(network).step(X, Y, steps=2)
+    assert network.mix.grad.abs().max() > 0 and network.g.grad is not None
+
+
 HIDDEN_PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "of a function of weights": lambda m, h: h @ F.softplus(m.weight),
     "of a symmetric matrix": lambda m, h: h @ (m.weight + m.weight.t()),

@@ -12,6 +12,7 @@ from threefactor.clocked import kernels, winograd
 from threefactor.clocked.pooling import average, checked_pool
 from threefactor.clocked.synapse import Carrier, Synapse, accumulate
 from threefactor.errors import InputError
+from threefactor.options import as_flag
 
 __all__ = ["EPSILON", "Conv2d", "standardise", "standardise_backward"]
 
@@ -116,6 +117,7 @@ class Conv2d(Synapse, nn.Conv2d):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias,
             device=device, dtype=dtype,
         )  # fmt: skip
+        standardise = as_flag("standardise", standardise)
         self.pool = checked_pool(pool)
         self.gain: nn.Parameter | None
         gain = nn.Parameter(self.weight.new_ones(out_channels, 1, 1, 1)) if standardise else None

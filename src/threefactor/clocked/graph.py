@@ -23,6 +23,7 @@ __all__ = [
     "node_of",
     "parameter_of",
     "product_operands",
+    "summed_weights",
 ]
 
 _PRODUCTS = re.compile(
@@ -158,6 +159,30 @@ def is_local(node: Any) -> bool:
     if _kind(node) == "CopySlices":  # what wrote to a part of a tensor is hidden in it
         return len(node.next_functions) <= 2  # a product has three factors: it adds to the part
     return _LOCAL.match(_kind(node)) is not None
+
+
+def summed_weights(node: Any) -> Iterator[Tensor]:
+    """Walk the leaves that weigh inputs or activities which a sum adds up: a product in two steps.
+
+    A factor of a current is none, and neither is one that is the same for all that is added up.
+    """
+    if not hasattr(node, "_saved_dim") or not re.match(r"(Sum|Mean)Backward", _kind(node)):
+        return
+    count = len(node._saved_self_sym_sizes)
+    dims = [d if d < count else d - 2**64 + count for d in node._saved_dim or ()]  # -1 is 2**64 - 1
+    for product, _ in node.next_functions:
+        factors = [] if product is None else product.next_functions
+        if len(factors) != 2 or not _kind(product).startswith("MulBackward"):
+            continue
+        for (part, place), (other, _) in (factors, factors[::-1]):
+            nodes = list(behind([part]))
+            if not nodes or any(map(is_layer, nodes)):
+                continue
+            shape = part._input_metadata[place].shape
+            sizes = [1] * (count - len(shape)) + list(shape)
+            current = any(hasattr(n, "pathway") for n in behind([other]))
+            if not current and any(sizes[d] > 1 for d in dims):
+                yield from (leaf for n in nodes if (leaf := parameter_of(n)) is not None)
 
 
 def product_operands(node: Any) -> Iterator[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked import graph, kernels, verdicts
 from threefactor.errors import InputError
+from threefactor.options import as_number
 
 __all__ = ["CrossEntropyMSE", "Loss", "check_labels", "check_targets", "from_autograd"]
 
@@ -31,7 +32,7 @@ class CrossEntropyMSE:
     """
 
     def __init__(self, mse_weight: float = 0.05) -> None:
-        if not 0.0 <= mse_weight <= 1.0:
+        if not 0.0 <= as_number("mse_weight", mse_weight) <= 1.0:
             raise InputError(f"mse_weight is {mse_weight}; give a share between 0 and 1")
         self.mse_weight = mse_weight
 

@@ -24,7 +24,7 @@ from threefactor.clocked.constants import (
     value_of,
 )
 from threefactor.errors import InputError
-from threefactor.options import refuse_unknown
+from threefactor.options import as_flag, refuse_unknown
 from threefactor.processes import Share
 
 __all__ = [
@@ -419,9 +419,9 @@ class LIF(Neuron):
         self.surrogate_width = number("surrogate_width", surrogate_width)
         self.reset_mode = reset
         LIF.check(self)
-        if learn_leak:
+        if as_flag("learn_leak", learn_leak):
             LIF.leak.learn(self)
-        if learn_threshold:
+        if as_flag("learn_threshold", learn_threshold):
             LIF.threshold.learn(self)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -580,7 +580,7 @@ class CubaLIF(LIF):
         )
         self.synaptic_leak = synaptic_leak
         CubaLIF.check(self)
-        if learn_synaptic_leak:
+        if as_flag("learn_synaptic_leak", learn_synaptic_leak):
             CubaLIF.synaptic_leak.learn(self)
 
     def check(self, name: str = "") -> None:

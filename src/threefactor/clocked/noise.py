@@ -12,6 +12,7 @@ from torch import Tensor
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError, unknown_name
+from threefactor.options import as_flag
 from threefactor.readable import clipped
 
 __all__ = [
@@ -108,14 +109,14 @@ class Perturbation:
         antithetic: bool = True,
         generator: torch.Generator | None = None,
     ) -> None:
-        if distribution not in DISTRIBUTIONS:
+        if not isinstance(distribution, str) or distribution not in DISTRIBUTIONS:
             raise unknown_name("noise distribution", distribution, DISTRIBUTIONS)
         if position not in POSITIONS:
             raise unknown_name("noise position", position, POSITIONS)
         self.schedule = scale if callable(scale) else ConstantSchedule(scale)
         self.distribution = distribution
         self.position = position
-        self.antithetic = antithetic
+        self.antithetic = as_flag("antithetic", antithetic)
         self.generator = generator
         self.scale: float
         for progress in (1.0, 0.0):  # both ends, lest a training fails in its last epoch
@@ -135,6 +136,25 @@ class Perturbation:
                 f"noise scale is {scale} at training progress {progress}; it must be above 0"
             )
         self.scale = scale
+
+    def refuse_lost(self, dtype: torch.dtype) -> None:
+        """Refuse noise that rounding takes away from an activity of 1.
+
+        Args:
+            dtype: of the activity.
+
+        Raises:
+            InputError: if the scale comes below what the precision resolves.
+        """
+        least = min(torch.finfo(one).eps for one in (dtype, torch.float32))
+        for progress in (0.0, 1.0):
+            scale = float(self.schedule(progress))
+            if scale < least:
+                raise InputError(
+                    f"noise scale is {scale} at training progress {progress}; added to a spike, 1 "
+                    f"in {dtype}, noise below {least:.1g} is lost, and what a rule learns from it "
+                    "with it: give a larger scale"
+                )
 
     def draw(self, noise: Tensor | None, like: Tensor, step: int) -> Tensor:
         """Return the noise of one layer at one time step, already scaled.

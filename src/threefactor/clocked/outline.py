@@ -403,9 +403,8 @@ def check_products(session: Session, output: Tensor, *, refuse_chain: bool) -> N
         if p.requires_grad and id(p) not in session.ignored
     }
     for node in graph.behind_all(heads.values()):
-        if not graph.is_product(node):
-            continue
-        used = sorted({names[id(p)] for p in graph.product_operands(node) if id(p) in names})
+        operands = graph.product_operands if graph.is_product(node) else graph.summed_weights
+        used = sorted({names[id(p)] for p in operands(node) if id(p) in names})
         if used:
             raise InputError(
                 f"the network multiplies with its parameters {used} outside of a synapse layer "

@@ -29,7 +29,7 @@ from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
 from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError, unknown_name, warn_user
-from threefactor.options import refuse_unknown
+from threefactor.options import as_number, refuse_unknown
 from threefactor.processes import Share, World
 
 __all__ = ["CHAINS", "Rule", "RuleOptions", "TimeStep"]
@@ -164,6 +164,8 @@ class Rule(nn.Module, ABC):
                 keeps_trace=hidden and self.keeps_layer_traces,
             )
 
+        if perturbation is not None:
+            perturbation.refuse_lost(next(network.parameters()).dtype)
         kernels.keep_freed_memory()
         self._session = Session(
             network,
@@ -274,7 +276,7 @@ class Rule(nn.Module, ABC):
 
     def set_progress(self, progress: float) -> None:
         """Say how much of the training is done, 0 to 1; moves the scale of the noise."""
-        if not 0.0 <= progress <= 1.0:
+        if not 0.0 <= as_number("progress", progress) <= 1.0:
             raise InputError(f"progress is {progress}; give a share between 0 and 1")
         if self.perturbation is not None:
             self.perturbation.set_progress(progress)

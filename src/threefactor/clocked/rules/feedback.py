@@ -16,6 +16,7 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules.base import Rule, RuleOptions
 from threefactor.clocked.rules.late import KeptEligibility, OnArrival, checked_delay
 from threefactor.errors import ConfigurationError, InputError, unknown_name
+from threefactor.options import as_number
 
 __all__ = ["MEETS", "Feedback", "FeedbackOptions", "FeedbackRule", "checked_scale"]
 
@@ -216,7 +217,7 @@ class FeedbackRule(Rule):
 
 def checked_scale(scale: float | None) -> float | None:
     """Return the option `feedback_scale` of a rule, or refuse it."""
-    if scale is not None and not scale > 0.0:
+    if scale is not None and not 0.0 < as_number("feedback_scale", scale) < math.inf:
         raise InputError(f"feedback_scale is {scale}; give a number above 0")
     return scale
 

@@ -16,6 +16,7 @@ from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import Feedback, FeedbackOptions, FeedbackRule
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
+from threefactor.options import as_number
 
 __all__ = ["LOCAL_FEEDBACK", "LocalLearningOptions", "LocalLearningRule", "Readout"]
 
@@ -138,9 +139,11 @@ class LocalLearningRule(FeedbackRule):
     ) -> None:
         if local_learning is not None and local_learning not in LOCAL_FEEDBACK:
             raise unknown_name("feedback of local learning", local_learning, LOCAL_FEEDBACK)
-        if not 0.0 < local_scale < math.inf:
+        if not 0.0 < as_number("local_scale", local_scale) < math.inf:
             raise InputError(f"local_scale is {local_scale}; give a number above 0")
-        if readout_scale is not None and not 0.0 <= readout_scale < math.inf:
+        if readout_scale is not None and not (
+            0.0 <= as_number("readout_scale", readout_scale) < math.inf
+        ):
             raise InputError(f"readout_scale is {readout_scale}; give a number of at least 0")
         whole = isinstance(feedback_patch, int) and not isinstance(feedback_patch, bool)
         if not whole or feedback_patch < 1:

@@ -14,7 +14,7 @@ from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.feedback import Feedback
 from threefactor.clocked.rules.local import LocalLearningOptions, LocalLearningRule
 from threefactor.errors import InputError, unknown_name
-from threefactor.options import refuse_unknown
+from threefactor.options import as_flag, as_number, refuse_unknown
 from threefactor.processes import Share
 
 __all__ = ["OPZO"]
@@ -83,12 +83,12 @@ class OPZO(LocalLearningRule):
         refuse_unknown(type(self), {"perturbation"} & options.keys())  # it makes its own
         if points not in SECOND_PASS:
             raise unknown_name("number of points", points, SECOND_PASS)
-        if not 0.0 <= momentum < 1.0:
+        if not 0.0 <= as_number("momentum", momentum) < 1.0:
             raise InputError(f"momentum is {momentum}; give a number of at least 0 and below 1")
         noise = Perturbation(noise_scale, noise_distribution, noise_position, antithetic, generator)
         super().__init__(network, perturbation=noise, **options)
         self.momentum = momentum
-        self.divide_by_scale = divide_by_scale
+        self.divide_by_scale = as_flag("divide_by_scale", divide_by_scale)
         self.second_pass = SECOND_PASS[points]
         self.start_feedback(0.0)
 
