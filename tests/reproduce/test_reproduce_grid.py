@@ -284,7 +284,7 @@ def test_a_run_without_the_checkpoint_of_its_last_epoch_is_not_finished(
     assert metrics(plan(), tmp_path) == metrics(plan(), finished)
 
 
-def test_a_run_that_stopped_early_is_finished(tmp_path):
+def test_a_run_that_stopped_early_is_finished(tmp_path, analyser):
     never_better = {"data.validation": 0.3, "stopping.patience": 1, "stopping.least": 1.0}
     given = plan(epochs=4, **never_better)
     assert train_here(given, tmp_path) == []
@@ -292,6 +292,9 @@ def test_a_run_that_stopped_early_is_finished(tmp_path):
     assert (state.kind, state.epochs) == ("finished", 2)
     (outcome,) = run_grid([given], tmp_path)
     assert outcome.kind == "finished"
+    path = analyser("firing", given.folder(tmp_path))
+    made = path.stat().st_mtime_ns
+    assert analyser("firing", given.folder(tmp_path)).stat().st_mtime_ns == made
 
 
 @pytest.mark.parametrize("name", ["last", "last/state.json"])
