@@ -271,25 +271,6 @@ def cifar10_rates() -> str:
     return markdown(("rule", "", *(column.title for column in full.columns)), rows)
 
 
-CONV9 = {  # what the table calls them: our runs, the paper's row
-    "spatial BP": ("spatial-bp", "spatial BP"),
-    "OPZO, LL and IGL": ("opzo-ll-igl", "OPZO (w/ LL&IGL)"),
-    "OPZO, LL": ("opzo-ll", "OPZO (w/ LL)"),
-    "DFA, LL and IGL": ("dfa-ll-igl", "DFA (w/ LL&IGL)"),
-    "DFA, LL": ("dfa-ll", "DFA (w/ LL)"),
-}
-
-
-@table
-def cifar10_deeper() -> str:
-    rows = []
-    for name, (run, paper) in CONV9.items():
-        found = last("cifar10-conv9-small", f"{run}-seed*")
-        full = published("opzo-table3", paper, "CIFAR-100")
-        rows.append((name, str(len(found)), percent(found), full))
-    return markdown(("rule", "seeds", "test accuracy", "published, CIFAR-100 in full"), rows)
-
-
 @table
 def cifar10_noise() -> str:
     rows = []
