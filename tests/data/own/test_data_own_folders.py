@@ -246,6 +246,34 @@ def test_frames_count_every_event_once(tmp_path):
     np.testing.assert_array_equal(both.reshape(-1).numpy(), total)
 
 
+def test_events_after_the_last_frame_are_counted(tmp_path, recwarn):
+    written = write_events(tmp_path / "data")
+    times = np.concatenate([events["t"] for events in written.values()])
+
+    def load(window):
+        return recordings(
+            path=str(tmp_path / "data"), steps=5, test_share=0.25, frame_window=window
+        )
+
+    for _ in ("made", "kept"):
+        late = int((times >= 5 * 700).sum())
+        with pytest.warns(
+            UserWarning, match=f"^{late} of 480 events .* after the last of 5 frames"
+        ):
+            found = load(700)
+        assert f"{late} of 480 events ({late / 480:.1%}) come later" in found.found["frames"]
+        inside = [
+            part[torch.arange(len(part))].sum()
+            for part in (found.train_samples, found.test_samples)
+        ]
+        assert sum(inside) == 480 - late
+    recwarn.clear()
+    few = int((times >= 5 * 980).sum())
+    assert 0 < few < 48 and f"{few} of 480" in load(980).found["frames"]
+    assert "later" not in load(1000).found["frames"]
+    assert not recwarn.list
+
+
 def test_events_become_spikes_for_event_driven_networks(tmp_path):
     written = write_events(tmp_path)
     found = recordings(path=str(tmp_path), test_share=0.25, sensor=(12, 11))

@@ -10,6 +10,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,25 +21,42 @@ from numpy.typing import NDArray
 from threefactor.data.files.source import open_file
 from threefactor.errors import DataError
 
-__all__ = ["CachedFrames", "cached_frames"]
+__all__ = ["CachedFrames", "Count", "cached_frames"]
 
-VERSION = 3  # of the layout; others are made anew
+VERSION = 4  # of the layout; others are made anew
 PREFIX = ".making-"
 LONGEST_ABOUT = 1 << 20  # bytes
 CHUNK = 1 << 20
 MakeSamples = Callable[[], Iterator[NDArray[Any]]]
 
 
+@dataclass
+class Count:
+    """How many events, of how many, are in no frame; a maker of frames adds to it."""
+
+    left_out: int = 0
+    of: int = 0
+
+
 class CachedFrames(NamedTuple):
-    """Frames of N samples, (N, T, C, H, W), read-only and mapped, with mean and deviation."""
+    """Frames of N samples, (N, T, C, H, W), read-only and mapped, with mean and deviation.
+
+    `late` is what their maker counted.
+    """
 
     array: NDArray[Any]
     mean: float
     std: float
+    late: Count
 
 
 def cached_frames(
-    folder: Path, key: dict[str, Any], samples: int, make: MakeSamples, types: Sequence[str]
+    folder: Path,
+    key: dict[str, Any],
+    samples: int,
+    make: MakeSamples,
+    types: Sequence[str],
+    count: Count | None = None,
 ) -> CachedFrames:
     """Return the frames that `key` describes; they are made if they are not there, or damaged.
 
@@ -54,6 +72,7 @@ def cached_frames(
         make: gives the N arrays (T, C, H, W) in order.
         types: NumPy's names of types, the smallest first; the first that holds all values is
             taken.
+        count: what `make` counts while it makes the samples.
 
     Raises:
         DataError: the folder cannot be written to, or the frames cannot be mapped.
@@ -69,7 +88,7 @@ def cached_frames(
         with FileLock(folder / f".{digest}.lock"):  # another process may be making the same
             found = _opened(place, key)
             if found is None:
-                _made(place, key, samples, make, types)
+                _made(place, key, samples, make, types, count or Count())
     except (OSError, NotImplementedError) as error:
         raise DataError(
             f"cannot keep samples in {folder}: {getattr(error, 'strerror', None) or error}; free "
@@ -88,6 +107,7 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
         with open_file(place / "about.json") as file:
             about = json.loads(file.read(LONGEST_ABOUT))
         mean, std = float(about["mean"]), float(about["std"])
+        count = Count(int(about["left_out"]), int(about["events"]))
         if about["key"] != key or not math.isfinite(mean + std):
             return None
         with open_file(place / "frames.npy") as file:
@@ -101,19 +121,25 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
         array = np.load(place / "frames.npy", mmap_mode="r")
         if [*array.shape] != about["shape"] or array.dtype.str != about["type"]:
             return None
-        return CachedFrames(array, mean, std)
+        return CachedFrames(array, mean, std, count)
     except Exception:  # NumPy and json raise errors of many kinds
         return None
 
 
 def _made(
-    place: Path, key: dict[str, Any], samples: int, make: MakeSamples, types: Sequence[str]
+    place: Path,
+    key: dict[str, Any],
+    samples: int,
+    make: MakeSamples,
+    types: Sequence[str],
+    count: Count,
 ) -> None:
     whole = place.with_name(PREFIX + place.name)
     shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed
     try:
         for kind in types:
             whole.mkdir()
+            count.left_out = count.of = 0
             about = _written(whole / "frames.npy", samples, make(), np.dtype(kind))
             if about is not None:
                 break
@@ -122,7 +148,8 @@ def _made(
             raise DataError(f"a frame holds values that {types[-1]} does not")
         size = os.path.getsize(whole / "frames.npy")
         with open(whole / "about.json", "w") as file:
-            json.dump({"key": key, "bytes": size, **about}, file, indent=1)
+            about.update(key=key, bytes=size, left_out=count.left_out, events=count.of)
+            json.dump(about, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
         if place.exists():
