@@ -25,7 +25,13 @@ from threefactor.data.dataset import (
     SimulatedSet,
     SpikeSet,
 )
-from threefactor.data.encode.framing import FrameSettings, frames, spike_frames
+from threefactor.data.encode.framing import (
+    FrameSettings,
+    LateEvents,
+    frames,
+    microseconds,
+    spike_frames,
+)
 from threefactor.data.encode.latency import check_window, code_images
 from threefactor.data.files.archives import unpacked
 from threefactor.data.files.rows import FileRows
@@ -281,6 +287,9 @@ def load_frames(
         ConfigurationError: there is no data set of this name, or no frames can be made of it.
         DataError: a recording is absent or damaged, or the frames cannot be kept.
         InputError: `settings`, `dtype` or a path is not valid.
+
+    Warns:
+        UserWarning: if more than a tenth of the events come after the last frame.
     """
     entry, usual = _framed_set(name)
     check_dtype(dtype)
@@ -294,10 +303,15 @@ def load_frames(
         writable = os.access(own if own.exists() else own.parent, os.W_OK)
         folder = (own if writable else cache_folder() / name) / "frames"
     types = WHOLE_TYPES if settings.size is None else BROKEN_TYPES
+    all_late = LateEvents()
 
     def framed(part: _Frames) -> CachedFrames:
         key = {"set": name, "settings": asdict(settings), **part.key}
-        return cached_frames(folder, key, len(part.labels), part.make, types)
+        late = LateEvents()
+        found = cached_frames(folder, key, len(part.labels), partial(part.make, late), types, late)
+        all_late.late += found.late.late
+        all_late.of += found.late.of
+        return found
 
     if isinstance(entry, SpikeSet):
         parts = _spikes(name, data_dir, settings)
@@ -306,6 +320,7 @@ def load_frames(
     else:
         parts = _recorded(entry, data_dir, sort, settings)
     train, test = map(framed, parts)
+    all_late.told(settings)
     published = not isinstance(entry, SpikeSet) and entry.normalise
     scaled = published if normalise is None else normalise
     mean, std = (train.mean, train.std or 1.0) if scaled else (0.0, 1.0)
@@ -324,7 +339,7 @@ def load_frames(
 class _Frames(NamedTuple):
     """The frames of the samples for training or for testing, and what they depend on."""
 
-    make: Callable[[], Iterator[NDArray[np.float32]]]
+    make: Callable[[LateEvents], Iterator[NDArray[np.float32]]]
     labels: Tensor
     key: dict[str, Any]
 
@@ -338,7 +353,11 @@ def _recorded(
         key: dict[str, Any] = {"source": recordings.digest()}
         if sort:  # frames in a cache would hide the error of events that run backwards
             key["sort"] = True
-        return _Frames(partial(_framed, recordings, entry, settings), labels, key)
+
+        def make(late: LateEvents) -> Iterator[NDArray[np.float32]]:
+            return _framed(recordings, entry, settings, late)
+
+        return _Frames(make, labels, key)
 
     return part(*data.train), part(*data.test)
 
@@ -352,8 +371,8 @@ def _simulated(
         digest = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         key = {"saccades": asdict(SACCADES), "source": digest}
 
-        def make() -> Iterator[NDArray[np.float32]]:
-            return _framed(simulated_events(images, raw.peak), entry, settings)
+        def make(late: LateEvents) -> Iterator[NDArray[np.float32]]:
+            return _framed(simulated_events(images, raw.peak), entry, settings, late)
 
         return _Frames(make, torch.from_numpy(labels.astype(np.int64)), key)
 
@@ -366,17 +385,22 @@ def _spikes(
     data = load_spikes(name, data_dir)
 
     def part(spikes: SpikeBatch, labels: Tensor) -> _Frames:
-        key = {"source": spikes_digest(spikes)}
-        return _Frames(partial(spike_frames, spikes, settings), labels, key)
+        def make(late: LateEvents) -> Iterator[NDArray[np.float32]]:
+            late.add(microseconds(spikes.times), settings)
+            return spike_frames(spikes, settings)
+
+        return _Frames(make, labels, {"source": spikes_digest(spikes)})
 
     return part(*data.train), part(*data.test)
 
 
 def _framed(
-    recordings: Iterable[Events], entry: FramedSet, settings: FrameSettings
+    recordings: Iterable[Events], entry: FramedSet, settings: FrameSettings, late: LateEvents
 ) -> Iterator[NDArray[np.float32]]:
     sensor_size = entry.shape[1], entry.shape[2]
-    return (frames(events, sensor_size, settings) for events in recordings)
+    for events in recordings:
+        late.add(events["t"], settings)
+        yield frames(events, sensor_size, settings)
 
 
 def _framed_set(name: str) -> tuple[FramedSet | SpikeSet, FrameSettings]:

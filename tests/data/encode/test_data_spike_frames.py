@@ -86,6 +86,21 @@ def test_frames_follow_the_files(tmp_path, place_shd, encode_shd, recordings):
     assert again.test_frames[0].sum() == again.test_frames[0][..., 5].sum() > 0
 
 
+def test_many_spikes_after_the_last_frame_are_told(tmp_path, place_shd, recordings, recwarn):
+    place_shd(tmp_path / "shd")
+    every = np.concatenate([t for part in recordings.values() for t in part[0]])
+    late = int((np.rint(every.astype(np.float64) * 1e6) >= 50_000).sum())
+    assert late > 0.1 * len(every)
+    for _ in ("made", "kept"):
+        said = f"^{late} of {len(every)} events .* after the last of 5 frames of 10000 us"
+        with pytest.warns(UserWarning, match=said):
+            load_frames("shd", tmp_path, FrameSettings(number=5, window=10_000))
+    recwarn.clear()
+    load_frames("shd", tmp_path)
+    load_frames("shd", tmp_path, FrameSettings(number=5))
+    assert not recwarn.list
+
+
 def test_what_has_no_frames_is_refused():
     for name in ("yin-yang", "mnist"):
         with pytest.raises(ConfigurationError, match=r"not events or recorded spikes.*shd-like"):

@@ -207,7 +207,8 @@ def test_frames_are_made_once(nmnist, counted):
     again = load_frames("nmnist", nmnist)
     assert len(counted) == 37
     assert torch.equal(first.train_frames[slice(None)], again.train_frames[slice(None)])
-    load_frames("nmnist", nmnist, FrameSettings(5, window=10_000))
+    with pytest.warns(UserWarning, match="come after the last of 5 frames"):
+        load_frames("nmnist", nmnist, FrameSettings(5, window=10_000))
     assert len(counted) == 74
     # One recording replaced: only its part is made anew.
     path = nmnist / "nmnist/Train/0/00001.bin"

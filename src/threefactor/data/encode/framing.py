@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +14,17 @@ from torch.nn.functional import interpolate
 
 from threefactor.data.arguments import check_whole
 from threefactor.data.formats.events import Events, check_sensor
-from threefactor.errors import InputError
+from threefactor.errors import InputError, warn_user
 from threefactor.events.spikes import SpikeBatch
 
-__all__ = ["FrameSettings", "frames", "spike_frames"]
+__all__ = ["FrameSettings", "LateEvents", "frames", "microseconds", "spike_frames"]
 
 MOST_FRAMES, LONGEST_WINDOW, LARGEST_SIDE = 1_000_000, 1 << 60, 4096
 LATEST = float(1 << 62)  # microseconds, which 64 bits hold
 MOST_VALUES = 1 << 28  # of the frames of one recording, 1 GiB
 MODES = ("bilinear", "area", "nearest")
+MOST_LATE = 0.1
+"""Share of the events that may come after the last frame without a warning."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,33 @@ class FrameSettings:
                 check_whole(name, value, 1, LARGEST_SIDE)
         if self.mode not in MODES:
             raise InputError(f"mode is {self.mode!r}; expected one of {', '.join(MODES)}")
+
+
+@dataclass
+class LateEvents:
+    """How many events, of how many, come after the last frame and are left out."""
+
+    late: int = 0
+    of: int = 0
+
+    def add(self, t: NDArray[Any], settings: FrameSettings) -> None:
+        """Count events at these times, in microseconds."""
+        self.of += len(t)
+        if settings.window is not None:
+            self.late += int(np.count_nonzero(t >= settings.number * settings.window))
+
+    def told(self, settings: FrameSettings) -> str:
+        """Return in words what was left out; warn if it is much."""
+        if not self.late:
+            return ""
+        share = f"{self.late} of {self.of} events ({self.late / self.of:.1%})"
+        if self.late > MOST_LATE * self.of:
+            warn_user(
+                f"{share} come after the last of {settings.number} frames of {settings.window} us "
+                "and are left out: give more frames, a longer window, or none, which gives all "
+                "frames as many events"
+            )
+        return f"; {share} come later and are left out"
 
 
 def frames(
@@ -135,12 +165,17 @@ def spike_frames(spikes: SpikeBatch, settings: FrameSettings) -> Iterator[NDArra
             f"{MOST_VALUES:,} values at most"
         )
     for begin, end in itertools.pairwise(spikes.offsets):
-        t = np.rint(np.minimum(spikes.times[begin:end] * 1e6, LATEST)).astype(np.int64)
-        frame = _frame_of(t, settings)
+        frame = _frame_of(microseconds(spikes.times[begin:end]), settings)
         inside = frame < settings.number
         place = frame[inside] * n + spikes.addresses[begin:end][inside]
         counts = np.bincount(place, minlength=settings.number * n)
         yield _resized(counts.reshape(settings.number, 1, 1, n).astype(np.float32), settings)
+
+
+def microseconds(times: NDArray[Any]) -> NDArray[np.int64]:
+    """Return times in seconds as whole microseconds."""
+    whole: NDArray[np.int64] = np.rint(np.minimum(times * 1e6, LATEST)).astype(np.int64)
+    return whole
 
 
 def _checked(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from threefactor.data.arguments import check_whole
-from threefactor.data.encode.framing import FrameSettings, frames
+from threefactor.data.encode.framing import FrameSettings, LateEvents, frames
 from threefactor.data.files.source import LARGEST, Source
 from threefactor.data.formats.aedat import read_aedat2, read_aedat3
 from threefactor.data.formats.aedat4 import read_aedat4
@@ -22,13 +22,13 @@ from threefactor.data.formats.npy import read_npy, read_npz
 from threefactor.data.own.folder import Listing, Sample, Split, check_classes, list_folder
 from threefactor.data.own.images import read_each
 from threefactor.data.own.made import labelled, place_of
-from threefactor.data.samples.frame_cache import Count, cached_frames
+from threefactor.data.samples.frame_cache import cached_frames
 from threefactor.data.samples.frames import Frames
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.recordings import Recording, Recordings
 from threefactor.data.sets.nmnist import read_nmnist_file
 from threefactor.data.where import cache_folder
-from threefactor.errors import ConfigurationError, DataError, warn_user
+from threefactor.errors import ConfigurationError, DataError
 from threefactor.events.spikes import SpikeBatch
 
 __all__ = ["ENDINGS", "LARGEST_SENSOR", "WHAT", "TimeUnit", "read_recording", "recordings"]
@@ -38,8 +38,6 @@ ENDINGS = (".npy", ".npz", ".aedat", ".aedat4", ".bin")
 TimeUnit = Literal["s", "ms", "us", "ns"]
 UNITS = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}  # microseconds
 LARGEST_SENSOR = (1 << 15, 1 << 15)
-MOST_LATE = 0.1
-"""Share of the events that may come after the last frame without a warning."""
 TYPES = ("uint8", "uint16", "float32"), ("float16", "float32")
 AEDAT2 = b"#!AER-DAT2"
 
@@ -121,7 +119,7 @@ def recordings(
         facts["coded"] = "as one spike for each event, times since the first event"
         return labelled("events", folder, listing, taken, (2 * height * width,), facts)
     settings = FrameSettings(number=steps, window=frame_window, size=frame_size)
-    late = Count()
+    late = LateEvents()
     taken = {
         part: _frames(
             samples, read, sensor, settings, dtype, {"unit": time_unit, "sort": sort}, late
@@ -130,16 +128,7 @@ def recordings(
         if samples
     }
     length = f"of {frame_window} us" if frame_window else "with as many events each"
-    facts["frames"] = f"{steps} {length}"
-    if late.left_out:
-        said = f"{late.left_out} of {late.of} events ({late.left_out / late.of:.1%})"
-        facts["frames"] += f"; {said} come later and are left out"
-        if late.left_out > MOST_LATE * late.of:
-            warn_user(
-                f"{said} come after the last of {steps} frames of {frame_window} us and are left "
-                "out: give more steps, a longer frame_window, or none, which gives all frames as "
-                "many events"
-            )
+    facts["frames"] = f"{steps} {length}{late.told(settings)}"
     shape = (2, *(frame_size or sensor))
     return labelled("events", folder, listing, taken, shape, facts, steps)
 
@@ -280,7 +269,7 @@ def _frames(
     settings: FrameSettings,
     dtype: torch.dtype,
     options: dict[str, Any],
-    late: Count,
+    late: LateEvents,
 ) -> Frames:
     """Make the frames of one part, and add to `late` what is in none of them."""
     entries = [Recording(Path(one.path), one.label) for one in samples]
@@ -294,20 +283,17 @@ def _frames(
         **options,
     }
 
-    count = Count()
+    counted = LateEvents()
 
     def make() -> Iterator[NDArray[np.float32]]:
         for events in source:
-            count.of += len(events)
-            if settings.window is not None:
-                end = settings.number * settings.window
-                count.left_out += int(np.count_nonzero(events["t"] >= end))
+            counted.add(events["t"], settings)
             yield frames(events, sensor, settings)
 
     types = TYPES[settings.size is not None]
     folder = cache_folder() / "own-events"
-    found = cached_frames(folder, key, len(samples), make, types, count)
-    late.left_out += found.late.left_out
+    found = cached_frames(folder, key, len(samples), make, types, counted)
+    late.late += found.late.late
     late.of += found.late.of
     return Frames(found.array, dtype=dtype)
 

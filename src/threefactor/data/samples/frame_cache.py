@@ -10,7 +10,6 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,10 +17,11 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from threefactor.data.encode.framing import LateEvents
 from threefactor.data.files.source import open_file
 from threefactor.errors import DataError
 
-__all__ = ["CachedFrames", "Count", "cached_frames"]
+__all__ = ["CachedFrames", "cached_frames"]
 
 VERSION = 4  # of the layout; others are made anew
 PREFIX = ".making-"
@@ -30,24 +30,16 @@ CHUNK = 1 << 20
 MakeSamples = Callable[[], Iterator[NDArray[Any]]]
 
 
-@dataclass
-class Count:
-    """How many events, of how many, are in no frame; a maker of frames adds to it."""
-
-    left_out: int = 0
-    of: int = 0
-
-
 class CachedFrames(NamedTuple):
     """Frames of N samples, (N, T, C, H, W), read-only and mapped, with mean and deviation.
 
-    `late` is what their maker counted.
+    `late` are the events that are in no frame, as far as their maker counted them.
     """
 
     array: NDArray[Any]
     mean: float
     std: float
-    late: Count
+    late: LateEvents
 
 
 def cached_frames(
@@ -56,7 +48,7 @@ def cached_frames(
     samples: int,
     make: MakeSamples,
     types: Sequence[str],
-    count: Count | None = None,
+    late: LateEvents | None = None,
 ) -> CachedFrames:
     """Return the frames that `key` describes; they are made if they are not there, or damaged.
 
@@ -72,7 +64,7 @@ def cached_frames(
         make: gives the N arrays (T, C, H, W) in order.
         types: NumPy's names of types, the smallest first; the first that holds all values is
             taken.
-        count: what `make` counts while it makes the samples.
+        late: to which `make` adds what it leaves out.
 
     Raises:
         DataError: the folder cannot be written to, or the frames cannot be mapped.
@@ -88,7 +80,7 @@ def cached_frames(
         with FileLock(folder / f".{digest}.lock"):  # another process may be making the same
             found = _opened(place, key)
             if found is None:
-                _made(place, key, samples, make, types, count or Count())
+                _made(place, key, samples, make, types, late or LateEvents())
     except (OSError, NotImplementedError) as error:
         raise DataError(
             f"cannot keep samples in {folder}: {getattr(error, 'strerror', None) or error}; free "
@@ -107,7 +99,7 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
         with open_file(place / "about.json") as file:
             about = json.loads(file.read(LONGEST_ABOUT))
         mean, std = float(about["mean"]), float(about["std"])
-        count = Count(int(about["left_out"]), int(about["events"]))
+        late = LateEvents(int(about["late"]), int(about["events"]))
         if about["key"] != key or not math.isfinite(mean + std):
             return None
         with open_file(place / "frames.npy") as file:
@@ -121,7 +113,7 @@ def _opened(place: Path, key: dict[str, Any]) -> CachedFrames | None:
         array = np.load(place / "frames.npy", mmap_mode="r")
         if [*array.shape] != about["shape"] or array.dtype.str != about["type"]:
             return None
-        return CachedFrames(array, mean, std, count)
+        return CachedFrames(array, mean, std, late)
     except Exception:  # NumPy and json raise errors of many kinds
         return None
 
@@ -132,14 +124,14 @@ def _made(
     samples: int,
     make: MakeSamples,
     types: Sequence[str],
-    count: Count,
+    late: LateEvents,
 ) -> None:
     whole = place.with_name(PREFIX + place.name)
     shutil.rmtree(whole, ignore_errors=True)  # of a process that was killed
     try:
         for kind in types:
             whole.mkdir()
-            count.left_out = count.of = 0
+            late.late = late.of = 0
             about = _written(whole / "frames.npy", samples, make(), np.dtype(kind))
             if about is not None:
                 break
@@ -148,7 +140,7 @@ def _made(
             raise DataError(f"a frame holds values that {types[-1]} does not")
         size = os.path.getsize(whole / "frames.npy")
         with open(whole / "about.json", "w") as file:
-            about.update(key=key, bytes=size, left_out=count.left_out, events=count.of)
+            about.update(key=key, bytes=size, late=late.late, events=late.of)
             json.dump(about, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
