@@ -59,12 +59,15 @@ PAPER = {"spatial BP": "Spatial BP & SG"}  # headings of the OPZO paper that dif
 FIGURES = {  # a figure of the report, and the runs that it shows: all, if none are named
     "cifar10-conv5-small-test-error": [
         "cifar10-conv5-small/spatial-bp-seed0",
+        "cifar10-conv5-small/spatial-bp-seed1",
         "cifar10-conv5-small/opzo-ll-seed0",
         "cifar10-conv5-small/opzo-ll-seed1",
         "cifar10-conv5-small/opzo-seed0",
         "cifar10-conv5-small/opzo-seed1",
+        "cifar10-conv5-small/opzo-seed2",
         "cifar10-conv5-small/dfa-ll-seed0",
         "cifar10-conv5-small/dfa-seed0",
+        "cifar10-conv5-small/dfa-seed1",
         "cifar10-conv5-small/zo-seed0",
     ],
     "mnist-events-test-error": [
@@ -269,6 +272,23 @@ def cifar10_rates() -> str:
         rows.append((name, "measured", *(f"{ours[column.layer]:.3f}" for column in full.columns)))
         rows.append(("", "published", *("" if v is None else f"{v.mean:.3f}" for v in theirs)))
     return markdown(("rule", "", *(column.title for column in full.columns)), rows)
+
+
+CONV9 = {  # what the table calls them: our runs, the paper's row
+    "spatial BP": ("spatial-bp", "spatial BP"),
+    "OPZO, LL and IGL": ("opzo-ll-igl", "OPZO (w/ LL&IGL)"),
+    "OPZO, LL": ("opzo-ll", "OPZO (w/ LL)"),
+}
+
+
+@table
+def cifar10_deeper() -> str:
+    rows = []
+    for name, (run, paper) in CONV9.items():
+        found = last("cifar10-conv9-small", f"{run}-seed*")
+        full = published("opzo-table3", paper, "CIFAR-100")
+        rows.append((name, str(len(found)), percent(found), full))
+    return markdown(("rule", "seeds", "test accuracy", "published, CIFAR-100 in full"), rows)
 
 
 @table
