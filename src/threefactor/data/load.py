@@ -303,15 +303,11 @@ def load_frames(
         writable = os.access(own if own.exists() else own.parent, os.W_OK)
         folder = (own if writable else cache_folder() / name) / "frames"
     types = WHOLE_TYPES if settings.size is None else BROKEN_TYPES
-    all_late = LateEvents()
 
     def framed(part: _Frames) -> CachedFrames:
         key = {"set": name, "settings": asdict(settings), **part.key}
         late = LateEvents()
-        found = cached_frames(folder, key, len(part.labels), partial(part.make, late), types, late)
-        all_late.late += found.late.late
-        all_late.of += found.late.of
-        return found
+        return cached_frames(folder, key, len(part.labels), partial(part.make, late), types, late)
 
     if isinstance(entry, SpikeSet):
         parts = _spikes(name, data_dir, settings)
@@ -320,7 +316,7 @@ def load_frames(
     else:
         parts = _recorded(entry, data_dir, sort, settings)
     train, test = map(framed, parts)
-    all_late.told(settings)
+    (train.late + test.late).told(settings)
     published = not isinstance(entry, SpikeSet) and entry.normalise
     scaled = published if normalise is None else normalise
     mean, std = (train.mean, train.std or 1.0) if scaled else (0.0, 1.0)

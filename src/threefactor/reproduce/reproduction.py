@@ -144,7 +144,7 @@ class Analyser:
         """
         path = folder / "analysis" / f"{name}-{self.budget}.json"
         log = path.with_suffix(".log")
-        if self._is_done(name, path, Run(folder).finished_epochs):
+        if self._is_done(name, path, len(Run(folder).metrics)):
             log.unlink(missing_ok=True)  # of a process that was killed before it looked
             return path
         words = ["analyse", name, str(folder), "--out", str(path)]

@@ -14,6 +14,7 @@ from threefactor import clocked, events
 from threefactor.clocked import LinearSchedule
 from threefactor.clocked.inputs import takes_several
 from threefactor.data import Augmentation, AugmentedData, hold_out
+from threefactor.data.encode.framing import MOST_LATE
 from threefactor.errors import CheckpointError, ConfigurationError, warn_user
 from threefactor.events import SpikeBatch
 from threefactor.options import options_of
@@ -37,10 +38,6 @@ from threefactor.training.settings import RegisteredNetworkSettings, RuleSetting
 from threefactor.training.weights import ENDINGS, is_weights_file, load_weights
 
 __all__ = ["begin", "build", "check_parts", "option_names"]
-
-MOST_LATE = 0.1
-"""Share of the input spikes that may come after the end of the simulation without a word: of the
-Spiking Heidelberg Digits, some do in the published experiments."""
 
 
 def build(

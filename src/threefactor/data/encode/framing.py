@@ -24,7 +24,7 @@ LATEST = float(1 << 62)  # microseconds, which 64 bits hold
 MOST_VALUES = 1 << 28  # of the frames of one recording, 1 GiB
 MODES = ("bilinear", "area", "nearest")
 MOST_LATE = 0.1
-"""Share of the events that may come after the last frame without a warning."""
+"""Share of events or spikes that may come too late without a warning; some do in published sets."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,9 @@ class LateEvents:
         self.of += len(t)
         if settings.window is not None:
             self.late += int(np.count_nonzero(t >= settings.number * settings.window))
+
+    def __add__(self, other: LateEvents) -> LateEvents:
+        return LateEvents(self.late + other.late, self.of + other.of)
 
     def told(self, settings: FrameSettings) -> str:
         """Return in words what was left out; warn if it is much."""

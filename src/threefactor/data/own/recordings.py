@@ -22,7 +22,7 @@ from threefactor.data.formats.npy import read_npy, read_npz
 from threefactor.data.own.folder import Listing, Sample, Split, check_classes, list_folder
 from threefactor.data.own.images import read_each
 from threefactor.data.own.made import labelled, place_of
-from threefactor.data.samples.frame_cache import cached_frames
+from threefactor.data.samples.frame_cache import CachedFrames, cached_frames
 from threefactor.data.samples.frames import Frames
 from threefactor.data.samples.own import OwnData
 from threefactor.data.samples.recordings import Recording, Recordings
@@ -119,14 +119,13 @@ def recordings(
         facts["coded"] = "as one spike for each event, times since the first event"
         return labelled("events", folder, listing, taken, (2 * height * width,), facts)
     settings = FrameSettings(number=steps, window=frame_window, size=frame_size)
-    late = LateEvents()
-    taken = {
-        part: _frames(
-            samples, read, sensor, settings, dtype, {"unit": time_unit, "sort": sort}, late
-        )
+    made = {
+        part: _frames(samples, read, sensor, settings, {"unit": time_unit, "sort": sort})
         for part, samples in listing.parts.items()
         if samples
     }
+    taken = {part: Frames(found.array, dtype=dtype) for part, found in made.items()}
+    late = sum((found.late for found in made.values()), LateEvents())
     length = f"of {frame_window} us" if frame_window else "with as many events each"
     facts["frames"] = f"{steps} {length}{late.told(settings)}"
     shape = (2, *(frame_size or sensor))
@@ -267,11 +266,8 @@ def _frames(
     read: Callable[..., Events],
     sensor: tuple[int, int],
     settings: FrameSettings,
-    dtype: torch.dtype,
     options: dict[str, Any],
-    late: LateEvents,
-) -> Frames:
-    """Make the frames of one part, and add to `late` what is in none of them."""
+) -> CachedFrames:
     entries = [Recording(Path(one.path), one.label) for one in samples]
     source = Recordings(entries, partial(read, sensor=sensor))
     key = {
@@ -283,19 +279,16 @@ def _frames(
         **options,
     }
 
-    counted = LateEvents()
+    late = LateEvents()
 
     def make() -> Iterator[NDArray[np.float32]]:
         for events in source:
-            counted.add(events["t"], settings)
+            late.add(events["t"], settings)
             yield frames(events, sensor, settings)
 
     types = TYPES[settings.size is not None]
     folder = cache_folder() / "own-events"
-    found = cached_frames(folder, key, len(samples), make, types, counted)
-    late.late += found.late.late
-    late.of += found.late.of
-    return Frames(found.array, dtype=dtype)
+    return cached_frames(folder, key, len(samples), make, types, late)
 
 
 def _spikes(
