@@ -96,6 +96,13 @@ def test_every_run_has_settings_in_every_budget(budget):
             assert len(runs) == (3 if budget == "paper" else 1)
 
 
+@pytest.mark.parametrize("name", ["opzo-table1", "opzo-table2", "opzo-table3", "opzo-table8"])
+def test_different_runs_have_different_names(name):
+    runs = [run for row in exhibit(name).rows for run in row.runs("smoke")]
+    named = {(run.recipe, run.name): run.fingerprint for run in runs}
+    assert len(named) == len({run.fingerprint for run in runs})
+
+
 def test_the_paper_budget_is_the_recipe_itself():
     (row,) = [
         r

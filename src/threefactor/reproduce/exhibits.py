@@ -49,8 +49,11 @@ class Row:
     def runs(self, budget: str) -> list[PlannedRun]:
         """Return the runs of a budget, one for each seed."""
         changes = {**changes_for(self.recipe, budget, self.rule), **self.changes}
-        words = [str(v) for v in self.changes.values() if isinstance(v, (str, int, float)) and v]
-        variant = "-".join(words)
+        variant = "-".join(
+            f"no-{key.rpartition('.')[2]}" if value is None else str(value)
+            for key, value in self.changes.items()
+            if value is None or (isinstance(value, (str, int, float)) and value)
+        )
         return [
             PlannedRun(self.recipe, self.rule, seed, changes, variant, self._start(seed, budget))
             for seed in seeds_for(self.recipe, budget)

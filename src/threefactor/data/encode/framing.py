@@ -86,8 +86,8 @@ class LateEvents:
         if self.late > MOST_LATE * self.of:
             warn_user(
                 f"{share} come after the last of {settings.number} frames of {settings.window} us "
-                "and are left out: give more frames, a longer window, or none, which gives all "
-                "frames as many events"
+                "and are left out: give more frames (steps), a longer window (frame_window in "
+                "settings), or no window, which gives all frames as many events"
             )
         return f"; {share} come later and are left out"
 
