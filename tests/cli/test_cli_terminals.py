@@ -240,6 +240,9 @@ run("report", "run", "--format", "markdown", "--figures", "pictures", "--out", "
         (["--seed", "9" * 30], 2, "seed = 9999"),
         (["--seed", "1", "--set", "seed=2"], 2, "seed is given twice, as 2 and as 1"),
         (["--set", "lr=1", "--set", "lr=2"], 2, "lr is given twice, as 1 and as 2"),
+        (["--rule", "opzo", "--rule", "dfa"], 2, "'--rule': it is given twice"),
+        (["--epochs", "1", "--epochs=1"], 2, "'--epochs': it is given twice"),
+        (["--set", "dropout=NaN"], 2, "network.dropout = nan"),
         (["--set", "epochs=" + "9" * 5000], 2, "cannot read 'epochs=99"),
         (["--set", "epochs=" + "[" * 100_000], 2, "cannot read 'epochs=[["),
         (["--set", "recipe=../../x"], 2, "--set does not change it"),
@@ -252,7 +255,8 @@ run("report", "run", "--format", "markdown", "--figures", "pictures", "--out", "
     ],
 )
 def test_a_wrong_value_leaves_nothing_behind(stream, tmp_path, arguments, code, message):
-    got, _, err = stream("train", "digits-fc", "--out", "run", *arguments)
+    out = () if "--out" in arguments else ("--out", "run")
+    got, _, err = stream("train", "digits-fc", *out, *arguments)
     assert got == code
     assert message in " ".join(err.decode().split())
     assert list(tmp_path.iterdir()) == []

@@ -137,14 +137,79 @@ def test_yaml(write):
     assert (made.settings.recipe, made.settings.network.hidden) == ("y", (50,))
     with pytest.raises(ConfigurationError, match=r"y\.yaml cannot be read: line 1: key 'epochs'"):
         recipe(str(write("epochs: 3\nepochs: 4\n", "y.yaml")))
-    with pytest.raises(ConfigurationError, match=r"optimizer\.lr = '1e-3': .*give a number"):
-        recipe(str(write("base: digits-fc\noptimizer: {lr: 1e-3}\n", "y.yaml")))  # YAML 1.1
+    with pytest.raises(ConfigurationError, match=r"y\.yaml holds None"):
+        recipe(str(write("# nothing\n", "y.yaml")))
     with pytest.raises(ConfigurationError, match="cannot be read"):
         recipe(str(write("a: [", "y.yaml")))
     with pytest.raises(ConfigurationError, match="a recipe cannot have aliases"):
         recipe(str(write("data: &a {name: digits}\nnetwork: *a\n", "y.yaml")))
     with pytest.raises(ConfigurationError, match=r"cannot be read: .*python/object"):
         recipe(str(write("!!python/object/apply:os.system ['true']", "y.yaml")))
+
+
+def test_words_and_numbers_of_yaml_are_what_they_look_like(write):
+    """In YAML 1.1, 010 is 8, 1:30 is 90, no is false, 1e-3 is a text, and << takes fields over."""
+    pytest.importorskip("yaml")
+
+    def made(text):
+        return recipe(str(write(f"base: digits-fc\n{text}\n", "y.yaml"))).settings
+
+    good = """
+optimizer: {lr: 1e-3, options: {weight_decay: 0.1}}
+network: {leak: .5, hidden: [8, 7], learn_leak: true}
+rule: {options: {momentum: 1.0e+0, antithetic: False}}
+scheduler: {name: ~}
+data: {train: 30, test: null}"""
+    found = made(good)
+    assert (found.optimizer.lr, found.optimizer.options["weight_decay"]) == (1e-3, 0.1)
+    assert (found.network.leak, found.network.hidden, found.network.learn_leak) == (
+        0.5,
+        (8, 7),
+        True,
+    )
+    assert found.rule.options["momentum"] == 1 and found.rule.options["antithetic"] is False
+    assert found.scheduler.name is None and found.data.train == 30
+    for text, said in (
+        ("epochs: 010", "epochs = '010'"),
+        ("epochs: 1:30", "epochs = '1:30'"),
+        ("epochs: 0x10", "epochs = '0x10'"),
+        ("epochs: 1_000", "epochs = '1_000'"),
+        ("epochs: 2020-01-01", "epochs = '2020-01-01'"),
+        ("epochs: .inf", r"epochs = '\.inf'"),
+        ("network: {learn_leak: yes}", "learn_leak = 'yes'"),
+        ("rule: {options: {antithetic: no}}", "antithetic is 'no'"),
+        ("network: {<<: {leak: 0.3}, dropout: 0.1}", r"unknown setting 'network\.<<'"),
+    ):
+        with pytest.raises(ConfigurationError, match=rf"y\.yaml: .*{said}"):
+            made(text)
+
+
+def test_a_bad_option_of_a_rule_is_refused_with_the_file(write):
+    base = 'base = "digits-fc"\n'
+    with pytest.raises(ConfigurationError, match=r"my\.toml: momentum is '0\.9'"):
+        recipe(str(write(base + '[rule.options]\nmomentum = "0.9"\n')))
+    with pytest.raises(ConfigurationError, match=r"my\.toml: per_rule\.dfa: .*is 'x'"):
+        recipe(str(write(base + '[per_rule.dfa]\nlocal_scale = "x"\n')))
+
+
+def test_a_base_is_found_beside_the_file_and_is_not_the_file(write, tmp_path, monkeypatch):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write('base = "digits-fc"\nepochs = 7\n', "mother.toml")
+    (tmp_path / "elsewhere" / "mother.toml").write_text('base = "digits-fc"\nepochs = 9\n')
+    made = recipe(str(write('base = "mother.toml"\nbatch_size = 5\n', "child.TOML")))
+    assert (made.settings.epochs, made.settings.batch_size) == (7, 5)
+    write('base = "b.toml"\n', "a.toml")
+    write('base = "./a.toml"\n', "b.toml")
+    with pytest.raises(ConfigurationError, match=r"a\.toml is its own base"):
+        recipe(str(tmp_path / "a.toml"))
+
+
+def test_a_file_of_windows_begins_with_a_mark_and_an_empty_one_is_refused(write):
+    made = recipe(str(write('\ufeffbase = "digits-fc"\nepochs = 3\n')))
+    assert made.settings.epochs == 3
+    with pytest.raises(ConfigurationError, match=r"my\.toml holds \{\}; give settings by name"):
+        recipe(str(write("# nothing\n")))
 
 
 def test_a_recipe_of_a_script():

@@ -16,6 +16,7 @@ import typer
 from typer.rich_utils import rich_format_error
 
 from threefactor.cli import analyse, data, demo, importing, report, reproduce, runs, stream, sweep
+from threefactor.cli.command import Command
 from threefactor.cli.console import console, fail, flush, prepare, say
 from threefactor.cli.plugins import PluginCommand
 from threefactor.cli.show import show_run
@@ -47,18 +48,18 @@ Begin with `threefactor demo`, which trains both engines on embedded data in abo
 `threefactor --install-completion` makes the Tab key complete commands, recipes and rules.
 """,
 )
-app.command()(demo.demo)
+app.command(cls=Command)(demo.demo)
 app.command(cls=PluginCommand)(runs.train)
 app.command(cls=PluginCommand)(runs.finetune)
 app.command(cls=PluginCommand)(runs.evaluate)
 app.command(cls=PluginCommand)(analyse.analyse)
 app.command("show", cls=PluginCommand)(show_run)
 app.command(cls=PluginCommand)(stream.stream)
-app.command("import")(importing.import_)
+app.command("import", cls=Command)(importing.import_)
 app.command(cls=PluginCommand)(runs.recipes)
 app.command(cls=PluginCommand)(sweep.sweep)
-app.command()(reproduce.reproduce)
-app.command()(report.report)
+app.command(cls=Command)(reproduce.reproduce)
+app.command(cls=Command)(report.report)
 app.command(cls=PluginCommand)(report.cite)
 app.add_typer(data.app, name="data")
 MARKUP = {one: one.rich_markup_mode for one in (app, data.app)}

@@ -11,6 +11,7 @@ import typer
 from rich.table import Column, Table
 
 from threefactor import data
+from threefactor.cli.command import Command
 from threefactor.cli.completion import dataset_names
 from threefactor.cli.console import console, say, show
 from threefactor.data.own.kinds import KINDS, recognise
@@ -50,7 +51,7 @@ DataDir = Annotated[
 Name = Annotated[str, typer.Argument(help="Data set.", autocompletion=dataset_names)]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_(data_dir: DataDir = None) -> None:
     """List the data sets, and whether they are found on this machine."""
     table = Table(Column("name", no_wrap=True), "title", "kind", "training", "test", "found")
@@ -63,20 +64,20 @@ def list_(data_dir: DataDir = None) -> None:
     say("To download one: threefactor data fetch NAME")
 
 
-@app.command()
+@app.command(cls=Command)
 def fetch(name: Name, data_dir: DataDir = None) -> None:
     """Download a data set, checksums checked, and unpack it. Files that are there are kept."""
     folder = data.fetch(name, data_dir, progress=console().is_terminal)
     say(f"{name} is in {readable(str(folder))}")
 
 
-@app.command()
+@app.command(cls=Command)
 def info(name: Name, data_dir: DataDir = None) -> None:
     """Describe a data set: samples, shape, licence, source, where it lies."""
     say(data.describe(name, data_dir))
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="Folder or file of your own data, or KIND:PATH.")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
 from threefactor import plugins, recipes, training
+from threefactor.cli.command import Command
 from threefactor.errors import ConfigurationError
 from threefactor.readable import readable
 
@@ -45,7 +45,7 @@ Plugins = Annotated[
 ]
 
 
-class PluginCommand(TyperCommand):
+class PluginCommand(Command):
     """A command whose help names what plugins registered."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:

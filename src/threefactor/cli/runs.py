@@ -329,7 +329,7 @@ def changes_of(
                 "recipe says where the settings come from, and --set does not change it; give "
                 "another one as RECIPE"
             )
-        if changes.get(key, value) != value:
+        if key in changes and changes[key] != value:
             raise ConfigurationError(
                 f"{key} is given twice, as {clipped(changes[key])} and as {clipped(value)}"
             )

@@ -56,7 +56,7 @@ def all_recipes() -> dict[str, Recipe]:
 
 def is_recipe_file(name: Any) -> bool:
     """Whether this is the name of a recipe file, by its ending."""
-    return isinstance(name, (str, Path)) and Path(name).suffix in ENDINGS
+    return isinstance(name, (str, Path)) and Path(name).suffix.lower() in ENDINGS
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -64,7 +64,8 @@ def read_recipe(path: str | Path) -> Recipe:
 
     The file is TOML (`.toml`), or YAML (`.yaml`, `.yml`) where PyYAML is installed. It has settings
     by group, as `threefactor recipes --show NAME` prints them; what is left out has the default of
-    `Settings`, or the value of the recipe `base`. In TOML "null" stands for no value.
+    `Settings`, or the value of the recipe `base`: a name, or a file, whose path counts from the
+    folder of this one. In TOML "null" stands for no value. YAML is read as YAML 1.2.
 
     Args:
         path: of the file.
@@ -73,8 +74,20 @@ def read_recipe(path: str | Path) -> Recipe:
         ConfigurationError: names the file, and what is wrong: a key, a value, or a name that
             another recipe has.
     """
-    file = Path(path)
-    name, made = from_document(read_document(file), recipe, str(file))
+    return _read(Path(path), ())
+
+
+def _read(file: Path, above: tuple[Path, ...]) -> Recipe:
+    """Read a recipe, which is the base of those above."""
+    if file.resolve() in above:
+        raise ConfigurationError(f"recipe {file} is its own base; give another base")
+    document = read_document(file)
+    within = (*above, file.resolve())
+
+    def find(base: str) -> Recipe:
+        return _read(file.parent / base, within) if is_recipe_file(base) else recipe(base)
+
+    name, made = from_document(document, find, str(file))
     if RECIPES.get(name) == made:
         return RECIPES[name]
     if name in RECIPES:

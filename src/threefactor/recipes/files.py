@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.readable import clipped
 from threefactor.recipes.recipe import Recipe
+from threefactor.training.build import rule_options
 from threefactor.training.engines import engine_of
 from threefactor.training.settings import Settings, make_settings
 
@@ -30,6 +32,18 @@ NAMES = {"data": "name", "network": "kind", "rule": "name", "loss": "kind"}
 NAMES.update(optimizer="name", scheduler="name")
 """The setting that says what a group is about; if it is another one, the base's does not count."""
 LARGEST = 1 << 20  # bytes
+YAML_WORDS = (
+    ("null", re.compile(r"(null|Null|NULL|~|)$"), [*"nN~", ""]),
+    ("bool", re.compile(r"([tT]rue|TRUE|[fF]alse|FALSE)$"), [*"tTfF"]),
+    ("int", re.compile(r"[-+]?(0|[1-9][0-9]*)$"), [*"-+0123456789"]),
+    (
+        "float",
+        re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?$"),
+        [*"-+.0123456789"],
+    ),
+)
+"""What is no text in YAML 1.2, with its first letters. In YAML 1.1, as PyYAML reads it, 010 is 8,
+1:30 is 90, no is false and 1e-3 a text."""
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -41,16 +55,16 @@ def read_document(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > LARGEST:
             raise ConfigurationError(f"{path} is larger than a recipe can be; give another file")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors on Windows begin with a mark
     except (OSError, UnicodeDecodeError) as problem:
         why = getattr(problem, "strerror", None) or problem
         raise ConfigurationError(f"recipe {path} cannot be read: {why}") from problem
     try:
-        is_toml = path.suffix == ".toml"
+        is_toml = path.suffix.lower() == ".toml"
         found = _without_null(tomllib.loads(text)) if is_toml else _yaml(text)
     except (tomllib.TOMLDecodeError, RecursionError, ValueError) as problem:
         raise ConfigurationError(f"recipe {path} cannot be read: {problem}") from problem
-    if not isinstance(found, dict):
+    if not (isinstance(found, dict) and found):
         raise ConfigurationError(f"recipe {path} holds {clipped(found)}; give settings by name")
     return {"recipe": path.stem, **found}
 
@@ -96,7 +110,7 @@ def _from_document(
     fields = [field.name for field in dataclasses.fields(Settings)]
     for key in document:
         if key not in (*fields, *OTHER_KEYS):
-            raise unknown_name("key", key, [*fields, *OTHER_KEYS])
+            raise unknown_name("key", key, {*fields, *OTHER_KEYS})
     name, title = document.get("recipe"), document.get("title", "")
     for key, value in (("recipe", name), ("title", title)):
         if not isinstance(value, str):
@@ -119,10 +133,10 @@ def _from_document(
     for key in rule.options:
         if key not in known:
             raise unknown_name(f"rule.options of {rule.name!r}:", key, known)
-    made.settings_for()
+    rule_options(made.settings_for())
     for name_of_rule in changes:
         try:
-            made.settings_for(name_of_rule)
+            rule_options(made.settings_for(name_of_rule))
         except ConfigurationError as problem:
             raise ConfigurationError(f"per_rule.{name_of_rule}: {problem}") from problem
     return str(name), made
@@ -201,7 +215,9 @@ def _yaml(text: str) -> Any:
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """PyYAML's without aliases, which can make a small file huge, and without keys given twice,
-        of which it would keep the last."""
+        of which it would keep the last. Words and numbers are those of YAML 1.2."""
+
+        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.AliasEvent):
@@ -216,6 +232,8 @@ def _yaml(text: str) -> Any:
                     raise ValueError(f"line {line}: key {key!r} is no text, or there twice")
             return super().construct_mapping(node, deep)
 
+    for kind, pattern, first in YAML_WORDS:
+        Loader.add_implicit_resolver(f"tag:yaml.org,2002:{kind}", pattern, first)
     try:
         return yaml.load(text, Loader)
     except yaml.YAMLError as problem:

@@ -37,7 +37,7 @@ from threefactor.training.registered import (
 from threefactor.training.settings import RegisteredNetworkSettings, RuleSettings, Settings
 from threefactor.training.weights import ENDINGS, is_weights_file, load_weights
 
-__all__ = ["begin", "build", "check_parts", "option_names"]
+__all__ = ["begin", "build", "check_parts", "option_names", "rule_options"]
 
 
 def build(
@@ -244,13 +244,22 @@ def option_names(settings: Settings) -> list[str]:
     return [f"{group}.options.{name}" for group, names in options.items() for name in names]
 
 
-def _rule(settings: Settings, engine: Engine, network: nn.Module, samples: Any) -> Any:
-    given: RuleSettings = settings.rule
-    options = dict(given.options)
+def rule_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the rule, once their names and types are checked.
+
+    Raises:
+        ConfigurationError: names the option, what was given and what is expected.
+    """
+    options = dict(settings.rule.options)
     scale = options.get("noise_scale")
     if isinstance(scale, (list, tuple)):
         options["noise_scale"] = _schedule(scale)
-    options = engine.checked_options(given.name, options)
+    return engine_of(settings).checked_options(settings.rule.name, options)
+
+
+def _rule(settings: Settings, engine: Engine, network: nn.Module, samples: Any) -> Any:
+    given: RuleSettings = settings.rule
+    options = rule_options(settings)
     _check_noise(settings, engine)
     options.update(engine.given(settings))
     kind = engine.rule(given.name)

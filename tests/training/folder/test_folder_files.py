@@ -2,11 +2,12 @@
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from threefactor.errors import CheckpointError
-from threefactor.training.folder.files import append_line, read_lines, write_lines
+from threefactor.training.folder.files import append_line, read_lines, write_atomically, write_lines
 
 
 def full(*_):
@@ -63,3 +64,35 @@ def test_a_disk_too_full_for_a_new_file_is_told_as_such(tmp_path, monkeypatch):
     monkeypatch.setattr("builtins.open", full)
     with pytest.raises(CheckpointError, match="No space left"):
         append_line(tmp_path / "tracked.jsonl", {})
+
+
+def test_what_a_link_names_is_written_and_the_link_stays(tmp_path):
+    (tmp_path / "shared").mkdir()
+    real, link = tmp_path / "shared" / "real.json", tmp_path / "link.json"
+    real.write_text("old")
+    link.symlink_to(Path("shared", "real.json"))
+    write_atomically(link, b"new")
+    assert link.is_symlink() and real.read_bytes() == b"new"
+    assert sorted(path.name for path in tmp_path.rglob("*.json")) == ["link.json", "real.json"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_or_device_is_written_to_and_not_replaced(tmp_path):
+    """A root user's /dev/stdout would become a file for everybody."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_atomically(pipe, b"lines")
+    assert os.read(reader, 100) == b"lines"
+    os.close(reader)
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+def test_a_folder_and_a_name_that_is_too_long_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"cannot write \.: Is a directory"):
+        write_atomically(Path("."), b"")
+    with pytest.raises(CheckpointError, match="File name too long"):
+        write_atomically(Path("a" * 300), b"")
+    write_atomically(Path("\N{CJK UNIFIED IDEOGRAPH-65E5}" * 80), b"")  # 240 bytes
+    assert len(list(tmp_path.iterdir())) == 1

@@ -45,22 +45,29 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also in case of a power cut.
 
+    A link is followed: the file that it names is written. So are pipes and devices, as /dev/stdout,
+    which have no old content that could be lost.
+
     Raises:
         CheckpointError: if it cannot be written; a file that was there before stays.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    place = Path(os.path.realpath(path))
+    temporary = place.with_name(f".{place.name[:60]}.{uuid.uuid4().hex[:8]}")
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a pipe or a device; a folder is an error
+            return
         with open(temporary, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-        sync_folder(path.parent)
+        os.replace(temporary, place)
+        sync_folder(place.parent)
     except OSError as problem:
         _remove(temporary)
         raise CheckpointError(
             f"cannot write {path}: {problem.strerror}; what was saved before is still there. "
-            "Make room or choose another folder, then resume"
+            "Make room or choose another folder, then give the command again"
         ) from problem
 
 
