@@ -1,4 +1,5 @@
-"""Let the Nth operation on the disk of a training, a resumption or a report fail, for every N.
+"""Let the Nth operation on the disk of a command fail, for every N: of a training, a resumption, a
+report, pictures, an analysis, a stream.
 
 Usage: python tests/faults.py [--every 1] [--seed 0]
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import json
 import os
 import random
 import shutil
@@ -24,6 +26,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 SOURCE = Path(__file__).with_name("faults.c")
@@ -119,21 +122,51 @@ class Faults:
             ended = self.disturbed.Command(words, self.folder / "log").wait()
             self.blame(f"evaluate after {what}", ended.problems(0))
 
-    def report(self, nths: Callable[[int], list[int]]) -> None:
-        """Disturb a report; its page is whole, or not there."""
+    def pages(self, nths: Callable[[int], list[int]]) -> None:
+        """Disturb what reads runs and writes something: report in all ways, others in one each."""
+        run, *_ = map(str, self.wholes)
+        page, figures, tables = (str(self.folder / "pages" / name) for name in ("p", "f", "t"))
+        report = ["report", *map(str, self.wholes), "--out", page, "--figures", figures]
+        self.page(report, lambda total: [(nth, way) for nth in nths(total) for way in WAYS])
+        for words in (
+            ["show", run, "--out", f"{page}.html", "--csv", tables],
+            ["show", run, "--out", f"{page}.png"],
+            ["analyse", "firing", run, "--out", page],
+        ):
+            self.page(words, lambda total: list(zip(nths(total), cycle(WAYS), strict=False)))
+
+    def page(self, words: list[str], chosen: Callable[[int], list[tuple[int, str]]]) -> None:
+        """Disturb one of these commands; each file of its is whole, or not there."""
         pages = self.folder / "pages"
-        out, figures = pages / "page.html", pages / "figures"
-        words = ["report", *map(str, self.wholes), "--out", str(out), "--figures", str(figures)]
         pages.mkdir()
         total = self.count(words, pages)
-        whole = out.read_bytes()
-        for way in WAYS:
-            for nth in nths(total):
-                shutil.rmtree(pages)
-                pages.mkdir()
-                what = self.disturb(words, pages, nth, way)
-                if out.exists() and out.read_bytes() != whole:
-                    self.blame(what, ["the page is not whole"])
+        whole = {path: path.read_bytes() for path in pages.rglob("*") if path.is_file()}
+        for nth, way in chosen(total):
+            shutil.rmtree(pages)
+            pages.mkdir()
+            what = self.disturb(words, pages, nth, way)
+            for path, content in whole.items():
+                if path.exists() and path.read_bytes() != content:
+                    self.blame(what, [f"{path.name} is not whole"])
+        shutil.rmtree(pages)
+
+    def stream(self, nths: Callable[[int], list[int]]) -> None:
+        """Disturb a stream: lines are whole but for a last one; without any it can begin anew."""
+        out = self.folder / "stream"
+        words = ["stream", str(self.wholes[0]), "--samples", "8", "--every", "4", "--out", str(out)]
+        words += ["--held-out", "20", "--window", "4", "--threads", "1"]
+        total = self.count(words, out)
+        for nth, way in zip(nths(total), cycle(WAYS), strict=False):
+            shutil.rmtree(out, ignore_errors=True)
+            what = self.disturb(words, out, nth, way)
+            path = out / "stream.jsonl"
+            if path.exists():
+                lines = path.read_bytes().split(b"\n")
+                for line in lines[:-1]:
+                    json.loads(line)
+                if way != "kill" and lines == [b""]:
+                    self.blame(what, ["an empty stream.jsonl refuses the command that follows"])
+        shutil.rmtree(out, ignore_errors=True)
 
     def blame(self, what: str, problems: list[str]) -> None:
         for problem in problems:
@@ -153,7 +186,8 @@ def run(every: int, seed: int) -> int:
         faults = Faults(Path(folder))
         for index in range(len(faults.disturbed.TRAININGS)):
             faults.training(index, nths)
-        faults.report(nths)
+        faults.pages(nths)
+        faults.stream(nths)
     for what, times in sorted(faults.ends.items()):
         print(f"{times:4d} {what}")
     print(

@@ -57,3 +57,19 @@ def test_errors_leave_nothing_behind(folder, run, tmp_path, arguments, code, mes
     assert found == code
     assert message in " ".join(err.split())
     assert not out.exists()
+
+
+def test_a_stream_that_fails_before_its_first_line_leaves_the_folder_free(folder, run, tmp_path):
+    out = tmp_path / "out"
+    code, _, err = run("stream", folder, *SHORT, "--lr", 1e30, "--out", out)
+    assert code == 1 and "holds NaN or infinity" in err
+    assert list(out.iterdir()) == []
+    assert run("stream", folder, *SHORT, "--out", out)[0] == 0
+
+
+def test_of_two_streams_in_one_folder_the_second_is_refused(folder, run, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "stream.jsonl").touch()  # the first has not written a line yet
+    code, _, err = run("stream", folder, *SHORT, "--out", tmp_path / "out")
+    assert code == 2 and "is there already" in " ".join(err.split())
+    assert (tmp_path / "out" / "stream.jsonl").read_bytes() == b""

@@ -31,7 +31,12 @@ def analyse(
         str, typer.Option("--checkpoint", "--epoch", help="Which checkpoint: last or best.")
     ] = "last",
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Training samples to use. [default: all]")
+        int | None,
+        typer.Option(
+            min=1,
+            help="Training samples to use, at most: whole batches of the run's size. "
+            "[default: all]",
+        ),
     ] = None,
     steps: Annotated[
         list[int] | None,

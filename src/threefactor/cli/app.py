@@ -43,7 +43,7 @@ app = typer.Typer(
     help="""
 Train spiking neural networks online, forward in time, with three-factor learning rules.
 
-Begin with `threefactor demo`, which trains both engines on embedded data in about three minutes.
+Begin with `threefactor demo`, which trains both engines on embedded data in about two minutes.
 `threefactor recipes` lists what can be trained, `threefactor data list` the data sets.
 `threefactor --install-completion` makes the Tab key complete commands, recipes and rules.
 """,

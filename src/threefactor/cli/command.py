@@ -19,7 +19,7 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: if an option with one value is given twice.
         """
-        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        order: list[Any] = list(self.make_parser(ctx).parse_args(args=list(args))[2])
         for option in order:
             several = option.param_type_name != "option" or option.multiple or option.is_flag
             if order.count(option) > 1 and not several:

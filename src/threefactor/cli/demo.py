@@ -49,7 +49,7 @@ def demo(
 
     Clocked networks with spatial BP, OPZO, DFA and ZO, and networks of exact spike times with
     exact BP, SFDFA and DFA, on handwritten digits (scikit-learn's, 8x8) and the Yin-Yang task.
-    Nothing to download, about three minutes. Prints a table for each and writes report.html,
+    Nothing to download, about two minutes. Prints a table for each and writes report.html,
     learning_curves.png and results.json.
     """
     changes: dict[str, Any] = {"seed": seed}

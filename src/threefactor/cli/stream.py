@@ -82,11 +82,13 @@ def stream(
     found = adapt(trainer, drift, lr=lr, frozen=frozen)
     folder = out or run / "stream"
     lines_path = folder / "stream.jsonl"
-    if lines_path.exists():
+    make_folder(folder)
+    try:
+        lines_path.touch(exist_ok=False)  # of several commands at once, one has the folder
+    except FileExistsError:
         raise ConfigurationError(
             f"{readable(str(lines_path))} is there already; give another folder with --out"
-        )
-    make_folder(folder)
+        ) from None
     document = {
         "recipe": settings.recipe,
         "rule": settings.rule.name,
@@ -96,13 +98,19 @@ def stream(
         "frozen": frozen,
         "environment": environment(settings, device),
     }
-    write_atomically(folder / "stream.json", (json.dumps(document, indent=1) + "\n").encode())
+    about_path = folder / "stream.json"
     lines: list[dict[str, Any]] = []
-    for line in found:
-        lines.append(line)
-        append_line(lines_path, line)
-        shown = ", ".join(f"{name} {value:.1%}" for name, value in line["accuracy"].items())
-        say(f"{line['samples']} samples, {line['angle']:.0f} degrees: {shown}")
+    try:
+        write_atomically(about_path, (json.dumps(document, indent=1) + "\n").encode())
+        for line in found:
+            append_line(lines_path, line)
+            lines.append(line)
+            shown = ", ".join(f"{name} {value:.1%}" for name, value in line["accuracy"].items())
+            say(f"{line['samples']} samples, {line['angle']:.0f} degrees: {shown}")
+    finally:
+        if not lines:  # the corrected command may have the folder
+            lines_path.unlink(missing_ok=True)
+            about_path.unlink(missing_ok=True)
     try:
         drawn = on_paper(svg(_picture(lines, document)))
     except ConfigurationError as problem:  # the extra is not installed

@@ -556,6 +556,10 @@ class CubaLIF(LIF):
         [0.0, 0.0, 0.0]
         >>> [round(value.item(), 3) for value in neuron.state]
         [0.6, 0.0, 0.2]
+
+    Source: Neftci, Mostafa & Zenke 2019 (Surrogate Gradient Learning in Spiking Neural Networks),
+    the LIF neuron with exponential synapses; here a current reaches the potential in its own time
+    step and not one later. The trace of a trace is Xiao et al. 2022 (OTTT) for this neuron.
     """
 
     synaptic_leak = Constant(SHARE)

@@ -18,6 +18,7 @@ from threefactor.errors import ConfigurationError, InputError
 from threefactor.readable import readable
 from threefactor.report.figures import Figure, Series
 from threefactor.report.names import slug
+from threefactor.training.folder.files import write_atomically
 
 __all__ = [
     "STYLE",
@@ -123,6 +124,22 @@ def svg(figure: Figure) -> str:
     return _accessible(stream.getvalue(), figure)
 
 
+def save_picture(canvas: Any, path: Path, dpi: int) -> None:
+    """Write a figure of Matplotlib, whole or not at all.
+
+    Args:
+        canvas: the figure.
+        path: its suffix gives the format.
+        dpi: dots per inch of pictures that have any.
+
+    Raises:
+        CheckpointError: if it cannot be written.
+    """
+    content = io.BytesIO()
+    canvas.savefig(content, dpi=dpi, format=path.suffix.lower().removeprefix("."))
+    write_atomically(path, content.getvalue())
+
+
 def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
     """Draw rows of figures into one file.
 
@@ -131,6 +148,7 @@ def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
         path: the picture to write; its suffix (.png, .svg, .pdf) gives the format.
 
     Raises:
+        CheckpointError: if it cannot be written.
         ConfigurationError: if matplotlib is not installed.
     """
     library = load_matplotlib()
@@ -144,7 +162,7 @@ def draw_picture(rows: Mapping[str, Sequence[Figure]], path: Path) -> None:
             axes = part.subplots(1, columns, squeeze=False)[0]
             for figure, axis in zip(figures, axes, strict=True):
                 _draw(figure, axis)
-        canvas.savefig(path, dpi=150)
+        save_picture(canvas, path, 150)
 
 
 def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
@@ -155,6 +173,7 @@ def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
         path: as for `draw_picture`.
 
     Raises:
+        CheckpointError: if it cannot be written.
         ConfigurationError: if matplotlib is not installed.
     """
     library = load_matplotlib()
@@ -170,7 +189,7 @@ def draw_side_by_side(figures: Sequence[Figure], path: Path) -> None:
             _draw(figure, axis)
             if figure.kind in SHADED:
                 part.colorbar(axis.collections[0], ax=axis)
-        canvas.savefig(path, dpi=150)
+        save_picture(canvas, path, 150)
 
 
 def draw(figure: Figure, axis: Any) -> None:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from threefactor.data.own.survey import Example
-from threefactor.errors import ConfigurationError, InputError
+from threefactor.errors import InputError
 from threefactor.readable import readable
-from threefactor.report.drawing import STYLE, load_matplotlib
+from threefactor.report.drawing import STYLE, load_matplotlib, save_picture
 
 __all__ = ["draw_sheet"]
 
@@ -29,6 +29,7 @@ def draw_sheet(examples: Sequence[Example], path: str | Path) -> int:
         The number of classes that are shown: 20 at most.
 
     Raises:
+        CheckpointError: if the file cannot be written.
         ConfigurationError: if matplotlib is not installed.
         InputError: if there are no samples, or matplotlib does not write such files.
     """
@@ -57,12 +58,7 @@ def draw_sheet(examples: Sequence[Example], path: str | Path) -> int:
             for place_of in axes[len(row) :]:
                 place_of.set_axis_off()
             axes[0].set_ylabel(readable(label)[:20])
-        try:
-            figure.savefig(place, dpi=DPI)
-        except OSError as problem:
-            raise ConfigurationError(
-                f"{place} cannot be written ({problem.strerror or problem}); name another file"
-            ) from problem
+        save_picture(figure, place, DPI)
     return len(shown)
 
 
