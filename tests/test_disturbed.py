@@ -14,7 +14,7 @@ CALM = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 def run(script, *options):
     command = [sys.executable, str(TESTS / script), *options]
-    done = subprocess.run(command, env=CALM, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, env=CALM, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

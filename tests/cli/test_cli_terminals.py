@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from threefactor import clocked, data
 from threefactor.cli import console as printing
+from threefactor.cli.app import app
 from threefactor.recipes import RECIPES, Recipe, recipe
 from threefactor.training import RunFolder
 
@@ -260,6 +262,12 @@ def test_a_wrong_value_leaves_nothing_behind(stream, tmp_path, arguments, code, 
     assert got == code
     assert message in " ".join(err.decode().split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_tab_key_is_served_where_an_option_is_given_twice():
+    train = typer.main.get_command(app).commands["train"]
+    words = ["digits-fc", "--rule", "opzo", "--rule", "dfa"]
+    assert train.make_context("train", words, resilient_parsing=True).params["rule"] == "dfa"
 
 
 def test_the_demo_refuses_before_it_makes_anything(stream, tmp_path):

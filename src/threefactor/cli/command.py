@@ -19,6 +19,8 @@ class Command(TyperCommand):
         Raises:
             typer.BadParameter: if an option with one value is given twice.
         """
+        if ctx.resilient_parsing:  # the Tab key asks
+            return super().parse_args(ctx, args)
         order: list[Any] = list(self.make_parser(ctx).parse_args(args=list(args))[2])
         for option in order:
             several = option.param_type_name != "option" or option.multiple or option.is_flag
