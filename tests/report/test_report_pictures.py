@@ -33,10 +33,14 @@ def test_a_raster_has_every_spike_of_small_layers_and_neurons_by_lot_of_large_on
     large, small = figure.series
     layer = recording.layers["lif2"]
     assert small.xs == layer.times.tolist() and small.ys == layer.addresses.tolist()
-    assert len(small.xs) > 0 and (large.size, small.size) == (500, 8)
+    assert len(small.xs) > 0 and (large.size, small.size) == (600, 8)
     shown = set(np.random.default_rng(0).choice(600, 500, replace=False).tolist())
-    wanted = sum(address in shown for address in recording.layers["lif1"].addresses)
-    assert len(large.xs) == wanted > 500
+    every = recording.layers["lif1"]
+    spikes = [*zip(every.times.tolist(), every.addresses.tolist(), strict=True)]
+    wanted = [(time, neuron) for time, neuron in spikes if neuron in shown]
+    assert [*zip(large.xs, large.ys, strict=True)] == wanted and len(wanted) > 500
+    rows = [row for row in figure.rows() if row["series"] == "lif1"]
+    assert max(row["y"] for row in rows) > 500  # the numbers of the neurons in the layer
     assert "500 neurons by lot, of lif1 600." in figure.caption
     assert figure.x_range == (0.5, 6.5) and figure.x_label == "time step"
     assert "lif2" in svg(figure)

@@ -51,6 +51,18 @@ def test_differing_settings_are_refused_and_named(make_run, tmp_path):
     assert labels == ["OPZO, momentum=0.99999", "OPZO, momentum=0.5"]
 
 
+def test_settings_that_read_alike_are_not_pooled(make_run, edit_config, tmp_path):
+    """Options of a rule of one's own may be 1 in one run and "1" in another."""
+    for seed, value in enumerate([1, "1", None, "None"]):
+        folder = make_run(f"a{seed}", [0.5 + 0.1 * seed], seed=seed)
+        rule = {"name": "mine", "options": {"kind": value}}
+        edit_config(folder, lambda document, rule=rule: document["settings"].update(rule=rule))
+    groups = collect([tmp_path], split=True).groups
+    labels = [group.label for group in groups]
+    assert labels == ["mine, kind=1", "mine, kind='1'", "mine, kind=None", "mine, kind='None'"]
+    assert [len(group.runs) for group in groups] == [1, 1, 1, 1]
+
+
 def test_many_differences_are_not_all_named(make_run, tmp_path):
     make_run("a0", [0.9], seed=0)
     changes = {"momentum": 0.5, "lr": 0.1, "batch_size": 7, "leak": 0.1, "dropout": 0.1, "steps": 3}

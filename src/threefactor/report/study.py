@@ -97,6 +97,17 @@ class Group:
         return spread([measure(run) for run in self.runs], digits)
 
     @property
+    def lengths(self) -> list[int]:
+        """How many epochs its runs have, in order: several where some stopped early."""
+        return sorted({len(run.history) for run in self.runs})
+
+    @property
+    def epochs(self) -> int | str:
+        """The number of epochs of its runs, or the fewest and the most, as tables show them."""
+        least, most = self.lengths[0], self.lengths[-1]
+        return least if least == most else f"{least} to {most}"
+
+    @property
     def score(self) -> Score:
         """What its runs are judged by on test data."""
         return self.runs[0].score
@@ -304,10 +315,19 @@ def _alike(
     if differ and not split:
         raise ConfigurationError(_differences(recipe, label, runs, settings, differ))
     parts: dict[str, list[ReportedRun]] = {}
-    for run, one in zip(runs, settings, strict=True):
-        values = (f"{key.rpartition('.')[2]}={one.get(key)}" for key in differ)
+    texts = {key: _texts([one.get(key) for one in settings]) for key in differ}
+    for i, run in enumerate(runs):
+        values = (f"{key.rpartition('.')[2]}={texts[key][i]}" for key in differ)
         parts.setdefault(", ".join([label, *values]), []).append(run)
     yield from parts.items()
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Return a text for each value of a setting; different values, as 1 and "1", differ in it."""
+    same: dict[str, set[str]] = {}
+    for value in values:
+        same.setdefault(str(value), set()).add(repr(value))
+    return [repr(value) if len(same[str(value)]) > 1 else str(value) for value in values]
 
 
 def _comparable(run: ReportedRun) -> dict[str, Any]:

@@ -158,8 +158,7 @@ def sweep_sections(recipe: str, groups: Sequence[Group], told: Sequence[str] = (
     figures = tuple(_figures(recipe, groups))
     sections = [Section(recipe, text, (ranking_table(recipe, groups),), figures)]
     best = ranked(groups)[:MOST_CURVES]
-    lengths = {len(run.history) for group in best for run in group.runs}
-    curves = learning_curves(f"{recipe}, best", best) if len(lengths) == 1 else ()
+    curves = learning_curves(f"{recipe}, best", best)
     about = f"The best {len(best)} of {len(groups)} cells." if len(groups) > len(best) else ""
     listing = Listing(f"Settings of the best: {best[0].label}", _settings(best[0]))
     title = f"{recipe}: the best"
