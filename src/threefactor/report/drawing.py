@@ -333,7 +333,8 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
     for i, one in enumerate(figure.series):
         places = [groups.index(x) + (i + 0.5) * width - 0.4 for x in one.xs]
         colour = SERIES[i % len(SERIES)]
-        bars = axis.bar(places, one.ys, width * 0.9, yerr=one.error, color=colour, ecolor=INK)
+        error = None if one.error is None else np.asarray(one.error, dtype=float)
+        bars = axis.bar(places, one.ys, width * 0.9, yerr=error, color=colour, ecolor=INK)
         handles.append(bars)
     axis.set_xticks(range(len(groups)), [_short(str(one), LONGEST_PLACE) for one in groups])
     axis.grid(False, axis="x")
