@@ -250,6 +250,44 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
     assert threads.split(", ")[-1] == "7"
 
 
+RECORD = {"train": 100, "test": 20, "labels": "ab", "first_inputs": [1.0, 2.0]}
+
+
+def test_what_settings_do_not_tell_is_remarked_on(make_run, edit_config, tmp_path):
+    """Other samples under the same name, changed code, epochs that were added later."""
+    folders = [make_run(f"a{seed}", [0.8, 0.9], seed=seed) for seed in range(3)]
+    for folder in folders:
+        edit_config(folder, lambda document: document.update(data=RECORD))
+    assert collect([tmp_path]).remarks == ()
+    edit_config(folders[1], lambda document: document["data"].update(labels="cd"))
+    edit_config(folders[2], lambda document: document["data"].update(train=90))
+    for folder, digest in zip(folders, ("1", "1", "2"), strict=True):
+        code = {"mine.py": digest}
+        edit_config(folder, lambda d, code=code: d["environment"].update(code=code))
+    longer = [{"epoch": 1, "epochs": 2}]
+    edit_config(folders[0], lambda document: document.update(extended=longer))
+    study = collect([tmp_path])
+    assert len(study.groups) == 1
+    added, labels, fewer, code = study.remarks
+    assert "a0 was trained on after epoch 1, to 2: if learning rate or noise" in added
+    assert "a1 was trained on other data than" in labels and "(the labels differ)" in labels
+    assert "(100 samples for training in that, 90 in this)" in fewer
+    assert code.endswith('user\'s own: {"mine.py": "1"}; {"mine.py": "2"}.')
+    edit_config(folders[2], lambda document: document["data"].pop("labels"))
+    (left,) = collect([tmp_path]).left_out
+    assert "a2" in str(left.path) and "record of the data" in left.reason
+
+
+def test_folds_have_samples_of_their_own(make_run, edit_config, tmp_path):
+    for seed in range(2):
+        for fold in range(2):
+            folds = {"data.folds": 2, "data.fold": fold}
+            folder = make_run(f"a{seed}{fold}", [0.9], seed=seed, **folds)
+            record = {**RECORD, "labels": f"of fold {fold}"}
+            edit_config(folder, lambda document, record=record: document.update(data=record))
+    assert collect([tmp_path]).remarks == ()
+
+
 def test_nothing_to_report(make_run, tmp_path):
     with pytest.raises(CheckpointError, match="nowhere is not a folder"):
         collect([tmp_path / "nowhere"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections import Counter
@@ -18,6 +19,7 @@ from threefactor.report.names import RULE_NAMES, experiment_label
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
+from threefactor.training.folder.data_record import difference
 from threefactor.training.folder.run import plain_settings
 from threefactor.training.scores import Score
 from threefactor.version import __version__
@@ -393,6 +395,20 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
                     f"{change['epoch']:.4g} ({now}): it may not have the bits of "
                     "a run that never stopped."
                 )
+            for change in run.extended:
+                before, most = change["epoch"], change["epochs"]
+                yield (
+                    f"{run.path} was trained on after epoch {before}, to {most}: if learning rate or "
+                    "noise depend on the number of epochs, that is another training than one of "
+                    f"{most} from the start."
+                )
+        yield from _other_samples(group)
+        codes = {json.dumps(run.code, sort_keys=True, default=str) for run in group.runs}
+        if len(codes) > 1:
+            yield (
+                f"{group.recipe}, {group.label}: the seeds were run with different code of their "
+                f"user's own: {'; '.join(sorted(codes))}."
+            )
         for what in ("threefactor", "torch"):
             versions = sorted({str(run.environment.get(what, "unknown")) for run in group.runs})
             if len(versions) > 1:
@@ -405,3 +421,16 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
                     f"{group.recipe}, {group.label}: made by threefactor {versions[0]}; this "
                     f"report by {__version__}."
                 )
+
+
+def _other_samples(group: Group) -> Iterator[str]:
+    """Say which runs of a group had other samples than the first of their fold."""
+    first: dict[int, ReportedRun] = {}
+    for run in group.runs:
+        one = first.setdefault(run.settings.data.fold, run)
+        differ = difference(one.data, run.data) if run.data is not None else None
+        if differ is not None:
+            yield (
+                f"{group.recipe}, {group.label}: {run.path} was trained on other data than "
+                f"{one.path} ({differ.replace(' there', ' in that').replace(' here', ' in this')})."
+            )
