@@ -398,9 +398,9 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
             for change in run.extended:
                 before, most = change["epoch"], change["epochs"]
                 yield (
-                    f"{run.path} was trained on after epoch {before}, to {most}: if learning rate or "
-                    "noise depend on the number of epochs, that is another training than one of "
-                    f"{most} from the start."
+                    f"{run.path} was trained on after epoch {before}, to {most}: if learning rate "
+                    "or noise depend on the number of epochs, that is another training than one "
+                    f"of {most} from the start."
                 )
         yield from _other_samples(group)
         codes = {json.dumps(run.code, sort_keys=True, default=str) for run in group.runs}
