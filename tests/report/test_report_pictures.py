@@ -77,6 +77,22 @@ def test_potentials_have_marks_at_spikes_and_one_threshold(recording):
             potential_figure(recording, "lif2", wrong)
 
 
+@pytest.mark.parametrize("cap", [2, 30])
+def test_neurons_at_their_cap_are_explained(cap):
+    network = events.fc(1, (), 1, tau_s=0.02, thresholds=0.005, duration=0.1, max_spikes=cap)
+    network.readout.weight.data.fill_(2.0)
+    found = analysis.record(network, events.SpikeBatch.from_lists([[0.0]], [[0]], 1))
+    figure = potential_figure(found, "readout")
+    heights = [y for y in figure.series[0].ys if y > 1.01 * network.readout.theta]
+    assert (cap == 2) == bool(heights) == ("is at its cap of spikes" in figure.caption)
+
+
+def test_counts_in_cells_are_exact():
+    counts = Series("samples", [0, 1], [0, 0], values=[12345.0, 0.123456])
+    cells = Figure("a", "A", "", "x", "y", (counts,), "cells", x_names=("a", "b"), y_names=("c",))
+    assert ">12345<" in svg(cells) and ">0.1235<" in svg(cells)
+
+
 def test_confusions_are_drawn_with_the_first_class_at_the_top():
     output = torch.eye(3)[[0, 1, 1, 2, 0]]
     found = analysis.confusion(output, torch.tensor([0, 1, 2, 2, 0]), ["cat", "dog", "owl"])

@@ -396,7 +396,8 @@ def _cells(figure: Figure, one: Series, axis: Any) -> None:
             colour = "#ffffff" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#000000"
             size = None if len(figure.x_names) <= MOST_USUAL else 7.5
             place = {"ha": "center", "va": "center", "fontsize": size}
-            axis.text(column + 0.5, row + 0.5, f"{value:.4g}", color=colour, **place)
+            text = f"{value:.0f}" if value.is_integer() else f"{value:.4g}"  # a count is exact
+            axis.text(column + 0.5, row + 0.5, text, color=colour, **place)
     for side, names in ((axis.xaxis, figure.x_names), (axis.yaxis, figure.y_names)):
         shown = [_short(name, LONGEST_PLACE) for name in names]
         side.set_ticks([place + 0.5 for place in range(len(names))], shown)
