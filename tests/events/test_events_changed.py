@@ -201,15 +201,16 @@ def test_the_rate_of_the_feedback_may_be_changed() -> None:
         moved[rate] = rule.feedback[0].matrix.clone()
     assert not moved[0.0].any() and moved[0.1].any()
     torch.testing.assert_close(moved[0.4], 4 * moved[0.1])
-    rule.set_progress(0.7)
-    rule.feedback_lr = 0.3
-    assert rule.optimizer.param_groups[0]["lr"] == 0.2
-    rule.set_progress(0.2)
-    assert rule.optimizer.param_groups[0]["lr"] == rule.feedback_lr == 0.3
-    with pytest.raises(InputError, match=r"feedback_lr is -1.0; give"):
-        rule.feedback_lr = -1.0
-    assert rule.feedback_lr == 0.3
-    for name, value in (("feedback_first", 1), ("feedback_lr_change", [2.0, 1e-3])):
+    for progress, rate in ((0.7, 0.2), (0.8, 0.2), (0.2, 0.3)):
+        rule.set_progress(progress)
+        rule.feedback_lr = 0.3
+        rule.step(given, labels)
+        assert rule.optimizer.param_groups[0]["lr"] == rate
+    for name, value in (
+        ("feedback_lr", -1.0),
+        ("feedback_first", 1),
+        ("feedback_lr_change", [2.0, 1e-3]),
+    ):
         other = rule_of("sfdfa", make_network(SIZES, seed=3))
         setattr(other, name, value)
         with pytest.raises(InputError, match=name):

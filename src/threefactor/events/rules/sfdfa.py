@@ -82,7 +82,7 @@ class SFDFA(FeedbackRule):
         super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
-        self._feedback_lr = number("feedback_lr", feedback_lr, NOT_NEGATIVE, zero=True)
+        self.feedback_lr = feedback_lr
         self.feedback_lr_change = feedback_lr_change
         on_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
         if generator is not None and not on_cpu:
@@ -92,38 +92,31 @@ class SFDFA(FeedbackRule):
         self.generator = generator
         self.feedback_first = feedback_first
         self._check_learning()
+        self._taken = feedback_lr
         self.feedback_learns = True
         self.feedback = self.make_feedback(0.0)
         matrices, kind = self._matrices(), OPTIMIZERS[feedback_optimizer]
         self.optimizer = kind(matrices, lr=feedback_lr) if matrices else None
 
-    @property
-    def feedback_lr(self) -> float:
-        """eta; a new value holds from the next step on, unless eta has changed with the progress.
-
-        Raises:
-            InputError: if it is set to what is negative or not finite.
-        """
-        return self._feedback_lr
-
-    @feedback_lr.setter
-    def feedback_lr(self, rate: float) -> None:
-        before = self._feedback_lr
-        self._feedback_lr = number("feedback_lr", rate, NOT_NEGATIVE, zero=True)
-        if self.optimizer is not None and self.optimizer.param_groups[0]["lr"] == before:
-            self.optimizer.param_groups[0]["lr"] = self._feedback_lr
-
     def check(self, layers: dict[str, Layer]) -> None:
         super().check(layers)
         self._check_learning()
+        self._take_rate()
 
     def _check_learning(self) -> None:
+        number("feedback_lr", self.feedback_lr, NOT_NEGATIVE, zero=True)
         if not isinstance(self.feedback_first, bool):
             raise InputError(
                 f"feedback_first is {clipped(self.feedback_first)}; give True or False"
             )
         if self.feedback_lr_change is not None:
             _check_change(self.feedback_lr_change)
+
+    def _take_rate(self) -> None:
+        """Learn with the `feedback_lr` that there is now, unless the rate is that of the change."""
+        if self.optimizer is not None and self.optimizer.param_groups[0]["lr"] == self._taken:
+            self.optimizer.param_groups[0]["lr"] = self.feedback_lr
+        self._taken = self.feedback_lr
 
     def _matrices(self) -> list[Tensor]:
         return [connection.matrix for connection in self.feedback]
