@@ -176,3 +176,23 @@ def test_bad_input(grid):
     other = clocked.SpatialBP(clocked.fc(6, (12, 9), 4))
     with pytest.raises(InputError, match="different networks"):
         alignment(clocked.DFA(net), batches, steps=STEPS, reference=other)
+
+
+class Seen(clocked.OPZO):
+    """Keeps its feedback as every batch meets it."""
+
+    def step(self, *given, **named):
+        self.met = [*getattr(self, "met", []), self.feedback[0].matrix.clone()]
+        return super().step(*given, **named)
+
+
+def test_rule_and_reference_meet_every_batch_with_the_same_feedback(grid):
+    net, batches = grid
+    rules = [Seen(net, noise_scale=0.2, momentum=0.5) for _ in "ab"]
+    for rule in rules:
+        rule.step(*batches[0], steps=STEPS)
+        rule.met.clear()
+    alignment(rules[0], batches[:3], steps=STEPS, reference=rules[1])
+    for rule in rules:
+        assert len(rule.met) == 3 and rule.met[0].abs().max() > 0
+        assert all(torch.equal(rule.met[0], other) for other in rule.met)

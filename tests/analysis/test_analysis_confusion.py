@@ -5,6 +5,7 @@ import torch
 
 from threefactor import analysis
 from threefactor.errors import InputError
+from threefactor.report.pictures import class_figure
 
 
 def test_counts_are_those_of_loops():
@@ -45,3 +46,12 @@ def test_counts_are_those_of_loops():
 def test_what_is_no_class_is_refused(output, labels, classes, word):
     with pytest.raises(InputError, match=word):
         analysis.confusion(output, labels, classes)
+
+
+def test_classes_of_the_same_name_stay_apart():
+    """As the two kinds of crane in ImageNet: a bar each, of its own height."""
+    output, labels = torch.eye(3), torch.tensor([0, 0, 2])
+    found = analysis.confusion(output, labels, ["crane", "dog", "crane"])
+    assert found.classes == ["crane (0)", "dog", "crane (2)"]
+    (series,) = class_figure(found).series
+    assert (series.xs, series.ys) == (["crane (0)", "crane (2)"], [50.0, 100.0])

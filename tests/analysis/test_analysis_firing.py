@@ -36,6 +36,31 @@ def test_the_total_counts_every_neuron_once(grid):
     assert one.rate == pytest.approx(float(sum(rates)) / 4)
 
 
+def test_sequences_of_several_lengths_count_by_their_steps():
+    torch.manual_seed(0)
+    net = clocked.fc(3, (5,), 2, threshold=0.3)
+    batches = [
+        (torch.rand(length, size, 3), torch.zeros(size)) for length, size in ((4, 2), (9, 3))
+    ]
+    sums, steps = 0.0, 0
+    for x, _ in batches:
+        for sample in range(x.shape[1]):
+            rate = clocked.run(net, x[:, [sample]]).firing_rates["lif1"]
+            sums, steps = sums + float(rate) * len(x), steps + len(x)
+    assert steps == 2 * 4 + 3 * 9
+    for given in (batches, batches[::-1]):
+        found = firing(net, given)
+        assert found.layers["lif1"].rate == found.total_rate == pytest.approx(sums / steps)
+
+
+def test_layers_that_never_run_are_left_out():
+    net = clocked.fc(3, (5,), 2, threshold=0.3)
+    net.spare = clocked.LIF()
+    net.forward = lambda x: net.readout(net.lif1(net.linear1(x)))
+    assert list(clocked.run(net, torch.rand(2, 3), steps=2).firing_rates) == ["lif1"]
+    assert list(firing(net, [(torch.rand(2, 3), torch.zeros(2))], steps=2).layers) == ["lif1"]
+
+
 def test_exact_spike_times(spiking):
     net, batches = spiking
     found = firing(net, batches)

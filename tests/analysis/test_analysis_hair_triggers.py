@@ -118,3 +118,18 @@ def test_bad_input(spiking):
         analysis.hair_triggers(net, [])
     with pytest.raises(InputError, match="weights are empty"):
         analysis.gradient_field([])
+
+
+def test_a_lone_neuron_has_no_cap():
+    """All spikes of a strong neuron are there, more than layers have by default."""
+    expected = reference.spikes_of_neuron(
+        TRAIN, np.array([8.0, 8.0]), reference.Neuron(TAU_S, THRESHOLD, DURATION, cap=1000)
+    ).times
+    assert len(expected) > 50
+    trace = analysis.neuron_trace([8.0, 8.0])
+    np.testing.assert_allclose(trace.spike_times, expected, atol=1e-9)
+    assert max(trace.potential) < trace.theta * (1 + 1e-9)
+    assert analysis.gradient_field([8.0]).spikes == [[len(expected)]]
+    for use in (analysis.neuron_trace, analysis.gradient_field):
+        with pytest.raises(InputError, match="spike more than 1000 times; give smaller weights"):
+            use([300.0, 300.0])

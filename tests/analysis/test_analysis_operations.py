@@ -252,3 +252,15 @@ def test_bad_input(grid, spiking):
         training_operations(events.DFA(spiking[0]))
     with pytest.raises(InputError, match="leave batches out"):
         training_operations(clocked.DFA(grid[0]), grid[1])
+
+
+def test_sequences_of_several_lengths():
+    """Operations are a mean over the samples, whatever their length; there is no one T."""
+    torch.manual_seed(0)
+    net = clocked.fc(3, (5,), 2, threshold=0.3)
+    short, long = ((torch.rand(length, 2, 3), torch.zeros(2)) for length in (4, 10))
+    each = [operations(net, [one]).total for one in (short, long)]
+    both = operations(net, [short, long])
+    assert both.total.dense == 7 * (3 * 5 + 5 * 2) and each[0].dense < each[1].dense
+    assert both.total.spike_operations == sum(one.spike_operations for one in each) / 2 > 0
+    assert both.steps is None and operations(net, [long, long]).steps == 10

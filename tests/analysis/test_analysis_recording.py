@@ -249,3 +249,26 @@ def test_one_state_of_a_registered_neuron_is_its_potential():
     assert np.isnan(found.thresholds).all() and np.isfinite(found.potentials).all()
     with pytest.raises(InputError, match="Two keeps its state in v, w, and it is not known"):
         analysis.record(Adopted(Two(("v", "w"))), x, steps=3).layers["neuron"].membranes([0])
+
+
+def test_a_recording_stays_when_the_network_learns():
+    """Potentials are computed when they are asked for: with the weights that the spikes met."""
+    torch.manual_seed(0)
+    network = events.fc(4, (3,), 2, tau_s=0.02, thresholds=0.01, duration=0.1)
+    inputs = events.latency_code(torch.rand(2, 4), window=0.05)
+    layer = analysis.record(network, inputs).layers["lif1"]
+    before = layer.membranes([0, 1]).potentials
+    with torch.no_grad():
+        network.lif1.weight.add_(1.0)
+    assert np.array_equal(layer.membranes([0, 1]).potentials, before) and before.any()
+
+
+def test_the_output_is_what_the_loss_reads():
+    network = events.fc(1, (), 2, tau_s=0.02, thresholds=0.001, duration=0.1).double()
+    network.readout.weight.data = torch.tensor([[1.0, 2.0]]).double()
+    network.readout.max_spikes = 1
+    inputs = events.SpikeBatch.from_lists([[0.05], [0.01]], [[0], [0]], 1)
+    assert analysis.record(network, inputs, sample=1).output.tolist() == [1, 1]
+    found = analysis.record(network, inputs, sample=1, loss=events.FirstSpike(0.02, 0.04))
+    assert found.output.tolist() == (-network(inputs)[1][0][::-1]).tolist()
+    assert found.output.argmax() == 1 and found.output[1] > found.output[0] > -0.03

@@ -1,12 +1,15 @@
 """Analyses of run folders, by name, of both engines."""
 
 import json
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from threefactor import clocked, data, training
 from threefactor.analysis.runs import ANALYSES, RunView, analyse
+from threefactor.analysis.runs.analyses import _warmup
 from threefactor.analysis.runs.rules import fresh_rules, makers
 from threefactor.errors import ConfigurationError, InputError
 from threefactor.recipes import recipe
@@ -48,6 +51,34 @@ def test_every_analysis_gives_plain_values_and_changes_nothing(runs, kind, name)
              for v in part.state_dict().values() if isinstance(v, torch.Tensor)]  # fmt: skip
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert all(module.training for module in experiment.network.modules())
+
+
+def test_pictures_of_a_folder_are_analysed_as_they_are_for_testing(tmp_path):
+    """Their parts are cut out at random while a network trains: each analysis would see others."""
+    image = pytest.importorskip("PIL.Image")
+    pixels = np.random.default_rng(0).integers(256, size=(4, 20, 30, 3), dtype=np.uint8)
+    paths = [str(tmp_path / f"{i}.png") for i in range(4)]
+    for path, values in zip(paths, pixels, strict=True):
+        image.fromarray(values).save(path)
+    files = data.ImageFiles(paths, data.ImageSettings(size=8, resize=10), training=True)
+    samples = SimpleNamespace(train=(files, torch.arange(4)))
+    experiment = SimpleNamespace(
+        data=samples, settings=SimpleNamespace(batch_size=4), shaped=lambda x: x
+    )
+    view = RunView(SimpleNamespace(experiment=experiment))  # type: ignore[arg-type]
+    seen = [x for _ in range(2) for x, _ in view.batches()]
+    assert torch.equal(seen[0], seen[1]) and seen[0].abs().max() > 0
+    assert torch.equal(seen[0], data.ImageFiles(paths, files.settings, training=False)[:4])
+    assert not torch.equal(seen[0], files[:4])
+
+
+def test_warm_up_counts_the_steps_of_several_inputs():
+    sequence, labels = torch.rand(5, 4, 3), torch.zeros(4, dtype=torch.int64)
+    for inputs in (sequence, (sequence, sequence), {"a": sequence, "b": sequence}):
+        view = SimpleNamespace(
+            warmup=12, rule=None, steps=None, batches=lambda x=inputs: iter([(x, labels)] * 2)
+        )
+        assert len([*_warmup(view)]) == 3  # of 5 steps each
 
 
 def test_images_are_analysed_as_they_are(runs):

@@ -104,7 +104,10 @@ def test_no_tensor_is_kept(trainer):
         ({"window": True}, "window is True; give a whole number"),
         ({"labelled": 1.5}, "share between 0 and 1"),
         ({"labelled": math.nan}, "share between 0 and 1"),
+        ({"labelled": "all"}, "labelled is 'all'; give a share"),
+        ({"labelled": True}, "labelled is True; give a share"),
         ({"angle": math.inf}, "number of degrees"),
+        ({"angle": "90"}, "angle is '90'; give a number of degrees"),
         ({"samples": 10, "every": 20}, "more than the 10 samples"),
     ],
 )

@@ -175,3 +175,13 @@ def test_figure_2_on_digits():
         assert not found.rules["bp"][layer].vacuous
         assert found.ratio("zo", "bp", layer) > 100
         assert 0.1 < found.ratio("opzo", "bp", layer) < 10
+
+
+def test_batches_of_several_sizes_are_refused():
+    """The last batch of a loader is often smaller, and its gradient varies more."""
+    net = clocked.fc(4, (5,), 3, threshold=0.3)
+    batches = [(torch.rand(n, 4), torch.zeros(n, dtype=torch.int64)) for n in (8, 8, 1)]
+    assert gradient_variance({"bp": clocked.SpatialBP(net)}, batches[:2], steps=STEPS).rules
+    with pytest.raises(InputError, match=r"batch 3 has 1 samples and those before it 8; .*cut"):
+        gradient_variance({"bp": clocked.SpatialBP(net)}, batches, steps=STEPS)
+    assert all(p.grad is None for p in net.parameters())

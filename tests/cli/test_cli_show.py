@@ -12,7 +12,7 @@ import torch
 from threefactor import clocked, training
 from threefactor.recipes import recipe
 from threefactor.report import html_page, report_sections
-from threefactor.report.spikes import confusion_of, spike_sections
+from threefactor.report.spikes import confusion_of, recording_of, spike_sections
 
 pytest.importorskip("matplotlib")
 SMALL = {"epochs": 1, "data.train": 96, "data.test": 32, "batch_size": 16, "hidden": [20]}
@@ -155,3 +155,18 @@ def test_networks_of_convolutions_with_and_without_feedback(rule):
         assert any("ZO has no feedback" in line for line in weights.text)
     else:
         assert "angle between the two" in weights.figures[1].caption
+
+
+def test_first_spikes_decide_what_a_sample_is_taken_for(tmp_path):
+    """All outputs spike once: by their counts, each sample would be of the first class."""
+    changes = {"epochs": 1, "data.train": 300, "data.test": 40, "data.name": "yin-yang"}
+    settings = recipe("yin-yang-events").settings_for("exact-bp", changes)
+    training.train(settings, tmp_path / "first")
+    trainer = training.open_run(tmp_path / "first")
+    counts = np.zeros((3, 3), int)
+    for sample in range(40):
+        recording, label = recording_of(trainer, sample)
+        counts[int(label), int(recording.output.argmax())] += 1
+    found = confusion_of(trainer)
+    assert counts.tolist() == found.counts
+    assert counts[:, 1:].sum() > 0

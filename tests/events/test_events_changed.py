@@ -189,6 +189,49 @@ def test_frozen_feedback_stays() -> None:
     assert not any(map(torch.equal, (b.matrix for b in rule.feedback), kept))
 
 
+def test_the_rate_of_the_feedback_may_be_changed() -> None:
+    """From the next step on, as all settings; not where it has changed with the progress."""
+    given, labels, moved = make_inputs(seed=13), make_labels(), {}
+    for rate in (0.0, 0.1, 0.4):
+        net = make_network(SIZES, seed=3)
+        torch.manual_seed(5)
+        rule = events.SFDFA(net, feedback_lr=0.1, feedback_lr_change=(0.5, 0.2))
+        rule.feedback_lr = rate
+        rule.step(given, labels)
+        moved[rate] = rule.feedback[0].matrix.clone()
+    assert not moved[0.0].any() and moved[0.1].any()
+    torch.testing.assert_close(moved[0.4], 4 * moved[0.1])
+    for progress, rate in ((0.7, 0.2), (0.8, 0.2), (0.2, 0.3)):
+        rule.set_progress(progress)
+        rule.feedback_lr = 0.3
+        rule.step(given, labels)
+        assert rule.optimizer.param_groups[0]["lr"] == rate
+    for name, value in (
+        ("feedback_lr", -1.0),
+        ("feedback_first", 1),
+        ("feedback_lr_change", [2.0, 1e-3]),
+    ):
+        other = rule_of("sfdfa", make_network(SIZES, seed=3))
+        setattr(other, name, value)
+        with pytest.raises(InputError, match=name):
+            other.step(given, labels)
+
+
+def test_weights_of_the_past_are_refused() -> None:
+    """An activity shares the memory of the weights, which a step of an optimiser changes."""
+    net = make_network(SIZES, seed=3)
+    (first, *_) = net.run(make_inputs(seed=13))
+    assert np.array_equal(first.weights, net.lif1.weight.detach().numpy())
+    with torch.no_grad():
+        net.lif1.weight.add_(1.0)
+    with pytest.raises(InputError, match="the weights were changed after the layer ran"):
+        _ = first.weights
+    with torch.inference_mode():
+        other = events.fc(2, (), 1, tau_s=0.1, thresholds=0.1, duration=0.1)
+        (only,) = other.run(events.SpikeBatch.from_lists([[0.0]], [[0]], 2))
+        assert only.weights.shape == (2, 1)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -639,6 +682,35 @@ def test_nothing_set_around_a_step_changes_it(name: str) -> None:
 
 
 # A silent output
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (
+            [20.0, 30.0],
+            r"all 2 input spikes come at or after the end .* the first at 20 s, the end",
+        ),
+        ([], "the batch holds no input spike"),
+    ],
+)
+def test_inputs_that_nobody_sees_are_named(times: list[float], message: str) -> None:
+    """Times in milliseconds, and no simulation that is long enough."""
+    inputs = events.SpikeBatch.from_lists([times], [[0] * len(times)], 6)
+    with pytest.warns(UserWarning, match=message):
+        events.DFA(make_network(seed=3)).step(inputs, torch.tensor([0]))
+
+
+@pytest.mark.parametrize("true", [0.12, 9.0])
+def test_targets_after_the_end_are_refused(true: float) -> None:
+    """No output can spike then."""
+    net, inputs, labels = make_network(seed=3), make_inputs(seed=13), make_labels()
+    loss = events.FirstSpike(true, 2 * true)
+    with pytest.raises(InputError, match=rf"to {true} s, and the simulation ends at 0.12 s"):
+        events.ExactBP(net, loss=loss).step(inputs, labels)
+    with pytest.raises(InputError, match="give target times in seconds"):
+        events.run(net, inputs, targets=labels, loss=loss)
+    events.run(net, inputs, loss=loss)  # without targets nothing is drawn anywhere
 
 
 @every_rule

@@ -33,10 +33,14 @@ def test_a_raster_has_every_spike_of_small_layers_and_neurons_by_lot_of_large_on
     large, small = figure.series
     layer = recording.layers["lif2"]
     assert small.xs == layer.times.tolist() and small.ys == layer.addresses.tolist()
-    assert len(small.xs) > 0 and (large.size, small.size) == (500, 8)
+    assert len(small.xs) > 0 and (large.size, small.size) == (600, 8)
     shown = set(np.random.default_rng(0).choice(600, 500, replace=False).tolist())
-    wanted = sum(address in shown for address in recording.layers["lif1"].addresses)
-    assert len(large.xs) == wanted > 500
+    every = recording.layers["lif1"]
+    spikes = [*zip(every.times.tolist(), every.addresses.tolist(), strict=True)]
+    wanted = [(time, neuron) for time, neuron in spikes if neuron in shown]
+    assert [*zip(large.xs, large.ys, strict=True)] == wanted and len(wanted) > 500
+    rows = [row for row in figure.rows() if row["series"] == "lif1"]
+    assert max(row["y"] for row in rows) > 500  # the numbers of the neurons in the layer
     assert "500 neurons by lot, of lif1 600." in figure.caption
     assert figure.x_range == (0.5, 6.5) and figure.x_label == "time step"
     assert "lif2" in svg(figure)
@@ -71,6 +75,22 @@ def test_potentials_have_marks_at_spikes_and_one_threshold(recording):
     for wrong in ([], [8], [-1]):
         with pytest.raises(InputError, match="neuron"):
             potential_figure(recording, "lif2", wrong)
+
+
+@pytest.mark.parametrize("cap", [2, 30])
+def test_neurons_at_their_cap_are_explained(cap):
+    network = events.fc(1, (), 1, tau_s=0.02, thresholds=0.005, duration=0.1, max_spikes=cap)
+    network.readout.weight.data.fill_(2.0)
+    found = analysis.record(network, events.SpikeBatch.from_lists([[0.0]], [[0]], 1))
+    figure = potential_figure(found, "readout")
+    heights = [y for y in figure.series[0].ys if y > 1.01 * network.readout.theta]
+    assert (cap == 2) == bool(heights) == ("is at its cap of spikes" in figure.caption)
+
+
+def test_counts_in_cells_are_exact():
+    counts = Series("samples", [0, 1], [0, 0], values=[12345.0, 0.123456])
+    cells = Figure("a", "A", "", "x", "y", (counts,), "cells", x_names=("a", "b"), y_names=("c",))
+    assert ">12345<" in svg(cells) and ">0.1235<" in svg(cells)
 
 
 def test_confusions_are_drawn_with_the_first_class_at_the_top():

@@ -51,6 +51,18 @@ def test_differing_settings_are_refused_and_named(make_run, tmp_path):
     assert labels == ["OPZO, momentum=0.99999", "OPZO, momentum=0.5"]
 
 
+def test_settings_that_read_alike_are_not_pooled(make_run, edit_config, tmp_path):
+    """Options of a rule of one's own may be 1 in one run and "1" in another."""
+    for seed, value in enumerate([1, "1", None, "None"]):
+        folder = make_run(f"a{seed}", [0.5 + 0.1 * seed], seed=seed)
+        rule = {"name": "mine", "options": {"kind": value}}
+        edit_config(folder, lambda document, rule=rule: document["settings"].update(rule=rule))
+    groups = collect([tmp_path], split=True).groups
+    labels = [group.label for group in groups]
+    assert labels == ["mine, kind=1", "mine, kind='1'", "mine, kind=None", "mine, kind='None'"]
+    assert [len(group.runs) for group in groups] == [1, 1, 1, 1]
+
+
 def test_many_differences_are_not_all_named(make_run, tmp_path):
     make_run("a0", [0.9], seed=0)
     changes = {"momentum": 0.5, "lr": 0.1, "batch_size": 7, "leak": 0.1, "dropout": 0.1, "steps": 3}
@@ -236,6 +248,44 @@ def test_a_run_that_went_on_in_another_environment_is_remarked_on(make_run, edit
     assert "resumed is [{'threads': 7}]" in left_out.reason
     ((*_, threads),) = cost_table("digits-fc", next(iter(study.recipes.values()))).rows
     assert threads.split(", ")[-1] == "7"
+
+
+RECORD = {"train": 100, "test": 20, "labels": "ab", "first_inputs": [1.0, 2.0]}
+
+
+def test_what_settings_do_not_tell_is_remarked_on(make_run, edit_config, tmp_path):
+    """Other samples under the same name, changed code, epochs that were added later."""
+    folders = [make_run(f"a{seed}", [0.8, 0.9], seed=seed) for seed in range(3)]
+    for folder in folders:
+        edit_config(folder, lambda document: document.update(data=RECORD))
+    assert collect([tmp_path]).remarks == ()
+    edit_config(folders[1], lambda document: document["data"].update(labels="cd"))
+    edit_config(folders[2], lambda document: document["data"].update(train=90))
+    for folder, digest in zip(folders, ("1", "1", "2"), strict=True):
+        code = {"mine.py": digest}
+        edit_config(folder, lambda d, code=code: d["environment"].update(code=code))
+    longer = [{"epoch": 1, "epochs": 2}]
+    edit_config(folders[0], lambda document: document.update(extended=longer))
+    study = collect([tmp_path])
+    assert len(study.groups) == 1
+    added, labels, fewer, code = study.remarks
+    assert "a0 was trained on after epoch 1, to 2: if learning rate or noise" in added
+    assert "a1 was trained on other data than" in labels and "(the labels differ)" in labels
+    assert "(100 samples for training in that, 90 in this)" in fewer
+    assert code.endswith('user\'s own: {"mine.py": "1"}; {"mine.py": "2"}.')
+    edit_config(folders[2], lambda document: document["data"].pop("labels"))
+    (left,) = collect([tmp_path]).left_out
+    assert "a2" in str(left.path) and "record of the data" in left.reason
+
+
+def test_folds_have_samples_of_their_own(make_run, edit_config, tmp_path):
+    for seed in range(2):
+        for fold in range(2):
+            folds = {"data.folds": 2, "data.fold": fold}
+            folder = make_run(f"a{seed}{fold}", [0.9], seed=seed, **folds)
+            record = {**RECORD, "labels": f"of fold {fold}"}
+            edit_config(folder, lambda document, record=record: document.update(data=record))
+    assert collect([tmp_path]).remarks == ()
 
 
 def test_nothing_to_report(make_run, tmp_path):

@@ -3,6 +3,7 @@
 import itertools
 import json
 import time
+from dataclasses import replace
 
 import browser
 import pytest
@@ -11,7 +12,7 @@ from threefactor.errors import CheckpointError, InputError
 from threefactor.report import collect, html_page, markdown_page, report_sections
 from threefactor.report.drawing import svg
 from threefactor.report.figures import Figure, Series, figure_csv
-from threefactor.report.sweeps import ranked, ranking_table
+from threefactor.report.sweeps import ranked, ranking_table, sweep_sections
 from threefactor.report.values import cell_text
 
 
@@ -46,6 +47,27 @@ def test_cells_are_ranked_by_their_mean(sweep):
     means = [row[5].mean for row in table.rows]
     assert means == sorted(means, reverse=True)
     assert any("looks at the test data" in note for note in table.notes)
+
+
+def test_equal_cells_have_the_same_rank(make_run, tmp_path):
+    for number, last in enumerate([0.7, 0.9, 0.8, 0.9]):
+        make_run(f"{number}", [0.5, last], lr=10.0 ** -(number + 1))
+    table = ranking_table("digits-fc", collect([tmp_path], split=True).groups)
+    ranks = [(row[0], round(row[4].mean)) for row in table.rows]
+    assert ranks == [(1, 90), (1, 90), (3, 80), (4, 70)]
+
+
+def test_a_lone_cell_has_no_deviation(make_run, tmp_path):
+    """It is not one of 0: lr=0.1 is in two cells, the other rates in one each."""
+    for number, (lr, dropout) in enumerate([(0.1, 0.0), (0.1, 0.2), (0.2, 0.0), (0.3, 0.2)]):
+        make_run(f"{number}", [0.5, 0.6 + number / 10], lr=lr, dropout=dropout)
+    groups = collect([tmp_path], split=True).groups
+    figures = sweep_sections("digits-fc", groups)[0].figures
+    (against,) = [figure for figure in figures if figure.title.endswith("against lr")]
+    (series,) = against.series
+    assert series.error == [pytest.approx(50**0.5), None, None]
+    assert "nan" not in figure_csv(against) and svg(against)
+    assert svg(replace(against, kind="bar")).count("nan") == 0
 
 
 def test_without_accuracy_the_lowest_loss_is_first(sweep, tmp_path):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from threefactor import training
+from threefactor.data.samples.labelled import held_out
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.recipes import recipe
 from threefactor.training.best import chosen_by, stopped_early
@@ -54,6 +55,14 @@ def test_held_out_samples_are_of_the_training_samples_class_by_class():
     assert torch.equal(data.test[0], whole.test[0])
     other = training.build(settings(validation=0.25, validation_seed=1)).data
     assert not torch.equal(other.validation[0], held)
+
+
+def test_classes_of_which_nothing_is_held_out_are_counted():
+    """A tenth of four samples is none: the held samples say nothing of that class."""
+    labels = torch.tensor([0] * 20 + [1] * 4 + [2] * 30 + [3])
+    with pytest.warns(UserWarning, match="of 2 of 4 classes no sample is held out"):
+        kept, held = held_out(labels, 0.1, 0)
+    assert labels[held].tolist() == [0] * 2 + [2] * 3 and len(kept) == 50
 
 
 def test_augmentation_leaves_validation_samples_alone():

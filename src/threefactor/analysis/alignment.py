@@ -172,11 +172,12 @@ def alignment(
         raise InputError("rule and reference were built on different networks; give them the same")
     single: dict[str, list[float | None]] = {}
     means: dict[str, tuple[RunningVariance, RunningVariance]] = {}
-    learned = copy.deepcopy(rule.state_dict())
+    learned = [(each, copy.deepcopy(each.state_dict())) for each in (rule, other)]
     with undisturbed(rule, other):
         for batch in pairs(batches):
             ours, theirs = gradients(rule, batch, steps), gradients(other, batch, steps)
-            rule.load_state_dict(learned)  # every batch meets the feedback as it was
+            for each, state in learned:  # every batch meets the feedback as it was
+                each.load_state_dict(state)
             for layer, vector in ours.items():
                 single.setdefault(layer, []).append(angle(vector, theirs[layer]))
                 pair = means.setdefault(layer, (RunningVariance(), RunningVariance()))

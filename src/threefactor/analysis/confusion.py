@@ -44,7 +44,8 @@ def confusion(output: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> Co
     Args:
         output: (N, m) of a network.
         labels: (N,) class labels, 0 to m - 1.
-        classes: a name for each output; their numbers by default.
+        classes: a name for each output; their numbers by default. One that occurs several times,
+            as "crane" in ImageNet, gets the number of the class.
 
     Raises:
         InputError: if these are no classes, as for regression and for several labels a sample.
@@ -89,12 +90,14 @@ def confusion(output: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> Co
             f"there are {len(classes)} names of classes ({clipped(list(classes))}) for {outputs} "
             "outputs; give one for each"
         )
+    names = [str(one) for one in classes]
+    names = [f"{one} ({i})" if names.count(one) > 1 else one for i, one in enumerate(names)]
     predicted = output.argmax(1)
     pairs = labels.long() * outputs + predicted.to(labels.device)
     counts = torch.bincount(pairs, minlength=outputs**2).view(outputs, outputs).cpu()
     right, samples, taken = counts.diag(), counts.sum(1), counts.sum(0)
     return Confusion(
-        [str(one) for one in classes] or [str(i) for i in range(outputs)],
+        names or [str(i) for i in range(outputs)],
         counts.tolist(),
         samples.tolist(),
         _shares(right, samples),

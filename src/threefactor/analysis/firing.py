@@ -27,7 +27,8 @@ class LayerFiring(Record):
 
     Attributes:
         neurons: number of neurons.
-        rate: spikes per neuron and time step; with exact spike times, per neuron and sample.
+        rate: spikes per neuron and time step, all steps of all samples counted alike; with exact
+            spike times, per neuron and sample.
         silent: share of the neurons that spike in no sample. With exact spike times these get no
             gradient.
         saturated: share of the neurons that spike at every time step of every sample; with exact
@@ -47,8 +48,8 @@ class Firing(Record):
     """Firing of all layers.
 
     Attributes:
-        layers: by name. On a time grid these are the layers of neurons; with exact spike times all
-            layers, since the outputs spike, too.
+        layers: by name. On a time grid these are the layers of neurons that ran; with exact spike
+            times all layers, since the outputs spike, too.
         total_rate: mean rate of all neurons of these layers.
         unit: of the rates.
         samples: number of samples that were measured.
@@ -65,24 +66,26 @@ class _Tally:
 
     def __init__(self) -> None:
         self.samples = 0
+        self.times = 0  # samples, each as often as it has time steps
         self.spikes = 0.0
         self.empty = 0
         self.fired: Any = False
         self.missed: Any = False
 
-    def add(self, counts: Tensor, most: int) -> None:
-        """Add the spike counts of a batch, (B, n), each of them at most `most`."""
+    def add(self, counts: Tensor, most: int, steps: int = 1) -> None:
+        """Add the spike counts of a batch, (B, n), each at most `most`, in so many time steps."""
         self.samples += len(counts)
+        self.times += len(counts) * steps
         self.spikes += float(counts.sum(dtype=torch.float64))
         self.empty += int((counts == 0).sum())
         self.fired = self.fired | (counts > 0).any(0)
         self.missed = self.missed | (counts < most).any(0)
 
-    def summary(self, steps: int) -> LayerFiring:
+    def summary(self) -> LayerFiring:
         n = len(self.fired)
         return LayerFiring(
             n,
-            self.spikes / (self.samples * n * steps),
+            self.spikes / (self.times * n),
             int((~self.fired).sum()) / n,
             int((~self.missed).sum()) / n,
             self.empty / (self.samples * n),
@@ -111,14 +114,14 @@ def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = 
     """
     if isinstance(network, events.Network):
         check_no_steps(steps)
-        tallies, samples, count = *_of_events(network, batches), 1
+        tallies, samples = _of_events(network, batches)
         unit = "spikes per neuron and sample"
     else:
-        tallies, samples, count = _on_grid(network, batches, steps)
+        tallies, samples = _on_grid(network, batches, steps)
         unit = "spikes per neuron and step"
     if not samples:
         raise InputError(NO_BATCH)
-    layers = {name: tally.summary(count) for name, tally in tallies.items()}
+    layers = {name: tally.summary() for name, tally in tallies.items() if tally.samples}
     neurons = sum(layer.neurons for layer in layers.values())
     total = sum(layer.rate * layer.neurons for layer in layers.values()) / max(neurons, 1)
     return Firing(layers, total, unit, samples)
@@ -126,7 +129,7 @@ def firing(network: nn.Module, batches: Iterable[Batch], *, steps: int | None = 
 
 def _on_grid(
     network: nn.Module, batches: Iterable[Batch], steps: int | None
-) -> tuple[dict[str, _Tally], int, int]:
+) -> tuple[dict[str, _Tally], int]:
     counts: dict[str, Tensor] = {}
 
     def count(name: str) -> Any:
@@ -143,19 +146,19 @@ def _on_grid(
         for name, neuron in neurons.items()
     ]
     tallies = {name: _Tally() for name in neurons}
-    samples, done = 0, 0
+    samples = 0
     try:
         with evaluating(network):
             for inputs, _ in pairs(batches):
                 counts.clear()
                 result = clocked.run(network, inputs, steps=steps)
-                samples, done = samples + len(result.output), result.steps
+                samples += len(result.output)
                 for name, spikes in counts.items():
-                    tallies[name].add(spikes, done)
+                    tallies[name].add(spikes, result.steps, result.steps)
     finally:
         for hook in hooks:
             hook.remove()
-    return tallies, samples, done
+    return tallies, samples
 
 
 def _of_events(network: events.Network, batches: Iterable[Batch]) -> tuple[dict[str, _Tally], int]:

@@ -52,7 +52,8 @@ class Operations(Record):
         layers: by name of the synapse layer.
         total: summed over the layers.
         samples: number of samples that were measured.
-        steps: T; None without a time grid.
+        steps: T; None without a time grid, or if batches had different numbers of steps, over
+            which the operations are then a mean.
     """
 
     layers: dict[str, LayerOperations]
@@ -142,16 +143,17 @@ def operations(
         return _of_events(network, batches)
     counters = {n: _Counter(m) for n, m in layers_of(network) if isinstance(m, Synapse)}
     hooks = [network.get_submodule(n).register_forward_pre_hook(c) for n, c in counters.items()]
-    samples, count = 0, 0
+    samples, lengths = 0, set[int]()
     try:
         with evaluating(network):
             for inputs, _ in pairs(batches):
                 result = clocked.run(network, inputs, steps=steps)
-                samples, count = samples + len(result.output), result.steps
+                samples += len(result.output)
+                lengths.add(result.steps)
     finally:
         for hook in hooks:
             hook.remove()
-    return _summary({name: c.counts for name, c in counters.items()}, samples, count)
+    return _summary({name: c.counts for name, c in counters.items()}, samples, lengths)
 
 
 def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
@@ -169,14 +171,15 @@ def _of_events(network: events.Network, batches: Iterable[Batch]) -> Operations:
     return _summary(counts, samples, None)
 
 
-def _summary(counts: dict[str, _Counts], samples: int, steps: int | None) -> Operations:
+def _summary(counts: dict[str, _Counts], samples: int, lengths: set[int] | None) -> Operations:
+    """Return means over the samples; `lengths` are the numbers of steps, None without a grid."""
     if not samples:
         raise InputError(NO_BATCH)
     layers = {
         name: LayerOperations(
             c.macs / samples,
             c.acs / samples,
-            None if steps is None else c.dense / samples,
+            None if lengths is None else c.dense / samples,
             c.spikes / samples,
         )
         for name, c in counts.items()
@@ -185,7 +188,8 @@ def _summary(counts: dict[str, _Counts], samples: int, steps: int | None) -> Ope
     total = LayerOperations(
         sum(n.effective_macs for n in every),
         sum(n.effective_acs for n in every),
-        None if steps is None else sum(n.dense or 0.0 for n in every),
+        None if lengths is None else sum(n.dense or 0.0 for n in every),
         sum(n.spike_operations for n in every),
     )
+    steps = None if lengths is None or len(lengths) != 1 else min(lengths)
     return Operations(layers, total, samples, steps)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from threefactor import clocked, events
 from threefactor.analysis.batches import check_no_steps
 from threefactor.clocked.foreign import layers_of
+from threefactor.clocked.losses import Loss
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError
 from threefactor.modes import evaluating
@@ -115,7 +116,8 @@ class Recording:
             grid a sequence of whole numbers is.
         unit: of the times, "time step" or "s".
         end: the last time step T, or the seconds that were simulated.
-        output: (m,) of the network, summed over time.
+        output: (m,) of the network, summed over time; with exact spike times the counts, or what
+            else the loss reads. The largest is the predicted class.
     """
 
     layers: dict[str, LayerRecording]
@@ -144,6 +146,7 @@ def record(
     steps: int | None = None,
     sample: int = 0,
     perturbation: clocked.Perturbation | None = None,
+    loss: Loss | None = None,
 ) -> Recording:
     """Run a network, and keep what every neuron does for one sample.
 
@@ -155,6 +158,8 @@ def record(
         steps: T, for constant inputs of networks on a time grid.
         sample: which sample of the batch.
         perturbation: noise on the hidden layers, as of imprecise hardware.
+        loss: of a network of exact spike times, which says what its output is: spike counts by
+            default, minus the times of first spikes with `events.FirstSpike`.
 
     Raises:
         InputError: if the input does not fit the network, or has no such sample.
@@ -167,7 +172,7 @@ def record(
     """
     if isinstance(network, events.Network):
         check_no_steps(steps)
-        return _of_events(network, inputs, sample)
+        return _of_events(network, inputs, sample, loss)
     return _on_grid(network, inputs, steps, sample, perturbation)
 
 
@@ -294,7 +299,7 @@ def _no_membranes(name: str, neurons: Sequence[int]) -> Membranes:
     raise InputError(f"{name!r} are spikes from outside, which have no membrane potential")
 
 
-def _of_events(network: events.Network, inputs: Any, sample: int) -> Recording:
+def _of_events(network: events.Network, inputs: Any, sample: int, loss: Loss | None) -> Recording:
     activities = network.run(inputs)
     _check_sample(sample, len(inputs))
     duration = max(layer.duration for layer in network.layers.values())
@@ -317,23 +322,30 @@ def _of_events(network: events.Network, inputs: Any, sample: int) -> Recording:
             np.array(times),
             addresses.astype(np.int64),
             None,
-            functools.partial(_closed_form, activity, sample, layer.duration),
+            functools.partial(
+                _closed_form, activity, activity.weights.copy(), sample, layer.duration
+            ),
         )
-    counts = activities[-1].spikes.counts()[sample]
-    return Recording(layers, "s", duration, counts.astype(np.float64))
+    output = events.run(network, inputs[[sample]], loss=loss).output[0]
+    return Recording(layers, "s", duration, output.double().numpy())
 
 
 def _closed_form(
-    activity: events.Activity, sample: int, duration: float, neurons: Sequence[int]
+    activity: events.Activity,
+    met: NDArray[Any],
+    sample: int,
+    duration: float,
+    neurons: Sequence[int],
 ) -> Membranes:
     """Compute potentials at moments that are the same for all neurons, their spikes included.
 
+    `met` are the weights that the spikes met: those of the layer may have changed since.
     At each spike there are two moments: when the potential reaches the threshold, and the next
     one that there is, after the reset.
     """
     given, addresses = activity.inputs[sample]
     seen = given < duration
-    weights = activity.weights[addresses[seen]].astype(np.float64)
+    weights = met[addresses[seen]].astype(np.float64)
     times, owners = activity.spikes[sample]
     own = [times[owners == i] for i in neurons]
     reached = np.concatenate([*own, np.empty(0)])

@@ -27,6 +27,8 @@ __all__ = [
     "neuron_trace",
 ]
 
+MOST_SPIKES = 1000
+"""Spikes of one neuron that are followed: it has no cap, as one in a network."""
 FOUR_SPIKES = ((0.010, 0), (0.025, 1), (0.060, 0), (0.075, 1))
 """Input spikes, (seconds, input 0 or 1). They are ours: the paper does not state its own."""
 
@@ -123,7 +125,8 @@ def gradient_field(
         tau_s, threshold, duration: see `events.fc`.
 
     Raises:
-        InputError: if there is no weight, or a time or input of a spike is not valid.
+        InputError: if there is no weight, a time or input of a spike is not valid, or a neuron
+            spikes more than 1000 times.
 
     Example:
         >>> field = gradient_field([0.0, 1.0, 2.0])
@@ -138,7 +141,7 @@ def gradient_field(
     # All points of the grid are neurons of one layer.
     first, second = np.meshgrid(values, values, indexing="ij")
     layer = _layer(np.stack([first.ravel(), second.ravel()]), tau_s, threshold, duration)
-    activity = layer.run(_batch(train, 2))
+    activity = _whole(layer, _batch(train, 2))
     side = (len(values), len(values))
     found = [time_gradients(layer, activity, exact=exact) for exact in (True, False)]
     exact, modified = (g.T.reshape(*side, 2).tolist() for g in found)
@@ -196,7 +199,8 @@ def neuron_trace(
         points: number of points in time, from 0 to `duration`.
 
     Raises:
-        InputError: if there is no weight, or a time or input of a spike is not valid.
+        InputError: if there is no weight, a time or input of a spike is not valid, or the neuron
+            spikes more than 1000 times.
 
     Example:
         >>> trace = neuron_trace([1.0, 1.0])
@@ -210,7 +214,7 @@ def neuron_trace(
         raise InputError(f"points is {clipped(points)}; give a whole number of at least 2")
     layer = _layer(values, tau_s, threshold, duration)
     inputs = _batch(train, len(values))
-    activity = layer.run(inputs)
+    activity = _whole(layer, inputs)
     times = np.linspace(0.0, duration, points)
     weight = layer.weight.detach().numpy()[inputs.addresses, 0]
     potential, current = potential_and_current(
@@ -235,9 +239,27 @@ def _layer(
     weights: NDArray[np.float64], tau_s: float, threshold: float, duration: float
 ) -> events.Layer:
     inputs, neurons = weights.shape
-    layer = events.Layer(inputs, neurons, tau_s=tau_s, threshold=threshold, duration=duration)
+    layer = events.Layer(
+        inputs,
+        neurons,
+        tau_s=tau_s,
+        threshold=threshold,
+        duration=duration,
+        max_spikes=MOST_SPIKES,
+    )
     layer.double().weight.data = torch.from_numpy(weights.copy())
     return layer
+
+
+def _whole(layer: events.Layer, inputs: events.SpikeBatch) -> events.Activity:
+    """Run a layer, and refuse neurons whose last spikes are left out."""
+    activity = layer.run(inputs)
+    if activity.capped:
+        raise InputError(
+            f"{activity.capped} of {layer.neurons} neurons spike more than {MOST_SPIKES} times; "
+            "give smaller weights, a higher threshold or a shorter duration"
+        )
+    return activity
 
 
 def _batch(train: Sequence[tuple[float, int]], size: int) -> events.SpikeBatch:

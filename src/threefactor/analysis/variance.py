@@ -129,7 +129,8 @@ def gradient_variance(
             feedback a step does not change skip these batches.
 
     Raises:
-        InputError: if there is no rule, fewer than two batches, or a gradient that is not finite.
+        InputError: if there is no rule, there are fewer than two batches or some of another size,
+            or a gradient is not finite.
 
     Example:
         >>> from threefactor import clocked
@@ -149,11 +150,18 @@ def gradient_variance(
     running: dict[str, dict[str, RunningVariance]] = {name: {} for name in rules}
     with undisturbed(*rules.values()):
         _warm_up(list(rules.values()), warmup, steps)
-        count = 0
-        for count, batch in enumerate(pairs(batches), start=1):  # noqa: B007
+        count, size = 0, 0
+        for count, batch in enumerate(pairs(batches), start=1):
             for name, rule in rules.items():
                 for layer, vector in gradients(rule, batch, steps).items():
                     running[name].setdefault(layer, RunningVariance()).add(vector)
+            size = size or len(batch[1])
+            if len(batch[1]) != size:
+                raise InputError(
+                    f"batch {count} has {len(batch[1])} samples and those before it {size}; the "
+                    "gradients of smaller batches vary more: give batches of one size, as "
+                    "analysis.cut and DataLoader(..., drop_last=True) make them"
+                )
     if count < 2:
         raise InputError(
             f"there were {count} batches; a variance needs at least 2, so give more samples "

@@ -494,8 +494,9 @@ class Session:
                 pathway.flush()
 
     def firing_rates(self) -> dict[str, Tensor]:
-        """Spikes per neuron and step since the reset, by layer."""
-        return {probe.name: probe.firing_rate for probe in self.probes}
+        """Spikes per neuron and step since the reset, by layer that ran."""
+        ran = (probe for probe in self.probes if probe.activity is not None)
+        return {probe.name: probe.firing_rate for probe in ran}
 
     def reader(self) -> InputReader:
         """Return what reads inputs for the network as it is now."""

@@ -40,7 +40,7 @@ class Arrays(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Activity:
-    """What one layer did in one batch; nothing of it changes when the layer does.
+    """What one layer did in one batch; it does not change when the layer does.
 
     Attributes:
         layer: the layer.
@@ -60,10 +60,22 @@ class Activity:
     _raw: Arrays
     _weight: Tensor
     _weights: Reals
+    _seen: int | None
 
     @property
     def weights(self) -> Reals:
-        """(in_features, neurons) the weights that the spikes met; read-only."""
+        """(in_features, neurons) the weights that the spikes met; read-only.
+
+        This is the layer's own memory. An optimiser's step changes it: copy what has to last.
+
+        Raises:
+            InputError: if they were changed since; what is written to `weight.data` goes unnoticed.
+        """
+        if _version(self._weight) != self._seen:
+            raise InputError(
+                "the weights were changed after the layer ran, so those that the spikes met are "
+                "gone; read them before the optimiser's step, or run the network again"
+            )
         return read_only(self._weights)
 
     @property
@@ -295,6 +307,7 @@ class Layer(nn.Module):
         return Activity(
             self, theta, tau, inputs, SpikeBatch._trusted(offsets, times, addresses, neurons),
             int(capped.sum()), Arrays(decays, counts, parents, currents, ys), weight, weights,
+            _version(weight),
         )  # fmt: skip
 
     def _take_room(self, batch: int, spikes: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -307,6 +320,11 @@ class Layer(nn.Module):
         if rows >= batch and columns >= spikes and room.dtype["y"] == dtype:
             return room
         return kernels().room(batch, max(spikes, columns), dtype)  # type: ignore[no-any-return]
+
+
+def _version(weight: Tensor) -> int | None:
+    """Return how often a weight was changed in place; None where PyTorch does not count it."""
+    return None if weight.is_inference() else weight._version
 
 
 def _prepare(inputs: SpikeBatch, weights: Reals, tau: float, duration: float) -> Reals:

@@ -85,6 +85,19 @@ class FirstSpike:
         """Refuse targets that are not `samples` integer class labels below `outputs`."""
         check_labels(targets, samples, outputs)
 
+    def check_end(self, duration: float) -> None:
+        """Refuse a simulation that ends before the target time of the class.
+
+        Args:
+            duration: of the output layer, in seconds.
+        """
+        if self.true >= duration:
+            raise InputError(
+                f"the loss draws the first spike of the class to {self.true} s, and the simulation "
+                f"ends at {duration} s, so no output can spike then; give target times in seconds "
+                "since the start of the sample, or a longer duration"
+            )
+
     def __call__(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the losses, (B,), and their gradients by minus the first times, (B, m)."""
         wanted = torch.full_like(output, self.false).scatter_(1, targets.unsqueeze(1), self.true)

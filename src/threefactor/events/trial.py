@@ -16,7 +16,7 @@ from threefactor.clocked.torch_losses import checked_loss
 from threefactor.errors import InputError
 from threefactor.events.arrays import as_array, for_kernels
 from threefactor.events.layer import Activity
-from threefactor.events.losses import SpikeCount, losses_of, reads_first_spikes
+from threefactor.events.losses import FirstSpike, SpikeCount, losses_of, reads_first_spikes
 from threefactor.events.network import Network, check_network
 from threefactor.events.parallel import over
 from threefactor.events.spikes import SpikeBatch
@@ -80,6 +80,8 @@ class Trial:
         if targets is not None:
             _check_dense(targets)
             check_targets(loss, targets, *self.output.shape)
+            if isinstance(loss, FirstSpike):
+                loss.check_end(self.activities[-1].layer.duration)
             self.losses, gradient = losses_of(loss, self.output, targets)
             self.error = gradient.to(self.counts[-1].dtype) / -len(self.output)
 

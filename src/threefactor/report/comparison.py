@@ -78,7 +78,7 @@ def score_table(recipe: str, groups: Sequence[Group]) -> Table:
             lambda run: None if run.chosen_line is None else run.chosen_line[f"test_{lead.name}"],
         )
         best = group.over_score(lead, lambda run: run.best_of(lead))
-        found = (group.label, len(group.runs), len(group.runs[0].history))
+        found = (group.label, len(group.runs), group.epochs)
         rows.append((*found, direct, last, chosen, best, *map(group.last_of, others)))
     columns = (
         *("rule", "seeds", "epochs"),
@@ -129,7 +129,7 @@ def accuracy_table(recipe: str, groups: Sequence[Group]) -> Table:
             (
                 group.label,
                 len(group.runs),
-                len(group.runs[0].history),
+                group.epochs,
                 group.direct,
                 before[0].cell if before else None,
                 found.last,

@@ -142,9 +142,15 @@ def _section(recipe: str, measure: str, groups: Sequence[Group]) -> Iterator[Sec
 
 
 def _samples(groups: Sequence[Group]) -> str:
-    tracks = [run.settings.track for group in groups for run in group.runs if run.tracked]
-    numbers = sorted({track.samples for track in tracks if track is not None})
-    return f"Measured on the first {' or '.join(map(str, numbers))} test samples."
+    numbers = {
+        # In whole batches, as `Tracker.batches` cuts them.
+        track.samples - track.samples % min(run.settings.batch_size, track.samples)
+        for group in groups
+        for run in group.runs
+        if run.tracked and (track := run.settings.track) is not None
+    }
+    shown = " or ".join(map(str, sorted(numbers)))
+    return f"Measured on the first {shown} test samples."
 
 
 def _figure(recipe: str, unit: str, courses: Sequence[Course]) -> Iterator[Figure]:

@@ -352,7 +352,8 @@ def _bars(figure: Figure, axis: Any) -> list[Any]:
     for i, one in enumerate(figure.series):
         places = [groups.index(x) + (i + 0.5) * width - 0.4 for x in one.xs]
         colour = SERIES[i % len(SERIES)]
-        bars = axis.bar(places, one.ys, width * 0.9, yerr=one.error, color=colour, ecolor=INK)
+        error = None if one.error is None else np.asarray(one.error, dtype=float)
+        bars = axis.bar(places, one.ys, width * 0.9, yerr=error, color=colour, ecolor=INK)
         handles.append(bars)
     axis.set_xticks(range(len(groups)), [_short(str(one), LONGEST_PLACE) for one in groups])
     axis.grid(False, axis="x")
@@ -414,7 +415,8 @@ def _cells(figure: Figure, one: Series, axis: Any) -> None:
             colour = "#ffffff" if 0.3 * red + 0.6 * green + 0.1 * blue < 0.5 else "#000000"
             size = None if len(figure.x_names) <= MOST_USUAL else 7.5
             place = {"ha": "center", "va": "center", "fontsize": size}
-            axis.text(column + 0.5, row + 0.5, f"{value:.4g}", color=colour, **place)
+            text = f"{value:.0f}" if value.is_integer() else f"{value:.4g}"  # a count is exact
+            axis.text(column + 0.5, row + 0.5, text, color=colour, **place)
     for side, names in ((axis.xaxis, figure.x_names), (axis.yaxis, figure.y_names)):
         shown = [_short(name, LONGEST_PLACE) for name in names]
         side.set_ticks([place + 0.5 for place in range(len(names))], shown)

@@ -75,10 +75,13 @@ def _against_epoch(
     )
     several = any(len(group.runs) > 1 for group in groups)
     title = name.removesuffix(" (%)")
+    about = ["Mean over the seeds; the band is ± one standard deviation."] if several else []
+    if any(len(group.lengths) > 1 for group in groups):
+        about.append("A curve ends where the first of its runs stopped.")
     return Figure(
         slug(f"{recipe} {title}"),
         f"{recipe}: {title}",
-        "Mean over the seeds; the band is ± one standard deviation." if several else "",
+        " ".join(about),
         "epoch",
         name,
         series,
@@ -89,10 +92,13 @@ def _against_epoch(
 def _curve(
     label: str, histories: Sequence[Sequence[Epoch]], measure: Callable[[Epoch], float]
 ) -> Series:
-    """Return a measure of each epoch as mean over runs with equally many epochs."""
-    points = [[measure(line) for line in lines] for lines in zip(*histories, strict=True)]
+    """Return a measure of each epoch as mean over runs, up to the last one that all of them have.
+
+    Beyond it, those that were stopped early would be missing, and the mean be one of other runs.
+    """
+    points = [[measure(line) for line in lines] for lines in zip(*histories, strict=False)]
     deviations = [statistics.stdev(p) for p in points] if len(histories) > 1 else None
-    epochs = [int(line["epoch"]) for line in histories[0]]
+    epochs = [int(line["epoch"]) for line in histories[0][: len(points)]]
     return Series(label, epochs, [statistics.fmean(p) for p in points], deviations)
 
 

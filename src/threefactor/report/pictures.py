@@ -33,6 +33,8 @@ __all__ = [
 
 MOST_NEURONS = 500
 """Neurons of a layer that a raster shows; of more, as many are drawn by lot."""
+ABOVE = 1e-3
+"""By which share of the threshold rounding may leave a potential of exact spike times above it."""
 MOST_POINTS = 2000
 """Pairs of weights that a scatter shows."""
 WEIGHED = 16
@@ -63,11 +65,9 @@ def raster_figure(
         times, addresses, size = layer.times, layer.addresses, layer.neurons
         if size > MOST_NEURONS:
             shown = np.random.default_rng(0).choice(size, MOST_NEURONS, replace=False)
-            shown.sort()
             seen = np.isin(addresses, shown)
-            times, addresses = times[seen], np.searchsorted(shown, addresses[seen])
+            times, addresses = times[seen], addresses[seen]
             shortened.append(f"{name} {size:,}")
-            size = MOST_NEURONS
         series.append(Series(name, times.tolist(), addresses.tolist(), size=size))
     if not series:
         raise InputError("the network has no layer of neurons, so there are no spikes to show")
@@ -124,6 +124,11 @@ def potential_figure(
     about = "Points are spikes."
     if neurons is None:
         about += " Of the neurons that spike, those with the most, a middling number, the fewest."
+    if recording.unit == "s" and (seen.potentials > (1 + ABOVE) * thresholds).any():
+        about += (
+            " A potential stays above the threshold where a neuron is at its cap of spikes: those "
+            "that would follow are not simulated."
+        )
     if seen.foreign:
         about += " Potentials are those that the layer keeps at the end of a step."
     if np.isnan(thresholds).any():

@@ -10,6 +10,7 @@ from typing import Any
 
 from threefactor.errors import CheckpointError, ConfigurationError
 from threefactor.training.best import chosen_by, is_better, stopped_early
+from threefactor.training.folder.data_record import difference
 from threefactor.training.folder.run import Run
 from threefactor.training.scores import LOSS, SCORES, Score, leading
 from threefactor.training.settings import Settings
@@ -35,6 +36,9 @@ class ReportedRun:
         start: how the network of another run did before the first epoch, if the run began with one.
         resumed: what changed in the environment, and at which epoch.
         own_code: parts and plugins of its user's own, see `Run.own_code`.
+        code: digests of this code, as of the last resumption.
+        data: the record of its samples, see `describe_data`; None if there is none.
+        extended: each time that it got more epochs, see `Run.extended`.
     """
 
     path: Path
@@ -46,6 +50,9 @@ class ReportedRun:
     start: Mapping[str, Any] | None = None
     resumed: Sequence[Mapping[str, Any]] = ()
     own_code: Mapping[str, Any] = field(default_factory=dict)
+    code: Any = None
+    data: Mapping[str, Any] | None = None
+    extended: Sequence[Mapping[str, Any]] = ()
 
     @property
     def direct(self) -> float | None:
@@ -146,6 +153,8 @@ def read_run(path: str | Path) -> ReportedRun:
         raise CheckpointError("; ".join(run.problems))
     if not run.metrics:
         raise CheckpointError("it has no finished epoch yet")
+    record = run.config.get("data")
+    difference(record, record or {})  # refuses one that is damaged
     if len({frozenset(_measured(line)) for line in run.tracked}) > 1:
         raise CheckpointError("tracked.jsonl has other measures or layers at other moments")
     return ReportedRun(
@@ -158,6 +167,9 @@ def read_run(path: str | Path) -> ReportedRun:
         start=run.start,
         resumed=run.resumed,
         own_code=run.own_code,
+        code=run.code,
+        data=record,
+        extended=run.extended,
     )
 
 

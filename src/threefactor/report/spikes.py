@@ -191,6 +191,7 @@ def recording_of(trainer: Trainer, sample: int = 0) -> tuple[Recording, Tensor]:
             experiment.shaped(x),
             steps=None if isinstance(experiment.network, events.Network) else experiment.steps,
             perturbation=hardware_noise(experiment.settings),
+            loss=experiment.rule.loss if isinstance(experiment.rule, events.Rule) else None,
         )
     return found, targets[sample]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections import Counter
@@ -18,6 +19,7 @@ from threefactor.report.names import RULE_NAMES, experiment_label
 from threefactor.report.published import Published, find_published
 from threefactor.report.runs import ReportedRun, has_effect, read_run
 from threefactor.report.values import Spread, spread
+from threefactor.training.folder.data_record import difference
 from threefactor.training.folder.run import plain_settings
 from threefactor.training.scores import Score
 from threefactor.version import __version__
@@ -95,6 +97,17 @@ class Group:
     def over_seeds(self, measure: Callable[[ReportedRun], float], digits: int = 2) -> Spread:
         """Return mean and standard deviation of a measure over the runs."""
         return spread([measure(run) for run in self.runs], digits)
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many epochs its runs have, in order: several where some stopped early."""
+        return sorted({len(run.history) for run in self.runs})
+
+    @property
+    def epochs(self) -> int | str:
+        """The number of epochs of its runs, or the fewest and the most, as tables show them."""
+        least, most = self.lengths[0], self.lengths[-1]
+        return least if least == most else f"{least} to {most}"
 
     @property
     def score(self) -> Score:
@@ -304,10 +317,19 @@ def _alike(
     if differ and not split:
         raise ConfigurationError(_differences(recipe, label, runs, settings, differ))
     parts: dict[str, list[ReportedRun]] = {}
-    for run, one in zip(runs, settings, strict=True):
-        values = (f"{key.rpartition('.')[2]}={one.get(key)}" for key in differ)
+    texts = {key: _texts([one.get(key) for one in settings]) for key in differ}
+    for i, run in enumerate(runs):
+        values = (f"{key.rpartition('.')[2]}={texts[key][i]}" for key in differ)
         parts.setdefault(", ".join([label, *values]), []).append(run)
     yield from parts.items()
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    """Return a text for each value of a setting; different values, as 1 and "1", differ in it."""
+    same: dict[str, set[str]] = {}
+    for value in values:
+        same.setdefault(str(value), set()).add(repr(value))
+    return [repr(value) if len(same[str(value)]) > 1 else str(value) for value in values]
 
 
 def _comparable(run: ReportedRun) -> dict[str, Any]:
@@ -373,6 +395,20 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
                     f"{change['epoch']:.4g} ({now}): it may not have the bits of "
                     "a run that never stopped."
                 )
+            for change in run.extended:
+                before, most = change["epoch"], change["epochs"]
+                yield (
+                    f"{run.path} was trained on after epoch {before}, to {most}: if learning rate "
+                    "or noise depend on the number of epochs, that is another training than one "
+                    f"of {most} from the start."
+                )
+        yield from _other_samples(group)
+        codes = {json.dumps(run.code, sort_keys=True, default=str) for run in group.runs}
+        if len(codes) > 1:
+            yield (
+                f"{group.recipe}, {group.label}: the seeds were run with different code of their "
+                f"user's own: {'; '.join(sorted(codes))}."
+            )
         for what in ("threefactor", "torch"):
             versions = sorted({str(run.environment.get(what, "unknown")) for run in group.runs})
             if len(versions) > 1:
@@ -385,3 +421,16 @@ def _remarks(groups: Iterable[Group]) -> Iterator[str]:
                     f"{group.recipe}, {group.label}: made by threefactor {versions[0]}; this "
                     f"report by {__version__}."
                 )
+
+
+def _other_samples(group: Group) -> Iterator[str]:
+    """Say which runs of a group had other samples than the first of their fold."""
+    first: dict[int, ReportedRun] = {}
+    for run in group.runs:
+        one = first.setdefault(run.settings.data.fold, run)
+        differ = difference(one.data, run.data) if run.data is not None else None
+        if differ is not None:
+            yield (
+                f"{group.recipe}, {group.label}: {run.path} was trained on other data than "
+                f"{one.path} ({differ.replace(' there', ' in that').replace(' here', ' in this')})."
+            )

@@ -85,6 +85,18 @@ def ranked(groups: Sequence[Group]) -> list[Group]:
     return sorted(groups, key=lambda group: sign * _value(group, metric).mean)
 
 
+def _placed(groups: Sequence[Group], metric: str) -> list[tuple[int, Group]]:
+    """Return groups with their places, the best first; equal ones have the same place."""
+    found: list[tuple[int, Group]] = []
+    before = math.nan
+    for place, group in enumerate(ranked(groups), start=1):
+        mean = _value(group, metric).mean
+        equal = math.isclose(mean, before, rel_tol=1e-12)  # but for the order of a sum
+        found.append((found[-1][0] if equal else place, group))
+        before = mean
+    return found
+
+
 def _metric(groups: Sequence[Group]) -> str:
     """Return the metric by which groups are ranked: the same for all of them."""
     lines = [run.history[-1] for group in groups for run in group.runs]
@@ -123,7 +135,7 @@ def ranking_table(recipe: str, groups: Sequence[Group]) -> Table:
         scores = (one for one in SCORES.values() if one.name not in ("accuracy", by.name))
         others = [by, *scores, *([] if by is LOSS else [LOSS])]
     rows = []
-    for place, group in enumerate(ranked(groups)[:MOST_ROWS], start=1):
+    for place, group in _placed(groups, metric)[:MOST_ROWS]:
         values = (_cell(group.settings[key]) if key in group.settings else None for key in keys)
         held_out = _value(group, metric) if by_validation else None
         last = group.percent(lambda run: run.last)
@@ -158,8 +170,7 @@ def sweep_sections(recipe: str, groups: Sequence[Group], told: Sequence[str] = (
     figures = tuple(_figures(recipe, groups))
     sections = [Section(recipe, text, (ranking_table(recipe, groups),), figures)]
     best = ranked(groups)[:MOST_CURVES]
-    lengths = {len(run.history) for group in best for run in group.runs}
-    curves = learning_curves(f"{recipe}, best", best) if len(lengths) == 1 else ()
+    curves = learning_curves(f"{recipe}, best", best)
     about = f"The best {len(best)} of {len(groups)} cells." if len(groups) > len(best) else ""
     listing = Listing(f"Settings of the best: {best[0].label}", _settings(best[0]))
     title = f"{recipe}: the best"
@@ -275,7 +286,7 @@ def _against(recipe: str, groups: Sequence[Group], key: str, name: str, metric: 
         places = [value for value in every if json.dumps(value) in scores]
         means = [spread(scores[json.dumps(value)]) for value in places]
         xs: Any = places if numbers else [_text(value) for value in places]
-        error = [one.sd or 0.0 for one in means]
+        error = [one.sd for one in means]
         series.append(Series(rule, xs, [one.mean for one in means], error if any(error) else None))
     about = "Mean over all cells with the value; ± one standard deviation between these cells."
     kind: Any = "line" if numbers else "bar"
@@ -315,7 +326,8 @@ def _parallel(
     recipe: str, groups: Sequence[Group], names: Mapping[str, str], metric: str
 ) -> Figure:
     """Draw a line for each cell through the values of its settings to its accuracy."""
-    shown = ranked(groups)[:MOST_LINES]
+    placed = _placed(groups, metric)[:MOST_LINES]
+    shown = [group for _, group in placed]
     what = _named(metric)
     scores = [_value(group, metric).mean for group in shown]
     columns: dict[str, list[Any]] = {}
@@ -328,7 +340,7 @@ def _parallel(
     columns[what] = scores
     series = [
         Series(
-            f"rank {i + 1}",
+            f"rank {placed[i][0]}",
             list(axes),
             [axes[name].place(values[i]) for name, values in columns.items()],
             values=[scores[i]] * len(axes),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from threefactor.analysis.operations import operations
 from threefactor.analysis.records import Record
 from threefactor.analysis.runs.rules import fresh_rules, makers
 from threefactor.analysis.variance import gradient_variance
+from threefactor.clocked.inputs import mapped
+from threefactor.data.inputs import Varied
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.modes import evaluating, random_kept
 from threefactor.training.build import option_names
@@ -79,6 +82,8 @@ class RunView:
         if isinstance(samples, data.AugmentedData):
             samples = samples.data
         inputs, labels = samples.train
+        if isinstance(inputs, Varied):  # as the pictures of a folder, cut at random in training
+            inputs = inputs.for_testing()
         whole = cut(inputs, labels, min(self.settings.batch_size, len(labels)), self.samples)
         return ((experiment.shaped(x), y) for x, y in whole)
 
@@ -187,9 +192,16 @@ def _warmup(view: RunView) -> Iterator[Batch]:
         for batch in view.batches():
             yield batch
             # Once a batch with exact spike times, once a time step on a grid.
-            updates += 1 if isinstance(view.rule, events.Rule) else view.steps or len(batch[0])
+            updates += 1 if isinstance(view.rule, events.Rule) else view.steps or _length(batch[0])
             if updates >= view.warmup:
                 return
+
+
+def _length(inputs: Any) -> int:
+    """Return the number of time steps of a sequence, (T, B, ...), or of several."""
+    lengths: list[int] = []
+    mapped(inputs, lambda sequence: lengths.append(len(sequence)))
+    return lengths[0]
 
 
 def _alignment(view: RunView) -> Record:
@@ -242,7 +254,8 @@ def _measured_cost(view: RunView) -> Mapping[str, Any]:
 def _memory(view: RunView) -> Mapping[str, Any]:
     """Peak memory of every rule of a clocked network, by number of time steps."""
     x, y = next(view.batches())
-    x = x if view.steps is not None or isinstance(view.rule, events.Rule) else x[0]
+    if view.steps is None and not isinstance(view.rule, events.Rule):
+        x = mapped(x, itemgetter(0))  # the first step of a sequence
     return {
         name: memory_against_steps(view.network, make, (x, y), view.lengths)
         for name, make in makers(view.rule).items()

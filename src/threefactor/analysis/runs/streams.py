@@ -61,14 +61,18 @@ class Drift:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigurationError(f"{name} is {value!r}; give a whole number of at least 1")
-        if not 0.0 <= self.labelled <= 1.0:
-            raise ConfigurationError(f"labelled is {self.labelled}; give a share between 0 and 1")
-        if not math.isfinite(self.angle):
-            raise ConfigurationError(f"angle is {self.angle}; give a number of degrees")
+        if not (_is_number(self.labelled) and 0.0 <= self.labelled <= 1.0):
+            raise ConfigurationError(f"labelled is {self.labelled!r}; give a share between 0 and 1")
+        if not (_is_number(self.angle) and math.isfinite(self.angle)):
+            raise ConfigurationError(f"angle is {self.angle!r}; give a number of degrees")
         if self.every > self.samples:
             raise ConfigurationError(
                 f"every is {self.every}, more than the {self.samples} samples of the stream"
             )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class _Learner:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from threefactor.data.inputs import Inputs, Selectable
-from threefactor.errors import InputError
+from threefactor.errors import InputError, warn_user
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -129,6 +129,9 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         InputError: if the share has no meaning, nothing is held out, or nothing kept.
+
+    Warns:
+        UserWarning: if nothing is held out of some classes, which have few samples.
     """
     real = isinstance(share, (int, float)) and not isinstance(share, bool)
     if not (real and 0 < share < 1):
@@ -139,13 +142,21 @@ def held_out(labels: Tensor, share: float, seed: int) -> tuple[Tensor, Tensor]:
     if by_class:
         values = labels.cpu().numpy()
         groups = [np.flatnonzero(values == one) for one in np.unique(values)]
-    held = np.concatenate(
-        [chance.permutation(one)[: min(round(share * len(one)), len(one) - 1)] for one in groups]
-    )
+    parts = [
+        chance.permutation(one)[: min(round(share * len(one)), len(one) - 1)] for one in groups
+    ]
+    held = np.concatenate(parts)
     if not len(held):
         raise InputError(
             f"a share of {share:g} of {len(labels)} samples of {len(groups)} classes is none; give "
             "a larger share, or more samples"
+        )
+    without = sum(not len(part) for part in parts)
+    if without:
+        warn_user(
+            f"of {without} of {len(groups)} classes no sample is held out, since they have too few "
+            f"for a share of {share:g}: what is measured on the samples that are held out says "
+            "nothing of these classes. Give a larger share, or more samples of them"
         )
     kept = np.setdiff1d(np.arange(len(labels)), held)
     return torch.from_numpy(kept), torch.from_numpy(np.sort(held))

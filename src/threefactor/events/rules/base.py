@@ -230,11 +230,14 @@ class Rule(nn.Module, ABC):
         """Say once that the output layer is silent in a whole batch, until it spikes again."""
         silent = len(trial.activities[-1].spikes._raw.times) == 0
         if silent and not self._warned_of_silence:
+            advice = _unseen(trial.activities[0]) or (
+                "without spikes it gets no gradient and cannot recover by itself, and with ExactBP "
+                "neither can the layers before it. Raise its weights, or lower its threshold or "
+                "the learning rate"
+            )
             warn_user(
                 f"no neuron of the output layer {trial.names[-1]!r} spiked in a batch of "
-                f"{len(trial.output)}: without spikes it gets no gradient and cannot recover by "
-                "itself, and with ExactBP neither can the layers before it. Raise its weights, or "
-                "lower its threshold or the learning rate"
+                f"{len(trial.output)}: {advice}"
             )
         self._warned_of_silence = silent
 
@@ -319,6 +322,21 @@ def _check_values(trial: Trial, buffers: dict[str, Tensor]) -> None:
             infinite = "." not in name  # such as the best loss of a rule of one's own
             finding = partial(refuse_tensor, f"{name} of the rule", buffer, infinite=infinite)
             finite(name, buffer, finding)
+
+
+def _unseen(activity: Activity) -> str:
+    """Say why a layer saw no input spike; an empty text if it saw some."""
+    times, duration = activity.inputs._raw.times, activity.layer.duration
+    if not len(times):
+        return "the batch holds no input spike"
+    first = float(times.min())
+    if first < duration:
+        return ""
+    return (
+        f"all {len(times)} input spikes come at or after the end of the simulation, the first at "
+        f"{first:.4g} s, the end at {duration:.4g} s, and are not seen. Times are in seconds: give "
+        "them so, or simulate longer"
+    )
 
 
 def _check_layer(layer: Layer, activity: Activity) -> None:

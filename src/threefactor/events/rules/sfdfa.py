@@ -12,6 +12,7 @@ from typing_extensions import Unpack
 
 from threefactor.errors import InputError, unknown_name
 from threefactor.events.arrays import number
+from threefactor.events.layer import Layer
 from threefactor.events.network import Network
 from threefactor.events.parallel import over, product
 from threefactor.events.rules.base import NOT_NEGATIVE
@@ -81,11 +82,6 @@ class SFDFA(FeedbackRule):
         super().__init__(network, **options)
         if feedback_optimizer not in OPTIMIZERS:
             raise unknown_name("feedback optimiser", feedback_optimizer, OPTIMIZERS)
-        if not isinstance(feedback_first, bool):
-            raise InputError(f"feedback_first is {clipped(feedback_first)}; give True or False")
-        number("feedback_lr", feedback_lr, NOT_NEGATIVE, zero=True)
-        if feedback_lr_change is not None:
-            _check_change(feedback_lr_change)
         self.feedback_lr = feedback_lr
         self.feedback_lr_change = feedback_lr_change
         on_cpu = isinstance(generator, torch.Generator) and generator.device.type == "cpu"
@@ -95,10 +91,32 @@ class SFDFA(FeedbackRule):
             )
         self.generator = generator
         self.feedback_first = feedback_first
+        self._check_learning()
+        self._taken = feedback_lr
         self.feedback_learns = True
         self.feedback = self.make_feedback(0.0)
         matrices, kind = self._matrices(), OPTIMIZERS[feedback_optimizer]
         self.optimizer = kind(matrices, lr=feedback_lr) if matrices else None
+
+    def check(self, layers: dict[str, Layer]) -> None:
+        super().check(layers)
+        self._check_learning()
+        self._take_rate()
+
+    def _check_learning(self) -> None:
+        number("feedback_lr", self.feedback_lr, NOT_NEGATIVE, zero=True)
+        if not isinstance(self.feedback_first, bool):
+            raise InputError(
+                f"feedback_first is {clipped(self.feedback_first)}; give True or False"
+            )
+        if self.feedback_lr_change is not None:
+            _check_change(self.feedback_lr_change)
+
+    def _take_rate(self) -> None:
+        """Learn with the `feedback_lr` that there is now, unless the rate is that of the change."""
+        if self.optimizer is not None and self.optimizer.param_groups[0]["lr"] == self._taken:
+            self.optimizer.param_groups[0]["lr"] = self.feedback_lr
+        self._taken = self.feedback_lr
 
     def _matrices(self) -> list[Tensor]:
         return [connection.matrix for connection in self.feedback]
