@@ -9,7 +9,13 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from threefactor.clocked.losses import Loss, check_labels, check_plain, from_autograd
+from threefactor.clocked.losses import (
+    Loss,
+    check_labels,
+    check_plain,
+    from_autograd,
+    refuse_to_teach,
+)
 from threefactor.errors import InputError
 
 __all__ = ["TORCH_LOSSES", "UNSUPPORTED", "Predicts", "TorchLoss", "checked_loss", "from_torch"]
@@ -318,7 +324,8 @@ def checked_loss(loss: Any) -> Loss:
     """Return a loss, one of `torch.nn` as `from_torch` makes it.
 
     Raises:
-        InputError: if it cannot be a loss; says how to make one of it.
+        InputError: if it cannot be a loss; says how to make one of it. If it is a module with
+            parameters that learn, which no rule teaches.
     """
     if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
         return from_torch(loss)
@@ -329,6 +336,8 @@ def checked_loss(loss: Any) -> Loss:
             "shapes (B,) and (B, m): an object of torch.nn, as CrossEntropyLoss(), or what "
             "threefactor.clocked.from_autograd makes of a function with a value for each sample"
         )
+    if isinstance(loss, nn.Module):
+        refuse_to_teach(loss, [p for p in loss.parameters() if p.requires_grad])
     return loss  # type: ignore[no-any-return]
 
 
