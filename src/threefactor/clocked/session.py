@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from threefactor.clocked import verdicts
 from threefactor.clocked.checks import (
@@ -160,6 +161,8 @@ class Session:
         self.busy = False
         self.broken = False
         self.unchecked = True
+        self._drew_nothing: set[tuple[bool, ...]] = set()
+        """Modes of the modules, training or not, in which a second pass draws no numbers."""
         self._began_with: tuple[torch.dtype, torch.device] | None = None
         self._dropouts = [
             (name, m) for name, m in network.named_modules() if isinstance(m, _DropoutNd)
@@ -247,6 +250,7 @@ class Session:
             self._refuse_other_layers()
             check_layers(self.network)
             self._modules, self.unchecked = modules, True
+            self._drew_nothing.clear()
             known = {state.module: state for state in self.kept}
             self.kept = [known.get(s.module, s) for s in kept_states(self.network)]
             self._dropouts = [
@@ -460,7 +464,7 @@ class Session:
             noise_factor: factor of the noise of the first pass.
 
         Raises:
-            InputError: if a dropout layer would draw another mask.
+            InputError: if a dropout layer, or anything else, would draw other random numbers.
         """
         for name, module in self._dropouts:
             if module.training and module.p > 0:
@@ -479,13 +483,25 @@ class Session:
             for pathway in self.pathways:
                 pathway.learning = main
 
+        # Looked at once for the modes of the modules: it takes longer than the pass.
+        modes = tuple(module.training for module in self._modules)
+        draws = None if modes in self._drew_nothing else _Draws()  # type: ignore[no-untyped-call]
         switch(main=False)
         try:
             # What the network counts, as norms do, it counts once a step.
-            with torch.no_grad(), self.buffers_kept(always=True):
-                return self.forward(x_t)
+            with torch.no_grad(), self.buffers_kept(always=True), draws or nullcontext():
+                output = self.forward(x_t)
         finally:
             switch(main=True)
+        if draws is not None and draws.found:
+            raise InputError(
+                f"the network draws random numbers of its own ({draws.found}), as functional "
+                "dropout, nn.RReLU or torch.randn do, and other ones in the second forward pass "
+                "of this rule; use the dropout of clocked.LIF and the noise of rules, which both "
+                "passes share, or a one-point rule"
+            )
+        self._drew_nothing.add(modes)
+        return output
 
     def flush(self) -> None:
         """Put gradients that were gathered over the steps into `.grad`."""
@@ -512,6 +528,30 @@ class Session:
         count, sequence, constant = self.reader().read(inputs, steps)
         self.set_constant_inputs(constant)
         return count, sequence
+
+
+class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes an operation of this thread that draws random numbers, from whichever generator."""
+
+    found = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **named)
+        before = _random_states()
+        result = func(*args, **named)
+        # Some draw in training mode alone.
+        moved = not all(map(torch.equal, before, _random_states()))
+        if moved or named.get("generator") is not None:
+            self.found = func.name().removeprefix("aten::")
+        return result
+
+
+def _random_states() -> list[Tensor]:
+    """Return the states of PyTorch's global generators."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if used else [])]
 
 
 def run(
