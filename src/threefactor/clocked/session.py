@@ -17,7 +17,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from threefactor.clocked import verdicts
 from threefactor.clocked.checks import (
     check_layers,
-    refuse_autocast,
     refuse_chain,
     refuse_not_finite,
 )
@@ -30,7 +29,7 @@ from threefactor.clocked.decays import (
     decays,
 )
 from threefactor.clocked.eligibility import PerNeuronPathway
-from threefactor.clocked.foreign import layers_of, single_step
+from threefactor.clocked.foreign import layers_of, refuse_compiled, single_step
 from threefactor.clocked.inputs import (
     InputReader,
     Inputs,
@@ -46,11 +45,11 @@ from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation, check_perturbation
-from threefactor.clocked.pathway import Pathway
+from threefactor.clocked.pathway import Pathway, refuse_autocast
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
 from threefactor.clocked.torch_losses import checked_loss
-from threefactor.clocked.turns import Alone, Turn
+from threefactor.clocked.turns import Alone, Turn, uncompiled
 from threefactor.errors import InputError, unknown_name
 from threefactor.processes import Share
 
@@ -256,6 +255,12 @@ class Session:
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
+        for module in modules:
+            own = module.__dict__
+            if "_compiled_call_impl" in own or "forward" in own:
+                refuse_compiled(
+                    next(n for n, m in self.network.named_modules() if m is module), module
+                )
         for name, neuron in self.neurons:
             neuron.check(name)
         tensors = self.parameters()
@@ -411,6 +416,25 @@ class Session:
             pathway.check_use()
         return output
 
+    def check_precision(self, output: Tensor) -> None:
+        """Refuse a time step whose numbers are not all of the network's precision.
+
+        Raises:
+            InputError: naming the layer, or the output.
+        """
+        dtype = self.first_parameter.dtype
+        found = output.dtype
+        what = "returns an output in"
+        for probe in self.probes:
+            if probe.used and probe.current is not None and probe.current.dtype is not dtype:
+                found, what = probe.current.dtype, f"gives hidden layer {probe.name!r} a current in"
+        if found is not dtype:
+            raise InputError(
+                f"the network {what} {found}, and its parameters are {dtype}; a rule works in one "
+                "precision: leave out what converts between them, as .half() and .double() do, or "
+                f"go back with .to({dtype})"
+            )
+
     def check_values(self, output: Tensor) -> None:
         """Refuse a time step in which a potential or the output is NaN or infinite.
 
@@ -554,6 +578,7 @@ def _random_states() -> list[Tensor]:
     return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if used else [])]
 
 
+@uncompiled
 def run(
     network: nn.Module,
     inputs: Inputs,

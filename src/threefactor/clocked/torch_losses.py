@@ -17,6 +17,7 @@ from threefactor.clocked.losses import (
     refuse_to_teach,
 )
 from threefactor.errors import InputError
+from threefactor.options import in_range
 
 __all__ = ["TORCH_LOSSES", "UNSUPPORTED", "Predicts", "TorchLoss", "checked_loss", "from_torch"]
 
@@ -159,7 +160,8 @@ class MultiMarginLoss(TorchLoss):
     ) -> None:
         if p not in (1, 2):
             raise InputError(f"p is {p}; MultiMarginLoss takes 1 or 2")
-        self.p, self.margin, self.weight = p, margin, _weights("weight", weight)
+        self.p, self.margin = p, in_range("margin", margin)
+        self.weight = _weights("weight", weight)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         weight = _as(output, self.weight)
@@ -198,7 +200,7 @@ class SmoothL1Loss(TorchLoss):
     def __init__(self, *, beta: float = 1.0) -> None:
         if not beta >= 0:
             raise InputError(f"beta is {beta}; give a size of at least 0")
-        self.beta = beta
+        self.beta = in_range("beta", beta)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         return functional.smooth_l1_loss(output, targets, reduction="none", beta=self.beta)
@@ -216,7 +218,7 @@ class HuberLoss(TorchLoss):
     def __init__(self, *, delta: float = 1.0) -> None:
         if not delta > 0:
             raise InputError(f"delta is {delta}; give a size above 0")
-        self.delta = delta
+        self.delta = in_range("delta", delta)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         return functional.huber_loss(output, targets, reduction="none", delta=self.delta)
@@ -354,7 +356,7 @@ def _weights(name: str, given: Sequence[float] | None) -> list[float] | None:
     numbers = all(type(one) in (int, float) and 0 <= one < float("inf") for one in given)
     if not (given and numbers and any(given)):
         raise InputError(f"{name} is {given}; give numbers of at least 0, not all of them 0")
-    return [float(one) for one in given]
+    return [in_range(name, float(one)) for one in given]
 
 
 def _check_share(name: str, value: float) -> None:
