@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -376,7 +377,7 @@ class Rule(nn.Module, ABC):
         world = self.world
         if after_step is not None:
             verdicts.read()
-        with self._all_or_nothing(apart=after_step is None):
+        with self._all_or_nothing(apart=after_step is None) as learners:
             checked: Tensor | None = None
             last = count - 1
             for t, (x_t, target) in enumerate(zip(sequence, in_time, strict=True)):
@@ -387,14 +388,15 @@ class Rule(nn.Module, ABC):
                     labelled = [one is not None for one in in_time]
                     plan = ("step", labelled, after_step is not None)
                     self._take_share(world, batch_size(x_t), plan)
-                with nullcontext() if after_step is None else self._one_step_apart():
+                apart = nullcontext(learners) if after_step is None else self._one_step_apart()
+                with apart as learners:
                     output, record = self._advance(x_t, target, count)
                     delivers = t == last and self.late_errors == "delivered"
                     if delivers and isinstance(self._late, KeptEligibility):
                         self._late.deliver_all(self)
                     if after_step is not None:
                         session.flush()
-                        self._check_gradients()
+                        self._check_gradients(learners)
                         verdicts.read()
                 if record is not None:
                     fresh = record.losses.sum()
@@ -403,19 +405,22 @@ class Rule(nn.Module, ABC):
                 if after_step is not None:
                     after_step()
             session.flush()
-            self._check_gradients()
+            if after_step is None:
+                self._check_gradients(learners)
             verdicts.read()
             rates, loss = self._of_all(loss)
         assert total is not None
         return Result(total, rates, count, loss)
 
-    def _check_gradients(self) -> None:
+    def _check_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Refuse gradients of the step that are NaN or infinite, before anybody has them."""
-        for parameter in self._learners():
-            grad = parameter.grad
-            if grad is not None:
-                finding = partial(self._refuse_gradient, parameter, grad)
-                verdicts.finite((id(parameter), "gradient"), grad, finding)
+        given = [(p, p.grad) for p in parameters if p.grad is not None]
+        # Each sum is quick, and finite unless a value is not (or the sum itself overflows).
+        if not verdicts.gathering() and math.isfinite(sum(g.sum().item() for _, g in given)):
+            return
+        for parameter, grad in given:
+            finding = partial(self._refuse_gradient, parameter, grad)
+            verdicts.finite((id(parameter), "gradient"), grad, finding)
 
     def _refuse_gradient(self, parameter: Tensor, grad: Tensor) -> None:
         """Refuse a gradient, if a value of it is bad, and name the largest number at work."""
@@ -426,15 +431,12 @@ class Rule(nn.Module, ABC):
         name = next((name for name, p in named if p is parameter), "a parameter")
         own = [(f"the rule's {n}", t) for n, t in (*self.named_parameters(), *self.named_buffers())]
         tensors = [*self.network.named_parameters(), *own]
-        tensors += [
-            (f"the activity of layer {probe.name!r}", probe.activity)
-            for probe in self._session.probes
-            if probe.activity is not None
-        ]
+        seen = [(f"the activity of layer {p.name!r}", p.activity) for p in self._session.probes]
+        seen += [(f"the trace in front of {p.name!r}", p.trace) for p in self._session.pathways]
         sizes = [
             (float(t.detach().abs().max()), what)
-            for what, t in tensors
-            if t.is_floating_point() and t.numel()
+            for what, t in (*tensors, *seen)
+            if t is not None and t.is_floating_point() and t.numel()
         ]
         for layer, neuron in self._session.neurons:
             width = getattr(neuron, "surrogate_width", None)
@@ -467,14 +469,18 @@ class Rule(nn.Module, ABC):
         return rates, loss
 
     @contextmanager
-    def _one_step_apart(self) -> Iterator[None]:
-        """Gather the gradients of one time step apart: an update is to follow."""
-        parameters = self._learners()
+    def _one_step_apart(self) -> Iterator[Sequence[Tensor]]:
+        """Gather the gradients of one time step apart: an update is to follow.
+
+        Yields:
+            All that learns.
+        """
+        parameters = [*self._session.parameters(), *self._own_tensors()[0].values()]
         before = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None
         try:
-            yield
+            yield parameters
             if self.world is not None:
                 self.world.add_gradients(parameters)
         except BaseException:
@@ -482,10 +488,6 @@ class Rule(nn.Module, ABC):
                 parameter.grad = grad
             raise
         _add_grads(parameters, before)
-
-    def _learners(self) -> list[Tensor]:
-        """Return the parameters of the network and the rule's own."""
-        return [*self._session.parameters(), *self._own_tensors()[0].values()]
 
     @uncompiled
     def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
@@ -530,10 +532,10 @@ class Rule(nn.Module, ABC):
                 plan = ("observe", steps, targets is not None)
                 self._take_share(self.world, batch_size(x_t), plan)
             session.broken = True  # until the step is whole
-            with self._all_or_nothing():
+            with self._all_or_nothing() as learners:
                 output, record = self._advance(x_t, targets, steps)
                 session.flush()
-                self._check_gradients()
+                self._check_gradients(learners)
                 verdicts.read()
                 rates, loss = self._of_all(None if record is None else record.losses.sum())
             session.broken = False
@@ -751,12 +753,15 @@ class Rule(nn.Module, ABC):
             )
 
     @contextmanager
-    def _all_or_nothing(self, *, apart: bool = True) -> Iterator[None]:
+    def _all_or_nothing(self, *, apart: bool = True) -> Iterator[Sequence[Tensor]]:
         """Undo what a step did to `.grad`, feedback and buffers if it fails.
 
         Args:
             apart: whether to gather the gradients of the step apart, so that those of before can
                 be put back. An optimiser that works during the step needs them in `.grad`.
+
+        Yields:
+            All that learns: the parameters of the network and the rule's own.
         """
         own, buffers = self._own_tensors()
         parameters = [*self._session.parameters(), *own.values()]
@@ -771,7 +776,7 @@ class Rule(nn.Module, ABC):
                 parameter.grad = None
         try:
             with self._session.buffers_kept():
-                yield
+                yield parameters
                 if self.world is not None:
                     if versions != [b._version for b in moving]:
                         processes.check_synchronised(self, Rule)
