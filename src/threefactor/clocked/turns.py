@@ -61,7 +61,8 @@ class Turn:
             raise InputError(
                 "the network is called while a rule or clocked.run works on it; call "
                 "clocked.run(network, ...), which waits and disturbs nothing, or a copy.deepcopy "
-                "of the network made before"
+                "of the network made before. torch.utils.checkpoint calls layers again, too: "
+                "leave it out, since no rule keeps a graph over time"
             )
 
 

@@ -225,7 +225,7 @@ class FeedbackRule(Rule):
             warn_user(
                 f"{type(self).__name__}'s {what} has gradients, but nothing changed it since the "
                 "last step; give rule.parameters() to the optimiser together with "
-                "network.parameters()"
+                "network.parameters(), or freeze them with rule.requires_grad_(False)"
             )
 
     def _matrix(self, n: int, scale: float | None) -> Tensor:
