@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,10 +15,20 @@ import typing_extensions
 
 from threefactor.errors import ConfigurationError, InputError, unknown_name
 
-__all__ = ["NO_DEFAULT", "Option", "as_flag", "as_number", "options_of", "refuse_unknown"]
+__all__ = [
+    "NO_DEFAULT",
+    "Option",
+    "as_flag",
+    "as_number",
+    "in_range",
+    "options_of",
+    "refuse_unknown",
+]
 
 NO_DEFAULT: Any = inspect.Parameter.empty
 """Stands for the default of an option that has none."""
+SMALLEST, LARGEST = 2.0**-126, 2.0**126
+"""Between them single precision has numbers with all of their digits, and their double, too."""
 _UNPACK = (typing_extensions.Unpack, getattr(typing, "Unpack", typing_extensions.Unpack))
 
 
@@ -88,6 +99,24 @@ def as_number(name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise InputError(f"{name} is {value!r:.80}, a {type(value).__name__}; give a number")
     return float(value)
+
+
+def in_range(name: str, value: float) -> float:
+    """Return a size, or refuse one that single precision would take for 0 or infinity.
+
+    0, infinity and NaN themselves pass: whoever asks knows what they mean. Shares, such as a leak,
+    may be as small as they like: for them 0 is nothing special.
+
+    Raises:
+        InputError: if it is too small or too large.
+    """
+    size = abs(value)
+    if SMALLEST <= size <= LARGEST or size == 0.0 or not size < math.inf:
+        return value
+    raise InputError(
+        f"{name} is {value:g}, which single precision takes for {0 if size < 1 else 'infinity'}; "
+        f"give one between {SMALLEST:.2g} and {LARGEST:.2g} in size"
+    )
 
 
 def as_flag(name: str, value: object) -> bool:

@@ -280,6 +280,24 @@ def test_dkp_warns_once_when_its_feedback_is_not_trained() -> None:
     assert "rule.parameters() to the optimiser" in str(caught[0].message)
 
 
+@pytest.mark.parametrize("options", [{"local_learning": "same-weights"}, {"intermediate": "lif2"}])
+def test_read_outs_of_hidden_layers_that_are_not_trained_are_told_of(options: Any) -> None:
+    for trained in (False, True):
+        network = clocked.fc(4, (6, 5), 3)
+        rule = clocked.OPZO(network, **options)
+        given = [*network.parameters(), *(rule.parameters() if trained else ())]
+        optimizer = torch.optim.SGD(given, lr=0.1)
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                rule.step(torch.rand(2, 4), torch.tensor([0, 2]), steps=3)
+                optimizer.step()
+        assert [str(w.message) for w in told if "rule.parameters()" in str(w.message)] == (
+            [] if trained else [str(told[0].message)]
+        )
+        assert trained or "OPZO's read-out of a hidden layer" in str(told[0].message)
+
+
 def test_dkp_does_not_warn_when_its_feedback_is_trained() -> None:
     assert not train_dkp("both", 4)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -276,6 +277,145 @@ def test_every_rule_says_what_to_do_instead_of_half_precision(name: str, call: s
         with pytest.raises(InputError, match=r"float16; feedback.*matmul_precision\('medium'\)"):
             getattr(rule, call)(x.to(dtype), y, **given)
     assert all(p.grad is None for p in network.parameters())
+
+
+class Converting(nn.Module):
+    """Converts between its layers, or computes them in half precision, as code for GPUs does."""
+
+    input_shape = (7,)
+
+    def __init__(self, convert: Callable[[Tensor], Tensor], at: str) -> None:
+        super().__init__()
+        self.convert, self.at = convert, at
+        self.linear, self.lif, self.readout = clocked.Linear(7, 5), clocked.LIF(), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.at == "autocast":
+            with torch.autocast("cpu", torch.bfloat16):
+                current = self.linear(x)
+            return self.readout(self.lif(current.float()))
+        current = self.linear(x)
+        spikes = self.lif(self.convert(current) if self.at == "current" else current)
+        output = self.readout(spikes.float())
+        return self.convert(output) if self.at == "output" else output
+
+
+@every_rule
+@pytest.mark.parametrize("convert", [Tensor.double, Tensor.half, Tensor.bfloat16])
+@pytest.mark.parametrize(
+    ("at", "message"),
+    [
+        ("current", r"hidden layer 'lif' a current in torch\.\w+, and .* torch\.float32"),
+        ("output", r"output in torch\.\w+, and its parameters are torch\.float32"),
+        ("autocast", r"autocast is on.* in the forward pass of the network.*GradScaler"),
+    ],
+)
+def test_precisions_are_not_mixed_within_a_network(
+    case: str, convert: Any, at: str, message: str
+) -> None:
+    network = Converting(convert, at)
+    with pytest.raises(InputError, match=message):
+        make_rule(case, network).step(X.float(), Y)
+    assert all(p.grad is None for p in network.parameters())
+    if at == "autocast":
+        with pytest.raises(InputError, match=message):
+            clocked.run(network, X.float())
+
+
+@every_rule
+def test_the_default_device_makes_no_difference(case: str) -> None:
+    """A network on the CPU, where tensors are made elsewhere by default."""
+    found = []
+    for with_default in (False, True):
+        network, rule = build(case, dtype=torch.float32, dropout=0.2)
+        with torch.device("meta") if with_default else nullcontext():
+            rule.step(X.float(), Y)
+            make_rule(case, network)
+        found.append(learned(rule))
+    assert_same(*found)
+
+
+def test_what_torch_compile_takes_in_gives_the_same_numbers() -> None:
+    found = []
+    for compiled in (False, True):
+        network, rule = build("spatial-bp", dtype=torch.float32)
+        x = X.float()
+
+        def train(x: Tensor, rule: Any = rule, network: Any = network) -> Tensor:
+            loss = rule.step(x * 2, Y).loss * 3
+            loss = loss + rule.observe(x[0], Y).loss
+            return loss + clocked.run(network, x).output.sum()
+
+        loss = (torch.compile(train, backend="eager") if compiled else train)(x)
+        step = torch.compile(rule.step, backend="eager") if compiled else rule.step
+        result = step(x, Y)
+        found.append({**learned(rule), "loss": loss.detach(), "output": result.output})
+    assert_same(*found)
+
+
+COMPILED: dict[str, Callable[[Any], object]] = {
+    "network": lambda net: net.compile(backend="eager"),
+    "layer": lambda net: net.linear2.compile(backend="eager"),
+    "forward": lambda net: setattr(net, "forward", torch.compile(net.forward, backend="eager")),
+}
+
+
+@pytest.mark.parametrize("late", [True, False])
+@pytest.mark.parametrize("which", COMPILED)
+def test_compiled_forward_passes_are_refused(which: str, late: bool) -> None:
+    network, rule = build("dfa")
+    rule.step(X, Y)
+    COMPILED[which](network)
+    act = (lambda: rule.step(X, Y)) if late else (lambda: make_rule("dfa", network))
+    with pytest.raises(InputError, match=r"is compiled .*give the plain module"):
+        act()
+
+
+def test_fake_quantised_activities_learn() -> None:
+    """The ranges that an observer keeps are no state of the network."""
+    from torch.ao.quantization import FakeQuantize, MovingAverageMinMaxObserver
+
+    made = FakeQuantize.with_args(
+        observer=MovingAverageMinMaxObserver, quant_min=0, quant_max=255, averaging_constant=0.5
+    )
+    torch.manual_seed(0)
+    layers = [clocked.Linear(7, 5), made(), clocked.LIF(), clocked.Linear(5, 3)]
+    network = nn.Sequential(*layers)
+    rule = clocked.SpatialBP(network, input_shape=(7,))
+    x = 3 * X.float()
+    rule.step(x, Y)
+    low, high = (
+        network[1].activation_post_process.min_val,
+        network[1].activation_post_process.max_val,
+    )
+    seen = [network[0](x_t).detach() for x_t in x]
+    expected = seen[0].max()
+    for current in seen[1:]:
+        expected = expected + 0.5 * (current.max() - expected)
+    torch.testing.assert_close(high, expected)
+    assert low < high and network[0].weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    "register", ["register_full_backward_hook", "register_full_backward_pre_hook"]
+)
+def test_backward_hooks_that_a_rule_would_not_call_are_refused(register: str) -> None:
+    calls: list[int] = []
+    for case in ("spatial-bp", "dfa", "opzo"):
+        network, rule = build(case)
+        getattr(network.lif1, register)(lambda *_: calls.append(1))
+        if case == "spatial-bp":
+            rule.step(X, Y)
+            assert len(calls) == len(X)
+            continue
+        with pytest.raises(InputError, match=r"'lif1' has a backward hook, which \w+ never calls"):
+            rule.step(X, Y)
+    network, rule = build("dfa")
+    getattr(network.linear2, register)(lambda *_: calls.append(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, of inputs that need no gradient
+        rule.step(X, Y)
+    assert len(calls) == 2 * len(X)
 
 
 def half(network: nn.Module, rule: clocked.Rule) -> None:

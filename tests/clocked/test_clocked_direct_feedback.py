@@ -18,6 +18,7 @@ from threefactor.errors import ConfigurationError, InputError
 
 DIRECT = ["dfa", "dkp", "zo-one-point", "opzo"]
 direct = pytest.mark.parametrize("case", DIRECT)
+GENERATOR = torch.Generator().manual_seed(1)
 X, Y = torch.randn(8, 6, generator=torch.Generator().manual_seed(0)), torch.arange(8) % 3
 
 
@@ -439,6 +440,36 @@ def test_dropout_that_two_passes_do_not_share_is_refused() -> None:
         rule.step(X, Y, steps=2)
     network.eval()
     rule.step(X, Y, steps=2)
+    clocked.OPZO(network.train(), input_shape=(6,)).step(X, Y, steps=2)
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x, on: torch.nn.functional.dropout(x, 0.5, on),
+        lambda x, on: torch.nn.functional.rrelu(x - 0.5, training=on),
+        lambda x, on: x + torch.randn(x.shape, generator=GENERATOR, dtype=x.dtype) if on else x,
+    ],
+    ids=["dropout", "rrelu", "noise"],
+)
+def test_other_draws_that_two_passes_do_not_share_are_refused(draw: Any) -> None:
+    """In training mode alone, and after it was fine in evaluation mode."""
+
+    class Drawing(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[2](draw(self[1](self[0](x)), self.training))
+
+    network = Drawing(linear(6, 5), lif(), linear(5, 3)).eval()
+    rules = [clocked.OPZO(network, input_shape=(6,), points="two-point")]
+    rules.append(clocked.ZO(network, input_shape=(6,), points="one-sided"))
+    for rule in rules:
+        rule.step(X, Y, steps=2)
+        network.train().zero_grad()
+        for _ in range(2):
+            with pytest.raises(InputError, match="draws random numbers of its own"):
+                rule.step(X, Y, steps=2)
+        assert all(p.grad is None for p in network.parameters())
+        network.eval()
     clocked.OPZO(network.train(), input_shape=(6,)).step(X, Y, steps=2)
 
 

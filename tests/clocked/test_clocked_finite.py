@@ -387,6 +387,85 @@ def test_a_network_without_values_yet_can_be_given_to_a_rule() -> None:
     assert rule.step(*data).loss == fresh.step(*data).loss
 
 
+OVERFLOWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
+    "noise": ("opzo", {"noise_scale": 1e30}, {}, r"1e\+30 \(the noise scale\)"),
+    "noise without feedback": ("zo-one-point", {"noise_scale": 1e25}, {}, r"the noise scale"),
+    "read-outs": (
+        "dfa",
+        {"local_learning": "fixed", "readout_scale": 1e30},
+        {},
+        r"e\+29 \(the rule's readouts\.0\.",
+    ),
+    "activity": ("spatial-bp", {}, {"scale": 1e30}, r"1e\+30 \(the activity of layer 'lif1'\)"),
+}
+
+
+@pytest.mark.parametrize("call", ["step", "after step", "observe"])
+@pytest.mark.parametrize(
+    ("case", "options", "neurons", "largest"), OVERFLOWS.values(), ids=OVERFLOWS
+)
+def test_a_gradient_that_outgrows_the_precision_is_refused(
+    case: str, options: dict[str, Any], neurons: dict[str, Any], largest: str, call: str
+) -> None:
+    """Potentials and outputs are finite, and so is the error of each output."""
+    torch.manual_seed(3)
+    network = make_network(dtype=torch.float32, **neurons)
+    for parameter in network.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    rule = make_rule(case, network, **options)
+    x, y = make_data(dtype=torch.float32)
+    before = everything(rule)
+    calls: dict[str, Callable[[], object]] = {
+        "step": lambda: rule.step(x, y),
+        "after step": lambda: rule.step(x, y, after_step=lambda: 1 / 0),
+        "observe": lambda: [rule.observe(x_t, y) for x_t in x],
+    }
+    message = r"gradient of '.*' holds NaN or infinity \(.*" + largest
+    if call == "step":
+        with pytest.raises(DivergenceError, match=message):
+            calls[call]()
+        assert_same(everything(rule), before)
+        return
+    with pytest.raises((DivergenceError, ZeroDivisionError)):  # a first step may be finite
+        calls[call]()
+    assert all(p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_large_gradients_whose_sum_overflows_pass() -> None:
+    network = clocked.fc(INPUTS, (60,), OUTPUTS)
+    rule = clocked.DFA(network)
+    rule.feedback[0].matrix[0] = 1e38
+    rule.step(torch.rand(4, INPUTS), torch.zeros(4, dtype=torch.int64), steps=3)
+    grad = network.linear1.weight.grad
+    assert grad.isfinite().all() and not grad.sum().isfinite()
+
+
+@pytest.mark.parametrize("size", [1e300, 1e-300, 1e-40])
+def test_sizes_that_single_precision_does_not_have_are_refused(size: float) -> None:
+    network = make_network(dtype=torch.float32)
+    for make in (
+        lambda: clocked.DFA(network, feedback_scale=size),
+        lambda: clocked.DKP(network, feedback_scale=size),
+        lambda: clocked.DFA(network, local_learning="fixed", local_scale=size),
+        lambda: clocked.OPZO(network, local_learning="fixed", readout_scale=size),
+        lambda: clocked.LIF(scale=size),
+        lambda: clocked.LIF(surrogate_width=size),
+        lambda: clocked.DFA(network, loss=nn.HuberLoss(delta=size)),
+        lambda: clocked.DFA(network, loss=nn.SmoothL1Loss(beta=size)),
+        lambda: clocked.DFA(
+            network, loss=nn.BCEWithLogitsLoss(torch.full((3,), size, dtype=torch.float64))
+        ),
+    ):
+        with pytest.raises(InputError, match=r"single precision takes for|give numbers of at"):
+            make()
+    for threshold in (size, torch.full((6,), size, dtype=torch.float64)):
+        with pytest.raises(InputError, match="above 0 that single precision has"):
+            clocked.LIF(threshold=threshold)
+    with pytest.raises(InputError, match="noise scale is"):
+        clocked.OPZO(network, noise_scale=size)
+    clocked.LIF(leak=min(size, 1.0), dropout=min(size, 0.5))  # shares
+
+
 @pytest.mark.parametrize("size", [1, 16, 513, 40_001])
 @VALUES
 def test_the_kernel_counts_only_what_is_finite(size: int, value: float) -> None:
@@ -440,4 +519,5 @@ def test_a_device_is_asked_once_a_call(way: str, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(DivergenceError, match=r"lif2.*linear2\.bias' .1 of 5 values"):
         calls[way]()
     assert_same(everything(rule), before)
-    assert [n for n in waited if n] == [3 if way == "run" else 5]
+    learners = len(list(network.parameters()))
+    assert [n for n in waited if n] == [3 if way == "run" else 5 + learners]

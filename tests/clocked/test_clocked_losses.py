@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from reference.clocked_cases import assert_same, build, learned, make_data, make_rule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -136,3 +137,65 @@ def test_a_loss_may_write_to_what_it_is_given() -> None:
     for found, wanted in zip(loss(output, y), plain(output, y), strict=True):
         assert torch.equal(found, wanted) and wanted.abs().max() > 0
     assert torch.equal(output, before)
+
+
+@pytest.mark.parametrize("case", ["opzo", "opzo-two-point", "zo-one-sided", "dfa"])
+def test_a_loss_of_a_pair_may_write_to_what_it_is_given(case: str) -> None:
+    """OPZO reads the output after the loss, and so does the user."""
+
+    def clamped(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return output.square().sum(1), 2 * output
+
+    found = []
+    for clamp in (Tensor.clamp_, Tensor.clamp):
+        network, _ = build(case)
+        options = {} if case == "zo-one-sided" else {"local_learning": "same-weights"}
+        rule = make_rule(
+            case, network, loss=lambda o, y, c=clamp: clamped(c(o, -0.5, 0.5), y), **options
+        )
+        result = rule.step(*make_data())
+        assert result.output.abs().max() > 0.5 * result.steps
+        found.append({**learned(rule), "output": result.output})
+    assert_same(*found)
+
+
+class TemperedPair(Tempered):
+    """The same, with the error that a rule needs."""
+
+    def forward(self, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        losses = super().forward(output, targets)
+        chance = (output / self.temperature).softmax(1)
+        return losses, (chance - F.one_hot(targets, 3)) / self.temperature
+
+
+def test_parameters_of_a_loss_with_its_own_error_do_not_learn_in_silence() -> None:
+    network, y = clocked.fc(4, (5,), 3), torch.tensor([0, 2])
+    x, module = torch.rand(2, 4), TemperedPair()
+    message = r"need a gradient: \['temperature'\].*requires_grad_"
+    for make in (clocked.SpatialBP, clocked.DFA):
+        with pytest.raises(InputError, match=message):
+            make(network, loss=module)
+        with pytest.raises(InputError, match=r"one of shape \(\).*requires_grad_"):
+            make(network, loss=lambda o, y: module(o, y)).step(x, y, steps=2)
+    assert all(p.grad is None for p in network.parameters())
+    module.requires_grad_(False)
+    clocked.DFA(network, loss=module).step(x, y, steps=2)
+
+
+def test_a_loss_may_take_its_error_from_autograd() -> None:
+    """Its losses then come with a graph, of which nothing is kept."""
+
+    def loss(output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            leaf = output.detach().requires_grad_()
+            losses = F.cross_entropy(leaf, targets, reduction="none")
+            return losses, torch.autograd.grad(losses.sum(), leaf)[0]
+
+    found = []
+    for given in (loss, nn.CrossEntropyLoss()):
+        network, _ = build("spatial-bp")
+        rule = make_rule("spatial-bp", network, loss=given)
+        result = rule.step(*make_data())
+        assert not result.loss.requires_grad
+        found.append({**learned(rule), "loss": result.loss})
+    assert_same(*found)

@@ -18,7 +18,6 @@ from threefactor.errors import DivergenceError, InputError
 
 __all__ = [
     "check_layers",
-    "refuse_autocast",
     "refuse_chain",
     "refuse_not_finite",
     "whole_steps",
@@ -70,18 +69,6 @@ def check_layers(network: nn.Module) -> None:
         raise InputError(
             f"the network's parameters are {first[1].dtype} on {first[1].device}; "
             "expected real floating-point numbers on a device that holds them"
-        )
-
-
-def refuse_autocast(weight: Tensor) -> None:
-    """Refuse to work under autocast, which would change precision behind a rule's back."""
-    device = weight.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        raise InputError(
-            "torch.autocast is on, under which products would be made in half precision and "
-            "states and traces would not; leave the autocast context for this call. "
-            "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in TF32, "
-            "and keeps all else in float32"
         )
 
 

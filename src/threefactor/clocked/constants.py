@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from threefactor.clocked.verdicts import judge
 from threefactor.errors import InputError
+from threefactor.options import LARGEST, SMALLEST
 
 if TYPE_CHECKING:
     from threefactor.clocked.neuron import Neuron
@@ -52,8 +52,8 @@ SHARE = Range(
 )
 """A leak, the sigmoid of its parameter."""
 LEVEL = Range(
-    admits=lambda v: (v > 0.0) & (v < math.inf),
-    expected="a number above 0",
+    admits=lambda v: (v >= SMALLEST) & (v <= LARGEST),
+    expected="a number above 0 that single precision has, 1.2e-38 to 8.5e37",
     inner="more than 0",
     raw=torch.log,
     value=torch.exp,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "is_layer",
     "is_local",
     "is_product",
+    "leaves_behind",
     "name_of",
     "node_of",
     "parameter_of",
@@ -97,6 +99,14 @@ def behind_all(starts: Iterable[Any]) -> Iterator[Any]:
             seen.add(node)
             yield node
             waiting.extend(n for n, _ in node.next_functions if n is not None)
+
+
+def leaves_behind(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Return the leaves whose gradients tensors have in their whole graph, each once."""
+    with torch.enable_grad():  # by which a leaf tells its node
+        nodes = [node_of(x) for x in tensors]
+    found = (parameter_of(node) for node in behind_all(nodes))
+    return [leaf for leaf in found if leaf is not None]
 
 
 def aligned_with(start: Any) -> list[Any]:

@@ -179,7 +179,10 @@ def attributes_kept(session: Session) -> Iterator[None]:
 
 
 def _others(session: Session) -> list[tuple[str, nn.Module]]:
-    """The modules that are neither layers with weights or neurons nor PyTorch's own."""
+    """The modules that are neither layers with weights or neurons nor PyTorch's own.
+
+    What PyTorch's observers of quantisation keep are ranges, as norms keep means.
+    """
     layers = {
         getattr(layer, "module", layer)
         for _, layer in session.layers
@@ -189,7 +192,8 @@ def _others(session: Session) -> list[tuple[str, nn.Module]]:
     return [
         (name, module)
         for name, module in session.network.named_modules()
-        if module not in inside and not type(module).__module__.startswith("torch.nn.")
+        if module not in inside
+        and not type(module).__module__.startswith(("torch.nn.", "torch.ao."))
     ]
 
 

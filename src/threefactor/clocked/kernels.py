@@ -408,8 +408,11 @@ def keep_freed_memory() -> None:
 
 
 def _draw_seed(generator: torch.Generator | None) -> int:
-    """Draw the number that a kernel's random stream starts from."""
-    return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64))
+    """Draw the number that a kernel's random stream starts from.
+
+    Kernels work on the CPU, whatever PyTorch's default device is.
+    """
+    return int(torch.randint(2**63 - 1, (), generator=generator, dtype=torch.int64, device="cpu"))
 
 
 def _mark_changed(*tensors: Tensor) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -12,7 +12,14 @@ from threefactor.clocked import graph, kernels, verdicts
 from threefactor.errors import InputError
 from threefactor.options import as_number
 
-__all__ = ["CrossEntropyMSE", "Loss", "check_labels", "check_targets", "from_autograd"]
+__all__ = [
+    "CrossEntropyMSE",
+    "Loss",
+    "check_labels",
+    "check_targets",
+    "from_autograd",
+    "refuse_to_teach",
+]
 
 Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """(B, m) output and targets in; (B,) losses and (B, m) gradient of each sample's loss out."""
@@ -70,9 +77,10 @@ def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
     """Return what a loss says of an output (B, m): (B,) losses and (B, m) errors, checked.
 
     Raises:
-        InputError: if they have other shapes.
+        InputError: if they have other shapes, or depend on parameters.
     """
-    given = loss(output, targets)
+    # A loss of one's own may write to what it is given, and others read the output after it.
+    given = loss(output if type(loss) is CrossEntropyMSE else output.clone(), targets)
     fits = (
         isinstance(given, tuple)
         and len(given) == 2
@@ -90,7 +98,36 @@ def loss_of(loss: Loss, output: Tensor, targets: Tensor) -> tuple[Tensor, Tensor
             f"{tuple(output.shape)}; clocked.from_autograd makes such a loss of a differentiable "
             "function"
         )
-    return given[0].to(output.dtype), given[1].to(output.dtype)
+    losses, errors = given
+    if losses.requires_grad or errors.requires_grad:
+        leaves = graph.leaves_behind(given)
+        # A loss may have its gradient from autograd, by a leaf in the place of the output.
+        own = [x for x in leaves if isinstance(x, nn.Parameter) or x.shape != output.shape]
+        refuse_to_teach(loss, own)
+        losses, errors = losses.detach(), errors.detach()
+    return losses.to(output.dtype), errors.to(output.dtype)
+
+
+def refuse_to_teach(loss: object, leaves: Sequence[Tensor]) -> None:
+    """Refuse tensors that a loss depends on and that would learn from it, too.
+
+    Args:
+        loss: a module's parameters are named.
+        leaves: the tensors, which need a gradient.
+
+    Raises:
+        InputError: naming them, if there are any.
+    """
+    if not leaves:
+        return
+    named = loss.named_parameters() if isinstance(loss, nn.Module) else ()
+    names = {id(p): name for name, p in named}
+    found = sorted(names.get(id(x), f"one of shape {tuple(x.shape)}") for x in leaves)
+    raise InputError(
+        f"the loss depends on tensors beside the output that need a gradient: {found}. No rule "
+        "teaches them: freeze parameters of the loss with requires_grad_(False), and leave "
+        "penalties on weights to the optimiser (weight_decay)"
+    )
 
 
 def check_labels(targets: Tensor, samples: int, outputs: int) -> None:
@@ -195,17 +232,7 @@ class _Autograd:
 
     def _refuse_other_leaves(self, losses: Tensor, leaf: Tensor) -> None:
         """Refuse a loss that does not depend on the output, or on what would learn from it, too."""
-        leaves = [graph.parameter_of(node) for node in graph.behind_all([losses.grad_fn])]
-        others = [x for x in leaves if x is not None and x is not leaf]
-        if others:
-            module = self.function if isinstance(self.function, nn.Module) else nn.Module()
-            names = {id(p): name for name, p in module.named_parameters()}
-            found = sorted(names.get(id(x), f"one of shape {tuple(x.shape)}") for x in others)
-            raise InputError(
-                f"the loss depends on tensors beside the output that need a gradient: {found}. No "
-                "rule teaches them: freeze parameters of the loss with requires_grad_(False), and "
-                "leave penalties on weights to the optimiser (weight_decay)"
-            )
+        refuse_to_teach(self.function, [x for x in graph.leaves_behind([losses]) if x is not leaf])
         if not losses.requires_grad:
             raise InputError(
                 "the loss does not depend on the output by operations that autograd can follow, so "

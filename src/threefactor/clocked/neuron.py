@@ -24,7 +24,7 @@ from threefactor.clocked.constants import (
     value_of,
 )
 from threefactor.errors import InputError
-from threefactor.options import as_flag, refuse_unknown
+from threefactor.options import as_flag, in_range, refuse_unknown
 from threefactor.processes import Share
 
 __all__ = [
@@ -223,6 +223,7 @@ class Neuron(nn.Module, ABC):
             )
         if not 0.0 < number(f"scale{where}", self.scale) < math.inf:
             raise InputError(f"scale{where} is {self.scale}; give a number above 0")
+        in_range(f"scale{where}", self.scale)
 
     def reset(self) -> None:
         """Forget the state and the dropout mask."""
@@ -440,6 +441,7 @@ class LIF(Neuron):
             raise InputError(
                 f"surrogate_width{where} is {self.surrogate_width}; give a number above 0"
             )
+        in_range(f"surrogate_width{where}", self.surrogate_width)
         if self.reset_mode not in get_args(Reset):
             raise InputError(
                 f"reset{where} is {self.reset_mode!r}; give 'subtract' (a spike takes the "

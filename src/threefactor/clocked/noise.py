@@ -12,7 +12,7 @@ from torch import Tensor
 
 from threefactor.clocked import kernels
 from threefactor.errors import InputError, unknown_name
-from threefactor.options import as_flag
+from threefactor.options import as_flag, in_range
 from threefactor.readable import clipped
 
 __all__ = [
@@ -135,7 +135,7 @@ class Perturbation:
             raise InputError(
                 f"noise scale is {scale} at training progress {progress}; it must be above 0"
             )
-        self.scale = scale
+        self.scale = in_range("noise scale", scale)
 
     def refuse_lost(self, dtype: torch.dtype) -> None:
         """Refuse noise that rounding takes away from an activity of 1.

@@ -198,7 +198,9 @@ def outline(
                 found = _follow(session, output, shape, couples, chain)
                 moved = mapped(
                     shape,
-                    lambda s: torch.linspace(0.0, 3.0, s.numel()).view(1, *s).to(weight),
+                    lambda s: (
+                        torch.linspace(0.0, 3.0, s.numel(), device="cpu").view(1, *s).to(weight)
+                    ),
                 )
                 refuse_unknown_state(session, moved)
                 return found

@@ -21,6 +21,7 @@ __all__ = [
     "eligibility_of",
     "head_of",
     "plus_decayed",
+    "refuse_autocast",
 ]
 
 MAX_GATHERED_STEPS = 6
@@ -147,6 +148,7 @@ class Pathway:
                 "become one time step: the rule makes the loop"
             )
         self.used = True
+        refuse_autocast(x)
         self._watch_weights()
         whole = x
         x = self.synapse.receive(x)
@@ -327,6 +329,27 @@ class Pathway:
             with torch.enable_grad():
                 torch.autograd.backward([s for s, _ in given], [g for _, g in given])
         self._forget_products()
+
+
+def refuse_autocast(x: Tensor) -> None:
+    """Refuse to work under autocast, which would change precision behind a rule's back.
+
+    Args:
+        x: a tensor on the device at work.
+
+    Raises:
+        InputError: saying what to do instead.
+    """
+    device = x.device.type
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        raise InputError(
+            "torch.autocast is on, under which products would be made in half precision and "
+            "states and traces would not; leave the autocast context for this call, and in the "
+            "forward pass of the network, and torch.amp.GradScaler, which would divide gradients "
+            "that nobody has multiplied. "
+            "torch.set_float32_matmul_precision('medium') makes products in bfloat16, or in TF32, "
+            "and keeps all else in float32"
+        )
 
 
 def plus_decayed(x: Tensor, trace: Tensor, decay: float | Tensor, out: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from threefactor.clocked import verdicts
 from threefactor.clocked.checks import (
     check_layers,
-    refuse_autocast,
     refuse_chain,
     refuse_not_finite,
 )
@@ -29,7 +29,7 @@ from threefactor.clocked.decays import (
     decays,
 )
 from threefactor.clocked.eligibility import PerNeuronPathway
-from threefactor.clocked.foreign import layers_of, single_step
+from threefactor.clocked.foreign import layers_of, refuse_compiled, single_step
 from threefactor.clocked.inputs import (
     InputReader,
     Inputs,
@@ -45,11 +45,11 @@ from threefactor.clocked.kept_state import KeptState, kept_states
 from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, loss_of
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation, check_perturbation
-from threefactor.clocked.pathway import Pathway
+from threefactor.clocked.pathway import Pathway, refuse_autocast
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.synapse import Linear, Synapse
 from threefactor.clocked.torch_losses import checked_loss
-from threefactor.clocked.turns import Alone, Turn
+from threefactor.clocked.turns import Alone, Turn, uncompiled
 from threefactor.errors import InputError, unknown_name
 from threefactor.processes import Share
 
@@ -160,6 +160,8 @@ class Session:
         self.busy = False
         self.broken = False
         self.unchecked = True
+        self._drew_nothing: set[tuple[bool, ...]] = set()
+        """Modes of the modules, training or not, in which a second pass draws no numbers."""
         self._began_with: tuple[torch.dtype, torch.device] | None = None
         self._dropouts = [
             (name, m) for name, m in network.named_modules() if isinstance(m, _DropoutNd)
@@ -247,11 +249,18 @@ class Session:
             self._refuse_other_layers()
             check_layers(self.network)
             self._modules, self.unchecked = modules, True
+            self._drew_nothing.clear()
             known = {state.module: state for state in self.kept}
             self.kept = [known.get(s.module, s) for s in kept_states(self.network)]
             self._dropouts = [
                 (n, m) for n, m in self.network.named_modules() if isinstance(m, _DropoutNd)
             ]
+        for module in modules:
+            own = module.__dict__
+            if "_compiled_call_impl" in own or "forward" in own:
+                refuse_compiled(
+                    next(n for n, m in self.network.named_modules() if m is module), module
+                )
         for name, neuron in self.neurons:
             neuron.check(name)
         tensors = self.parameters()
@@ -407,6 +416,25 @@ class Session:
             pathway.check_use()
         return output
 
+    def check_precision(self, output: Tensor) -> None:
+        """Refuse a time step whose numbers are not all of the network's precision.
+
+        Raises:
+            InputError: naming the layer, or the output.
+        """
+        dtype = self.first_parameter.dtype
+        found = output.dtype
+        what = "returns an output in"
+        for probe in self.probes:
+            if probe.used and probe.current is not None and probe.current.dtype is not dtype:
+                found, what = probe.current.dtype, f"gives hidden layer {probe.name!r} a current in"
+        if found is not dtype:
+            raise InputError(
+                f"the network {what} {found}, and its parameters are {dtype}; a rule works in one "
+                "precision: leave out what converts between them, as .half() and .double() do, or "
+                f"go back with .to({dtype})"
+            )
+
     def check_values(self, output: Tensor) -> None:
         """Refuse a time step in which a potential or the output is NaN or infinite.
 
@@ -460,7 +488,7 @@ class Session:
             noise_factor: factor of the noise of the first pass.
 
         Raises:
-            InputError: if a dropout layer would draw another mask.
+            InputError: if a dropout layer, or anything else, would draw other random numbers.
         """
         for name, module in self._dropouts:
             if module.training and module.p > 0:
@@ -479,13 +507,25 @@ class Session:
             for pathway in self.pathways:
                 pathway.learning = main
 
+        # Looked at once for the modes of the modules: it takes longer than the pass.
+        modes = tuple(module.training for module in self._modules)
+        draws = None if modes in self._drew_nothing else _Draws()  # type: ignore[no-untyped-call]
         switch(main=False)
         try:
             # What the network counts, as norms do, it counts once a step.
-            with torch.no_grad(), self.buffers_kept(always=True):
-                return self.forward(x_t)
+            with torch.no_grad(), self.buffers_kept(always=True), draws or nullcontext():
+                output = self.forward(x_t)
         finally:
             switch(main=True)
+        if draws is not None and draws.found:
+            raise InputError(
+                f"the network draws random numbers of its own ({draws.found}), as functional "
+                "dropout, nn.RReLU or torch.randn do, and other ones in the second forward pass "
+                "of this rule; use the dropout of clocked.LIF and the noise of rules, which both "
+                "passes share, or a one-point rule"
+            )
+        self._drew_nothing.add(modes)
+        return output
 
     def flush(self) -> None:
         """Put gradients that were gathered over the steps into `.grad`."""
@@ -515,6 +555,31 @@ class Session:
         return count, sequence
 
 
+class _Draws(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes an operation of this thread that draws random numbers, from whichever generator."""
+
+    found = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if torch.Tag.nondeterministic_seeded not in func.tags:
+            return func(*args, **named)
+        before = _random_states()
+        result = func(*args, **named)
+        # Some draw in training mode alone.
+        moved = not all(map(torch.equal, before, _random_states()))
+        if moved or named.get("generator") is not None:
+            self.found = func.name().removeprefix("aten::")
+        return result
+
+
+def _random_states() -> list[Tensor]:
+    """Return the states of PyTorch's global generators."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if used else [])]
+
+
+@uncompiled
 def run(
     network: nn.Module,
     inputs: Inputs,

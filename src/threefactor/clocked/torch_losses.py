@@ -9,8 +9,15 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from threefactor.clocked.losses import Loss, check_labels, check_plain, from_autograd
+from threefactor.clocked.losses import (
+    Loss,
+    check_labels,
+    check_plain,
+    from_autograd,
+    refuse_to_teach,
+)
 from threefactor.errors import InputError
+from threefactor.options import in_range
 
 __all__ = ["TORCH_LOSSES", "UNSUPPORTED", "Predicts", "TorchLoss", "checked_loss", "from_torch"]
 
@@ -153,7 +160,8 @@ class MultiMarginLoss(TorchLoss):
     ) -> None:
         if p not in (1, 2):
             raise InputError(f"p is {p}; MultiMarginLoss takes 1 or 2")
-        self.p, self.margin, self.weight = p, margin, _weights("weight", weight)
+        self.p, self.margin = p, in_range("margin", margin)
+        self.weight = _weights("weight", weight)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         weight = _as(output, self.weight)
@@ -192,7 +200,7 @@ class SmoothL1Loss(TorchLoss):
     def __init__(self, *, beta: float = 1.0) -> None:
         if not beta >= 0:
             raise InputError(f"beta is {beta}; give a size of at least 0")
-        self.beta = beta
+        self.beta = in_range("beta", beta)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         return functional.smooth_l1_loss(output, targets, reduction="none", beta=self.beta)
@@ -210,7 +218,7 @@ class HuberLoss(TorchLoss):
     def __init__(self, *, delta: float = 1.0) -> None:
         if not delta > 0:
             raise InputError(f"delta is {delta}; give a size above 0")
-        self.delta = delta
+        self.delta = in_range("delta", delta)
 
     def values(self, output: Tensor, targets: Tensor) -> Tensor:
         return functional.huber_loss(output, targets, reduction="none", delta=self.delta)
@@ -318,7 +326,8 @@ def checked_loss(loss: Any) -> Loss:
     """Return a loss, one of `torch.nn` as `from_torch` makes it.
 
     Raises:
-        InputError: if it cannot be a loss; says how to make one of it.
+        InputError: if it cannot be a loss; says how to make one of it. If it is a module with
+            parameters that learn, which no rule teaches.
     """
     if isinstance(loss, nn.Module) and type(loss).__module__.startswith("torch."):
         return from_torch(loss)
@@ -329,6 +338,8 @@ def checked_loss(loss: Any) -> Loss:
             "shapes (B,) and (B, m): an object of torch.nn, as CrossEntropyLoss(), or what "
             "threefactor.clocked.from_autograd makes of a function with a value for each sample"
         )
+    if isinstance(loss, nn.Module):
+        refuse_to_teach(loss, [p for p in loss.parameters() if p.requires_grad])
     return loss  # type: ignore[no-any-return]
 
 
@@ -345,7 +356,7 @@ def _weights(name: str, given: Sequence[float] | None) -> list[float] | None:
     numbers = all(type(one) in (int, float) and 0 <= one < float("inf") for one in given)
     if not (given and numbers and any(given)):
         raise InputError(f"{name} is {given}; give numbers of at least 0, not all of them 0")
-    return [float(one) for one in given]
+    return [in_range(name, float(one)) for one in given]
 
 
 def _check_share(name: str, value: float) -> None:

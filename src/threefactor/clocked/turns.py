@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import sys
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
+from typing_extensions import ParamSpec
 
 from threefactor.errors import InputError
 
-__all__ = ["Alone", "Turn"]
+__all__ = ["Alone", "Turn", "uncompiled"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function run as it is where `torch.compile` has compiled what calls it.
+
+    It puts pathways and probes into the network, which a compiler cannot follow.
+    """
+    aside: list[Callable[P, R]] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        if "torch._dynamo" not in sys.modules:  # the import takes longer than that of this package
+            return function(*args, **named)
+        if not aside:
+            aside.append(torch.compiler.disable(function))  # type: ignore[no-untyped-call]
+        return aside[0](*args, **named)
+
+    return call
 
 
 class Turn:
@@ -36,7 +61,8 @@ class Turn:
             raise InputError(
                 "the network is called while a rule or clocked.run works on it; call "
                 "clocked.run(network, ...), which waits and disturbs nothing, or a copy.deepcopy "
-                "of the network made before"
+                "of the network made before. torch.utils.checkpoint calls layers again, too: "
+                "leave it out, since no rule keeps a graph over time"
             )
 
 

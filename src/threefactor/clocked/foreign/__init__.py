@@ -174,7 +174,8 @@ def refuse_compiled(name: str, module: nn.Module) -> None:
     kind = type(module)
     where = f"layer {name!r}" if name else "the network"
     compiled = getattr(module, "_compiled_call_impl", None) is not None
-    if compiled or hasattr(module, "_orig_mod"):
+    replaced = hasattr(module.__dict__.get("forward"), "_torchdynamo_orig_callable")
+    if compiled or replaced or hasattr(module, "_orig_mod"):
         raise InputError(
             f"{where} is compiled ({kind.__name__}{'.compile' * compiled}), which fixes its "
             "forward pass before a rule can take part in it; give the plain module"

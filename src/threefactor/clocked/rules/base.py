@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,7 +15,7 @@ from typing_extensions import Never, TypedDict
 
 from threefactor import processes
 from threefactor.clocked import kernels, verdicts
-from threefactor.clocked.checks import refuse_autocast, refuse_not_finite, whole_steps
+from threefactor.clocked.checks import refuse_not_finite, whole_steps
 from threefactor.clocked.decays import TraceDecay
 from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import Inputs, InputShape, Shapes, StepInput, batch_size
@@ -22,13 +23,14 @@ from threefactor.clocked.losses import CrossEntropyMSE, Loss, check_targets, los
 from threefactor.clocked.neuron import Neuron
 from threefactor.clocked.noise import Perturbation, check_perturbation
 from threefactor.clocked.outline import check_products, check_wiring, outline
-from threefactor.clocked.pathway import deliver
+from threefactor.clocked.pathway import deliver, refuse_autocast
 from threefactor.clocked.probe import Probe
 from threefactor.clocked.rules.late import KeptEligibility, Late, Moment, checked_delay
 from threefactor.clocked.rules.time_step import ErrorOf, TimeStep
 from threefactor.clocked.session import Result, Session
 from threefactor.clocked.torch_losses import checked_loss
-from threefactor.errors import InputError, unknown_name, warn_user
+from threefactor.clocked.turns import uncompiled
+from threefactor.errors import DivergenceError, InputError, unknown_name, warn_user
 from threefactor.options import as_number, refuse_unknown
 from threefactor.processes import Share, World
 
@@ -290,6 +292,7 @@ class Rule(nn.Module, ABC):
         if self._late is not None:
             self._late.clear()
 
+    @uncompiled
     def step(
         self,
         inputs: Inputs,
@@ -323,8 +326,8 @@ class Rule(nn.Module, ABC):
             InputError: if inputs or targets do not fit the network, or the network changed since
                 the rule was built. After any error, `.grad`, feedback and buffers are as before.
                 With `after_step`, gradients of the steps before it, and what it did, stay.
-            DivergenceError: if a potential, the output or an error is NaN or infinite; it names
-                the parameters that hold such values.
+            DivergenceError: if a potential, the output, an error or a gradient is NaN or infinite;
+                it names the parameters that hold such values, or the largest numbers at work.
         """
         session = self._session
         with session.alone():
@@ -374,7 +377,7 @@ class Rule(nn.Module, ABC):
         world = self.world
         if after_step is not None:
             verdicts.read()
-        with self._all_or_nothing(apart=after_step is None):
+        with self._all_or_nothing(apart=after_step is None) as learners:
             checked: Tensor | None = None
             last = count - 1
             for t, (x_t, target) in enumerate(zip(sequence, in_time, strict=True)):
@@ -385,25 +388,70 @@ class Rule(nn.Module, ABC):
                     labelled = [one is not None for one in in_time]
                     plan = ("step", labelled, after_step is not None)
                     self._take_share(world, batch_size(x_t), plan)
-                with nullcontext() if world is None or after_step is None else self._summed(world):
+                apart = nullcontext(learners) if after_step is None else self._one_step_apart()
+                with apart as learners:
                     output, record = self._advance(x_t, target, count)
                     delivers = t == last and self.late_errors == "delivered"
                     if delivers and isinstance(self._late, KeptEligibility):
                         self._late.deliver_all(self)
                     if after_step is not None:
                         session.flush()
+                        self._check_gradients(learners)
+                        verdicts.read()
                 if record is not None:
                     fresh = record.losses.sum()
                     loss = fresh if loss is None else loss.add_(fresh)
                 total = output.clone() if total is None else total.add_(output)
                 if after_step is not None:
-                    verdicts.read()
                     after_step()
             session.flush()
+            if after_step is None:
+                self._check_gradients(learners)
             verdicts.read()
             rates, loss = self._of_all(loss)
         assert total is not None
         return Result(total, rates, count, loss)
+
+    def _check_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Refuse gradients of the step that are NaN or infinite, before anybody has them."""
+        given = [(p, p.grad) for p in parameters if p.grad is not None]
+        # Each sum is quick, and finite unless a value is not (or the sum itself overflows).
+        if not verdicts.gathering() and math.isfinite(sum(g.sum().item() for _, g in given)):
+            return
+        for parameter, grad in given:
+            finding = partial(self._refuse_gradient, parameter, grad)
+            verdicts.finite((id(parameter), "gradient"), grad, finding)
+
+    def _refuse_gradient(self, parameter: Tensor, grad: Tensor) -> None:
+        """Refuse a gradient, if a value of it is bad, and name the largest number at work."""
+        bad = int((~torch.isfinite(grad)).sum())
+        if not bad:
+            return  # their sum alone was not finite
+        named = [*self.network.named_parameters(), *self.named_parameters(prefix="the rule's ")]
+        name = next((name for name, p in named if p is parameter), "a parameter")
+        own = [(f"the rule's {n}", t) for n, t in (*self.named_parameters(), *self.named_buffers())]
+        tensors = [*self.network.named_parameters(), *own]
+        seen = [(f"the activity of layer {p.name!r}", p.activity) for p in self._session.probes]
+        seen += [(f"the trace in front of {p.name!r}", p.trace) for p in self._session.pathways]
+        sizes = [
+            (float(t.detach().abs().max()), what)
+            for what, t in (*tensors, *seen)
+            if t is not None and t.is_floating_point() and t.numel()
+        ]
+        for layer, neuron in self._session.neurons:
+            width = getattr(neuron, "surrogate_width", None)
+            if isinstance(width, float):
+                sizes.append((1.0 / width, f"1 / surrogate_width of layer {layer!r}"))
+        if self.perturbation is not None:
+            sizes.append((self.perturbation.scale, "the noise scale"))
+        largest = sorted(sizes, reverse=True)[:3]
+        at_work = ", ".join(f"{size:.3g} ({what})" for size, what in largest)
+        raise DivergenceError(
+            f"the gradient of {name!r} holds NaN or infinity ({bad} of {grad.numel()} values), and "
+            f"was not added to .grad: the numbers outgrew {grad.dtype}, or an operation between "
+            "the layers has no finite derivative there, as the root of 0. The largest numbers at "
+            f"work are {at_work}"
+        )
 
     def _of_all(self, loss: Tensor | None) -> tuple[dict[str, Tensor], Tensor | None]:
         """Return firing rates and loss of the whole batch; the loss comes as this process's part.
@@ -421,22 +469,27 @@ class Rule(nn.Module, ABC):
         return rates, loss
 
     @contextmanager
-    def _summed(self, world: World) -> Iterator[None]:
-        """Add up the gradients of one time step over the processes: an update is to follow."""
-        parameters = self._learners()
+    def _one_step_apart(self) -> Iterator[Sequence[Tensor]]:
+        """Gather the gradients of one time step apart: an update is to follow.
+
+        Yields:
+            All that learns.
+        """
+        parameters = [*self._session.parameters(), *self._own_tensors()[0].values()]
         before = [p.grad for p in parameters]
         for parameter in parameters:
             parameter.grad = None
         try:
-            yield
-            world.add_gradients(parameters)
-        finally:
-            _add_grads(parameters, before)
+            yield parameters
+            if self.world is not None:
+                self.world.add_gradients(parameters)
+        except BaseException:
+            for parameter, grad in zip(parameters, before, strict=True):
+                parameter.grad = grad
+            raise
+        _add_grads(parameters, before)
 
-    def _learners(self) -> list[Tensor]:
-        """Return the parameters of the network and the rule's own."""
-        return [*self._session.parameters(), *self._own_tensors()[0].values()]
-
+    @uncompiled
     def observe(self, x_t: StepInput, targets: Tensor | None, *, steps: int = 1) -> Result:
         """Learn from one time step of an endless stream; the state is kept until `reset`.
 
@@ -479,9 +532,10 @@ class Rule(nn.Module, ABC):
                 plan = ("observe", steps, targets is not None)
                 self._take_share(self.world, batch_size(x_t), plan)
             session.broken = True  # until the step is whole
-            with self._all_or_nothing():
+            with self._all_or_nothing() as learners:
                 output, record = self._advance(x_t, targets, steps)
                 session.flush()
+                self._check_gradients(learners)
                 verdicts.read()
                 rates, loss = self._of_all(None if record is None else record.losses.sum())
             session.broken = False
@@ -499,10 +553,12 @@ class Rule(nn.Module, ABC):
         session, late = self._session, self._late
         with torch.enable_grad(), nullcontext() if late is None else late.graph_kept():
             output = session.forward(x_t)
+        session.check_precision(output)
         session.check_values(output)
         if session.unchecked:
             session.unchecked = False
             self._say_what_never_learns()
+            self._refuse_hooks()
             check_products(session, output, refuse_chain=session.chain == "none")
             check_wiring(session, self._outline.wiring)
         # A copy, since a loss may write to what it is given.
@@ -583,6 +639,18 @@ class Rule(nn.Module, ABC):
                 raise InputError(
                     f"the network's forward pass leaves out hidden layer {probe.name!r} in this "
                     "time step; a rule of direct feedback needs every hidden layer in every step"
+                )
+
+    def _refuse_hooks(self) -> None:
+        """Refuse backward hooks of hidden layers that get their error straight from the output."""
+        for probe in () if self.couples_layers else self._hidden:
+            layer: nn.Module = getattr(probe.neuron, "module", probe.neuron)
+            if layer._backward_hooks or layer._backward_pre_hooks:
+                raise InputError(
+                    f"hidden layer {probe.name!r} has a backward hook, which {type(self).__name__} "
+                    "never calls: it gives each hidden layer its error without autograd. Change "
+                    "errors in a rule of your own, by its layer_errors, or gradients by a hook of "
+                    "the parameter"
                 )
 
     def _check_count(self, given: Sequence[Tensor]) -> None:
@@ -685,12 +753,15 @@ class Rule(nn.Module, ABC):
             )
 
     @contextmanager
-    def _all_or_nothing(self, *, apart: bool = True) -> Iterator[None]:
+    def _all_or_nothing(self, *, apart: bool = True) -> Iterator[Sequence[Tensor]]:
         """Undo what a step did to `.grad`, feedback and buffers if it fails.
 
         Args:
             apart: whether to gather the gradients of the step apart, so that those of before can
                 be put back. An optimiser that works during the step needs them in `.grad`.
+
+        Yields:
+            All that learns: the parameters of the network and the rule's own.
         """
         own, buffers = self._own_tensors()
         parameters = [*self._session.parameters(), *own.values()]
@@ -705,7 +776,7 @@ class Rule(nn.Module, ABC):
                 parameter.grad = None
         try:
             with self._session.buffers_kept():
-                yield
+                yield parameters
                 if self.world is not None:
                     if versions != [b._version for b in moving]:
                         processes.check_synchronised(self, Rule)

@@ -11,7 +11,6 @@ from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import FeedbackOptions, FeedbackRule, checked_scale
 from threefactor.clocked.synapse import accumulate
-from threefactor.errors import warn_user
 
 __all__ = ["DKP"]
 
@@ -57,12 +56,10 @@ class DKP(FeedbackRule):
     ) -> None:
         super().__init__(network, perturbation=perturbation, **options)
         self.feedback = self.make_feedback(checked_scale(feedback_scale), trainable=True)
-        self._seen: tuple[int, int] | None = None
-        self._warned = False
 
     def layer_errors(self, step: TimeStep) -> Sequence[Tensor]:
         if step.layers and step.layers[0].steps == 1:
-            self._warn_if_idle()
+            self.warn_if_idle("feedback", self.feedback[0].matrix)
         errors = []
         for connection, layer in zip(self.feedback, step.layers, strict=True):
             assert layer.trace is not None
@@ -72,16 +69,3 @@ class DKP(FeedbackRule):
                     connection.matrix, step.error.t() @ layer.trace.reshape(len(step.error), -1)
                 )
         return errors
-
-    def _warn_if_idle(self) -> None:
-        """Compare with the sequence before: did the weights move, and the feedback not?"""
-        weight, first = next(self.network.parameters()), self.feedback[0].matrix
-        seen, self._seen = self._seen, (weight._version, first._version)
-        if self._warned or seen is None or not first.requires_grad:
-            return
-        if seen[0] != self._seen[0] and seen[1] == self._seen[1]:
-            self._warned = True
-            warn_user(
-                "DKP's feedback has gradients, but nothing changed it since the last step; give "
-                "rule.parameters() to the optimiser together with network.parameters()"
-            )

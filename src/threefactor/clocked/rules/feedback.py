@@ -15,8 +15,8 @@ from threefactor.clocked import products
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.rules.base import Rule, RuleOptions
 from threefactor.clocked.rules.late import KeptEligibility, OnArrival, checked_delay
-from threefactor.errors import ConfigurationError, InputError, unknown_name
-from threefactor.options import as_number
+from threefactor.errors import ConfigurationError, InputError, unknown_name, warn_user
+from threefactor.options import as_number, in_range
 
 __all__ = ["MEETS", "Feedback", "FeedbackOptions", "FeedbackRule", "checked_scale"]
 
@@ -173,6 +173,8 @@ class FeedbackRule(Rule):
                 else OnArrival(delay)
             )
         self.feedback = _listed([])
+        self._seen: tuple[int, int] | None = None
+        self._warned = False
 
     def signal_of(self, layer: str) -> str:
         return self.signal + self.delay_in_words()
@@ -207,6 +209,25 @@ class FeedbackRule(Rule):
             made.append(Feedback(given, shape, self.feedback_patch))
         return _listed(made)
 
+    def warn_if_idle(self, what: str, first: Tensor) -> None:
+        """Warn once if the weights moved since the sequence before, and the rule's own did not.
+
+        Args:
+            what: the rule's own parameters, in words.
+            first: one of them.
+        """
+        weight = next(self.network.parameters())
+        seen, self._seen = self._seen, (weight._version, first._version)
+        if self._warned or seen is None or not first.requires_grad:
+            return
+        if seen[0] != self._seen[0] and seen[1] == self._seen[1]:
+            self._warned = True
+            warn_user(
+                f"{type(self).__name__}'s {what} has gradients, but nothing changed it since the "
+                "last step; give rule.parameters() to the optimiser together with "
+                "network.parameters(), or freeze them with rule.requires_grad_(False)"
+            )
+
     def _matrix(self, n: int, scale: float | None) -> Tensor:
         """Return values for n neurons, (m, n), with the network's dtype and device."""
         weight = next(self.network.parameters())
@@ -219,7 +240,7 @@ def checked_scale(scale: float | None) -> float | None:
     """Return the option `feedback_scale` of a rule, or refuse it."""
     if scale is not None and not 0.0 < as_number("feedback_scale", scale) < math.inf:
         raise InputError(f"feedback_scale is {scale}; give a number above 0")
-    return scale
+    return None if scale is None else in_range("feedback_scale", scale)
 
 
 def _listed(made: list[Feedback]) -> Sequence[Feedback]:

@@ -16,7 +16,7 @@ from threefactor.clocked.rules.base import TimeStep
 from threefactor.clocked.rules.feedback import Feedback, FeedbackOptions, FeedbackRule
 from threefactor.clocked.synapse import accumulate
 from threefactor.errors import InputError, unknown_name
-from threefactor.options import as_number
+from threefactor.options import as_number, in_range
 
 __all__ = ["LOCAL_FEEDBACK", "LocalLearningOptions", "LocalLearningRule", "Readout"]
 
@@ -102,6 +102,9 @@ class LocalLearningRule(FeedbackRule):
         perturbation: noise on the hidden layers, or None.
         **options: see `FeedbackRule` and `Rule`.
 
+    Warns:
+        UserWarning: once, if read-outs have gradients but no optimiser changes them.
+
     Attributes:
         readouts: the `Readout` of each layer that has one, first layer first, in an
             `nn.ModuleList`.
@@ -141,10 +144,12 @@ class LocalLearningRule(FeedbackRule):
             raise unknown_name("feedback of local learning", local_learning, LOCAL_FEEDBACK)
         if not 0.0 < as_number("local_scale", local_scale) < math.inf:
             raise InputError(f"local_scale is {local_scale}; give a number above 0")
+        in_range("local_scale", local_scale)
         if readout_scale is not None and not (
             0.0 <= as_number("readout_scale", readout_scale) < math.inf
         ):
             raise InputError(f"readout_scale is {readout_scale}; give a number of at least 0")
+        in_range("readout_scale", readout_scale or 0.0)
         whole = isinstance(feedback_patch, int) and not isinstance(feedback_patch, bool)
         if not whole or feedback_patch < 1:
             raise InputError(
@@ -214,6 +219,8 @@ class LocalLearningRule(FeedbackRule):
     def _read(self, readout: Readout, step: TimeStep) -> None:
         """Note the output and error of a layer's read-out, and let the read-out learn."""
         i, layer = readout.layer, step.layers[readout.layer]
+        if readout is self.readouts[0] and layer.steps == 1:
+            self.warn_if_idle("read-out of a hidden layer", readout.weight)
         assert layer.activity is not None and layer.trace is not None and step.error_of is not None
         if layer.rewritten:
             raise InputError(
