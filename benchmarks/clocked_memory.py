@@ -18,7 +18,7 @@ import torch
 
 from threefactor import clocked
 
-NETWORKS = ("fc", "conv5", "conv9", "nf_resnet34")
+NETWORKS = ("fc", "conv5", "conv9", "nf_resnet34", "imagenet")
 SETTINGS = ("steps", "network", "outputs", "patch", "batch")
 
 
@@ -29,9 +29,11 @@ def peak_mebibytes() -> float:
 
 
 def build(name: str, outputs: int) -> clocked.Network:
-    """Make one of the networks; the convolutional ones are small."""
+    """Make one of the networks; the convolutional ones are small, but for that of ImageNet."""
     if name == "fc":
         return clocked.fc(784, (800, 800), outputs, dropout=0.2)
+    if name == "imagenet":
+        return clocked.nf_resnet34((3, 224, 224), outputs)
     if name == "nf_resnet34":
         return clocked.nf_resnet34((3, 32, 32), outputs, width=0.25, depths=(1, 1, 1, 1))
     return {"conv5": clocked.conv5, "conv9": clocked.conv9}[name]((3, 16, 16), outputs, width=0.25)
@@ -43,7 +45,7 @@ def child(rule_name: str, options: argparse.Namespace) -> None:
     torch.manual_seed(0)
     net = build(options.network, options.outputs)
     given = {"feedback_patch": options.patch} if options.patch > 1 else {}
-    if options.network == "nf_resnet34":
+    if options.network in ("nf_resnet34", "imagenet"):
         given["chain"] = "within-layers"
     rule = clocked.RULES[rule_name](net, **given)
     y = torch.randint(0, options.outputs, (options.batch,))

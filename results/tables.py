@@ -3,6 +3,8 @@
 `make tables`, or `python results/tables.py`, writes
 
 - what stands between `<!-- table: NAME -->` and `<!-- end -->` in the pages of PAGES,
+- numbers within a sentence: what stands between `<!--= EXPRESSION -->` and `<!--/-->` there. The
+  expression is Python, in the names of this file,
 - `picture.svg`, which the README shows,
 - `report.md`, all runs in full, as `threefactor report` writes it,
 - `figures/`, the figures of FIGURES and DRAWN with their data.
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -39,18 +42,23 @@ RESULTS = Path(__file__).resolve().parent
 ROOT = RESULTS.parent
 PAGES = (
     "README.md",
+    "docs/adding-a-rule.md",
     "docs/analysis.md",
     "docs/choosing-a-rule.md",
     "docs/delayed-errors.md",
     "docs/deviations.md",
+    "docs/equations.md",
     "docs/first-steps.md",
+    "docs/gpu.md",
     "docs/growth.md",
     "docs/other-networks.md",
     "docs/recurrence.md",
+    "docs/several-processes.md",
     "docs/streams.md",
     "results/README.md",
 )
 BEGIN, CLOSE, END = "<!-- table: ", " -->\n", "<!-- end -->"
+NUMBER = re.compile(r"<!--= (.+?) -->.*?<!--/-->")
 
 CLOCKED = {"OPZO": "opzo", "spatial BP": "spatial-bp", "DKP": "dkp", "DFA": "dfa", "ZO": "zo"}
 EVENTS = {"exact BP": "exact-bp", "SFDFA": "sfdfa", "DFA": "dfa"}
@@ -60,14 +68,17 @@ FIGURES = {  # a figure of the report, and the runs that it shows: all, if none 
     "cifar10-conv5-small-test-error": [
         "cifar10-conv5-small/spatial-bp-seed0",
         "cifar10-conv5-small/spatial-bp-seed1",
+        "cifar10-conv5-small/spatial-bp-seed2",
         "cifar10-conv5-small/opzo-ll-seed0",
         "cifar10-conv5-small/opzo-ll-seed1",
+        "cifar10-conv5-small/opzo-ll-seed2",
         "cifar10-conv5-small/opzo-seed0",
         "cifar10-conv5-small/opzo-seed1",
         "cifar10-conv5-small/opzo-seed2",
         "cifar10-conv5-small/dfa-ll-seed0",
         "cifar10-conv5-small/dfa-seed0",
         "cifar10-conv5-small/dfa-seed1",
+        "cifar10-conv5-small/dfa-seed2",
         "cifar10-conv5-small/zo-seed0",
     ],
     "mnist-events-test-error": [
@@ -135,6 +146,35 @@ def percent(values: Sequence[float]) -> str:
     return f"{statistics.mean(values):.2f}{deviation} %"
 
 
+def listed(values: Sequence[float], digits: int = 2, unit: str = " %") -> str:
+    """Return values as a sentence lists them, with their unit at the end."""
+    *first, end = (f"{value:.{digits}f}" for value in values)
+    return (f"{', '.join(first)} and " if first else "") + end + unit
+
+
+def after(recipe: str, run: str, *epochs: int) -> list[float]:
+    """Return the test accuracy in percent after these epochs, the mean of the runs that match."""
+    return [statistics.mean(one[epoch - 1] for one in accuracies(recipe, run)) for epoch in epochs]
+
+
+def gap(recipe: str, rule: str, other: str) -> str:
+    """Return by how many points one rule is above another, by the means of their seeds."""
+    ours, theirs = (statistics.mean(last(recipe, f"{one}-seed*")) for one in (rule, other))
+    return f"{ours - theirs:.1f}"
+
+
+def paper_gap(name: str, column: str, row: str, other: str) -> str:
+    """Return by how many points one row of a published table is above another."""
+    return f"{paper(name, row, column) - paper(name, other, column):.1f}"
+
+
+def paper(name: str, row: str, column: str) -> float:
+    """Return a published accuracy in percent."""
+    found = published_table(name).value(PAPER.get(row, row), column)
+    assert found is not None
+    return found.mean
+
+
 def published(name: str, row: str, column: str) -> str:
     """Return a published accuracy, or nothing where there is none."""
     found = published_table(name).value(PAPER.get(row, row), column)
@@ -198,23 +238,31 @@ def mnist() -> str:
     rows = []
     for name, rule in CLOCKED.items():
         runs = metrics("mnist-fc", f"{rule}-seed*")
-        paper = (
-            published("opzo-table8", "DKP", "MNIST")
-            if name == "DKP"
-            else published("opzo-table1", name, "MNIST")
-        )
+        full = published("opzo-table8" if name == "DKP" else "opzo-table1", name, "MNIST")
         ends = [run[-1]["firing_rates"].values() for run in runs]
-        rates = ", ".join(f"{statistics.mean(layer):.2f}" for layer in zip(*ends, strict=True))
+        spikes = ", ".join(f"{statistics.mean(layer):.2f}" for layer in zip(*ends, strict=True))
         accuracy = percent(last("mnist-fc", f"{rule}-seed*"))
-        rows.append((name, str(len(runs)), accuracy, paper, rates))
-    rates = "spikes per neuron and step, layers 1 and 2"
-    return markdown(("rule", "seeds", "test accuracy", "published", rates), rows)
+        rows.append((name, str(len(runs)), accuracy, full, spikes))
+    spikes = "spikes per neuron and step, layers 1 and 2"
+    return markdown(("rule", "seeds", "test accuracy", "published", spikes), rows)
+
+
+THEIR_WEIGHTS = ("spatial BP", "OPZO", "DFA")
+
+
+def weights_apart() -> str:
+    """Return the most by which a rule with the authors' initial weights is off the paper."""
+    apart = []
+    for name in THEIR_WEIGHTS:
+        ours = statistics.mean(last("mnist-fc-authors-weights", f"{CLOCKED[name]}-seed*"))
+        apart.append(abs(ours - paper("opzo-table1", name, "MNIST")))
+    return f"{max(apart):.2f}"
 
 
 @table
 def mnist_weights() -> str:
     rows = []
-    for name in ("DFA",):
+    for name in THEIR_WEIGHTS:
         ours, theirs = (
             last(folder, f"{CLOCKED[name]}-seed*")
             for folder in ("mnist-fc", "mnist-fc-authors-weights")
@@ -248,26 +296,54 @@ CIFAR10 = {  # what the table calls them: our runs, the paper's row
 @table
 def cifar10() -> str:
     rows = []
-    for name, (run, paper) in CIFAR10.items():
+    for name, (run, row) in CIFAR10.items():
         found = last("cifar10-conv5-small", f"{run}-seed*")
-        full = "" if paper is None else published("opzo-table1", paper, "CIFAR-10")
+        full = "" if row is None else published("opzo-table1", row, "CIFAR-10")
         rows.append((name, str(len(found)), percent(found), full))
     return markdown(("rule", "seeds", "test accuracy", "published, full experiment"), rows)
 
 
+def local_closes() -> str:
+    """Return how much of the gap between OPZO and spatial BP local learning closes."""
+    bp, local, without = (
+        statistics.mean(last("cifar10-conv5-small", f"{rule}-seed*"))
+        for rule in ("spatial-bp", "opzo-ll", "opzo")
+    )
+    return f"{100 * (local - without) / (bp - without):.0f} %"
+
+
+def rates(run: str) -> dict[str, float]:
+    """Return the firing rates of the layers, the mean of the seeds, and that of all neurons."""
+    folder = "cifar10-conv5-small"
+    sizes = load(f"{folder}/{run}-seed0/config.json")["layer_sizes"]
+    ends = [epochs[-1]["firing_rates"] for epochs in metrics(folder, f"{run}-seed*")]
+    ours = {layer: statistics.mean(end[layer] for end in ends) for layer in sizes}
+    total = sum(ours[layer] * n for layer, n in sizes.items()) / sum(sizes.values())
+    return {**ours, "total": total}
+
+
+def rates_apart(name: str) -> str:
+    """Return the most by which a layer's firing rate lies from the published one."""
+    full = published_table("opzo-table7-cifar-10")
+    run, row = CIFAR10[name]
+    ours = rates(run)
+    apart = []
+    for column in full.columns:
+        theirs = full.value(row or name, column.title)
+        if theirs is not None and column.layer != "total":
+            apart.append(abs(ours[column.layer] - theirs.mean))
+    return f"{max(apart):.2f}"
+
+
 @table
 def cifar10_rates() -> str:
-    folder = "cifar10-conv5-small"
     full = published_table("opzo-table7-cifar-10")
     rows = []
-    for name, (run, paper) in CIFAR10.items():
-        row = PAPER.get(paper or "", paper)
+    for name, (run, paper_row) in CIFAR10.items():
+        row = PAPER.get(paper_row or "", paper_row)
         if row not in {one.title for one in full.rows}:
             continue
-        sizes = load(f"{folder}/{run}-seed0/config.json")["layer_sizes"]
-        ends = [epochs[-1]["firing_rates"] for epochs in metrics(folder, f"{run}-seed*")]
-        ours = {layer: statistics.mean(end[layer] for end in ends) for layer in sizes}
-        ours["total"] = sum(ours[layer] * n for layer, n in sizes.items()) / sum(sizes.values())
+        ours = rates(run)
         theirs = [full.value(row, column.title) for column in full.columns]
         rows.append((name, "measured", *(f"{ours[column.layer]:.3f}" for column in full.columns)))
         rows.append(("", "published", *("" if v is None else f"{v.mean:.3f}" for v in theirs)))
@@ -278,15 +354,17 @@ CONV9 = {  # what the table calls them: our runs, the paper's row
     "spatial BP": ("spatial-bp", "spatial BP"),
     "OPZO, LL and IGL": ("opzo-ll-igl", "OPZO (w/ LL&IGL)"),
     "OPZO, LL": ("opzo-ll", "OPZO (w/ LL)"),
+    "DFA, LL and IGL": ("dfa-ll-igl", "DFA (w/ LL&IGL)"),
+    "DFA, LL": ("dfa-ll", "DFA (w/ LL)"),
 }
 
 
 @table
 def cifar10_deeper() -> str:
     rows = []
-    for name, (run, paper) in CONV9.items():
+    for name, (run, row) in CONV9.items():
         found = last("cifar10-conv9-small", f"{run}-seed*")
-        full = published("opzo-table3", paper, "CIFAR-100")
+        full = published("opzo-table3", row, "CIFAR-100")
         rows.append((name, str(len(found)), percent(found), full))
     return markdown(("rule", "seeds", "test accuracy", "published, CIFAR-100 in full"), rows)
 
@@ -472,6 +550,19 @@ def recurrence_search() -> str:
     return markdown(head, rows)
 
 
+def dropout_gains(network: str) -> str:
+    """Return the points that dropout brings at the high learning rate, at both leaks."""
+    found = load("benchmarks/recurrence.json")["rules"]["spatial-bp"][network]["search"]
+    high = max(one["lr"] for one in found)
+    shares = {
+        (one["leak"], one["dropout"] > 0): 100 * one["accuracy"]
+        for one in found
+        if one["lr"] == high
+    }
+    gains = [share - shares[leak, False] for (leak, dropped), share in shares.items() if dropped]
+    return listed(sorted(gains), 1, unit="")
+
+
 # Errors that come late
 
 DELAYED_SETS = {"mnist": "MNIST, constant input", "nmnist": "N-MNIST, frames"}
@@ -488,6 +579,17 @@ def delayed() -> dict[tuple[str, str, str], dict[int, list[float]]]:
             by_delay = found.setdefault((name, rule, one), {})
             by_delay.setdefault(int(delay.removeprefix("delay")), []).append(100 * share)
     return found
+
+
+def most_lost(name: str, delay: int) -> str:
+    """Return the most points that delays up to this one cost any rule in either mode, by means."""
+    losses = [
+        statistics.mean(row[0]) - statistics.mean(row[d])
+        for (one, _, _), row in delayed().items()
+        for d in row
+        if one == name and d <= delay
+    ]
+    return f"{max(losses):.1f}"
 
 
 @table
@@ -531,6 +633,45 @@ def delayed_figure(name: str) -> Figure:
 DRAWN = {f"delayed-errors-{name}": partial(delayed_figure, name) for name in DELAYED_SETS}
 
 
+# Several processes
+
+
+@table
+def processes() -> str:
+    rows = [
+        (
+            name,
+            f"{row['alone_ms']:.0f} ms",
+            f"{row['each_ms']:.0f} ms",
+            f"{row['ratio']:.2f}",
+        )
+        for name, row in load("benchmarks/processes.json")["rows"].items()
+    ]
+    return markdown(("", "one process", "each of two", "ratio"), rows)
+
+
+# Precision
+
+
+def precise(file: str, precision: str, seed: int, option: str = "") -> float:
+    """Return the final test accuracy in percent at one precision, of the run with this option."""
+    (found,) = (
+        run["epochs"][-1]["test_accuracy"]
+        for run in load(f"precision/{file}.json")["runs"]
+        if run["precision"] == precision and run["seed"] == seed and option in run["command"]
+    )
+    return float(100 * found)
+
+
+@table
+def precision() -> str:
+    kinds = ("highest", "medium")
+    found = [[precise("mnist-fc", kind, seed) for kind in kinds] for seed in range(3)]
+    rows = [(str(seed), *(f"{one:.2f} %" for one in row)) for seed, row in enumerate(found)]
+    rows.append(("mean", *(percent(values) for values in zip(*found, strict=True))))
+    return markdown(("seed", *kinds), rows)
+
+
 # Streams
 
 
@@ -561,20 +702,85 @@ def stream() -> str:
     return markdown(head, list(dict.fromkeys(rows)))
 
 
+def behind_static(degrees: float) -> str:
+    """Return the most points that the adapting copy lies behind the static one until an angle."""
+    behind = [
+        100 * (line["held_out"]["static"] - line["held_out"]["adapting"])
+        for line in stream_lines()
+        if line["angle"] <= degrees
+    ]
+    return f"{max(behind):.1f}"
+
+
+def least(contestant: str) -> str:
+    """Return the least milliseconds of a learning time step."""
+    return f"{load('benchmarks/stream.json')['tables']['learning'][contestant]['min_ms']:.2f}"
+
+
+@table
+def stream_step() -> str:
+    tables = load("benchmarks/stream.json")["tables"].values()
+    rows = [
+        (
+            shown(name),
+            *(
+                cell
+                for table in tables
+                for cell in (f"{table[name]['min_ms']:.2f}", ratios(table[name]))
+            ),
+        )
+        for name in next(iter(tables))
+    ]
+    head = ("", "least ms", "relative: medians; minima", "with AdamW, least ms", "relative")
+    return markdown(head, rows)
+
+
+@table
+def stream_long() -> str:
+    rows = [
+        (
+            f"{row['steps']:,}",
+            f"{row['median_us']:.0f}",
+            f"{row['min_us']:.0f}",
+            f"{row['resident_mib']:.1f}",
+        )
+        for row in load("benchmarks/stream.json")["stream"]
+    ]
+    return markdown(("time steps", "median, us a step", "least", "resident MiB"), rows)
+
+
 # Networks of exact spike times
+
+EXPERIMENTS: tuple[tuple[str, str, str | None], ...] = (  # title, recipe, row of the paper
+    ("MNIST, 784-800-10", "mnist-events", "MNIST 800-10"),
+    ("Fashion-MNIST, 784-400-400-10", "fashion-mnist-events", "Fashion-MNIST 400-400-10"),
+    ("synthetic spoken digits, 700-128-20", "shd-like-events", None),
+    ("digits, 64-200-10", "digits-events", None),
+    ("Yin-Yang, 5-100-3", "yin-yang-events", None),
+)
+
+
+def beside_paper(best: bool) -> list[float]:
+    """Return by how many points the means of best or last epochs are above the published ones."""
+    above = []
+    for _, recipe, row in EXPERIMENTS:
+        for name, rule in EVENTS.items() if row else ():
+            runs = accuracies(recipe, f"{rule}-seed*")
+            ours = statistics.mean(max(one) if best else one[-1] for one in runs)
+            above.append(ours - paper("sfdfa-table1", row or "", name.removeprefix("exact ")))
+    return above
+
+
+def wandering(recipe: str) -> str:
+    """Return the deviation of SFDFA's accuracy over its last ten epochs, the mean of the seeds."""
+    runs = accuracies(recipe, "sfdfa-seed*")
+    return f"{statistics.mean(statistics.stdev(one[-10:]) for one in runs):.2f}"
 
 
 @table
 def events() -> str:
-    experiments: tuple[tuple[str, str, str | None], ...] = (
-        ("MNIST, 784-800-10", "mnist-events", "MNIST 800-10"),
-        ("Fashion-MNIST, 784-400-400-10", "fashion-mnist-events", "Fashion-MNIST 400-400-10"),
-        ("synthetic spoken digits, 700-128-20", "shd-like-events", None),
-        ("digits, 64-200-10", "digits-events", None),
-        ("Yin-Yang, 5-100-3", "yin-yang-events", None),
-    )
     rows = []
-    for title, recipe, row in experiments:
+    for title, recipe, row in EXPERIMENTS:
         for name, rule in EVENTS.items():
             found = accuracies(recipe, f"{rule}-seed*")
             wanted = load(f"{recipe}/{rule}-seed0/config.json")["settings"]["epochs"]
@@ -582,48 +788,76 @@ def events() -> str:
             epochs = str(done) if done == wanted else f"{done} of {wanted}"
             best = percent([max(one) for one in found])
             heading = name.removeprefix("exact ")
-            paper = "" if row is None else published("sfdfa-table1", row, heading)
+            full = "" if row is None else published("sfdfa-table1", row, heading)
             end = percent([one[-1] for one in found])
-            rows.append((title, name, str(len(found)), epochs, end, best, paper))
+            rows.append((title, name, str(len(found)), epochs, end, best, full))
     head = ("data, network", "rule", "seeds", "epochs", "last epoch", "best epoch", "published")
     return markdown(head, rows)
 
 
 @table
 def shd_published() -> str:
-    found = {
-        name: published("sfdfa-table1", "SHD 128-20", name.removeprefix("exact "))
+    found = (
+        f"{name} {published('sfdfa-table1', 'SHD 128-20', name.removeprefix('exact '))}"
         for name in EVENTS
-    }
-    listed = ", ".join(f"{name} {value}" for name, value in found.items())
-    return f"Published for SHD itself: {listed}."
+    )
+    return f"Published for SHD itself: {', '.join(found)}."
+
+
+def tracked(run: str) -> dict[int, dict[str, Any]]:
+    """Return what a run recorded of its alignment on the way, by the batches trained until then."""
+    return {line["batches"]: line for line in Run(RESULTS / run).tracked}
+
+
+def angle(line: dict[str, Any], layer: str) -> str:
+    found = line["alignment"]["bp"][layer]["angle"]
+    return "undefined" if found is None else f"{found:.1f}°"
+
+
+def cosine(line: dict[str, Any]) -> str:
+    found = line["feedback"]["lif3"]["cosine"]
+    return "undefined" if found is None else f"{found:.2f}"
+
+
+def at_end(run: str) -> str:
+    """Return the cosine of the feedback and the angle of the last hidden layer after the run."""
+    *_, line = tracked(run).values()
+    return f"{cosine(line)} and the last hidden layer at {angle(line, 'lif3')}"
+
+
+def last_angles(run: str, moments: int) -> list[float]:
+    """Return the angles of the last hidden layer to exact BP, at the last moments of a run."""
+    lines = list(tracked(run).values())[-moments:]
+    return [line["alignment"]["bp"]["lif3"]["angle"] for line in lines]
 
 
 @table
 def alignment() -> str:
-    courses = {}
-    for rule in ("sfdfa", "dfa"):
-        run = Run(RESULTS / "mnist-events-deep" / f"{rule}-seed0")
-        courses[rule] = {line["batches"]: line for line in run.tracked}
-
-    def angle(line: dict[str, Any], layer: str) -> str:
-        found = line["alignment"]["bp"][layer]["angle"]
-        return "undefined" if found is None else f"{found:.1f}°"
-
-    def cosine(line: dict[str, Any]) -> str:
-        found = line["feedback"]["lif3"]["cosine"]
-        return "undefined" if found is None else f"{found:.2f}"
-
+    courses = [tracked(f"mnist-events-deep/{rule}-seed0") for rule in ("sfdfa", "dfa")]
     rows = []
     for batches in (0, 200, 400, 800, 1200, 2800, 6000, 10200, 18000, 36000):
         row = [f"{batches:,}"]
-        for rule in ("sfdfa", "dfa"):
-            line = courses[rule][batches]
+        for course in courses:
+            line = course[batches]
             row += [*(angle(line, layer) for layer in ("lif3", "lif2", "lif1")), cosine(line)]
         rows.append(row)
     columns = ("last hidden layer", "second", "first", "cosine")
     head = ("batches of 50", *(f"{rule}: {name}" for rule in ("SFDFA", "DFA") for name in columns))
     return markdown(head, rows)
+
+
+@table
+def alignment_digits() -> str:
+    rows = []
+    for name, rule in (("SFDFA", "sfdfa"), ("DFA", "dfa")):
+        for seed in range(3):
+            run = f"{rule}-seed{seed}"
+            *_, line = tracked(f"digits-events-deep/{run}").values()
+            angles = (angle(line, layer) for layer in ("lif3", "lif2", "lif1"))
+            accuracy = percent(last("digits-events-deep", run))
+            rows.append((name, str(seed), *angles, cosine(line), accuracy))
+    angles = ("last hidden layer", "second", "first")
+    return markdown(("rule", "seed", *angles, "cosine of feedback", "test accuracy"), rows)
 
 
 @table
@@ -667,6 +901,11 @@ def deviation_trainings() -> str:
     found = load("benchmarks/deviations.json")["test accuracy, percent"]
     rows = [(training, percent(values)) for training, values in found.items()]
     return markdown(("training", "test accuracy"), rows)
+
+
+def authors(number: str) -> Any:
+    """Return what was measured with the code that the authors of SFDFA released."""
+    return load("authors_code.json")["SFDFA, the authors' kernels and Python"][number]
 
 
 def span(values: Sequence[float], digits: int) -> str:
@@ -741,6 +980,30 @@ def memory() -> str:
         for name, rule in CLOCKED.items()
     ]
     return markdown(("rule", *files), rows)
+
+
+def added(file: str, what: str) -> str:
+    """Return MiB of feedback, or what training with it adds to the process."""
+    (row,) = load(f"benchmarks/clocked_memory_feedback_{file}.json")["rows"].values()
+    return f"{row['feedback_mib' if what == 'feedback' else 'growth_mib_6']:.1f}"
+
+
+def picture_bytes() -> float:
+    """Return what one more picture of a batch takes while NF-ResNet-34 trains, from 1 to 4."""
+    one, four = (
+        load(f"benchmarks/clocked_memory_imagenet_{batch}.json")["rows"]["opzo"]["growth_mib_6"]
+        for batch in (1, 4)
+    )
+    return float((four - one) / 3 * 2**20)
+
+
+def picture_megabytes() -> str:
+    return f"{picture_bytes() / 1e6:.0f}"
+
+
+def imagenet_gigabytes(beside: float) -> str:
+    """Return what 64 pictures take, and what is beside them."""
+    return f"{64 * picture_bytes() / 1e9 + beside:.1f}"
 
 
 @table
@@ -920,16 +1183,27 @@ def fill(page: str) -> str:
 
     Raises:
         KeyError: if a table has no function here.
-        ValueError: if the end of a table is missing.
+        ValueError: if the end of a table or of a number is missing, or if a number begins a line:
+            Markdown would take the whole line for HTML.
     """
     text, *rest = page.split(BEGIN)
     for part in rest:
         name, _, old = part.partition(CLOSE)
-        _, end, after = old.partition(END)
+        _, end, following = old.partition(END)
         if not end:
             raise ValueError(f"no {END} follows {BEGIN}{name}")
-        text += f"{BEGIN}{name}{CLOSE}\n{TABLES[name]()}\n\n{END}{after}"
+        text += f"{BEGIN}{name}{CLOSE}\n{TABLES[name]()}\n\n{END}{following}"
+    text, numbers = NUMBER.subn(_number, text)
+    if text.count("<!--=") != numbers or text.count("<!--/-->") != numbers:
+        raise ValueError("a number needs <!--= EXPRESSION -->TEXT<!--/-->, within one line")
     return text
+
+
+def _number(found: re.Match[str]) -> str:
+    if not found.string[: found.start()].rpartition("\n")[2].strip(" -"):
+        raise ValueError(f"a number stands at the beginning of a line: {found[1]}")
+    made = eval(found[1], globals())  # our own pages, which are reviewed as code is
+    return f"<!--= {found[1]} -->{made}<!--/-->"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

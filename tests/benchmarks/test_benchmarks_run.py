@@ -69,6 +69,15 @@ def test_growth_is_measured_and_written(tmp_path):
     assert samples["time"]["off"] < 1e-6, "two points lie on a line"
 
 
+def test_steps_of_several_processes_are_measured_and_written(tmp_path):
+    file = tmp_path / "processes.json"
+    options = ["--networks", "fc", "--rules", "dfa", "--rounds", "1", "--json", str(file)]
+    command = [sys.executable, str(BENCHMARKS / "processes.py"), *options]
+    subprocess.run(command, check=True, capture_output=True)
+    row = json.loads(file.read_text())["rows"]["fc dfa"]
+    assert row["ratio"] == row["each_ms"] / row["alone_ms"] > 0.3
+
+
 def test_streams_are_measured_and_written(tmp_path):
     file = tmp_path / "stream.json"
     run("stream.py", "--long", 1000, "--rounds", 1, "--repeats", 1, "--json", file)
