@@ -3,6 +3,7 @@
 Each of these once gave gradients without a word that were not those of the network.
 """
 
+import copy
 import math
 
 import pytest
@@ -228,6 +229,29 @@ def test_time_inside_of_the_forward_pass_is_refused(rule):
         rule(Folded("LIF"), input_shape=(4, 8))
 
 
+class Positions(nn.Module):
+    """Folds two positions of each sample into the batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.neurons, self.out = nn.Linear(4, 12), jelly(), nn.Linear(12, 3)
+
+    def forward(self, x):
+        spikes = self.neurons(self.fc(x.reshape(-1, 4)))
+        return self.out(spikes.unflatten(0, (len(x), 2)).mean(1))
+
+
+def test_dimensions_that_are_not_time_are_taken():
+    level = torch.tensor(0.2)
+    layers = pytest.importorskip("sinabs.layers")
+    pictures = nn.Sequential(
+        nn.Conv1d(1, 4, 3), layers.LIF(2.0, spike_threshold=level), nn.Flatten(), nn.Linear(24, 3)
+    )
+    rule = clocked.DFA(pictures, input_shape=(1, 8))
+    assert rule.step(X.unsqueeze(2), LABELS).firing_rates["1"] > 0.02
+    assert step(Positions(), clocked.SpatialBP).firing_rates["neurons"] > 0.02
+
+
 def test_a_run_without_a_rule_refuses_time_inside_too():
     with pytest.raises(InputError, match="takes all time steps at once"):
         clocked.run(AllSteps(), X)
@@ -361,6 +385,14 @@ def test_a_stream_gives_back_the_states_that_the_network_kept(kind, points):
         found.append([p.grad for p in network.parameters()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_stream_is_copied_with_the_states_that_the_network_kept():
+    rule = clocked.SpatialBP(WithState(leaky(init_hidden=False)), input_shape=(8,))
+    rule.observe(X[0], LABELS)
+    other = copy.deepcopy(rule)
+    outputs = [one.observe(X[1], LABELS).output for one in (rule, other)]
+    assert torch.equal(*outputs)
 
 
 # --- noise, beside our own neurons ---

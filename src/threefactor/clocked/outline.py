@@ -260,7 +260,7 @@ def _refuse_time_second(session: Session, wiring: Wiring) -> None:
         if not getattr(neuron, "time_second", False) or len(shape) < 2:
             continue
         for synapse in linear:
-            if (synapse, name) in wiring.aligned:
+            if name in wiring.behind.get(synapse, ()) and (synapse, name) in wiring.aligned:
                 raise InputError(
                     f"neuron layer {name!r} gets {tuple(shape)} numbers of each sample from the "
                     f"linear layer {synapse!r}. In the networks of its library, the second "

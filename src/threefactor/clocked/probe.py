@@ -122,6 +122,8 @@ class Probe:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
         neuron = self.neuron
         resets = self._before["resets"]
+        if neuron.foreign:
+            neuron.state = None  # it is of autograd's graph of the last step
         kept = {**neuron.everything(), "resets": resets}
         neuron.take(kept if self._stays else self._before)
         neuron.put(self._before_probe)

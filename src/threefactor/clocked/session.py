@@ -132,6 +132,8 @@ class Session:
         self.untraced = _checked_names(untraced, names)
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
         self._foreign = any(neuron.foreign for _, neuron in self.neurons)
+        self._multi: list[nn.Module] = []
+        """Layers of SpikingJelly that are in step mode 'm' outside of this session."""
         one_by_one = {
             name
             for name, decay in self.decays.items()
@@ -231,7 +233,7 @@ class Session:
                     shown.append(state)
                     state.put_in_place(others_work=others_work)
                 kept = self._attributes_kept() if self._foreign else nullcontext()
-                with single_step(self._modules), kept:
+                with single_step(self._modules) as self._multi, kept:
                     yield
             finally:
                 self.busy = False
@@ -434,6 +436,9 @@ class Session:
             layout = getattr(probe.neuron, "time_first", None)
             if layout is None or not probe.used or given is None or len(given) == self.batch:
                 continue
+            module: Any = probe.neuron.module
+            if hasattr(module, "step_mode") and module not in self._multi:
+                continue  # it is written for single steps, and may fold positions into the batch
             raise InputError(
                 f"neuron layer {probe.name!r} gets a current of shape {tuple(given.shape)} in a "
                 f"batch of {self.batch}, as in a network whose forward pass takes all time steps "

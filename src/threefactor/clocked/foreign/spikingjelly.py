@@ -148,13 +148,17 @@ def memories_of(module: Any) -> dict[str, Any] | None:
 
 
 @contextmanager
-def single_step(modules: list[nn.Module]) -> Iterator[None]:
-    """Run the layers that have step modes step by step, and put their modes back."""
+def single_step(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Run the layers that have step modes step by step, and put their modes back.
+
+    Yields:
+        The layers in step mode 'm'.
+    """
     multi = [m for m in modules if m.__dict__.get("_step_mode") == "m"]
     for module in multi:
         module.__dict__["_step_mode"] = "s"
     try:
-        yield
+        yield multi
     finally:
         for module in multi:
             module.__dict__["_step_mode"] = "m"
