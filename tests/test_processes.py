@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from importlib.util import find_spec
@@ -20,7 +21,7 @@ from together import ADOPTED, STOPPED
 
 from threefactor import World, clocked, training
 from threefactor.errors import ConfigurationError, ProcessError
-from threefactor.processes import say_once
+from threefactor.processes import say_once, warnings_once
 
 SCRIPT = Path(__file__).parent / "together.py"
 
@@ -115,8 +116,9 @@ def test_processes_that_nobody_meets(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not dist.is_initialized()
 
 
-def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The store stands for that of torchrun, the threads for its processes."""
+@pytest.fixture
+def torchruns_store(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A store that stands for that of torchrun."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = {
         **{"WORLD_SIZE": "3", "TORCHELASTIC_USE_AGENT_STORE": "True"},
@@ -124,6 +126,28 @@ def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -
     }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
+    return store
+
+
+@pytest.mark.usefixtures("torchruns_store")
+def test_a_warning_that_all_processes_meet_is_shown_once() -> None:
+    """The three rounds stand for processes, which show their warnings alike."""
+    shown: list[str] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = lambda message, *_, **__: shown.append(str(message))
+        for rank in range(3):
+            with warnings_once():
+                warnings.warn("events come late", stacklevel=1)
+                warnings.warn(f"of process {rank} alone", stacklevel=1)
+        warnings.warn("events come late", stacklevel=1)  # outside: as ever
+    assert shown.count("events come late") == 2
+    assert sum("alone" in text for text in shown) == 3
+
+
+@pytest.mark.usefixtures("torchruns_store")
+def test_what_all_processes_meet_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The threads stand for processes."""
     said: list[str] = []
     with ThreadPoolExecutor(3) as threads:
         list(threads.map(lambda text: say_once(text, said.append), ["alike", "alike", "own"]))

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import time
+import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -44,6 +45,7 @@ __all__ = [
     "say_once",
     "step_of",
     "tell_torchrun",
+    "warnings_once",
 ]
 
 TIME_LIMIT = 600.0
@@ -91,6 +93,26 @@ def say_once(text: str, say: Callable[[str], object]) -> None:
     the store of torchrun: the first to write there speaks, and the others wait until it has spoken.
     """
     tell_torchrun(text)
+    _say_once(text, say)
+
+
+@contextmanager
+def warnings_once() -> Iterator[None]:
+    """Let a warning that all processes meet be shown by one of them."""
+    plain = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        text = f"{category.__name__}: {message}"
+        _say_once(text, lambda _: plain(message, category, *where, **more))
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = plain
+
+
+def _say_once(text: str, say: Callable[[str], object]) -> None:
     store = None
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         with suppress(Exception):  # then all speak

@@ -428,6 +428,12 @@ def hooked() -> clocked.Network:
     return network
 
 
+def patched(kind: type[nn.Linear]) -> nn.Module:
+    layer: Any = kind(4, 3)
+    layer.forward = lambda x: 2.0 * nn.functional.linear(x, layer.weight, layer.bias)
+    return row(layer)
+
+
 def row(*layers: nn.Module, shape: tuple[int, ...] = (4,)) -> clocked.Network:
     return clocked.Network(OrderedDict((f"a{i}", m) for i, m in enumerate(layers)), shape)
 
@@ -444,6 +450,8 @@ LEAVING: dict[str, tuple[Callable[[], Any], str]] = {
     "own neuron": (lambda: to_nir(row(OwnLIF(reset="zero"))), "'a0' is a .*OwnLIF"),
     "batch norm": (lambda: to_nir(row(nn.Linear(4, 4), nn.BatchNorm1d(4))), "'a1' .*BatchNorm1d"),
     "hook": (lambda: to_nir(hooked()), "'lif1' has forward hooks"),
+    "forward pass of a layer": (lambda: to_nir(patched(clocked.Linear)), "'a0' was replaced on"),
+    "forward pass of PyTorch's": (lambda: to_nir(patched(nn.Linear)), "'a0' was replaced on"),
     "no shape": (lambda: to_nir(nn.Sequential(nn.Linear(4, 4))), "give input_shape="),
     "a number as shape": (
         lambda: to_nir(nn.Sequential(nn.Linear(4, 4)), input_shape=4), "input_shape is 4; give"
@@ -717,6 +725,17 @@ def test_damaged_graphs_are_read_or_refused() -> None:
         except InputError:
             refused += 1
     assert 150 < refused < 400
+
+
+def test_a_graph_of_snntorch_is_read_with_a_warning_of_its_reset() -> None:
+    graph = graph_of(a=affine(), b=lif((5,)))
+    with pytest.warns(UserWarning, match="b are read with the reset 'zero'.*'subtract'"):
+        network = from_nir(graph, dialect="snntorch")
+    assert clocked.run(network, torch.ones(2, *network.input_shape), steps=2).steps == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        from_nir(graph)
+        from_nir(to_nir(dense(), dialect="snntorch"), dialect="snntorch")
 
 
 def network_dtype(network: nn.Module) -> torch.dtype:

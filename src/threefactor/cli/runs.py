@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from threefactor.data import DATASETS
 from threefactor.data.own.kinds import KINDS, recognise
 from threefactor.errors import ConfigurationError, unknown_name
 from threefactor.plugins import name_of_rule
-from threefactor.processes import World
+from threefactor.processes import World, warnings_once
 from threefactor.readable import clipped, readable
 from threefactor.recipes import RECIPES, all_recipes, finetuning, recipe, recipe_toml
 from threefactor.training.devices import AUTO, choose_device
@@ -281,7 +281,8 @@ def _together() -> Iterator[World]:
     """Meet the other processes, if torchrun started several."""
     world = World()
     try:
-        yield world
+        with nullcontext() if world.size == 1 else warnings_once():
+            yield world
     finally:
         world.leave()
 

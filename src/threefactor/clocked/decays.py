@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from threefactor.clocked.constants import Constant, of_each, value_of
+from threefactor.clocked.foreign.neurons import ForeignNeuron
 from threefactor.clocked.neuron import Neuron
 from threefactor.errors import InputError, unknown_name
 
@@ -213,6 +214,12 @@ def _leak_of(name: str, neuron: Neuron, *, each: bool = False) -> Decay:
             f"layer {name!r}, a {type(neuron).__name__}, has no attribute leak from which the "
             "decay of the presynaptic traces follows; set it to the share of the potential that "
             f"stays from step to step, 0.0 if none does, or {advice}"
+        )
+    if leak is None and isinstance(neuron, ForeignNeuron) and neuron.altered():
+        raise InputError(
+            f"layer {name!r}, a {type(neuron.module).__name__}, has {', '.join(neuron.altered())} "
+            f"of its own in the place of its library's, so that the decay of the presynaptic "
+            f"traces is not known; {advice}, or describe its class with clocked.register_neuron"
         )
     if leak is None:
         raise InputError(

@@ -25,6 +25,7 @@ __all__ = [
     "node_of",
     "parameter_of",
     "product_operands",
+    "shown_by",
     "summed_weights",
 ]
 
@@ -144,6 +145,11 @@ def name_of(node: Any) -> str:
 def parameter_of(node: Any) -> Tensor | None:
     """Return the leaf whose gradient a node takes in, or None."""
     return getattr(node, "variable", None)
+
+
+def shown_by(node: Any) -> str | None:
+    """Return the name of the layer of neurons whose marked state a node gives, or None."""
+    return getattr(node, "shows", None)
 
 
 def is_product(node: Any) -> bool:

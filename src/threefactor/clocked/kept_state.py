@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from threefactor.clocked.foreign.neurons import Registered
+from threefactor.clocked.foreign.neurons import ForeignNeuron
 from threefactor.clocked.foreign.spikingjelly import memories_of
 from threefactor.clocked.inputs import StepInput, mapped
 from threefactor.clocked.neuron import Neuron
@@ -186,7 +186,8 @@ def _others(session: Session) -> list[tuple[str, nn.Module]]:
     layers = {
         getattr(layer, "module", layer)
         for _, layer in session.layers
-        if not isinstance(layer, Registered)  # its user may have forgotten a part of its state
+        # Of a layer of the user's own class, a part of the state may be forgotten.
+        if not (isinstance(layer, ForeignNeuron) and layer.is_own_code())
     }
     inside = {part for layer in layers for part in layer.modules()}
     return [
@@ -207,7 +208,7 @@ def _look(
         return
     given = {id(part) for neuron in neurons for part in _tensors(neuron.everything())}
     known = {(kept.module, name) for kept in session.kept for name in kept.rest}
-    told = [neuron for neuron in neurons if isinstance(neuron, Registered)]
+    told = [neuron for neuron in neurons if isinstance(neuron, ForeignNeuron)]
     known |= {(neuron.module, name) for neuron in told for name in neuron.names}
     kept = [
         (name, module, attribute)
@@ -225,6 +226,8 @@ def _look(
         torch.manual_seed(0)
         for neuron, state in zip(neurons, states, strict=True):
             neuron.take({k: _copy(v) for k, v in state.items()})
+        for probe in session.probes:
+            probe.left = []
         for kept_state, attributes in shown:
             kept_state.show(attributes)
         output = session.forward(x_t)

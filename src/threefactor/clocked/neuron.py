@@ -103,6 +103,8 @@ class AttachedProbe(Protocol):
 
     share: Share | None
     """Which rows of a batch that several processes share these are."""
+    returned: Any
+    """The state that a layer of another library returned in the step before; None before it."""
 
     def step(self, current: Tensor) -> Tensor:
         """Stand in for `Neuron.forward`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from threefactor.clocked import graph
 from threefactor.clocked.checks import check_layers
 from threefactor.clocked.decays import Decay, Wiring, decays
-from threefactor.clocked.foreign import layers_of
+from threefactor.clocked.foreign import ForeignNeuron, layers_of
 from threefactor.clocked.inputs import InputShape, Shapes, mapped, shapes_of, zeros
 from threefactor.clocked.kept_state import attributes_kept, refuse_unknown_state
 from threefactor.clocked.neuron import Neuron
@@ -188,14 +189,17 @@ def outline(
                 session.ignored.update(id(p) for p in frozen)
                 for parameter in frozen:
                     parameter.requires_grad_(True)
-                output = session.forward(zeros(shape, weight))
+                with _states_marked(session):
+                    output = session.forward(zeros(shape, weight))
                 unused = [p.name for p in session.probes if p.activity is None]
                 if unused:
                     raise InputError(
                         f"the network's forward pass leaves out its layers {unused}, at least in "
                         "evaluation mode, in which it is tried"
                     )
+                _refuse_potentials(session, output)
                 found = _follow(session, output, shape, couples, chain)
+                _refuse_time_second(session, found.wiring)
                 moved = mapped(
                     shape,
                     lambda s: (
@@ -212,6 +216,60 @@ def outline(
             for parameter in frozen:
                 parameter.requires_grad_(False)
             session.reset()
+
+
+@contextmanager
+def _states_marked(session: Session) -> Iterator[None]:
+    """Let autograd's graph say where the network uses states of neurons of other libraries."""
+    neurons = [n for _, n in session.neurons if isinstance(n, ForeignNeuron)]
+    for neuron in neurons:
+        neuron.marks_state = True
+    try:
+        yield
+    finally:
+        for neuron in neurons:
+            neuron.marks_state = False
+
+
+def _refuse_potentials(session: Session, output: Tensor) -> None:
+    """Refuse a network that computes with the new state of its neurons, which has no derivative.
+
+    Raises:
+        InputError: naming the layer.
+    """
+    for node in graph.behind_all(_heads(session, output).values()):
+        name = graph.shown_by(node)
+        if name is not None:
+            raise InputError(
+                f"the network computes with the state of neuron layer {name!r} after its step, "
+                "such as the membrane potential that it returns. The activity of neurons is their "
+                "spikes, and no error would pass the state. Let the network go on with the spikes; "
+                "for potentials as the output, leave out the last neurons, since a rule sums the "
+                "outputs over the time steps by itself; or detach the state, if nothing is to "
+                "learn by it"
+            )
+
+
+def _refuse_time_second(session: Session, wiring: Wiring) -> None:
+    """Refuse linear layers that give neurons, which expect time there, a second dimension.
+
+    Raises:
+        InputError: naming the layers.
+    """
+    linear = [p.name for p in session.pathways if isinstance(p.synapse, nn.Linear)]
+    for name, neuron in session.neurons:
+        shape = wiring.shapes.get(name, ())
+        if not getattr(neuron, "time_second", False) or len(shape) < 2:
+            continue
+        for synapse in linear:
+            if name in wiring.behind.get(synapse, ()) and (synapse, name) in wiring.aligned:
+                raise InputError(
+                    f"neuron layer {name!r} gets {tuple(shape)} numbers of each sample from the "
+                    f"linear layer {synapse!r}. In the networks of its library, the second "
+                    "dimension of (batch, T, ...) is time; a rule would take it for positions "
+                    "without an order. Write the forward pass for one time step, (batch, ...) in "
+                    "and (batch, outputs) out: the rule makes the loop over time"
+                )
 
 
 def _follow(session: Session, output: Tensor, shape: Shapes, couples: bool, chain: str) -> Outline:

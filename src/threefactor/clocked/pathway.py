@@ -147,6 +147,12 @@ class Pathway:
                 "give each use a layer of its own. A forward pass that loops over time has to "
                 "become one time step: the rule makes the loop"
             )
+        if not isinstance(x, Tensor):
+            raise InputError(
+                f"{self.synapse} gets a {type(x).__name__} as its input, as behind neurons that "
+                "return their state, too, in an nn.Sequential; let the network hand on their "
+                "spikes alone: init_hidden=True of snnTorch, SequentialState of Norse"
+            )
         self.used = True
         refuse_autocast(x)
         self._watch_weights()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from threefactor.clocked.constants import of_each, sum_like
 from threefactor.clocked.decays import Decay
+from threefactor.clocked.foreign.neurons import tensors_in
 from threefactor.clocked.neuron import Neuron, attach
 from threefactor.clocked.noise import Perturbation
 from threefactor.clocked.pathway import Eligibility, eligibility_of, head_of, is_one, plus_decayed
@@ -32,6 +33,9 @@ class Probe:
         whole_noise: the same of all samples of a batch that several processes share.
         eligible: what `Neuron.eligibilities` said of the step, of the layer's own parameters.
         noise_scale: alpha of that noise.
+        left: the tensors of the state of a layer of another library after the step before, and
+            their versions then.
+        returned: the state that a layer of another library returned in the step before.
         trace: (B, ...) the trace of the activity, as a read-out of the layer has it; kept only if
             `keeps_trace`.
     """
@@ -70,6 +74,8 @@ class Probe:
         self.whole_noise: Tensor | None = None
         self.trace: Tensor | None = None
         self._current_trace: Tensor | None = None
+        self.returned: Any = None
+        self.left: list[tuple[Tensor, int]] = []
         self.eligible: dict[str, Tensor] = {}
         self.spike_sum: Tensor | int = 0
         self.steps = 0
@@ -116,6 +122,8 @@ class Probe:
         """Undo `put_in_place`; the state stays visible in a neuron that was at rest."""
         neuron = self.neuron
         resets = self._before["resets"]
+        if neuron.foreign:
+            neuron.state = None  # it is of autograd's graph of the last step
         kept = {**neuron.everything(), "resets": resets}
         neuron.take(kept if self._stays else self._before)
         neuron.put(self._before_probe)
@@ -158,6 +166,12 @@ class Probe:
                 f"hidden layer {self.name!r} was reset in the middle of a sequence; reset between "
                 "sequences, with rule.reset()"
             )
+        if self.left and self.main_pass and self._is_forgotten():
+            raise InputError(
+                f"hidden layer {self.name!r} was set to rest in the middle of a sequence, as by a "
+                "forward pass that resets its neurons; a rule begins each sequence at rest: leave "
+                "the resets out of the forward pass"
+            )
         if self.used:
             raise InputError(
                 f"hidden layer {self.name!r} is used twice in one time step, but has one state; "
@@ -176,11 +190,20 @@ class Probe:
         if not self.main_pass:
             self.second_activity = activity
             return activity
+        if self.neuron.foreign:
+            self.left = [(part, part._version) for part in tensors_in(self.neuron.memory)]
         self._record(current, fired, activity)
         if not self.couple:
             return activity
         kept = self.neuron.keep() if self.keeps else None
         return attach(self.neuron, current, activity, self.eligible, kept)
+
+    def _is_forgotten(self) -> bool:
+        """Return whether something set the state of a layer of another library to rest."""
+        now = list(tensors_in(self.neuron.memory))
+        known = {id(part): version for part, version in self.left}
+        same = now and all(known.get(id(part)) == part._version for part in now)
+        return not same and not any(bool(part.any()) for part in now)
 
     def _draw(self, current: Tensor) -> Tensor | None:
         assert self.perturbation is not None
@@ -291,6 +314,7 @@ class Probe:
         self.trace = self._current_trace = None
         self.eligible = {}
         self._kept, self._other_state, self.spike_sum = None, {}, 0
+        self.returned, self.left = None, []
 
     @property
     def has_graph(self) -> bool:

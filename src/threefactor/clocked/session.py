@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from threefactor.clocked import verdicts
+from threefactor.clocked import graph, verdicts
 from threefactor.clocked.checks import (
     check_layers,
     refuse_chain,
@@ -132,6 +132,8 @@ class Session:
         self.untraced = _checked_names(untraced, names)
         self.decays = decays(self.given_decay, names, self.neurons, self._wiring)
         self._foreign = any(neuron.foreign for _, neuron in self.neurons)
+        self._multi: list[nn.Module] = []
+        """Layers of SpikingJelly that are in step mode 'm' outside of this session."""
         one_by_one = {
             name
             for name, decay in self.decays.items()
@@ -155,6 +157,9 @@ class Session:
         self._set_decays()
         self.kept = kept_states(network)
         self._parts: list[Pathway | Probe] = [*self.pathways, *self.probes]
+        self._returned: list[tuple[nn.Module, str, object, object]] = []
+        """What the network kept of returned states in the last call of a stream: module,
+        attribute, what was put back there, and what it was."""
         self.batch: int | None = None
         self.sample_shape: Shapes | None = None
         self.busy = False
@@ -182,6 +187,7 @@ class Session:
                 part.reset()
             self.set_constant_inputs(())
             self.take_share(None)
+            self._returned = []
             self.batch = None
             self.broken = False
             self.unchecked = True
@@ -229,7 +235,7 @@ class Session:
                     shown.append(state)
                     state.put_in_place(others_work=others_work)
                 kept = self._attributes_kept() if self._foreign else nullcontext()
-                with single_step(self._modules), kept:
+                with single_step(self._modules) as self._multi, kept:
                     yield
             finally:
                 self.busy = False
@@ -343,16 +349,26 @@ class Session:
 
     @contextmanager
     def _attributes_kept(self) -> Iterator[None]:
-        """Put back what a network keeps of states that the neurons of other libraries return."""
+        """Put back what a network keeps of states that the neurons of other libraries return.
+
+        In the next call of a stream the network has them again, unless its user set others.
+        """
         layers = {getattr(layer, "module", layer) for _, layer in self.layers}
         layers.update(state.module for state in self.kept)
         holders = [m for m in self._modules if m not in layers]
         before = [(m, {k: v for k, v in vars(m).items() if _is_state(v)}) for m in holders]
+        for module, name, put_back, mine in self._returned:
+            if vars(module).get(name, _ABSENT) is put_back:
+                vars(module)[name] = mine
+        self._returned = []
         try:
             yield
         finally:
             for module, kept in before:
                 now = {k: v for k, v in vars(module).items() if _is_state(v)}
+                for name, value in now.items():
+                    if value is not kept.get(name, _ABSENT) and _is_detached(value):
+                        self._returned.append((module, name, kept.get(name, _ABSENT), value))
                 for name in now.keys() - kept.keys():
                     if now[name] is not None:
                         del module.__dict__[name]
@@ -414,6 +430,8 @@ class Session:
             raise InputError(f"the network returned {found}; expected a (batch, outputs) tensor")
         for pathway in self.pathways:
             pathway.check_use()
+        if self._foreign:
+            self._refuse_time_inside()
         return output
 
     def check_precision(self, output: Tensor) -> None:
@@ -433,6 +451,27 @@ class Session:
                 f"the network {what} {found}, and its parameters are {dtype}; a rule works in one "
                 "precision: leave out what converts between them, as .half() and .double() do, or "
                 f"go back with .to({dtype})"
+            )
+
+    def _refuse_time_inside(self) -> None:
+        """Refuse neurons that get all time steps in one tensor, of which they would see no order.
+
+        Raises:
+            InputError: naming the layer.
+        """
+        for probe in self.probes:
+            given = probe.activity if probe.main_pass else probe.second_activity
+            layout = getattr(probe.neuron, "time_first", None)
+            if layout is None or not probe.used or given is None or len(given) == self.batch:
+                continue
+            module: Any = probe.neuron.module
+            if hasattr(module, "step_mode") and module not in self._multi:
+                continue  # it is written for single steps, and may fold positions into the batch
+            raise InputError(
+                f"neuron layer {probe.name!r} gets a current of shape {tuple(given.shape)} in a "
+                f"batch of {self.batch}, as in a network whose forward pass takes all time steps "
+                f"at once, {layout}. Write the forward pass for one time step, (batch, ...) in and "
+                "(batch, outputs) out: the rule makes the loop over time"
             )
 
     def check_values(self, output: Tensor) -> None:
@@ -473,7 +512,8 @@ class Session:
             if isinstance(part, tuple | list):
                 waiting.extend(part)
             elif isinstance(part, Tensor):
-                states = states and not part.requires_grad
+                shown = graph.shown_by(part.grad_fn) is not None
+                states = states and (shown or not part.requires_grad)
             else:
                 states = states and part is None
         return first if self._foreign and states else output
@@ -670,6 +710,16 @@ def _checked_names(untraced: Sequence[str], known: Sequence[str]) -> tuple[str, 
         if name not in known:
             raise unknown_name("synapse layer in untraced:", name, known)
     return tuple(untraced)
+
+
+_ABSENT = ...  # which a copy of a session has, too
+
+
+def _is_detached(value: object) -> bool:
+    """Return whether no graph hangs on a state."""
+    if isinstance(value, tuple | list):
+        return all(map(_is_detached, value))
+    return not (isinstance(value, Tensor) and value.requires_grad)
 
 
 def _is_state(value: object) -> bool:

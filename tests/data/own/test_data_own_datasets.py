@@ -161,6 +161,9 @@ class Odd(Dataset):
         (lambda n: (X[n], n), "targets of train are from 0 to 19, and outputs is 10"),
         (lambda n: (X[n], torch.eye(10, dtype=torch.int64)[n % 10]), "are one-hot"),
         (lambda n: (X[n], -1), "from -1 to -1"),
+        (lambda n: (X[n].to(torch.complex64), 0), "train are torch.complex64; give real numbers"),
+        (lambda n: ((255 * X[n]).byte(), 0), "test are torch.float32, and those of train torch.ui"),
+        (lambda n: (X[:15][n], 0), "length of the dataset for train is 20, and a sample below"),
     ],
 )
 def test_samples_of_other_kinds_are_refused(make, message):

@@ -168,12 +168,23 @@ def affine_adapter(module: nn.Module) -> type[ForeignSynapse] | None:
             return None
     if isinstance(module, nn.Linear) and forward is nn.Linear.forward:
         return ForeignLinear
+    if _has_other_convolution(module):
+        return None
     if isinstance(module, nn.Conv2d) and forward is nn.Conv2d.forward:
         plain = module.padding_mode == "zeros" and not isinstance(module.padding, str)
         return ForeignConv2d if plain else ForeignConvolution
     if isinstance(module, _CONVOLUTIONS) and any(forward is c.forward for c in _CONVOLUTIONS):
         return ForeignConvolution
     return None
+
+
+def _has_other_convolution(module: nn.Module) -> bool:
+    """Return whether a layer makes its product in another way than its class of PyTorch."""
+    inner = "_conv_forward"  # which the forward passes of PyTorch's classes call
+    plain = next((c for c in _CONVOLUTIONS if isinstance(module, c) and hasattr(c, inner)), None)
+    if plain is None:
+        return False
+    return inner in vars(module) or getattr(type(module), inner) is not getattr(plain, inner)
 
 
 class StandIn:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar, overload
 
 import torch
@@ -18,16 +18,22 @@ from threefactor.errors import DivergenceError, InputError
 
 __all__ = [
     "AT_ONCE",
+    "BASE",
+    "BEGUN",
     "LATER",
+    "OTHER_STATE",
+    "OWN",
     "RECURRENT",
     "SILENT",
     "WEIGHTS",
     "ForeignNeuron",
     "Registered",
+    "library_kind",
     "one_number",
     "register_neuron",
     "registered",
     "registered_kinds",
+    "tensors_in",
 ]
 
 AT_ONCE = "works on all time steps at once, which no online rule can"
@@ -43,7 +49,21 @@ SILENT = (
     "gives potentials and no spikes; leave it out, since a rule sums the outputs over the time "
     "steps by itself"
 )
+BASE = "is a base class"
+BEGUN = (
+    "is given a state at the beginning that is not at rest, where a rule begins each sequence; let "
+    "the network give none or the one at rest, and set back what it keeps of an earlier run"
+)
+OWN = "has dynamics of its own, which no rule knows; describe it with clocked.register_neuron"
+OTHER_STATE = "is given another state than it returned in the time step before"
 WEIGHTS = "has weights inside, which keep no presynaptic trace"
+_NOT_DYNAMICS = frozenset(
+    {
+        "detach", "extra_repr", "fire", "fire_inhibition", "initial_state", "mem_reset",
+        "neuronal_fire", "neuronal_reset", "reset", "supported_backends", "supported_step_mode",
+    }
+)  # fmt: skip
+"""Methods of neurons by which the share of the potential that is kept does not change."""
 
 
 class ForeignNeuron(Neuron):
@@ -54,7 +74,7 @@ class ForeignNeuron(Neuron):
     keeps it.
 
     A subclass says which attributes hold the state (`names`), how the layer is called, and its
-    leaks.
+    leaks (`own_leak` and `own_synaptic_leak`).
 
     Args:
         module: the layer.
@@ -67,11 +87,8 @@ class ForeignNeuron(Neuron):
     state_attributes = ("state", "memory")
     names: tuple[str, ...] = ()
     """Attributes of the layer that hold its state."""
-    leak: float | None = None
-    """Share of the potential that is kept from step to step, as the trace needs it; None if no
-    single number says it."""
-    synaptic_leak: float | None = None
-    """Share of the synaptic current that is kept from step to step; None without such a current."""
+    library = ""
+    """The package that defines the class of the layer; empty for a class of the user's own."""
     foreign = True
     potential: str | None = None
     """Which part of the state is the membrane potential, as the layer keeps it after a step."""
@@ -79,14 +96,21 @@ class ForeignNeuron(Neuron):
     """The attribute of the layer that is its threshold."""
     only_in_training = False
     """Whether the spikes have a derivative in training mode alone."""
+    time_first: str | None = None
+    """How the library's own networks lay out all time steps in one tensor, if the layer may be
+    part of such a network."""
+    marks_state: bool
+    """Whether the state that the layer shows after a step is marked, so that autograd's graph says
+    where the network uses it; in the trial of a rule."""
     module: Any
     """The layer. Its attributes are those of another library, unknown to type checkers."""
 
     def __init__(self, module: nn.Module, name: str) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(
-            module=module, name=name, dropout=0.0, scale=1.0, state=None, gate=None, probe=None
-        )
+            module=module, name=name, dropout=0.0, scale=1.0, state=None, gate=None, probe=None,
+            marks_state=False,
+        )  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)  # type: ignore[no-untyped-call]
@@ -94,6 +118,41 @@ class ForeignNeuron(Neuron):
 
     def __repr__(self) -> str:
         return repr(self.module)
+
+    @property
+    def leak(self) -> float | None:
+        """Share of the potential that is kept from step to step, as the trace needs it; None if no
+        single number says it, or if the layer does other things than its library says."""
+        return None if self.altered() else self.own_leak()
+
+    @property
+    def synaptic_leak(self) -> float | None:
+        """Share of the synaptic current that is kept from step to step; None without such a
+        current."""
+        return None if self.altered() else self.own_synaptic_leak()
+
+    def own_leak(self) -> float | None:
+        """Return the leak as the class of the layer has it."""
+        return None
+
+    def own_synaptic_leak(self) -> float | None:
+        """Return the leak of the synaptic current as the class of the layer has it."""
+        return None
+
+    def altered(self) -> tuple[str, ...]:
+        """Return the names of the library's methods that the layer has otherwise.
+
+        A subclass of the user's own may override them, or the object itself have others.
+        """
+        if not self.library:
+            return ()
+        methods, overridden = _methods_of(self.module.__class__, self.library)
+        on_object = (methods & vars(self.module).keys()) - {"forward"}  # that is the rule's
+        return (*overridden, *sorted(on_object))
+
+    def is_own_code(self) -> bool:
+        """Return whether the class of the layer is the user's own."""
+        return library_kind(self.module, self.library) is not type(self.module)
 
     @property
     def memory(self) -> Any:
@@ -136,11 +195,11 @@ class ForeignNeuron(Neuron):
     def _step(self, current: Tensor, *given: Any, **named: Any) -> Any:
         """Stand in for the layer's forward pass."""
         assert self.probe is not None
-        self.check_given(given, named)
+        self.check_given(current, given, named)
         return self.answer(self.probe.step(current))
 
-    def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        """Refuse arguments beside the current."""
+    def check_given(self, current: Tensor, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Refuse arguments beside the current that the rule would not follow."""
         if given or named:
             raise InputError(
                 f"neuron layer {self.name!r} is called with more than its input current; while a "
@@ -166,9 +225,17 @@ class ForeignNeuron(Neuron):
         if not raw.requires_grad and (self.module.training or not self.only_in_training):
             raise self._no_derivative()
         kept = self.memory
-        self.memory = None if kept is None else _detached(kept)
+        shown = self._marked if self.marks_state else torch.Tensor.detach
+        self.memory = None if kept is None else _each(shown, kept)
         self.state = (leaf, raw)
         return raw.detach()
+
+    def _marked(self, part: Tensor) -> Tensor:
+        if not part.is_floating_point():
+            return part
+        with torch.enable_grad():
+            mark = torch.zeros((), dtype=part.dtype, device=part.device, requires_grad=True)
+            return _Shown.apply(part.detach(), mark, self.name)  # type: ignore[no-any-return,no-untyped-call]
 
     def _spikes_of(self, current: Tensor) -> Tensor:
         raw: Any = self.call(current)
@@ -238,7 +305,7 @@ class ForeignNeuron(Neuron):
 
     def watched(self, current: Tensor) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         raw = () if self.state is None else self.state[1:]
-        return (current,), (*raw, *_tensors(self.memory))
+        return (current,), (*raw, *tensors_in(self.memory))
 
     def check(self, name: str = "") -> None:
         """Refuse what is NaN; all other settings are the other library's."""
@@ -254,13 +321,37 @@ class ForeignNeuron(Neuron):
                 raise InputError(f"{key} of neuron layer {name!r} is NaN; give it another value")
 
 
-def _tensors(kept: Any) -> Iterator[Tensor]:
+def library_kind(module: nn.Module, library: str) -> type | None:
+    """Return the class of a library that a layer is of, or that its class is derived from."""
+    if not library:
+        return None
+    return next((c for c in type(module).__mro__ if c.__module__.startswith(library)), None)
+
+
+@cache
+def _methods_of(kind: type, library: str) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Return the methods of a library's class that make its dynamics, and those that a class
+    derived from it overrides."""
+    theirs = [c for c in kind.__mro__ if c.__module__.startswith(library)]
+    own = kind.__mro__[: kind.__mro__.index(theirs[0])]
+    methods = frozenset(
+        name
+        for c in theirs
+        for name, value in vars(c).items()
+        if (callable(value) or isinstance(value, property | staticmethod | classmethod))
+        and (name == "__call__" or not name.startswith("__"))
+    )
+    methods -= _NOT_DYNAMICS
+    return methods, tuple(sorted(methods & {name for c in own for name in vars(c)}))
+
+
+def tensors_in(kept: Any) -> Iterator[Tensor]:
     """Yield the tensors of a state, which may lie in tuples."""
     if isinstance(kept, Tensor):
         yield kept
     elif isinstance(kept, tuple):
         for part in kept:
-            yield from _tensors(part)
+            yield from tensors_in(part)
 
 
 def one_number(value: Any) -> float | None:
@@ -271,13 +362,27 @@ def one_number(value: Any) -> float | None:
     return first.item() if bool((value == first).all()) else None
 
 
-def _detached(kept: Any) -> Any:
+def _each(do: Callable[[Tensor], Tensor], kept: Any) -> Any:
+    """Return a state with other tensors."""
     if isinstance(kept, Tensor):
-        return kept.detach()
+        return do(kept)
     if isinstance(kept, tuple):
-        parts = [_detached(part) for part in kept]
+        parts = [_each(do, part) for part in kept]
         return type(kept)(*parts) if hasattr(kept, "_fields") else tuple(parts)
     return kept
+
+
+class _Shown(torch.autograd.Function):
+    """Marks the state of a layer in autograd's graph; its node has the layer's name as `shows`."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, mark: Tensor, name: str) -> Tensor:
+        ctx.shows = name
+        return part.clone()
+
+    @staticmethod
+    def backward(ctx: Any, error: Tensor) -> tuple[None, None, None]:
+        return None, None, None
 
 
 @dataclass(frozen=True)
@@ -321,12 +426,10 @@ class Registered(ForeignNeuron):
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         return self.said.state
 
-    @property
-    def leak(self) -> float | None:  # type: ignore[override]
+    def own_leak(self) -> float | None:
         return self._number(self.said.leak)
 
-    @property
-    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+    def own_synaptic_leak(self) -> float | None:
         return self._number(self.said.synaptic_leak)
 
     @property

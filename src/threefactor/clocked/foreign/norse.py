@@ -8,19 +8,28 @@ from torch import Tensor, nn
 
 from threefactor.clocked.foreign.neurons import (
     AT_ONCE,
+    BEGUN,
     LATER,
+    OTHER_STATE,
     RECURRENT,
     SILENT,
     WEIGHTS,
     ForeignNeuron,
     one_number,
+    tensors_in,
 )
+from threefactor.errors import InputError
 
 __all__ = ["view"]
 
 
 class _NorseCell(ForeignNeuron):
-    """The state is passed in and out; a rule keeps it, and ignores which one it is given."""
+    """The state is passed in and out, or left to the rule, which keeps the one that counts.
+
+    A step is refused that is given another one than the step before returned.
+    """
+
+    library = "norse"
 
     def __init__(self, module: nn.Module, name: str) -> None:
         super().__init__(module, name)
@@ -41,11 +50,32 @@ class _NorseCell(ForeignNeuron):
             constants = getattr(constants, inner, constants)
         return state.v, getattr(constants, "v_th", None)
 
-    def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        pass
+    def check_given(self, current: Tensor, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        state = next((v for v in (*given, *named.values()) if v is not None), None)
+        assert self.probe is not None
+        if state is None or state is self.probe.returned:
+            return
+        if self.probe.returned is not None:
+            raise InputError(
+                f"neuron layer {self.name!r} {OTHER_STATE}; let the network hand on what the layer "
+                "returned, or give no state: the rule keeps it"
+            )
+        rest = list(tensors_in(self.module.state_fallback(current.detach())))
+        given_parts = list(tensors_in(state))
+        if len(rest) != len(given_parts) or any(
+            bool((one != other).any()) for one, other in zip(given_parts, rest, strict=True)
+        ):
+            raise InputError(f"neuron layer {self.name!r} {BEGUN}")
 
     def answer(self, activity: Tensor) -> Any:
+        assert self.probe is not None
+        self.probe.returned = self.memory
         return activity, self.memory
+
+    def altered(self) -> tuple[str, ...]:
+        found = super().altered()
+        theirs = self.module.activation.__module__.startswith(self.library)
+        return found if theirs else (*found, "activation")
 
     def call(self, current: Tensor) -> Tensor:
         kind: Any = type(self.module)
@@ -54,12 +84,12 @@ class _NorseCell(ForeignNeuron):
 
 
 class _IAFCell(_NorseCell):
-    leak = 1.0
+    def own_leak(self) -> float:
+        return 1.0
 
 
 class _LIFBoxCell(_NorseCell):
-    @property
-    def leak(self) -> float | None:  # type: ignore[override]
+    def own_leak(self) -> float | None:
         return self.kept("tau_mem_inv")
 
     def kept(self, rate: str) -> float | None:
@@ -69,8 +99,7 @@ class _LIFBoxCell(_NorseCell):
 
 
 class _LIFCell(_LIFBoxCell):
-    @property
-    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+    def own_synaptic_leak(self) -> float | None:
         return self.kept("tau_syn_inv")
 
 

@@ -9,7 +9,11 @@ from torch import Tensor, nn
 
 from threefactor.clocked.foreign.neurons import (
     AT_ONCE,
+    BASE,
+    BEGUN,
     LATER,
+    OTHER_STATE,
+    OWN,
     RECURRENT,
     WEIGHTS,
     ForeignNeuron,
@@ -27,51 +31,52 @@ class _SnnTorchNeuron(ForeignNeuron):
     one that counts: a step is refused that is given another one than the step before returned.
     """
 
+    library = "snntorch"
     names: tuple[str, ...] = ("mem",)
     potential = "mem"
     threshold_name = "threshold"
-    answered: tuple[Any, ...] | None
 
-    def __init__(self, module: nn.Module, name: str) -> None:
-        super().__init__(module, name)
-        self.__dict__["answered"] = None
-
-    @property
-    def leak(self) -> float | None:  # type: ignore[override]
+    def own_leak(self) -> float | None:
         return one_number(self.module.beta.clamp(0, 1))
+
+    def altered(self) -> tuple[str, ...]:
+        found = super().altered()
+        update = getattr(self.module.state_function, "__func__", None)  # set by the constructor
+        named = getattr(type(self.module), getattr(update, "__name__", ""), None)
+        return found if update is not None and update is named else (*found, "state_function")
 
     def rest_of(self, name: str) -> Any:
         return torch.zeros(0, device=self.module.threshold.device)
 
-    def reset(self) -> None:
-        super().reset()
-        self.__dict__["answered"] = None
-
-    def check_given(self, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        if self.answered is None:
-            return
+    def check_given(self, current: Tensor, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         values = (*given, *named.values())
+        assert self.probe is not None
+        returned = self.probe.returned
+        if returned is None:
+            if any(isinstance(v, Tensor) and bool(v.any()) for v in values):
+                raise InputError(f"neuron layer {self.name!r} {BEGUN}")
+            return
         if not values and self.module.init_hidden:
             return
-        same = len(values) == len(self.answered) and all(
-            v is a for v, a in zip(values, reversed(self.answered), strict=True)
+        same = len(values) == len(returned) and all(
+            v is a for v, a in zip(values, reversed(returned), strict=True)
         )
-        ordered = len(values) == len(self.answered) and all(
-            v is a for v, a in zip(values, self.answered, strict=True)
+        ordered = len(values) == len(returned) and all(
+            v is a for v, a in zip(values, returned, strict=True)
         )
         if not (same or ordered):
             raise InputError(
-                f"neuron layer {self.name!r} is given another state than it returned in the time "
-                "step before, as a network does that makes the state anew in each step; use "
-                "init_hidden=True, or keep the state in an attribute of the network"
+                f"neuron layer {self.name!r} {OTHER_STATE}, as a network does that makes the state "
+                "anew in each step; use init_hidden=True, or keep the state in an attribute of the "
+                "network"
             )
 
     def answer(self, activity: Tensor) -> Any:
         if self.module.init_hidden and not self.module.output:
             return activity
         kept = self.memory
-        assert kept is not None
-        self.__dict__["answered"] = kept
+        assert kept is not None and self.probe is not None
+        self.probe.returned = kept
         return (activity, *kept)
 
     def call(self, current: Tensor) -> Tensor:
@@ -83,8 +88,7 @@ class _SnnTorchNeuron(ForeignNeuron):
 
 
 class _Lapicque(_SnnTorchNeuron):
-    @property
-    def leak(self) -> float | None:  # type: ignore[override]
+    def own_leak(self) -> float | None:
         layer = self.module
         return one_number(1 - layer.time_step / (layer.R * layer.C))
 
@@ -92,8 +96,7 @@ class _Lapicque(_SnnTorchNeuron):
 class _Synaptic(_SnnTorchNeuron):
     names = ("syn", "mem")
 
-    @property
-    def synaptic_leak(self) -> float | None:  # type: ignore[override]
+    def own_synaptic_leak(self) -> float | None:
         return one_number(self.module.alpha.clamp(0, 1))
 
 
@@ -104,7 +107,7 @@ _WHY_NOT = (
     (("SLSTM", "SConv2dLSTM"), WEIGHTS),
     (("LeakyParallel", "LeakyKernel", "StateLeaky", "LinearLeaky", "AssociativeLeaky"), AT_ONCE),
     (("DeltaLeaky",), "spikes at changes of its potential, whose trace is no exponential"),
-    (("LIF", "SpikingNeuron"), "is a base class"),
+    (("LIF", "SpikingNeuron"), BASE),
     (("STDPLearner",), "has a learning rule of its own"),
 )
 
@@ -117,4 +120,6 @@ def view(module: nn.Module) -> type[ForeignNeuron] | str | None:
     if kinds[0] in _VIEWS:
         return _VIEWS[kinds[0]]
     why = next((why for names, why in _WHY_NOT if kinds[0] in names), None)
+    if why == BASE and not type(module).__module__.startswith("snntorch"):
+        return f"{type(module).__name__}, derived from {kinds[0]} of snnTorch, {OWN}"
     return None if why is None else f"{kinds[0]} of snnTorch {why}; known are {', '.join(_VIEWS)}"

@@ -12,11 +12,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from threefactor.clocked.foreign.neurons import (
     AT_ONCE,
+    BASE,
     LATER,
+    OWN,
     RECURRENT,
     SILENT,
     WEIGHTS,
     ForeignNeuron,
+    library_kind,
 )
 
 __all__ = ["memories_of", "single_step", "view"]
@@ -42,26 +45,32 @@ _KEPT = ("Dropout", "Dropout2d")
 class _SpikingJellyNeuron(ForeignNeuron):
     """Soft or hard reset, decaying input or not: the layer runs as it is."""
 
+    library = "spikingjelly"
     potential = "v"
     threshold_name = "v_threshold"
+    time_first = "(T, batch, ...), as in SpikingJelly's step mode 'm'"
 
     @property
     def names(self) -> tuple[str, ...]:  # type: ignore[override]
         return tuple(self.module._memories)
 
     @property
-    def leak(self) -> float | None:  # type: ignore[override]
-        read = LEAKS.get(type(self.module).__name__)
+    def kind(self) -> str:
+        """The name of the class of SpikingJelly."""
+        found = library_kind(self.module, self.library)
+        assert found is not None
+        return found.__name__
+
+    def own_leak(self) -> float | None:
+        read = LEAKS.get(self.kind)
         return None if read is None else read(self.module)
 
-    @property
-    def synaptic_leak(self) -> float | None:  # type: ignore[override]
-        layer = self.module
-        return layer.c_decay if type(layer).__name__ == "CUBALIFNode" else None
+    def own_synaptic_leak(self) -> float | None:
+        return self.module.c_decay if self.kind == "CUBALIFNode" else None
 
     @property
     def only_in_training(self) -> bool:  # type: ignore[override]
-        return type(self.module).__name__ == "ComplementaryLIFNode"
+        return self.kind == "ComplementaryLIFNode"
 
     def value_of(self, name: str) -> Any:
         return self.module._memories[name]
@@ -89,7 +98,7 @@ _WHY_NOT = (
     ),
     (("GatedLIFNode", "DSRIFNode", "DSRLIFNode"), AT_ONCE),
     (("FlexSN",), "runs a function of which no leak is known; describe it with register_neuron"),
-    (("BaseNode", "SimpleBaseNode", "AdaptBaseNode", "MPBNBaseNode"), "is a base class"),
+    (("BaseNode", "SimpleBaseNode", "AdaptBaseNode", "MPBNBaseNode"), BASE),
 )
 
 
@@ -104,6 +113,8 @@ def view(module: Any) -> type[ForeignNeuron] | str | None:
     if kinds[0].__module__.endswith("activation_based.rnn"):
         return f"{name} of SpikingJelly {WEIGHTS}"
     why = next((why for names, why in _WHY_NOT if name in names), None)
+    if why == BASE and type(module) is not kinds[0]:
+        return f"{type(module).__name__}, derived from {name} of SpikingJelly, {OWN}"
     if why is not None:
         return f"{name} of SpikingJelly {why}"
     modes = module.supported_step_mode() if hasattr(module, "supported_step_mode") else ("s",)
@@ -137,13 +148,17 @@ def memories_of(module: Any) -> dict[str, Any] | None:
 
 
 @contextmanager
-def single_step(modules: list[nn.Module]) -> Iterator[None]:
-    """Run the layers that have step modes step by step, and put their modes back."""
+def single_step(modules: list[nn.Module]) -> Iterator[list[nn.Module]]:
+    """Run the layers that have step modes step by step, and put their modes back.
+
+    Yields:
+        The layers in step mode 'm'.
+    """
     multi = [m for m in modules if m.__dict__.get("_step_mode") == "m"]
     for module in multi:
         module.__dict__["_step_mode"] = "s"
     try:
-        yield
+        yield multi
     finally:
         for module in multi:
             module.__dict__["_step_mode"] = "m"

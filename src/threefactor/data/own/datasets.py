@@ -94,12 +94,18 @@ def from_dataset(
     parts = {"train": train, "test": test}
     if validation is not None:
         parts["validation"] = validation
-    found = {
+    read = {
         part: _read(part, source, time, dtype, length if part == "train" else None)
         for part, source in parts.items()
     }
-    shape = found["train"].shape
+    found = {part: inputs for part, (inputs, _) in read.items()}
+    shape, kind = found["train"].shape, read["train"][1]
     for part, inputs in found.items():
+        if read[part][1].is_floating_point != kind.is_floating_point:
+            raise InputError(
+                f"inputs of {part} are {read[part][1]}, and those of train {kind}, so that only "
+                "one of them seems to be scaled; give all parts the same transforms"
+            )
         if inputs.shape != shape:
             raise InputError(
                 f"inputs of {part} have the shape {inputs.shape}, and those of train {shape}; give "
@@ -257,8 +263,8 @@ class _Kept(Dataset[Any]):
 
 def _read(
     part: str, source: Pairs, time: Time | None, dtype: torch.dtype, length: int | None
-) -> DatasetInputs:
-    """Read all targets of a dataset, and the shape of its inputs."""
+) -> tuple[DatasetInputs, torch.dtype]:
+    """Read all targets of a dataset, and the shape of its inputs; return their dtype, too."""
     loader = source if isinstance(source, DataLoader) else None
     dataset: Any = source.dataset if isinstance(source, DataLoader) else source
     tensors = isinstance(dataset, tuple) and all(isinstance(x, Tensor) for x in dataset)
@@ -293,18 +299,30 @@ def _read(
         generator=torch.Generator().manual_seed(0),
         **loading,
     )
-    targets, shapes = [], set()
-    for batch in reader:
-        inputs, labels = _pair(batch, part)
-        shapes.add(_shape(inputs, time, part, len(labels)))
-        targets.append(labels)
+    targets, shapes, kinds = [], set(), set()
+    try:
+        for batch in reader:
+            inputs, labels = _pair(batch, part)
+            shapes.add(_shape(inputs, time, part, len(labels)))
+            kinds.add(inputs.dtype)
+            targets.append(labels)
+    except IndexError as problem:
+        raise InputError(
+            f"the length of the dataset for {part} is {len(dataset)}, and a sample below cannot be "
+            f"read ({clipped(str(problem))}); let its __len__ say how many samples there are"
+        ) from problem
+    if len(kinds) > 1 or any(kind.is_complex for kind in kinds):
+        raise InputError(
+            f"inputs of {part} are {', '.join(sorted(map(str, kinds)))}; give real numbers of one "
+            "dtype, such as the magnitude of complex ones"
+        )
     if len({shape for shape, _ in shapes}) > 1:
         raise InputError(
             f"inputs of {part} have several shapes ({clipped(sorted(shapes))}); give samples of "
             "one shape, as by a transform that resizes"
         )
     shape, steps = next(iter(shapes))
-    return DatasetInputs(
+    made = DatasetInputs(
         dataset,
         torch.cat(targets),
         torch.arange(len(dataset)),
@@ -316,6 +334,7 @@ def _read(
         dtype,
         batch_size=None if loader is None else loader.batch_size,
     )
+    return made, next(iter(kinds))
 
 
 def _kept(part: str, source: Any, time: Time | None, length: int | None) -> _Kept:

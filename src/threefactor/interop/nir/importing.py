@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from threefactor import clocked
-from threefactor.errors import DataError, InputError
+from threefactor.errors import DataError, InputError, warn_user
 from threefactor.interop.nir.dialects import TIME_STEP, Dialect, dialect_of, library, time_step
 from threefactor.interop.nir.network import INPUT, GraphNetwork, Times
 from threefactor.interop.nir.wiring import Wired, wired
@@ -54,6 +54,10 @@ def from_nir(graph: Any, *, dt: float | None = None, dialect: str = "euler") -> 
         ConfigurationError: if nir is not installed, or the dialect is not known.
         DataError: if the file is absent or cannot be read.
 
+    Warns:
+        UserWarning: if a graph with neurons is read as one of snnTorch's own, which may have had
+            another reset.
+
     Source: Pedersen et al. 2024 (NIR).
     """
     nir, conventions = library(), dialect_of(dialect)
@@ -63,6 +67,15 @@ def from_nir(graph: Any, *, dt: float | None = None, dialect: str = "euler") -> 
     if not isinstance(graph, nir.NIRGraph):
         raise InputError(f"the graph is a {type(graph).__name__}; give a nir.NIRGraph or a path")
     nodes = wired(nir, graph)
+    if dialect == "snntorch" and TIME_STEP not in graph.metadata:  # not written by `to_nir`
+        told = [n for n, node in nodes.nodes.items() if isinstance(node, nir.LIF | nir.IF)]
+        if told:
+            warn_user(
+                f"the neurons {', '.join(told)} are read with the reset 'zero', since a graph does "
+                "not tell the reset. snnTorch's exporter writes neurons with other resets in the "
+                "same way, also with its default, 'subtract': only a network with "
+                "reset_mechanism='zero' gives the same spikes here"
+            )
     if given is None:
         given = time_step(graph.metadata.get(TIME_STEP, USUAL_STEP))
     return _Reader(nir, conventions, given).read(nodes)

@@ -288,11 +288,16 @@ def _sum_of(values: dict[str, Tensor], terms: Terms) -> Tensor:
 
 
 def refuse_hooks(name: str, layer: nn.Module) -> None:
-    """Refuse a layer with forward hooks, but for those of pruning.
+    """Refuse a layer with forward hooks, but for those of pruning, or with another forward pass.
 
     Raises:
         InputError: naming it.
     """
+    if "forward" in vars(layer):
+        raise InputError(
+            f"the forward pass of layer {name!r} was replaced on the object, so that its class "
+            "does not say what it does; give the plain layer"
+        )
     before = [h for h in layer._forward_pre_hooks.values() if not isinstance(h, BasePruningMethod)]
     if before or layer._forward_hooks:
         raise InputError(
