@@ -86,6 +86,8 @@ def test_a_pipe_or_device_is_written_to_and_not_replaced(tmp_path):
     assert os.read(reader, 100) == b"lines"
     os.close(reader)
     assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+    write_atomically(pipe, b"kept")  # nobody reads it now: nobody is waited for
+    assert pipe.read_bytes() == b"kept" and list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_folder_and_a_name_that_is_too_long_are_refused(tmp_path, monkeypatch):

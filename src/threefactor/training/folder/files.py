@@ -45,8 +45,8 @@ UNFINISHED = re.compile(r"\..+\.[0-9a-f]{8}")
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file whole or not at all, also in case of a power cut.
 
-    A link is followed: the file that it names is written. So are pipes and devices, as /dev/stdout,
-    which have no old content that could be lost.
+    A link is followed: the file that it names is written. So are devices, and pipes that somebody
+    reads, as /dev/stdout, which have no old content that could be lost.
 
     Raises:
         CheckpointError: if it cannot be written; a file that was there before stays.
@@ -54,8 +54,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     place = Path(os.path.realpath(path))
     temporary = place.with_name(f".{place.name[:60]}.{uuid.uuid4().hex[:8]}")
     try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)  # a pipe or a device; a folder is an error
+        if path.exists() and not path.is_file() and _passed_on(path, content):
             return
         with open(temporary, "wb") as file:
             file.write(content)
@@ -69,6 +68,22 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot write {path}: {problem.strerror}; what was saved before is still there. "
             "Make room or choose another folder, then give the command again"
         ) from problem
+
+
+def _passed_on(path: Path, content: bytes) -> bool:
+    """Write to a pipe or a device; return whether anybody reads it. A folder is an error."""
+    at_once = getattr(os, "O_NONBLOCK", 0)  # Windows has none
+    try:
+        descriptor = os.open(path, os.O_WRONLY | at_once)
+    except OSError as problem:
+        if problem.errno == errno.ENXIO:  # a pipe without a reader, for whom a write would wait
+            return False
+        raise
+    with open(descriptor, "wb") as file:
+        if at_once:
+            os.set_blocking(descriptor, True)
+        file.write(content)
+    return True
 
 
 def sync_folder(folder: Path) -> None:
