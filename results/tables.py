@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import statistics
@@ -831,7 +832,7 @@ def cosine(*lines: dict[str, Any]) -> str:
 
 def at_end(run: str) -> str:
     """Return the cosine of the feedback and the angle of the last hidden layer after the run."""
-    *_, line = tracked(run).values()
+    line = tracked(run)[1200 * len(Run(RESULTS / run).metrics)]  # batches of an epoch
     return f"{cosine(line)} and the last hidden layer at {angle('lif3', line)}"
 
 
@@ -846,6 +847,17 @@ def late_angle(rule: str) -> str:
     runs = [f"mnist-events-deep/{rule}-seed{seed}" for seed in range(3)]
     means = [statistics.mean(last_angles(run, 60)) for run in runs]
     return f"{statistics.mean(means):.0f}°"
+
+
+def first_layer_least() -> str:
+    """Return the least angle of the first hidden layer to exact BP, of both rules and all seeds."""
+    found = [
+        line["alignment"]["bp"]["lif1"]["angle"]
+        for rule in ("sfdfa", "dfa")
+        for seed in range(3)
+        for line in tracked(f"mnist-events-deep/{rule}-seed{seed}").values()
+    ]
+    return f"{math.floor(min(one for one in found if one is not None))}°"
 
 
 @table

@@ -8,7 +8,8 @@ from statistics import mean
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+PAGE = re.sub(r"<!--.*?-->", "", TEXT)  # as it is read
 RESULTS = ROOT / "results" / "analysis"
 
 
@@ -72,12 +73,12 @@ def test_figures_9_and_10_with_the_settings_of_the_authors():
 def test_an_earlier_recipe_did_not_align():
     words = " ".join(PAGE.split())
     found = re.search(
-        r"SFDFA: after 11 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°. "
+        r"SFDFA: after 12 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°. "
         r"DFA: after 8 epochs the cosine was ([\d.]+) and the last hidden layer at ([\d.]+)°",
         words,
     ).groups()
     measured = []
-    for rule, epoch in (("sfdfa", 11), ("dfa", 8)):
+    for rule, epoch in (("sfdfa", 12), ("dfa", 8)):
         angle, cosine = of_last_layer(tracked("mnist-events-deep", f"{rule}-earlier")[1200 * epoch])
         measured += [cosine, angle]
     for text, value, digits in zip(found, measured, (2, 1, 2, 1), strict=True):

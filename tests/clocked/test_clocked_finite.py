@@ -394,9 +394,9 @@ OVERFLOWS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
         "dfa",
         {"local_learning": "fixed", "readout_scale": 1e30},
         {},
-        r"e\+29 \(the rule's readouts\.0\.",
+        r"e\+29 \(the rule's readouts\.[01]\.",
     ),
-    "activity": ("spatial-bp", {}, {"scale": 1e30}, r"1e\+30 \(the activity of layer 'lif1'\)"),
+    "activity": ("spatial-bp", {}, {"scale": 1e30}, r"1e\+30 \(the scale of layer 'lif1'\)"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -430,21 +430,18 @@ class Rule(nn.Module, ABC):
         named = [*self.network.named_parameters(), *self.named_parameters(prefix="the rule's ")]
         name = next((name for name, p in named if p is parameter), "a parameter")
         own = [(f"the rule's {n}", t) for n, t in (*self.named_parameters(), *self.named_buffers())]
-        tensors = [*self.network.named_parameters(), *own]
-        seen = [(f"the activity of layer {p.name!r}", p.activity) for p in self._session.probes]
-        seen += [(f"the trace in front of {p.name!r}", p.trace) for p in self._session.pathways]
-        sizes = [
-            (float(t.detach().abs().max()), what)
-            for what, t in (*tensors, *seen)
-            if t is not None and t.is_floating_point() and t.numel()
-        ]
+        given = _sizes([*self.network.named_parameters(), *own])
         for layer, neuron in self._session.neurons:
             width = getattr(neuron, "surrogate_width", None)
             if isinstance(width, float):
-                sizes.append((1.0 / width, f"1 / surrogate_width of layer {layer!r}"))
+                given.append((1.0 / width, f"1 / surrogate_width of layer {layer!r}"))
+            given.append((neuron.scale, f"the scale of layer {layer!r}"))
         if self.perturbation is not None:
-            sizes.append((self.perturbation.scale, "the noise scale"))
-        largest = sorted(sizes, reverse=True)[:3]
+            given.append((self.perturbation.scale, "the noise scale"))
+        seen = [(f"the activity of layer {p.name!r}", p.activity) for p in self._session.probes]
+        seen += [(f"the trace in front of {p.name!r}", p.trace) for p in self._session.pathways]
+        # What is given first: the other sizes follow from it.
+        largest = [*sorted(given, reverse=True)[:2], *sorted(_sizes(seen), reverse=True)[:2]]
         at_work = ", ".join(f"{size:.3g} ({what})" for size, what in largest)
         raise DivergenceError(
             f"the gradient of {name!r} holds NaN or infinity ({bad} of {grad.numel()} values), and "
@@ -796,6 +793,15 @@ class Rule(nn.Module, ABC):
             raise
         if apart:
             _add_grads(parameters, before)
+
+
+def _sizes(named: Iterable[tuple[str, Tensor | None]]) -> list[tuple[float, str]]:
+    """Return the largest absolute value of each tensor of floating point, and its name."""
+    return [
+        (float(t.detach().abs().max()), what)
+        for what, t in named
+        if t is not None and t.is_floating_point() and t.numel()
+    ]
 
 
 def _add_grads(parameters: Sequence[Tensor], before: Sequence[Tensor | None]) -> None:
