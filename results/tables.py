@@ -78,6 +78,7 @@ FIGURES = {  # a figure of the report, and the runs that it shows: all, if none 
         "cifar10-conv5-small/opzo-seed2",
         "cifar10-conv5-small/dfa-ll-seed0",
         "cifar10-conv5-small/dfa-ll-seed1",
+        "cifar10-conv5-small/dfa-ll-seed2",
         "cifar10-conv5-small/dfa-seed0",
         "cifar10-conv5-small/dfa-seed1",
         "cifar10-conv5-small/dfa-seed2",
@@ -259,7 +260,7 @@ def mnist() -> str:
     return markdown(("rule", "seeds", "test accuracy", "published", spikes), rows)
 
 
-THEIR_WEIGHTS = ("spatial BP", "OPZO", "DFA")
+THEIR_WEIGHTS = ("spatial BP", "OPZO", "DFA")  # rules that come to the paper with them
 
 
 def weights_apart() -> str:
@@ -274,7 +275,7 @@ def weights_apart() -> str:
 @table
 def mnist_weights() -> str:
     rows = []
-    for name in THEIR_WEIGHTS:
+    for name in (*THEIR_WEIGHTS, "ZO"):
         ours, theirs = (
             last(folder, f"{CLOCKED[name]}-seed*")
             for folder in ("mnist-fc", "mnist-fc-authors-weights")
