@@ -14,7 +14,7 @@ help:
 	@echo "make interop install the libraries whose networks the tests train and read; without, these tests are skipped"
 	@echo "make smoke   make a tiny version of every table and figure of the papers; a browser checks the pages"
 	@echo "make tables  write the tables of README, docs and results again, from the JSON in results/"
-	@echo "make verify  train the three cheapest committed results again and compare (about two minutes)"
+	@echo "make verify  train the three cheapest committed results again and compare (about a minute)"
 	@echo "make fuzz    feed 100,000 damaged or malicious inputs to everything that reads (about half an hour)"
 	@echo "make bench   measure time and memory of a training step, ours and those of installed peers"
 	@echo "make gpu     all that only a GPU can tell, in eight minutes: is it right, how fast; needs PyTorch alone"

@@ -1,8 +1,9 @@
 """Train the cheapest committed results again, and say whether they agree with the committed ones.
 
 `make verify`, or `python results/verify.py`, takes the runs of a recipe and a rule, with all their
-seeds, as one cell. Of every recipe it takes the cell whose training took the least time, and of
-these the three cheapest whose data is here. It trains every run again from its `config.json`.
+seeds, as one cell; runs of plugins are left out. Of every recipe it takes the cell whose training
+took the least time, and of these the three cheapest whose data is here. It trains every run again
+from its `config.json`.
 
 Two cells agree if the means of the test accuracy after the last epoch differ by no more than 4
 standard errors of their difference, 4 s sqrt(2 / n) with n seeds. s is the sample standard
@@ -62,7 +63,8 @@ def cells(results: Path) -> list[Cell]:
     found: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for file in sorted(results.glob("*/*/metrics.jsonl")):
         run = Run(file.parent)
-        if run.finished and run.settings.start is None:  # others need a checkpoint to begin with
+        # Others need a checkpoint to begin with, or code that is no part of the library.
+        if run.finished and run.settings.start is None and not run.own_code:
             settings = {**run.config["settings"], "seed": None}
             found[file.parent.parent.name, json.dumps(settings, sort_keys=True)].append(run)
     cheapest: dict[str, Cell] = {}

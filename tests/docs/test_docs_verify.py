@@ -59,6 +59,18 @@ def test_the_cheapest_cell_of_each_recipe_is_made_again(results, tmp_path, capsy
     assert status == 0
 
 
+def test_runs_of_plugins_and_of_other_runs_are_left_out() -> None:
+    """Their code, or their start, is not in the folder of results."""
+    taken = {run.path for cell in verify.cells(SCRIPT.parent) for run in cell.runs}
+    kept = {
+        "mnist-fc-authors-weights",
+        "digits-own-rule/sign-feedback",
+        "cifar10-conv5-small/noise",
+    }
+    assert taken and not [path for path in taken if any(name in str(path) for name in kept)]
+    assert not [path for path in taken if verify.Run(path).own_code]
+
+
 def test_other_numbers_are_seen(results, tmp_path, capsys):
     for metrics in results.glob("digits-fc/dfa-seed*/metrics.jsonl"):
         change(metrics, test_accuracy=0.999)
